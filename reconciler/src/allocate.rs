@@ -1,4 +1,4 @@
-//! Addresses and node ports for Services: given once, kept for the Service's life.
+//! Addresses and node ports of Services: allocated once, and kept as long as the Service exists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,14 +12,14 @@ use crate::{
     state::{Change, Record, RecordKey, ServiceAllocation},
 };
 
-/// The name of a Service's port in its allocation: `TCP/80`.
+/// The key of a Service's port in its allocation, such as `TCP/80`.
 pub fn port_key(port: &ServicePort) -> String {
     format!("{}/{}", port.protocol.as_str(), port.port)
 }
 
-/// What changes so that every Service of the commit has its addresses. Allocations of Services that
-/// the commit does not have are dropped only when `droppable` says that no commit that could be
-/// gone back to has them.
+/// The changes by which every Service of the commit gets its addresses. The allocation of a Service
+/// that the commit does not contain is deleted only if `droppable` returns that no commit to which
+/// a rollback may go contains the Service.
 pub fn allocate(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
@@ -43,8 +43,8 @@ pub fn allocate(
     changes
 }
 
-/// What of the allocations is believed: no address beyond the range, none that is another's or that
-/// a manifest asks for by name for another one, and no port of the host for a Service that asks for
+/// The allocations that a host accepts: no address outside the range, no address of another Service
+/// or that a manifest requests for another Service, and no node port for a Service that requests
 /// none.
 pub fn accepted_allocations(
     ranges: &ServiceRanges,
@@ -62,7 +62,7 @@ pub fn accepted_allocations(
     accepted.collect()
 }
 
-/// What is in use: asked for by a manifest, or given before.
+/// Addresses and ports in use: requested by a manifest, or allocated before.
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
     ports: BTreeSet<u16>,
@@ -150,7 +150,8 @@ impl Taken {
         }
     }
 
-    /// From the upper part of the range: the lower is for addresses that manifests ask for.
+    /// An address from the upper part of the range: the lower part is for addresses that manifests
+    /// request, as in Kubernetes.
     fn free_address(&mut self, ranges: &ServiceRanges) -> Option<Ipv4Addr> {
         let hosts = 1_u64 << (32 - ranges.addresses.prefix_len());
         let reserved = u32::try_from((hosts / 16).clamp(16, 256)).unwrap_or(256);
@@ -238,7 +239,7 @@ mod tests {
         service(ServiceKind::NodePort { address: None }, node_port)
     }
 
-    /// What a host believes of allocations, as `NAME ADDRESS PORT`.
+    /// The allocations that a host accepts, as `NAME ADDRESS PORT`.
     fn accepted_lines(services: &[(&str, Service)], given: &[(&str, &str, Option<u16>)]) -> String {
         let key = |name: &str| ObjectKey::new("default", name);
         let services = services

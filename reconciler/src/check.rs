@@ -1,7 +1,8 @@
-//! An independent referee for tests: what must hold of every decision and every plan, said a second
-//! time and in other words than the code that makes them.
+//! An independent referee for tests: the invariants of every decision and every plan, written a
+//! second time and differently from the code that makes them.
 //!
-//! It trusts nothing that the planner computed: it looks only at what went in and what came out.
+//! The referee trusts no value that the planner computed: it only compares the inputs with the
+//! results.
 
 mod decision;
 mod plan;
@@ -9,7 +10,7 @@ mod plan;
 pub use decision::check_decision;
 pub use plan::{check_observed, check_plan};
 
-/// Collects what was broken, as sentences.
+/// Collects violated invariants, as sentences.
 #[derive(Debug, Default)]
 struct Violations(Vec<String>);
 

@@ -1,5 +1,5 @@
-//! What the leader decides: how far the commit is, which pods there must be, where, and with which
-//! addresses.
+//! What the leader decides: the phase of the rollout, which pods must exist, on which nodes, and
+//! with which Service addresses.
 
 mod health;
 mod notes;
@@ -35,57 +35,59 @@ use crate::{
     },
 };
 
-/// Keeps new pods off a node that is at fault itself, as long as there is another one for them.
+/// Taint that keeps new pods off a node that is itself at fault, as long as another node accepts
+/// them.
 const FAULTY_TAINT: &str = "windlass.dev/faulty";
-/// The annotation that says which pods are to be given up first.
+/// The annotation that orders an owner's pods when some of them are deleted, as in Kubernetes.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Everything the leader looks at.
+/// The snapshot from which the leader decides.
 #[derive(Debug)]
 pub struct ClusterInput<'a> {
-    /// The time.
+    /// The leader's clock at the start of the cycle.
     pub now: Timestamp,
-    /// The bounds.
+    /// Grace periods, deadlines and budgets from the configuration.
     pub settings: &'a ClusterSettings,
-    /// What was decided so far.
+    /// The state as it is stored.
     pub state: &'a ClusterState,
-    /// The newest commit.
+    /// The newest commit of the followed branch, as this host judged it.
     pub head: &'a Head,
-    /// The eligible ones of all commits in use, see [`commits_in_use`], and the head.
+    /// The eligible commits among those in use, see [`commits_in_use`], and the head.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible, and of which something runs on the leader: what a new commit
-    /// takes away is compared with them, and nothing is made of them.
+    /// Commits that are not eligible, while something of them runs on the leader: the deletions of
+    /// a new commit are counted against them, and no pod is made from them.
     pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// The nodes there are, without those that were removed.
+    /// The nodes of the cluster, without those that were removed.
     pub nodes: &'a BTreeMap<NodeName, KnownNode>,
-    /// What they say. A missing report is no evidence of anything.
+    /// The reports of the nodes. A missing report is no evidence of anything.
     pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
 
 impl<'a> ClusterInput<'a> {
-    /// A commit that may be started from, or one that is only kept up.
+    /// An eligible commit, or one that is kept, by its id; `None` if it is neither.
     pub(crate) fn readable(&self, id: &CommitId) -> Option<&'a Arc<Commit>> {
         self.commits.get(id).or_else(|| self.kept.get(id))
     }
 }
 
-/// What the leader decides.
+/// The leader's decision of one cycle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterChange {
-    /// The changes, in order; empty when nothing is to be done.
+    /// The changes of the state, in order; empty when nothing has to change.
     pub changes: Vec<Change>,
     /// When the next cycle is due.
     pub next: Next,
-    /// What is not stopped though its owner is not in the commit, because it is more than the
-    /// budget allows and no commit took it away.
+    /// Why some pods are not stopped though the commit does not contain their owner: their number
+    /// exceeds the deletion budget, and no commit removed the owner. `None` if there are no such
+    /// pods.
     pub held: Option<String>,
-    /// What people should know of what is decided, and of what is not.
+    /// Remarks for people about what was decided, and about what was not.
     pub notes: Vec<String>,
-    /// Why each pod that was placed is where it is.
+    /// For each pod that was placed in this cycle, the reason for its node.
     pub placed: BTreeMap<PodUid, Choice>,
 }
 
-/// The commits whose content is needed to go on from this state.
+/// The commits whose content is needed to continue from this state.
 pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
     let rollout = &state.rollout;
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
@@ -103,8 +105,8 @@ pub fn commits_in_use(state: &ClusterState) -> BTreeSet<CommitId> {
         .collect()
 }
 
-/// One decision over one snapshot. Called again after its changes are applied it finds what they
-/// made possible, until it changes nothing.
+/// One decision from one snapshot. A caller applies the changes and calls this function again,
+/// until it returns no change: a change can make another one possible.
 pub fn cluster(input: &ClusterInput<'_>) -> ClusterChange {
     let nodes = stock::nodes_without_stock(input);
     let input = ClusterInput {
@@ -131,7 +133,7 @@ struct ClusterDecision<'a> {
     owned: BTreeMap<&'a WorkloadKey, Vec<OwnedPod<'a>>>,
     nodes: Arc<[Candidate]>,
     conditions: NodeConditions,
-    /// Whose pods were found running without a record, and come in with this decision.
+    /// Owners of pods that run without a record, where this decision adds the record.
     observed_owners: BTreeSet<&'a WorkloadKey>,
     changes: Vec<Change>,
     serial: u64,
@@ -139,7 +141,7 @@ struct ClusterDecision<'a> {
     held: Option<String>,
     notes: Vec<String>,
     placed: BTreeMap<PodUid, Choice>,
-    /// The canaries that cannot take a Deployment's new pod.
+    /// For each Deployment, the canaries that cannot run its new pod.
     barred: BTreeMap<&'a WorkloadKey, BTreeSet<NodeName>>,
 }
 
@@ -147,7 +149,8 @@ impl<'a> ClusterDecision<'a> {
     fn new(input: &'a ClusterInput<'a>) -> Self {
         let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
         for record in input.state.pods.values() {
-            // A node speaks for its own pods, and for nobody else's.
+            // A node reports its own pods only: what it reports about pods of other nodes is
+            // ignored.
             let report = record.place.node().and_then(|node| input.reports.get(node));
             let status = report.and_then(|report| report.pods.get(&record.uid));
             let node = record.place.node().and_then(|node| input.nodes.get(node));
@@ -199,7 +202,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// The commit the controllers follow.
+    /// The commit that the controllers follow; `None` if there is none, or if it cannot be read.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         self.input
             .state
@@ -209,7 +212,7 @@ impl<'a> ClusterDecision<'a> {
             .and_then(|id| self.input.commits.get(id))
     }
 
-    /// Which nodes nobody hears from, for all hosts to know: their pods take no traffic.
+    /// Records which nodes are unreachable or lost, so that all hosts send their pods no traffic.
     fn note_outages(&mut self) {
         let state = self.input.state;
         for (name, node) in self.input.nodes {
@@ -230,7 +233,7 @@ impl<'a> ClusterDecision<'a> {
                 None => {}
             }
         }
-        // Set up anew under a name that was given up before.
+        // A node that was installed again under a name that was removed from the cluster before.
         let anew = self.input.nodes.iter().filter(|(name, node)| {
             state
                 .removed
@@ -247,8 +250,8 @@ impl<'a> ClusterDecision<'a> {
             .extend(unknown.map(|name| Change::Delete(RecordKey::Outage(name.clone()))));
     }
 
-    /// Pods of which nothing is left go out of the state; pods that run without a record come into
-    /// it, since a lost record is not a reason to stop anything.
+    /// Deletes the records of pods of which nothing is left; adds records for pods that run without
+    /// one, since a lost record is no reason to stop a pod.
     fn forget_and_adopt(&mut self) {
         for (node, report) in self.input.reports {
             for uid in &report.gone {
@@ -281,8 +284,8 @@ impl<'a> ClusterDecision<'a> {
                 }));
             }
         }
-        // A pod that no node ever had needs nobody to stop it, and one whose node was removed has
-        // nobody.
+        // Two kinds of stopping pods have no node that could stop them, so their records are
+        // deleted at once: pods that were never assigned, and pods whose node was removed.
         let removed = |node: &NodeName| {
             self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
         };
@@ -302,7 +305,7 @@ impl<'a> ClusterDecision<'a> {
         let rollout = &self.input.state.rollout;
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
-        // A node that takes no pods is not waited for while there are others.
+        // A node that accepts no pods is not waited for while other nodes do.
         let standing = &self.conditions;
         let absent = |node: &NodeName| standing.absent.contains(node);
         let unready = |node: &NodeName| standing.unready.contains_key(node);
@@ -364,14 +367,14 @@ impl<'a> ClusterDecision<'a> {
             .collect();
         for part in self.parts(driving) {
             let workload = part.workload;
-            // What has just come in is counted in the next cycle: nothing is made in its place
-            // before.
+            // Pods whose record was just added are counted in the next cycle: until then no pod is
+            // made in their place.
             if self.observed_owners.contains(&workload.key) {
                 continue;
             }
             let view = self.part_view(&part, &self.conditions);
-            // What must leave goes first: the bounds of what may go count it as gone, so that is
-            // for the next cycle.
+            // Pods that must leave their node go first: the limits of a rollout count them as gone,
+            // so the rollout continues in the next cycle.
             let leaving = self.leaving(&part);
             let actions = if leaving.is_empty() {
                 control(&view)
@@ -405,7 +408,7 @@ impl<'a> ClusterDecision<'a> {
             );
             self.keep_in_place(&part, &stopped, &leaving, &mut placer);
         }
-        // What leaves the commit goes when all others follow it.
+        // What a commit removes is stopped only when all nodes follow that commit.
         if self.input.state.rollout.wave.is_none() {
             self.stop_removed(driving, &removed);
         }
@@ -417,10 +420,10 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Stops the pods whose owners are not in the driving commit, unless they wait for what takes
-    /// their place. That a commit which ran before had them explains it: a push or a rollback took
-    /// them away, and the budget was asked then. What nothing explains (another `source.paths`, a
-    /// state that was lost) must itself keep to the budget.
+    /// Stops the pods whose owners are not in the driving commit, unless these pods wait for their
+    /// successors. If a commit that ran before contained the owners, a push or a rollback removed
+    /// them, and the deletion budget was checked at that time. If no commit explains the pods
+    /// (another `source.paths`, a lost state), their number must itself keep to the budget.
     fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
         let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
             .owned
@@ -471,8 +474,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// When a workload that makes no progress will be late, so that this is not missed for want of
-    /// an event.
+    /// When a workload that makes no progress exceeds its deadline: no event announces that moment.
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
         let progress = self.input.state.workloads.get(&workload.key);
@@ -526,7 +528,8 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// How the nodes stand, from their lives, from what the rollout found, and from Git.
+/// The conditions of all nodes, from their lives, from the faults that the rollout observed, and
+/// from Git.
 fn node_conditions(
     input: &ClusterInput<'_>,
     objects: &BTreeMap<NodeName, NodeObject>,
@@ -563,7 +566,7 @@ fn node_conditions(
     standing
 }
 
-/// What the template of a pod, in its own commit, says its deletion costs; 0 where it says nothing.
+/// The deletion cost in the pod's template in its own commit; 0 where the template has none.
 fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
     let commit = input.commits.get(&record.commit);
     let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
@@ -572,7 +575,7 @@ fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
     cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
-/// How many pods of one owner stay on the node of each of them.
+/// For each pod, counts the pods of the same owner that stay on its node.
 fn count_crowds(pods: &mut [OwnedPod<'_>]) {
     let mut crowds: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| pod.is_active()) {
@@ -597,7 +600,7 @@ fn stop(record: &PodRecord, reason: StopReason, now: Timestamp) -> Change {
     Change::put(record)
 }
 
-/// A rollout as a person asked to change it.
+/// A rollout with the manual rollback that a person asked for.
 pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let mut rollout = rollout.clone();
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());

@@ -1,4 +1,4 @@
-//! A commit that was verified, read and checked: the only source of what anything is.
+//! A commit that was verified, read and checked: the only source of what a pod or Service is.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,27 +11,27 @@ use crate::{
     state::PodRecord,
 };
 
-/// A commit that was read and checked.
+/// A commit that was verified, read and checked.
 #[derive(Debug)]
 pub struct Commit {
-    /// Its id.
+    /// Id of the commit.
     pub id: CommitId,
     /// The first line of its message.
     pub subject: String,
-    /// Who signed it; empty where verification is off.
+    /// The signer of the commit; empty where verification is off.
     pub signer: String,
-    /// Committer's time.
+    /// The committer's time.
     pub time: Timestamp,
-    /// Its message carries `Windlass-Allow-Deletions: yes`.
+    /// Whether the commit message contains `Windlass-Allow-Deletions: yes`.
     pub allow_deletions: bool,
-    /// What it says.
+    /// The objects of the commit.
     pub objects: Objects,
-    /// Warnings.
+    /// Problems that are warnings.
     pub warnings: Vec<Problem>,
 }
 
 impl Commit {
-    /// The workload whose template has this hash: what a pod record points to.
+    /// The owner, if its template has this hash: a pod record names both.
     pub fn resolve(&self, owner: &WorkloadKey, template: &TemplateHash) -> Option<&Workload> {
         self.objects
             .workloads
@@ -40,8 +40,8 @@ impl Commit {
     }
 }
 
-/// What a pod is: its commit and its owner there. The commit of a record is only a locator, so
-/// where it is not known any other commit will do that has the owner with the very same template.
+/// The commit and the workload of a pod. The commit in a record only locates the template: if that
+/// commit is not known, any other commit in which the owner has the same template is used.
 pub fn locate<'a>(
     commits: &'a BTreeMap<CommitId, Arc<Commit>>,
     record: &PodRecord,
@@ -51,11 +51,11 @@ pub fn locate<'a>(
         Some((commit.as_ref(), workload))
     };
     let named = commits.get(&record.commit).map(find);
-    // A commit that is known and does not have the template is an answer.
+    // If the named commit is known and does not contain the template, no other commit is searched.
     named.unwrap_or_else(|| commits.values().find_map(find))
 }
 
-/// What a pod is that is there already, whether its commit may still be started or is only kept up.
+/// The commit and the workload of a running pod, whether the commit is eligible or only kept.
 pub fn locate_kept<'a>(
     commits: &'a BTreeMap<CommitId, Arc<Commit>>,
     kept: &'a BTreeMap<CommitId, Arc<Commit>>,

@@ -1,4 +1,5 @@
-//! What the owner of pods wants: which to make, which to stop. Pure, one owner at a time.
+//! What the owner of pods decides: which pods to make and which to stop. Pure functions, one owner
+//! at a time.
 
 mod daemonset;
 mod deployment;
@@ -22,45 +23,46 @@ use crate::{
     status::PodStatus,
 };
 
-/// One pod of an owner, with what its node says about it.
+/// One pod of an owner, with what its node reports about it.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnedPod<'a> {
-    /// What was decided.
+    /// The record of the pod.
     pub record: &'a PodRecord,
-    /// What its node says; `None` before the first word.
+    /// The status that the node reports; `None` before the first report.
     pub status: Option<&'a PodStatus>,
-    /// `controller.kubernetes.io/pod-deletion-cost` of its own template: what is cheap goes first.
+    /// `controller.kubernetes.io/pod-deletion-cost` of the pod's own template: pods with a lower
+    /// cost are deleted first.
     pub cost: i32,
-    /// How many pods of its owner are on its node.
+    /// Number of pods of the same owner on the pod's node.
     pub crowd: usize,
-    /// Nobody hears from its node: what it said last is not what it is.
+    /// Whether the pod's node is unreachable, so that its last report may be outdated.
     pub unreachable: bool,
-    /// When its node learnt from when the deadlines count.
+    /// When the pod's node received the time from which deadlines count.
     pub clock: Option<ReceivedTime>,
 }
 
 impl OwnedPod<'_> {
-    /// Must stop.
+    /// Whether the pod has a stop record.
     pub fn is_stopping(&self) -> bool {
         self.record.stop.is_some()
     }
 
-    /// Ended for good.
+    /// Whether the pod has ended for good.
     pub fn is_final(&self) -> bool {
         self.status.is_some_and(|status| status.phase.is_final())
     }
 
-    /// Neither stopping nor ended.
+    /// Whether the pod neither stops nor has ended.
     pub fn is_active(&self) -> bool {
         !self.is_stopping() && !self.is_final()
     }
 
-    /// Takes traffic.
+    /// Whether the pod is ready to receive traffic.
     pub fn is_ready(&self) -> bool {
         !self.unreachable && self.status.is_some_and(|status| status.ready.is_some())
     }
 
-    /// Has been ready for `minReadySeconds`.
+    /// Whether the pod has been ready for `minReadySeconds`.
     pub fn is_available(&self, min_ready: Duration) -> bool {
         self.is_active()
             && self.is_ready()
@@ -69,8 +71,8 @@ impl OwnedPod<'_> {
                 .is_some_and(|status| status.available(min_ready))
     }
 
-    /// Whether what happened on its node then was after the deadlines began to count. What a node
-    /// says that has not heard of that is from before.
+    /// Whether an event on the pod's node came after deadlines began to count. Reports of a node
+    /// that has not received that time count as from before it.
     pub fn is_since(&self, clock: Option<Timestamp>, at: Timestamp) -> bool {
         clock.is_none_or(|clock| {
             self.clock
@@ -79,74 +81,76 @@ impl OwnedPod<'_> {
     }
 }
 
-/// So many pods of one owner are made in one cycle at most: a number that somebody mistyped must
-/// not take the leader's breath. What is more comes with the next cycle, which follows at once.
+/// Maximum number of pods of one owner that are made in one cycle, so that a mistyped number does
+/// not block the leader. The remaining pods are made in the next cycle, which follows at once.
 const MOST_AT_ONCE: usize = 5000;
 
-/// What is done about one owner.
+/// An action on the pods of one owner.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Make a pod.
     Create {
-        /// What it is called.
+        /// How the pod is named.
         name: PodNaming,
-        /// Where it must run; `None` leaves that to placement.
+        /// The node on which the pod must run; `None` leaves the choice to placement.
         node: Option<NodeName>,
-        /// Another template than the current one: a paused Deployment grows by its old pods.
+        /// Another template than the current one, for example when a paused Deployment is scaled up
+        /// with its old template.
         like: Option<(CommitId, TemplateHash)>,
     },
     /// Stop a pod.
     Stop(PodUid, StopReason),
 }
 
-/// What a new pod is called.
+/// How a new pod is named.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodNaming {
-    /// Exactly so: a bare Pod.
+    /// The owner's own name, for a bare Pod.
     Exact,
-    /// This and five letters.
+    /// This prefix and five generated letters.
     Generated(String),
 }
 
-/// What a controller sees.
+/// The snapshot from which a controller decides.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnerView<'a> {
-    /// The time.
+    /// The leader's clock at the start of the cycle.
     pub now: Timestamp,
     /// The owner as the driving commit has it.
     pub workload: &'a Workload,
-    /// Its pods, oldest first.
+    /// The owner's pods, oldest first.
     pub pods: &'a [OwnedPod<'a>],
-    /// The nodes there are.
+    /// The nodes of the cluster.
     pub nodes: &'a [Candidate],
-    /// Pods with a serial up to this are replaced: a restart was asked for.
+    /// Pods with a serial up to this one are replaced, because a restart was requested; `None` if
+    /// none was.
     pub restarted: Option<u64>,
-    /// How the nodes stand.
+    /// The conditions of all nodes.
     pub conditions: &'a NodeConditions,
-    /// Present while only the canaries move to a new template.
+    /// Present while only the canaries follow a new template.
     pub canary: Option<CanaryView<'a>>,
 }
 
-/// How the nodes stand, beyond what placement asks of them.
+/// The conditions of all nodes, beyond those that placement checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeConditions {
-    /// Nobody hears from them, or they said that they will be back: nothing is begun there, and
-    /// what they said last counts for nothing.
+    /// Unreachable nodes, and nodes that announced a short absence: no pod is started there, and
+    /// their last reports are no evidence.
     pub absent: BTreeSet<NodeName>,
-    /// Those of them that were given up.
+    /// Those of the absent nodes that the leader gave up.
     pub lost: BTreeSet<NodeName>,
-    /// They report, and take no pods: why.
+    /// Nodes that report but accept no new pods, with the reason.
     pub unready: BTreeMap<NodeName, String>,
-    /// At fault themselves where the target runs on others.
+    /// Nodes that are themselves at fault, since the target runs on other nodes.
     pub faulty: BTreeSet<NodeName>,
-    /// When the last of them was found to be: what was there before is given up.
+    /// When the last of these faults was observed: only pods from before that time are given up.
     pub clock: Option<Timestamp>,
-    /// Being emptied, by Git.
+    /// Nodes that Git marks to be drained.
     pub draining: BTreeSet<NodeName>,
 }
 
 impl NodeConditions {
-    /// Whether what becomes of this pod says nothing about the commit.
+    /// Whether the state of this pod is no evidence about the commit.
     pub fn is_aside(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record
             .place
@@ -154,9 +158,9 @@ impl NodeConditions {
             .is_some_and(|node| self.faulty.contains(node) || self.lost.contains(node))
     }
 
-    /// Whether a node that is out, and not given up, was left without an available pod of these:
-    /// its daemon may just be starting again, and what was taken down there stays down until it is
-    /// back.
+    /// Whether an absent node that is not lost had no available pod among these in its last report:
+    /// the node's daemon may be restarting, and a pod that was stopped there stays down until the
+    /// node returns.
     pub fn left_down(&self, node: &NodeName, pods: &[OwnedPod<'_>]) -> bool {
         let was_up = |pod: &OwnedPod<'_>| {
             pod.is_active() && pod.status.is_some_and(|status| status.ready.is_some())
@@ -169,7 +173,7 @@ impl NodeConditions {
         waited_for && !on.is_empty() && !on.into_iter().any(was_up)
     }
 
-    /// Whether nothing can be learnt of this pod now.
+    /// Whether the present state of this pod cannot be known.
     pub fn is_absent(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record
             .place
@@ -178,30 +182,30 @@ impl NodeConditions {
     }
 }
 
-/// What a controller may do while only the canaries move.
+/// The limits of a controller while only the canaries follow the new template.
 #[derive(Clone, Copy, Debug)]
 pub struct CanaryView<'a> {
-    /// The canaries that are there.
+    /// The canaries that are members of the cluster.
     pub nodes: &'a BTreeSet<NodeName>,
-    /// What all others go on with.
+    /// The commit and workload that all other nodes continue with.
     pub before: Option<(&'a CommitId, &'a Workload)>,
-    /// How many nodes that are no canaries have no available pod.
+    /// Number of nodes, canaries apart, without an available pod.
     pub down_elsewhere: usize,
 }
 
 impl OwnerView<'_> {
-    /// Whether a pod is as the driving commit wants it.
+    /// Whether a pod has the template of the driving commit.
     pub fn is_current(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record.template == self.workload.template.hash && !self.must_restart(pod)
     }
 
-    /// Whether a pod was there when a restart was asked for.
+    /// Whether a pod existed when the restart was requested.
     pub fn must_restart(&self, pod: &OwnedPod<'_>) -> bool {
         self.restarted
             .is_some_and(|asked| pod.record.serial <= asked)
     }
 
-    /// Whether no new pod is made while an old one may still run.
+    /// Whether no new pod may be made while an old one may still run.
     pub fn never_overlaps(&self) -> bool {
         match self.workload.control {
             Control::Pod => true,
@@ -210,8 +214,8 @@ impl OwnerView<'_> {
         }
     }
 
-    /// A pod that was told to stop and may still run. One whose node was lost holds up nothing
-    /// where its place is given to another.
+    /// Whether a stopping pod may still run. If its node is lost, a pod of an owner that may be
+    /// replaced elsewhere counts as ended.
     pub fn may_still_run(&self, pod: &OwnedPod<'_>) -> bool {
         let lost = pod
             .record
@@ -221,7 +225,7 @@ impl OwnerView<'_> {
         pod.is_stopping() && !(lost && self.workload.moves_when_lost())
     }
 
-    /// Why a pod that is not current is stopped.
+    /// The reason with which an outdated pod is stopped.
     pub fn outdated_reason(&self, pod: &OwnedPod<'_>) -> StopReason {
         if pod.record.template == self.workload.template.hash {
             StopReason::Restarted
@@ -230,7 +234,7 @@ impl OwnerView<'_> {
         }
     }
 
-    /// The canaries that take this owner's pods: one new pod each.
+    /// The canaries that accept this owner's pods; each gets one new pod.
     pub fn canaries(&self) -> Vec<&NodeName> {
         let Some(canary) = &self.canary else {
             return Vec::new();
@@ -246,8 +250,8 @@ impl OwnerView<'_> {
             .collect()
     }
 
-    /// How many pods of the new template there may be. Those that an earlier commit brought stay,
-    /// wherever they are.
+    /// How many pods of the new template there may be. Pods of that template from an earlier commit
+    /// stay, on any node.
     pub fn updated_wanted(&self, replicas: u32) -> usize {
         let all = replicas as usize;
         if self.canary.is_none() {
@@ -274,7 +278,7 @@ impl OwnerView<'_> {
     }
 }
 
-/// What is done about one owner now.
+/// The actions for one owner in this cycle.
 pub fn control(view: &OwnerView<'_>) -> Vec<Action> {
     match &view.workload.control {
         Control::Pod => pod::control(view),

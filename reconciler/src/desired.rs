@@ -1,5 +1,5 @@
-//! What only the whole commit shows: references that lead nowhere, ports and addresses that clash,
-//! and what the host's settings forbid.
+//! Checks that need the whole commit: references to missing objects, conflicting ports and
+//! addresses, and limits in the host's settings.
 
 mod address;
 mod host;
@@ -16,25 +16,26 @@ use crate::{
     object::{Container, ObjectId, Objects, PodSpec, Workload},
 };
 
-/// The host's own configuration, as far as it bounds what a commit may ask for.
+/// The part of the host's own configuration that limits what a commit may request.
 #[derive(Clone, Debug)]
 pub struct CheckSettings {
-    /// Where nodePorts may lie; 30000 to 32767 by default.
+    /// Range of nodePorts; 30000 to 32767 by default.
     pub node_ports: RangeInclusive<u16>,
-    /// Where cluster addresses may lie; 10.96.0.0/12 by default.
+    /// Range of cluster addresses; 10.96.0.0/12 by default.
     pub service_range: Ipv4Net,
-    /// Addresses in it that are taken, such as that of the cluster's DNS; none by default.
+    /// Addresses of that range that are in use, such as that of the cluster's DNS; none by default.
     pub reserved_addresses: Vec<Ipv4Addr>,
-    /// Directories of the daemon's own (data, configuration, sockets): a hostPath that is one of
-    /// them, contains one or lies in one is refused. None by default.
+    /// The daemon's own directories (data, configuration, sockets): a hostPath that equals,
+    /// contains or is inside one of them is refused. None by default.
     pub forbidden_host_paths: Vec<String>,
-    /// A hostPath must be one of these or lie in one; `None`, the default, is any path.
+    /// A hostPath must equal one of these paths or be inside one; `None`, the default, allows any
+    /// path.
     pub allowed_host_paths: Option<Vec<String>>,
     /// Whether containers may be privileged; true by default.
     pub allow_privileged: bool,
     /// Whether pods may use the host's network, process or IPC namespace; true by default.
     pub allow_host_namespaces: bool,
-    /// Capabilities that containers may add, without `CAP_`; `None`, the default, is any.
+    /// Capabilities that containers may add, without `CAP_`; `None`, the default, allows any.
     pub allowed_capabilities: Option<BTreeSet<String>>,
 }
 
@@ -55,8 +56,8 @@ impl Default for CheckSettings {
 
 /// Reads and checks a commit: [`manifest::parse`], [`check`] and [`manifest::locate`] in one.
 ///
-/// Where a document could not be read at all, references are not judged: what they name may stand
-/// there.
+/// If a document could not be read at all, references are not checked, since that document may
+/// contain the objects they name.
 pub fn read(
     files: &[SourceFile<'_>],
     limits: &Limits,
@@ -74,8 +75,8 @@ pub fn read(
     (objects, problems)
 }
 
-/// Problems that need more than one object, or the host's settings. They carry the line of their
-/// document; [`manifest::locate`] finds that of the field.
+/// Problems that involve more than one object, or the host's settings. They carry the line of their
+/// document; [`manifest::locate`] adds the position of the field.
 pub fn check(objects: &Objects, settings: &CheckSettings) -> Vec<Problem> {
     findings(objects, settings, true)
 }
@@ -94,7 +95,7 @@ fn findings(objects: &Objects, settings: &CheckSettings, complete: bool) -> Vec<
     findings.problems
 }
 
-/// Collects problems of objects.
+/// The problems of objects, as they are collected.
 struct ObjectProblems<'a> {
     objects: &'a Objects,
     problems: Vec<Problem>,
@@ -121,7 +122,7 @@ impl ObjectProblems<'_> {
         });
     }
 
-    /// `web.yaml:12`, for a message about something else.
+    /// The position of another object, such as `web.yaml:12`, for a message.
     fn place(&self, of: &ProblemObject) -> String {
         self.objects
             .places
@@ -131,7 +132,7 @@ impl ObjectProblems<'_> {
             })
     }
 
-    /// The field of one of a workload's volumes.
+    /// The field of one volume of a workload.
     fn volume_field(&self, key: &WorkloadKey, volume: &str) -> String {
         let pod = pod_field(key.kind);
         let pointer = format!("/{}/volumes", pod.replace('.', "/"));
@@ -149,7 +150,7 @@ impl ObjectProblems<'_> {
     }
 }
 
-/// The object a problem is of.
+/// The object that a problem concerns.
 struct ProblemObject(ObjectId);
 
 impl ProblemObject {
@@ -176,7 +177,7 @@ impl ProblemObject {
     }
 }
 
-/// Where a workload's `PodSpec` stands.
+/// The field of a workload's `PodSpec`.
 fn pod_field(kind: WorkloadKind) -> &'static str {
     match kind {
         WorkloadKind::Pod => "spec",
@@ -187,7 +188,7 @@ fn pod_field(kind: WorkloadKind) -> &'static str {
     }
 }
 
-/// All containers of a workload's pods with their fields.
+/// All containers of a workload's pods, with their fields.
 fn containers(workload: &Workload) -> impl Iterator<Item = (String, &Container)> {
     let pod = pod_field(workload.key.kind);
     let PodSpec {

@@ -1,10 +1,10 @@
-//! A host that went back to an earlier commit by itself, without the leader: `windlass rollback
-//! --local`.
+//! The detour of a host: the host goes back to an earlier commit by itself, without the leader
+//! (`windlass rollback --local`).
 //!
-//! Nothing of what was decided is changed. The host acts on a state of its own making, in which
-//! each pod of another template than the earlier commit's has a stop record and, once it is gone, a
-//! twin of that commit's template. What it reports of the twin it reports under the pod's own uid,
-//! so that everybody else goes on counting as before.
+//! The decided state is not changed. The host acts on its own version of the state, in which each
+//! pod whose template differs from the earlier commit's has a stop record and, once that pod is
+//! gone, a twin with the earlier commit's template. The host reports the twin under the pod's own
+//! uid, so that all other hosts count pods as before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,21 +19,21 @@ use crate::{
     status::PodStatus,
 };
 
-/// The detour of one host; persisted.
+/// The detour of one host; stored on the host's disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detour {
-    /// The commit it went back to.
+    /// The commit to which the host went back.
     pub commit: CommitId,
-    /// When.
+    /// When the detour began, by the host's clock.
     pub since: Timestamp,
-    /// It is over: the twins stop, and what was decided runs again.
+    /// Whether the detour is over: the twins stop, and the decided pods run again.
     pub ended: bool,
-    /// The pod that runs in the place of another, by the other's uid.
+    /// The twin of each pod, by the uid of the decided pod.
     pub twins: BTreeMap<PodUid, PodRecord>,
 }
 
 impl Detour {
-    /// Sets out.
+    /// Begins a detour.
     pub fn to(commit: CommitId, since: Timestamp) -> Self {
         Self {
             commit,
@@ -43,18 +43,18 @@ impl Detour {
         }
     }
 
-    /// Turns to another commit on the way: what runs here of the earlier one stops first.
+    /// Changes the commit of a detour: pods of the previous commit stop first.
     pub fn turn(&mut self, commit: CommitId, since: Timestamp) {
         (self.commit, self.since, self.ended) = (commit, since, false);
     }
 
-    /// Whether nothing of it is left.
+    /// Whether nothing of the detour is left.
     pub fn is_over(&self) -> bool {
         self.ended && self.twins.is_empty()
     }
 
-    /// Takes note of what is gone from this host, and makes the twins of that. `gone` is what the
-    /// host's own plan says, before [`Detour::report`].
+    /// Records which pods are gone from this host, and makes their twins. `gone` are the pods that
+    /// the host's own plan reports as gone, before [`Detour::report`].
     pub fn advance(
         &mut self,
         state: &ClusterState,
@@ -83,8 +83,8 @@ impl Detour {
         }
     }
 
-    /// The pods here that the earlier commit has otherwise. What it does not have at all is left as
-    /// it is.
+    /// The pods on this host whose template in the earlier commit differs. Pods whose owner the
+    /// earlier commit does not contain are not affected.
     fn affected<'s>(
         &self,
         state: &'s ClusterState,
@@ -99,7 +99,7 @@ impl Detour {
         state.pods.values().filter(here).filter(other).collect()
     }
 
-    /// The state that this host acts on.
+    /// The state on which this host acts.
     pub fn state(
         &self,
         state: &ClusterState,
@@ -120,7 +120,7 @@ impl Detour {
                     .collect()
             })
             .unwrap_or_default();
-        // Until its twin is gone a pod does not come back, either.
+        // Until its twin is gone, a pod is not started again.
         for uid in affected.iter().chain(self.twins.keys()) {
             if let Some(record) = own.pods.get_mut(uid) {
                 record.stop.get_or_insert_with(|| stop.clone());
@@ -130,7 +130,7 @@ impl Detour {
             let mut twin = twin.clone();
             let decided = state.pods.get(uid);
             twin.stop = decided.and_then(|record| record.stop.clone());
-            // The leader's new target may be what runs here already.
+            // The leader's new target may have the template that the twin runs.
             let needless = decided.is_some() && commit.is_some() && !affected.contains(uid);
             if self.ended || twin.commit != self.commit || needless {
                 twin.stop.get_or_insert_with(|| stop.clone());
@@ -140,7 +140,7 @@ impl Detour {
         own
     }
 
-    /// What the others are told: of the pods that were decided, by what runs in their place.
+    /// The report for other hosts: decided pods have the status of their twins.
     pub fn report(&self, state: &ClusterState, mut report: NodeReport) -> NodeReport {
         let went_back = |uid: &PodUid| {
             state
@@ -295,7 +295,7 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
 
-        // First the pod stops, and the others are not told that it is gone.
+        // The pod stops first, and is not reported as gone.
         detour.advance(&decided, &node, Some(&old), &gone(&[]));
         let own = detour.state(&decided, &node, Some(&old));
         assert_eq!(
@@ -309,7 +309,7 @@ mod tests {
         };
         assert!(detour.report(&decided, report).gone.is_empty());
 
-        // Then its twin runs, and is shown as the pod itself.
+        // The twin runs next, and is reported as the pod itself.
         detour.advance(&decided, &node, Some(&old), &gone(&[&uid]));
         let own = detour.state(&decided, &node, Some(&old));
         let twin = detour.twins[&uid].uid.clone();
@@ -332,7 +332,7 @@ mod tests {
         );
         assert!(told.gone.is_empty() && !told.pods.contains_key(&twin));
 
-        // A stop that the leader decides is the twin's.
+        // A stop that the leader decides applies to the twin.
         let mut stopped = decided.clone();
         let stop = StopRecord {
             at: Timestamp::UNIX_EPOCH,
@@ -349,7 +349,7 @@ mod tests {
         };
         assert_eq!(detour.report(&stopped, report).gone, gone(&[&uid]));
 
-        // In the end the twin stops, and only then the pod comes back.
+        // At the end the twin stops first, and the pod is started after that.
         detour.ended = true;
         let own = detour.state(&decided, &node, Some(&old));
         assert!(own.pods[&twin].stop.is_some() && own.pods[&uid].stop.is_some());

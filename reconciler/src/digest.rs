@@ -1,11 +1,11 @@
-//! Hashes and the names made from them. They stand in for randomness: the same input names the same
-//! thing everywhere.
+//! Hashes, and names derived from them. Hashes replace randomness: the same input gives the same
+//! name on every host.
 
 use ring::digest::{SHA256, digest};
 
 use crate::name::PodUid;
 
-/// Letters and digits that spell no words, as Kubernetes uses for generated names.
+/// Letters and digits that form no words; Kubernetes uses the same alphabet for generated names.
 const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -25,7 +25,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
 }
 
-/// A pod's uid: a UUID (version 8, RFC 9562) over a seed and the number of the pod.
+/// A pod's uid: a UUID (version 8, RFC 9562) derived from a seed and the serial of the pod.
 pub fn pod_uid(seed: &str, serial: u64) -> PodUid {
     let hex = sha256_hex(format!("pod uid\n{seed}\n{serial}").as_bytes());
     PodUid::new(format!(
@@ -38,7 +38,7 @@ pub fn pod_uid(seed: &str, serial: u64) -> PodUid {
     ))
 }
 
-/// Five letters for a generated pod name.
+/// Five characters for a generated pod name, derived from a seed and a serial.
 pub fn name_suffix(seed: &str, serial: u64) -> String {
     let hash = digest(&SHA256, format!("pod name\n{seed}\n{serial}").as_bytes());
     hash.as_ref()

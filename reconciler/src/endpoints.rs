@@ -1,4 +1,4 @@
-//! Services and the pods that serve to what NAT and DNS say.
+//! Derives the content of NAT and DNS from Services and the pods that serve them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,37 +14,37 @@ use crate::{
     status::{PodStatus, STEADY},
 };
 
-/// A pod that could take traffic.
+/// A pod that may receive traffic.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
-    /// Namespace and name.
+    /// Namespace and name of the pod.
     pub key: &'a ObjectKey,
-    /// Its template: labels and ports.
+    /// The pod's template: its labels and ports.
     pub template: &'a PodTemplate,
-    /// Its address.
+    /// The pod's address.
     pub address: Ipv4Addr,
-    /// Whether it answers.
+    /// Whether the pod answers.
     pub serving: Serving,
-    /// That it is ready says something, see [`is_proven`].
+    /// Whether the pod's readiness shows that it works, see [`is_proven`].
     pub proven: bool,
-    /// It runs on this host.
+    /// Whether the pod runs on this host.
     pub local: bool,
 }
 
-/// Whether a pod answers.
+/// Whether a pod answers requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serving {
-    /// All its containers are ready and it is not stopping.
+    /// All containers of the pod are ready, and the pod is not stopping.
     Ready,
-    /// It stops, and still answers: for Services that have nothing better.
+    /// The pod is stopping and still answers: used by Services without a ready pod.
     Stopping,
-    /// Nobody should count on it.
+    /// The pod must not receive traffic.
     No,
 }
 
 impl Serving {
-    /// What a pod's status says; `stops` is whether it was told to stop. What was ready when it was
-    /// told so answers until its host says more.
+    /// Derived from a pod's status; `stops` is whether the pod has a stop record. A pod that was
+    /// ready when it got the stop record counts as answering until its host reports again.
     pub fn of(status: &PodStatus, stops: bool) -> Self {
         match (stops || status.terminating, status.ready.is_some()) {
             (false, true) => Self::Ready,
@@ -54,8 +54,8 @@ impl Serving {
     }
 }
 
-/// Whether a pod's readiness says that it works: a probe does, and so does time. Without a probe
-/// also a container that ends at once is ready for a moment.
+/// Whether a pod's readiness shows that the pod works: with a readiness probe it does, otherwise
+/// after some time. Without a probe, a container that exits at once is ready for a moment too.
 pub fn is_proven(template: &PodTemplate, status: &PodStatus) -> bool {
     let probed = template
         .spec
@@ -68,19 +68,18 @@ pub fn is_proven(template: &PodTemplate, status: &PodStatus) -> bool {
 /// The Services of a commit.
 pub type Services = BTreeMap<ObjectKey, Service>;
 
-/// The pods that take a Service's traffic, and the Service as it was when they did: its ports are
-/// theirs.
+/// The pods that receive a Service's traffic, with the Service from the commit by which they were
+/// selected: its ports match these pods.
 #[derive(Debug)]
 pub struct Behind<'a> {
-    /// The pods.
+    /// The pods that receive the traffic.
     pub pods: Vec<&'a Endpoint<'a>>,
-    /// The Service.
+    /// The Service that selected them.
     pub by: &'a Service,
 }
 
-/// What is asked of Services while pods are looked up: `services` are those of the commit that is
-/// followed, `before` those of the commits that it takes the place of, newest first, as long as it
-/// does.
+/// Selects the pods of Services: `services` are those of the driving commit, `before` those of the
+/// commits that it is still replacing, newest first.
 #[derive(Debug)]
 pub struct ServiceSelection<'a> {
     services: &'a Services,
@@ -89,7 +88,7 @@ pub struct ServiceSelection<'a> {
 }
 
 impl<'a> ServiceSelection<'a> {
-    /// Of these pods.
+    /// A selection among these pods.
     pub fn new(
         services: &'a Services,
         before: Vec<&'a Services>,
@@ -102,9 +101,9 @@ impl<'a> ServiceSelection<'a> {
         }
     }
 
-    /// Which pods take the traffic of a Service: the ready ones that it selects. Where none of
-    /// these has proven itself yet, it keeps those that it had by the selector of before; and where
-    /// nothing is ready at all, those that are stopping go on, as kube-proxy has it since 1.28
+    /// The pods that receive the traffic of a Service: the ready pods that it selects. While none
+    /// of these is proven, the Service keeps the pods that its earlier selector selects; if no pod
+    /// is ready, stopping pods still receive traffic, as in kube-proxy since 1.28
     /// (ProxyTerminatingEndpoints).
     pub fn behind(&self, key: &ObjectKey, service: &'a Service) -> Behind<'a> {
         let former = || {
@@ -147,8 +146,8 @@ pub fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
             .all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// What NAT and DNS of a host say. `node` is the host's own address: the external one of
-/// LoadBalancers.
+/// The content of a host's NAT and DNS. `node` is the host's own address, which is the external
+/// address of LoadBalancers.
 pub fn publish(
     selection: &ServiceSelection<'_>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
@@ -178,8 +177,8 @@ pub fn publish(
     (table, records)
 }
 
-/// Pods by namespace and each of their labels, so that thousands of Services do not each look at
-/// thousands of pods.
+/// Pods by namespace and each of their labels, so that thousands of Services need not be compared
+/// with thousands of pods each.
 #[derive(Debug)]
 struct Index<'a>(BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Endpoint<'a>>>);
 
@@ -256,13 +255,15 @@ fn add_ports(
     }
 }
 
-/// The port that leads to the pods of a Service as it was, where it had that port already.
+/// The port of an earlier version of the Service that leads to its pods, if that version had this
+/// port.
 pub fn port_of<'p>(by: &'p Service, port: &'p ServicePort) -> &'p ServicePort {
     let same = |one: &&ServicePort| (one.protocol, one.port) == (port.protocol, port.port);
     by.ports.iter().find(same).unwrap_or(port)
 }
 
-/// The number a Service's port leads to on a pod; `None` if the pod has no port of that name.
+/// The port number in a pod to which a Service's port leads; `None` if the pod has no port of that
+/// name.
 pub fn target(port: &ServicePort, template: &PodTemplate) -> Option<u16> {
     match &port.target {
         TargetPort::Number(number) => Some(*number),
@@ -298,8 +299,8 @@ fn answer(
     }
 }
 
-/// `hostPort`s of this host's pods. They lead to the pod as soon as it has an address, ready or
-/// not, as in Kubernetes.
+/// Adds the `hostPort`s of this host's pods. A host port leads to its pod as soon as the pod has an
+/// address, whether it is ready or not, as in Kubernetes.
 fn add_host_ports(table: &mut ServiceTable, pods: &[Endpoint<'_>]) {
     for pod in pods
         .iter()

@@ -1,5 +1,4 @@
-//! What went wrong while doing a step, as the core needs to know it: whose fault it is decides what
-//! follows.
+//! Why a step failed, in classes: whether the commit is at fault decides what follows.
 
 use std::fmt;
 
@@ -7,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::foreign::{self, ForeignText};
 
-/// A fault is printed in lists; an engine may say a whole page.
+/// Limit on a message, since faults are printed in lists and an engine's message can fill a page.
 const MESSAGE_BYTES: usize = 2048;
 
-/// A step that failed. The effect crates classify an error once, where it is called.
+/// The fault of a failed step. The effect crates classify an error once, where the failing call is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// What sort of failure it is.
+    /// The class of the fault.
     pub kind: FaultKind,
-    /// What failed, on what, why, and what to do: one line for people. Most of it are words of the
-    /// engine, a registry, the kernel or a container, so all of it is escaped and bounded.
+    /// What failed, on what object, why, and what to do: one line for people. Most of the text
+    /// comes from the engine, a registry, the kernel or a container, so it is escaped and bounded.
     #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
 }
 
 impl Fault {
-    /// Joins a kind and a message.
+    /// A fault of this class with this message.
     pub fn new(kind: FaultKind, message: impl AsRef<str>) -> Self {
         Self {
             kind,
@@ -39,47 +38,48 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What sort of failure it is.
+/// The classes of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FaultKind {
-    /// The registry says that there is no such image, or that it is not for this architecture. The
-    /// commit's fault.
+    /// The registry answers that the image does not exist, or not for this architecture. The commit
+    /// is at fault.
     ImageMissing,
-    /// The registry refuses our credentials, or wants some. Waiting: somebody must mend the host's
-    /// configuration.
+    /// The registry rejects our credentials, or requires some. The rollout waits: a person must
+    /// correct the host's configuration.
     RegistryDenied,
-    /// The registry does not answer. Waiting.
+    /// The registry does not answer. The rollout waits.
     RegistryUnreachable,
-    /// The engine refuses the container as specified: command not found, bad mount, bad user. The
-    /// commit's fault.
+    /// The engine rejects the container as specified: command not found, invalid mount, invalid
+    /// user. The commit is at fault.
     Rejected,
-    /// A hostPath is not of the type the manifest asks for. The commit's fault on this host.
+    /// A hostPath is not of the type that the manifest requires. The commit is at fault, on this
+    /// host.
     HostPath,
     /// A postStart hook failed; the container is killed and restarted, until the deadline.
     HookFailed,
-    /// The engine does not answer or hangs. Waiting.
+    /// The engine does not answer. The rollout waits.
     EngineUnreachable,
-    /// No space left on the disk. Waiting.
+    /// The disk is full. The rollout waits.
     DiskFull,
-    /// What the step works on is gone (container removed, process ended); look again, until the
-    /// deadline.
+    /// The object of the step is gone (container removed, process exited); the next cycle observes
+    /// anew, until the deadline.
     Gone,
-    /// The host's network could not be set up. Waiting.
+    /// The host's network could not be set up. The rollout waits.
     Network,
-    /// The step was cancelled by a later plan.
+    /// A later plan cancelled the step.
     Cancelled,
-    /// Anything else. Tried again, until the deadline.
+    /// Any other fault. The step is retried, until the deadline.
     Other,
 }
 
 impl FaultKind {
-    /// Whether trying the same again with the same commit cannot help.
+    /// Whether the commit is at fault, so that a retry with the same commit cannot succeed.
     pub fn is_commits_fault(self) -> bool {
         matches!(self, Self::ImageMissing | Self::Rejected | Self::HostPath)
     }
 
-    /// Whether it is known to lie outside of the commit: then it is waited for, however long.
-    /// Whatever else is in the way has until the deadline.
+    /// Whether the cause is known to be outside of the commit, so that the rollout waits without
+    /// limit. For all other faults the deadline applies.
     pub fn is_outside(self) -> bool {
         matches!(
             self,
@@ -91,7 +91,7 @@ impl FaultKind {
         )
     }
 
-    /// What it means for a pod that must stop, whatever failed in detail.
+    /// The consequence for a pod that must stop, whatever failed in detail.
     pub fn stopping_reason(self) -> &'static str {
         match self {
             Self::EngineUnreachable => "StopFailed: the container engine does not answer",
@@ -101,7 +101,7 @@ impl FaultKind {
         }
     }
 
-    /// The word that Kubernetes uses for a waiting container in this state.
+    /// The reason that Kubernetes shows for a waiting container with this fault.
     pub fn waiting_reason(self) -> &'static str {
         match self {
             Self::ImageMissing => "ErrImagePull",

@@ -1,42 +1,41 @@
-//! Text that somebody else wrote: bounded and escaped where it enters, and escaped again where it
-//! is printed.
+//! Text of another origin: bounded and escaped where it enters, and escaped again where it is
+//! printed.
 
 use std::{borrow::Cow, fmt, fmt::Write};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// The size of one foreign text, unless its kind has a bound of its own.
+/// Maximum size of one foreign text in bytes, unless its kind has its own limit.
 pub const DEFAULT_BYTES: usize = 1024;
-/// What a text ends with that was cut.
+/// The end of a text that was cut.
 const CUT: &str = "...";
 
 /// Text of an engine, a kernel, a registry, a remote repository, a container, another host, or a
-/// commit that nobody has judged yet. It is one line, it is bounded, and each character that would
-/// act on a terminal or hide from a reader is escaped as Rust escapes it: `\n`, `\u{1b}`,
-/// `\u{202e}`.
+/// commit that was not judged yet. It is one line of bounded length, and each character that would
+/// act on a terminal or be invisible is escaped as Rust escapes it: `\n`, `\u{1b}`, `\u{202e}`.
 ///
-/// A backslash stays a backslash. So escaping an escaped text changes nothing, and a text may be
-/// escaped at each edge that it crosses. The price is that a foreign text which holds the two
-/// characters `\n` looks like one that held a line break: the text is for people to read, and
-/// nothing reads the original back from it.
+/// A backslash is not escaped. Escaping an escaped text therefore changes nothing, and a text may
+/// be escaped at each edge that it crosses. The disadvantage is that a foreign text with the two
+/// characters `\n` looks like one with a line break: the text is meant for people, and no code
+/// restores the original from it.
 ///
-/// Nothing is decided by its content: there is no order, no hash, and no way to search in it.
-/// Equality is there so that a view that has changed is told from one that has not.
+/// No decision depends on the content: the type has no order, no hash and no search. Equality only
+/// serves to detect that a view has changed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ForeignText(String);
 
 impl ForeignText {
-    /// Takes in a text of at most [`DEFAULT_BYTES`] bytes; a longer one is cut.
+    /// Escapes a text, up to [`DEFAULT_BYTES`] bytes; a longer text is cut.
     pub fn new(text: &str) -> Self {
         Self::bounded(text, DEFAULT_BYTES)
     }
 
-    /// Takes in a text that has at most so many bytes when it is escaped; a longer one is cut
-    /// between two characters and ends with `...`, which is counted too.
+    /// Escapes a text, up to `most_bytes` bytes when escaped; a longer text is cut between two
+    /// characters and ends with `...`, which is counted too.
     pub fn bounded(text: &str, most_bytes: usize) -> Self {
         let mut escaped = String::with_capacity(text.len().min(most_bytes));
-        // How much of it stays where the whole does not fit.
+        // Number of bytes that stay if the whole text does not fit.
         let mut kept = 0;
         for c in text.chars() {
             push_escaped(c, &mut escaped);
@@ -52,18 +51,18 @@ impl ForeignText {
         Self(escaped)
     }
 
-    /// The same for bytes; what is not UTF-8 becomes U+FFFD.
+    /// As [`Self::bounded`], for bytes; invalid UTF-8 becomes U+FFFD.
     pub fn from_bytes(bytes: &[u8], most_bytes: usize) -> Self {
-        // A character has at most four bytes, and one that does not fit is enough to see that the
-        // text is cut.
+        // A character has at most four bytes, and one character that does not fit is enough to
+        // detect that the text must be cut.
         let read = bytes.get(..most_bytes.saturating_add(4)).unwrap_or(bytes);
         Self::bounded(&String::from_utf8_lossy(read), most_bytes)
     }
 
-    /// The words of a program that breaks its lines and indents them: each run of white space
-    /// becomes one blank.
+    /// Escapes the output of a program that breaks and indents its lines: each run of white space
+    /// becomes one space.
     pub fn words(text: &str, most_bytes: usize) -> Self {
-        // A blank is at most one byte more than what it stands for.
+        // A space is at most one byte longer than the white space that it replaces.
         let words = text
             .split(|c: char| c.is_whitespace())
             .filter(|word| !word.is_empty());
@@ -75,7 +74,7 @@ impl ForeignText {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -105,20 +104,20 @@ impl Serialize for ForeignText {
     }
 }
 
-/// Whoever wrote it down may not have escaped it.
+/// The text is escaped again, since its writer may not have escaped it.
 impl<'de> Deserialize<'de> for ForeignText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self::new(&text))
     }
 }
 
-/// A sentence as it is printed: foreign words may be in it, perhaps written down by a version that
-/// escaped nothing. Nothing is cut.
+/// A sentence in the form in which it is printed: it may contain foreign text, perhaps stored by a
+/// version that did not escape. Nothing is cut.
 pub fn escape(text: &str) -> Cow<'_, str> {
     escape_but(text, &[])
 }
 
-/// The same, with some characters left as they are: line breaks and tabs where whole lines are
+/// As [`escape`], but some characters are not escaped: line breaks and tabs where whole lines are
 /// printed.
 pub fn escape_but<'t>(text: &'t str, left: &[char]) -> Cow<'t, str> {
     let strange = |c: char| is_unprintable(c) && !left.contains(&c);
@@ -136,7 +135,7 @@ pub fn escape_but<'t>(text: &'t str, left: &[char]) -> Cow<'t, str> {
     Cow::Owned(escaped)
 }
 
-/// All texts of a JSON document, as they are printed; its keys too.
+/// Escapes all texts of a JSON document, its keys included, for printing.
 pub fn escape_value(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -158,8 +157,8 @@ pub fn escape_value(value: &mut Value) {
     }
 }
 
-/// The text of a JSON document that means the same and holds nothing unprintable but its own line
-/// breaks: whatever else there is of it stands within strings.
+/// A JSON text with the same meaning and without unprintable characters except its own line breaks:
+/// all other unprintable characters are inside strings, where JSON can escape them.
 pub fn escape_json(text: &str) -> Cow<'_, str> {
     let strange = |c: char| is_unprintable(c) && c != '\n';
     if !text.contains(strange) {
@@ -169,7 +168,7 @@ pub fn escape_json(text: &str) -> Cow<'_, str> {
     for c in text.chars() {
         if strange(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a text cannot fail.
+                // Writing to a `String` cannot fail.
                 write!(escaped, "\\u{unit:04x}").unwrap_or_default();
             }
         } else {
@@ -179,7 +178,7 @@ pub fn escape_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// For `#[serde(deserialize_with)]`: a sentence in a document of another host or of an older
+/// For `#[serde(deserialize_with)]`: a sentence in a document of another host or of an earlier
 /// version.
 pub fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(|text| match escape(&text) {
@@ -188,7 +187,7 @@ pub fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
     })
 }
 
-/// The same where there may be none.
+/// As [`sentence`], for an optional text.
 pub fn optional_sentence<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
@@ -196,27 +195,26 @@ pub fn optional_sentence<'de, D: Deserializer<'de>>(
     Ok(text.map(|text| escape(&text).into_owned()))
 }
 
-/// Whether a character acts on a terminal, ends a line, turns the direction of writing, or cannot
-/// be seen.
+/// Whether a character acts on a terminal, ends a line, changes the direction of writing, or is
+/// invisible.
 pub fn is_unprintable(c: char) -> bool {
-    // C0, DEL and C1: line breaks, tabs, ESC and CSI are among them.
+    // C0, DEL and C1 controls, which include line breaks, tabs, ESC and CSI.
     c.is_control()
         || matches!(
             c,
-            // The soft hyphen, the joiner of graphemes and the Arabic letter mark.
+            // The soft hyphen, the combining grapheme joiner and the Arabic letter mark.
             '\u{ad}' | '\u{34f}' | '\u{61c}'
-            // Fillers of Hangul and of Khmer, and the vowel separator of Mongolian: none of them is
-            // drawn.
+            // Fillers of Hangul, inherent vowels of Khmer and the Mongolian vowel separator: all
+            // are invisible.
             | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}'
-            // Zero-width characters and marks of direction; the separators of lines and paragraphs;
-            // embeddings and overrides; invisible operators, isolates and what was once there for
-            // shapes of digits.
+            // Zero-width characters and direction marks; line and paragraph separators; embeddings
+            // and overrides; invisible operators, isolates and deprecated digit shape controls.
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            // The byte order mark, and annotations between lines.
+            // The byte order mark and interlinear annotations.
             | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-            // Controls of shorthand and of musical notes.
+            // Shorthand and musical format controls.
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            // Tags, and selectors of variants, which can carry whole texts unseen.
+            // Tags and variation selectors, which can carry whole texts invisibly.
             | '\u{e0000}'..='\u{e0fff}'
         )
 }
@@ -226,7 +224,7 @@ fn push_escaped(c: char, text: &mut String) {
         '\n' => text.push_str("\\n"),
         '\r' => text.push_str("\\r"),
         '\t' => text.push_str("\\t"),
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         c if is_unprintable(c) => write!(text, "{}", c.escape_unicode()).unwrap_or_default(),
         c => text.push(c),
     }
@@ -238,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Any text, with what acts on terminals among it more often than by chance.
+    /// Arbitrary texts, with terminal control characters more frequent than by chance.
     fn texts() -> impl Strategy<Value = String> {
         let odd = prop::sample::select(vec![
             '\0',

@@ -1,45 +1,45 @@
-//! Names of images as a manifest writes them: `registry.example.com:5000/team/name:tag@sha256:...`.
+//! Names of images as manifests write them: `registry.example.com:5000/team/name:tag@sha256:...`.
 
 use std::fmt;
 
-/// A name taken apart.
+/// The parts of an image name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageName {
-    /// The repository, with the registry's host where one is written.
+    /// The repository, including the registry's host if the name contains one.
     pub repository: String,
-    /// What follows the colon.
+    /// The text after the colon; `None` without one.
     pub tag: Option<String>,
-    /// What follows the `@`.
+    /// The text after the `@`; `None` without one.
     pub digest: Option<String>,
 }
 
-/// Why a text is no name of an image. Prints as what is wrong and what to write.
+/// Why a text is not a valid image name. Prints what is wrong and what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageNameFault {
-    /// It begins with `https://` or the like.
+    /// The name begins with a URL scheme such as `https://`.
     Scheme,
-    /// The part before tag and digest is empty, or longer than 255 bytes.
+    /// The part before tag and digest is empty or longer than 255 bytes.
     Length,
-    /// The registry's host or port.
+    /// The registry's host or port is invalid.
     Host(String),
-    /// A part of the path.
+    /// A part of the path is invalid.
     Part(String),
-    /// 64 hexadecimal digits alone are the id of an image.
+    /// The name consists of 64 hexadecimal digits, which is the id of an image.
     Id,
-    /// The tag.
+    /// The tag is invalid.
     Tag(String),
-    /// The digest.
+    /// The digest is invalid.
     Digest(String),
 }
 
 impl ImageName {
-    /// Takes a name apart without judging it.
+    /// Splits a name into its parts without checking them.
     pub fn taken_apart(text: &str) -> Self {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (text, None),
         };
-        // A colon before a slash belongs to the host's port.
+        // A colon before a slash separates the registry's host from its port.
         match rest.rsplit_once(':') {
             Some((repository, tag)) if !tag.contains('/') => Self {
                 repository: repository.to_owned(),
@@ -54,12 +54,12 @@ impl ImageName {
         }
     }
 
-    /// Reads a name by the rules of container engines (`ParseNormalizedNamed` of
+    /// Parses a name by the rules of container engines (`ParseNormalizedNamed` of
     /// github.com/distribution/reference, and `Validate` of github.com/opencontainers/go-digest).
     ///
     /// # Errors
     ///
-    /// What an engine would refuse. Hosts that are IPv6 addresses are refused too.
+    /// Every name that an engine would refuse, and names whose host is an IPv6 address.
     pub fn parse(text: &str) -> Result<Self, ImageNameFault> {
         if text.contains("://") {
             return Err(ImageNameFault::Scheme);
@@ -96,8 +96,8 @@ fn check_repository(repository: &str) -> Result<(), ImageNameFault> {
     Ok(())
 }
 
-/// Whether the first of several parts is a registry's host: engines tell it by a dot, a port or an
-/// upper-case letter.
+/// Whether the first of several parts is a registry's host: engines recognise a host by a dot, a
+/// port or an upper-case letter.
 fn is_hosts(first: &str) -> bool {
     first.contains(['.', ':'])
         || first == "localhost"
@@ -122,7 +122,8 @@ fn is_host(host: &str) -> bool {
             .is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Lower-case letters and digits, with `.`, `_`, `__` or dashes between them.
+/// Whether a part consists of lower-case letters and digits, with `.`, `_`, `__` or dashes between
+/// them.
 fn is_part(part: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_separator =
@@ -141,7 +142,7 @@ fn is_tag(tag: &str) -> bool {
             .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
 }
 
-/// The algorithms that engines know, each with the length of its sum.
+/// Whether a digest uses an algorithm that engines know, with the right length of its hash.
 fn is_digest(digest: &str) -> bool {
     let Some((algorithm, sum)) = digest.split_once(':') else {
         return false;

@@ -1,8 +1,8 @@
-//! Which nodes live, from what the leader hears of them.
+//! Which nodes are alive, from the signs that the leader receives.
 //!
-//! Silence is not death: a node is lost only when its lease is gone, its daemon does not answer the
-//! leader either, and the silence is not the leader's own. Times here are measured by the leader on
-//! a clock that never jumps.
+//! A missing lease alone does not prove that a node is down: a node is lost only when its lease is
+//! gone, its daemon does not answer the leader directly, and the leader's own connection works. The
+//! leader measures these times with a monotonic clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,57 +11,59 @@ use std::{
 
 use crate::{name::NodeName, plan::Next, state::NodeLife};
 
-/// Losses further apart than this have nothing to do with each other.
+/// Losses that are further apart than this are unrelated.
 const BRAKE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How soon to look again at nodes that are late.
+/// How soon nodes with a late renewal are judged again.
 const LATE: Duration = Duration::from_millis(300);
 
-/// What the leader hears of one node.
+/// The signs of one node that the leader receives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSigns {
-    /// For how long its lease has been gone; `None` while it is there.
+    /// How long the node's lease has been gone; `None` while the lease exists.
     pub silent_for: Option<Duration>,
-    /// Whether its daemon answered when it was last asked directly; `None` when nobody could ask.
+    /// Whether the node's daemon answered the last direct request; `None` if no request could be
+    /// sent.
     pub answers: Option<bool>,
-    /// It said that it comes back within this time.
+    /// The time within which the node announced to be back; `None` if it announced no absence.
     pub back_within: Option<Duration>,
-    /// It lives and takes no pods: why.
+    /// Why the node is alive but accepts no pods; `None` if it accepts pods.
     pub unready: Option<String>,
-    /// Its lease is there, and was not renewed when it should have been: a host that goes together
-    /// with another falls silent up to one renewal later.
+    /// Whether the lease still exists but was not renewed in time: of two hosts that fail together,
+    /// the lease of one expires up to one renewal interval later.
     pub late: bool,
-    /// For how long it has been given up; `None` where it was not.
+    /// How long ago the node was given up; `None` if it was not.
     pub lost_for: Option<Duration>,
 }
 
-/// What the judgement of lives is made from.
+/// The inputs of the judgement.
 #[derive(Clone, Debug)]
 pub struct LifeInput<'a> {
-    /// How long a node's lease lasts.
+    /// Duration of a node's lease.
     pub lease: Duration,
-    /// For how long this leader has led, and the store has answered it, without a break.
+    /// How long this leader has led without interruption, with the store answering.
     pub leading_for: Duration,
-    /// What is heard of each node.
+    /// The signs of each node.
     pub signs: &'a BTreeMap<NodeName, NodeSigns>,
 }
 
-/// Which nodes live.
+/// The judgement of all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lives {
-    /// Each node's.
+    /// The life of each node.
     pub lives: BTreeMap<NodeName, NodeLife>,
-    /// Why nodes that seem lost are not given up, if so many vanished that the fault is likely
-    /// here.
+    /// Why unreachable nodes are not given up: so many disappeared that the fault is probably on
+    /// the leader's side. `None` if nothing is held back.
     pub brake: Option<String>,
     /// When the next cycle is due.
     pub next: Next,
 }
 
-/// Judges all nodes.
+/// Judges whether each node is alive.
 pub fn lives(input: &LifeInput<'_>) -> Lives {
-    // A node whose lease ran out while nobody led has renewed it within a third of one; twice a
-    // leader's own lease, which is three fifths of a node's, leaves time for three tries.
+    // A node whose lease expired while there was no leader renews it within a third of the lease.
+    // Twice a leader's own lease, which is three fifths of a node's lease, leaves time for three
+    // attempts.
     let quarantine = (input.lease * 6 / 5).saturating_sub(input.leading_for);
     let mut next = Next::AwaitChange;
     let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
@@ -131,7 +133,7 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
             next = next.sooner(Next::After(Duration::from_secs(1)));
             Some(words)
         } else if (vanished.len() + late) * 2 >= counted {
-            // In a moment they are gone or well.
+            // The node's lease will soon be renewed or expire.
             next = next.sooner(Next::After(LATE));
             Some("others are late, too, and may be gone as well".to_owned())
         } else if !quarantine.is_zero() {
@@ -218,7 +220,8 @@ mod tests {
         let judged = judge(60, &[("a", alive()), ("b", silent(6)), ("c", silent(3))]);
         assert!(judged.brake.is_some());
         assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
-        // The first was given up before the second fell silent: the second is braked all the same.
+        // The first node was given up before the second became unreachable: the second is held back
+        // all the same.
         let given_up = NodeSigns {
             lost_for: Some(Duration::from_secs(9)),
             ..silent(15)

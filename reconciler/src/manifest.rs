@@ -1,4 +1,4 @@
-//! YAML to typed objects, with every problem of a commit at once.
+//! Converts YAML to typed objects, and reports every problem of a commit at once.
 //!
 //! ```text
 //! file ──yaml──► values ──kind, upgrade──► values of current groups ──strict──► Kubernetes' structs ──convert──► objects
@@ -28,32 +28,32 @@ use serde_json::Value;
 
 use crate::{foreign::ForeignText, object::Objects};
 
-/// What a message about a manifest may quote of it.
+/// Maximum length in bytes of text that a message quotes from a manifest.
 const MESSAGE_BYTES: usize = 600;
 
-/// A file of a commit.
+/// A manifest file of a commit.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceFile<'a> {
     /// Path in the repository. Files that end in `.json` are read as JSON, all others as YAML.
     pub path: &'a str,
-    /// What is in it.
+    /// Content of the file.
     pub content: &'a [u8],
 }
 
-/// What a commit may cost to read.
+/// Limits on the size of a commit, so that reading one is cheap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one file; 4 MiB by default.
+    /// Maximum size of one file in bytes; 4 MiB by default.
     pub file_bytes: usize,
-    /// Documents of a commit, items of lists included; 10,000 by default.
+    /// Maximum number of documents in a commit, items of lists included; 10,000 by default.
     pub documents: usize,
-    /// Values of one file after expanding aliases; 100,000 by default. A file of more than ten
-    /// times as many bytes may have one for every ten of them: what takes so much text is no small
-    /// file that expands.
+    /// Maximum number of values in one file after aliases are expanded; 100,000 by default. A file
+    /// with more than ten times as many bytes may have one value for every ten bytes: the limit
+    /// concerns small files that expand to many values.
     pub nodes: usize,
-    /// Values within values; 64 by default.
+    /// Maximum nesting of values; 64 by default.
     pub depth: usize,
-    /// Problems that are told of one file; 200 by default.
+    /// Maximum number of problems that are reported for one file; 200 by default.
     pub problems: usize,
 }
 
@@ -69,10 +69,10 @@ impl Default for Limits {
     }
 }
 
-/// Reads all files of a commit: what they say, and everything that is wrong with it, sorted by file
-/// and line.
+/// Reads all files of a commit: returns the objects, and all problems sorted by file and line.
 ///
-/// The commit must be refused if one of the problems is an error; the objects are then incomplete.
+/// The commit must be refused if one of the problems is an error; the objects are incomplete in
+/// that case.
 pub fn parse(
     files: &[SourceFile<'_>],
     limits: &Limits,
@@ -105,8 +105,7 @@ pub fn parse(
     (commit.reading.objects, problems)
 }
 
-/// Fills in the line and column of the fields of problems that know only the line where their
-/// document begins.
+/// Adds the line and column of the field to problems that only have the line of their document.
 pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
     let unlocated = |problem: &&mut Problem| problem.column == 0 && problem.line > 0;
     let paths: BTreeSet<String> = problems
@@ -133,7 +132,7 @@ pub fn locate(problems: &mut [Problem], files: &[SourceFile<'_>]) {
     }
 }
 
-/// Where a document stands, and what its file holds.
+/// The position of a document, and what its file contains.
 #[derive(Clone, Copy)]
 struct DocumentPlace<'a> {
     path: &'a str,
@@ -141,7 +140,7 @@ struct DocumentPlace<'a> {
     holds: Holds,
 }
 
-/// The commit that is being read.
+/// The state of reading a commit.
 struct CommitReader<'a> {
     limits: &'a Limits,
     documents: usize,
@@ -236,7 +235,7 @@ impl CommitReader<'_> {
         self.warn_of_kinds_without_effect(path, &without_effect);
     }
 
-    /// Reads a document; the items if it is a list.
+    /// Reads a document; if it is a list, reads the items.
     fn document(
         &mut self,
         value: Value,
@@ -275,13 +274,13 @@ impl CommitReader<'_> {
     }
 }
 
-/// A text of a manifest in a message: whoever writes a manifest writes to the log of the daemon
-/// too.
+/// Prepares a text from a manifest for a message: escaped and shortened, since messages also go to
+/// the daemon's log.
 pub(crate) fn one_line(text: &str) -> String {
     ForeignText::bounded(text, MESSAGE_BYTES).into()
 }
 
-/// An error of a whole file.
+/// An error that concerns a whole file.
 fn whole_file(path: &str, message: String) -> Problem {
     Problem {
         file: path.to_owned(),
@@ -293,8 +292,8 @@ fn whole_file(path: &str, message: String) -> Problem {
     }
 }
 
-/// Keeps the first so many problems of a file, errors before warnings, and says how many there are
-/// more.
+/// Keeps the first problems of a file, errors before warnings, and adds a problem with the number
+/// of the others.
 fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
     let more = problems.len().saturating_sub(most);
     if more > 0 {

@@ -1,7 +1,7 @@
-//! The names everything is called by, as types that cannot be mixed up.
+//! The names of all things, as distinct types that cannot be confused.
 //!
-//! All of them order and hash by their text, so that every map in the core has one order on every
-//! host.
+//! All of them are ordered and hashed by their text, so that every map in the core has the same
+//! order on every host.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ macro_rules! text_name {
 }
 
 text_name! {
-    /// A host's name in the cluster (`metadata.name` of a Node).
+    /// The name of a host in the cluster (`metadata.name` of a Node).
     NodeName
 }
 text_name! {
@@ -49,20 +49,20 @@ text_name! {
     CommitId
 }
 text_name! {
-    /// A pod's `metadata.uid`: a UUID that no other pod of this cluster ever had or will have.
+    /// A pod's `metadata.uid`: a UUID that no other pod of this cluster has at any time.
     PodUid
 }
 text_name! {
-    /// Hash over a pod template as it was written, with the number of its algorithm:
+    /// The hash of a pod template as it was written, after the version of its algorithm, such as
     /// `1-9f86d081884c7d65`.
     TemplateHash
 }
 text_name! {
-    /// Docker's id of a container, full length.
+    /// The engine's full id of a container.
     ContainerId
 }
 text_name! {
-    /// Docker's id of an image, `sha256:` and 64 hexadecimal digits.
+    /// The engine's id of an image, `sha256:` and 64 hexadecimal digits.
     ImageId
 }
 
@@ -74,7 +74,7 @@ impl CommitId {
 }
 
 impl TemplateHash {
-    /// The part that goes into pod names and the `pod-template-hash` label: ten digits.
+    /// The part used in pod names and in the `pod-template-hash` label: ten digits.
     pub fn short(&self) -> &str {
         let digits = self
             .0
@@ -87,14 +87,14 @@ impl TemplateHash {
 /// Namespace and name of a namespaced object; prints as `namespace/name`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// The namespace, `default` where the manifest names none.
+    /// The namespace; `default` where the manifest has none.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
 }
 
 impl ObjectKey {
-    /// Joins a namespace and a name.
+    /// The key with this namespace and name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -115,7 +115,7 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// A key of a JSON map must be text, so keys are written as `namespace/name`.
+/// Serialized as `namespace/name`, since a key of a JSON map must be a text.
 impl Serialize for ObjectKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -159,7 +159,7 @@ impl WorkloadKind {
         }
     }
 
-    /// The kind of this text, if it is one that owns pods.
+    /// The kind with this name; `None` if no such kind owns pods.
     pub fn parse(text: &str) -> Option<Self> {
         [
             Self::Pod,
@@ -173,7 +173,7 @@ impl WorkloadKind {
     }
 }
 
-/// Kind, namespace and name of what owns pods; prints and serialises as `Deployment/default/web`.
+/// Kind, namespace and name of an owner of pods; prints and serializes as `Deployment/default/web`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadKey {
     /// The kind.
@@ -227,10 +227,10 @@ impl<'de> Deserialize<'de> for WorkloadKey {
     }
 }
 
-/// So many names of a long list are enough for a message.
+/// Maximum number of names that a message quotes from a long list.
 const NAMED: usize = 5;
 
-/// The first few of a list of names, for a message: `a, b, c, d, e, ...`.
+/// The first names of a list, for a message: `a, b, c, d, e, ...`.
 pub fn first_few<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
     let mut names = names.into_iter();
     let mut named: Vec<String> = names

@@ -1,4 +1,4 @@
-//! What NAT, the pod links and the DNS of a host must say.
+//! The wanted content of a host's NAT table, pod links and DNS.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,41 +11,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::{name::NodeName, object::Protocol};
 
-/// The host side of the network, fixed by configuration.
+/// The network of a host, as its configuration defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostNetwork {
     /// Addresses of all pods of the cluster.
     pub pod_range: Ipv4Net,
-    /// Addresses of this host's pods, a part of `pod_range`.
+    /// Addresses of this host's pods; a subnet of `pod_range`.
     pub pod_subnet: Ipv4Net,
     /// Addresses of Services.
     pub service_range: Ipv4Net,
-    /// Where the cluster's DNS is served, in `service_range`.
+    /// Address of the cluster's DNS, inside `service_range`.
     pub dns: Ipv4Addr,
-    /// This host's own address: the source of its connections to Services.
+    /// This host's own address, which is the source of its connections to Services.
     pub node_address: Ipv4Addr,
-    /// MTU of pod links.
+    /// MTU of pod links, in bytes.
     pub mtu: u32,
-    /// The tunnels to other hosts; equal on all of them.
+    /// The VXLAN tunnels to other hosts; the same on all hosts.
     pub vxlan: VxlanSettings,
 }
 
-/// Bytes that VXLAN over IPv4 puts around a packet: an Ethernet, IP, UDP and VXLAN header (RFC
-/// 7348).
+/// Bytes that VXLAN over IPv4 adds to a packet: Ethernet, IP, UDP and VXLAN headers (RFC 7348).
 pub const VXLAN_OVERHEAD: u32 = 50;
 
-/// What tells our VXLAN packets from those of others; every host of a cluster must say the same.
+/// The values that identify our VXLAN packets; they must be the same on every host of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VxlanSettings {
-    /// The network identifier, below 2^24.
+    /// The VXLAN network identifier, below 2^24.
     pub id: u32,
-    /// The UDP port that hosts send to and receive on.
+    /// The UDP port to which hosts send and on which they receive.
     pub port: u16,
 }
 
 impl Default for VxlanSettings {
-    /// A port that no other network of containers uses: 4789 is Docker Swarm's, 8472 is Flannel's.
+    /// The default port is one that no other container network uses: 4789 is Docker Swarm's, 8472
+    /// is Flannel's.
     fn default() -> Self {
         Self { id: 87, port: 8487 }
     }
@@ -55,30 +55,32 @@ impl Default for VxlanSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerPath {
-    /// Packed into UDP packets from host to host: works wherever the hosts reach each other.
+    /// Packets are encapsulated in UDP from host to host: this works wherever the hosts reach each
+    /// other.
     Vxlan,
-    /// As they are, with the other host as the router. Both hosts must be on one link that lets the
-    /// addresses of pods pass. Nothing is packed, so the whole MTU is left.
+    /// Packets are routed unchanged, with the other host as the router. Both hosts must be on one
+    /// link that forwards the addresses of pods. Nothing is encapsulated, so the whole MTU is
+    /// available.
     Direct,
 }
 
 /// Another host of the cluster, as the network sees it. Both hosts must use the same path to each
-/// other: a packet that comes by another way than the answer would take is dropped.
+/// other: a packet that arrives by another path than its answer would take is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// The host's own address.
     pub address: Ipv4Addr,
-    /// Addresses of its pods. The network address itself is the host's, on its VXLAN device.
+    /// Addresses of the host's pods. The network address itself belongs to the host's VXLAN device.
     pub pod_subnet: Ipv4Net,
-    /// How to get there.
+    /// The path to the host's pods.
     pub path: PeerPath,
 }
 
-/// The other hosts by name: the complete wanted set.
+/// The other hosts by name: the complete set.
 pub type Peers = BTreeMap<NodeName, Peer>;
 
-/// The greatest MTU that pod links may have on a host whose uplink has the MTU `uplink`: what is
-/// left when the packets to some of the peers are packed.
+/// The largest MTU that pod links may have on a host whose uplink has the MTU `uplink`, both in
+/// bytes: it leaves room for encapsulation if one of the peers needs that.
 pub fn pod_mtu(uplink: u32, peers: &Peers) -> u32 {
     let packed = peers.values().any(|peer| peer.path == PeerPath::Vxlan);
     if packed {
@@ -91,71 +93,72 @@ pub fn pod_mtu(uplink: u32, peers: &Peers) -> u32 {
 /// The veth pair of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodLink {
-    /// Name of the host's side, `wdl` and eleven digits of a hash of the pod's uid.
+    /// Name of the host's side: `wdl` and eleven digits of a hash of the pod's uid.
     pub name: String,
-    /// The pod's address, a /32 on its `eth0`.
+    /// The pod's address, a /32 on the pod's `eth0`.
     pub address: Ipv4Addr,
-    /// MAC of the host's side, locally administered: the pod's permanent neighbour entry.
+    /// MAC address of the host's side, locally administered; the pod has it as a permanent
+    /// neighbour entry.
     pub host_mac: [u8; 6],
-    /// MTU of both sides.
+    /// MTU of both sides, in bytes.
     pub mtu: u32,
 }
 
-/// All service traffic of a host: the complete wanted content of the table.
+/// All service traffic of a host: the complete content of the NAT table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTable {
-    /// Ports of virtual addresses.
+    /// Backends of the ports of virtual addresses.
     pub cluster_ips: BTreeMap<VirtualPort, Backends>,
-    /// Ports on every address of the host except 127.0.0.0/8.
+    /// Backends of node ports, on every address of the host except 127.0.0.0/8.
     pub node_ports: BTreeMap<HostPort, Backends>,
-    /// `hostPort`s: on every address of the host, or on one.
+    /// The pod behind each `hostPort`, on one address of the host, or with `None` on every address.
     pub host_ports: BTreeMap<(Option<Ipv4Addr>, HostPort), SocketAddrV4>,
 }
 
 /// A port of a virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VirtualPort {
-    /// The cluster IP.
+    /// The virtual address (cluster IP).
     pub address: Ipv4Addr,
-    /// The protocol.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// The port.
+    /// The port number.
     pub port: u16,
 }
 
 /// A port of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostPort {
-    /// The protocol.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// The port.
+    /// The port number.
     pub port: u16,
 }
 
-/// Where a service port leads.
+/// The destinations of a service port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backends {
-    /// Pod address and port; none rejects at once.
+    /// Pod addresses and ports; an empty set rejects connections at once.
     pub endpoints: BTreeSet<SocketAddrV4>,
-    /// A client keeps its endpoint for this long after its last connection.
+    /// How long a client keeps its endpoint after its last connection; `None` is no affinity.
     pub client_ip_affinity: Option<Duration>,
 }
 
-/// What the DNS server answers, by lower-case name without the final dot.
+/// The answers of the DNS server, by lower-case name without the final dot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsRecords {
-    /// The zone, `cluster.local`.
+    /// The zone, for example `cluster.local`.
     pub zone: String,
-    /// Name to answer.
+    /// The answer for each name.
     pub names: BTreeMap<String, DnsAnswer>,
 }
 
-/// One name's answer.
+/// The answer for one name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DnsAnswer {
-    /// A records. AAAA of the same name is NODATA.
+    /// A records; a query for AAAA gets an answer without data (NODATA).
     Addresses(BTreeSet<Ipv4Addr>),
-    /// A CNAME; its target is resolved too.
+    /// A CNAME record; the server also resolves its target.
     Alias(String),
 }
 

@@ -1,5 +1,5 @@
-//! What one host does: lanes of steps for its pods and images, and what its NAT, DNS and probes
-//! must say.
+//! What one host does: lanes of steps for its pods and images, and the content of its NAT table,
+//! its DNS and its set of probes.
 
 mod assignment;
 mod images;
@@ -39,83 +39,84 @@ use crate::{
     status::PodStatus,
 };
 
-/// So long a pod may be refused here before it is to run elsewhere: what this host goes by may be
-/// older than what was decided by.
+/// How long this host refuses a pod before the pod is to run on another node: the commit or the
+/// reports from which this host judges may be older than those from which the leader decided.
 const TURNED_AWAY: Duration = Duration::from_secs(10);
 
-/// Which image each reference of each commit is, on this host.
+/// The image that each reference of each commit resolves to on this host.
 pub type Pins = BTreeMap<CommitId, BTreeMap<String, ImagePin>>;
 
-/// Everything a host looks at.
+/// The snapshot from which a host decides.
 #[derive(Debug)]
 pub struct NodeInput<'a> {
-    /// The time.
+    /// The host's clock at the start of the cycle.
     pub now: Timestamp,
-    /// The host's name.
+    /// The host's name as a node.
     pub node: &'a NodeName,
-    /// What it is: its own word, not the store's.
+    /// Facts about the host, from its own configuration and kernel, never from the store.
     pub facts: &'a NodeFacts,
-    /// The bounds, of its own configuration.
+    /// Grace periods, deadlines and budgets from the host's own configuration.
     pub settings: &'a ClusterSettings,
-    /// Its network.
+    /// Addresses and ranges of the host's network.
     pub network: &'a HostNetwork,
-    /// Resolvers.
+    /// Resolvers of the host and of the cluster.
     pub dns: &'a DnsFacts,
-    /// How long a stopping pod that takes traffic drains.
+    /// How long a stopping pod that receives traffic drains.
     pub drain: Duration,
-    /// What was decided.
+    /// The state as the leader decided it.
     pub state: &'a ClusterState,
-    /// Commits of this host's own verified clone that are eligible: what may be started here.
+    /// Eligible commits of this host's own verified clone: only from these may a pod be started
+    /// here.
     pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible, and of which something runs here by this host's own records:
-    /// that is kept up in place, and nothing new of them is started.
+    /// Commits that are not eligible while something of them runs here, by this host's own records:
+    /// running pods are kept up in place, and no pod is started from these commits.
     pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that this host has judged not to be eligible here.
+    /// Commits that this host judged not to be eligible here.
     pub barred: &'a BTreeSet<CommitId>,
-    /// What was found.
+    /// The containers, links and lanes that are on the host.
     pub observed: &'a Observed,
-    /// What is remembered.
+    /// What the host remembers from the previous cycle.
     pub memory: &'a NodeMemory,
-    /// Which image each reference is.
+    /// The image that each reference of each commit resolves to on this host.
     pub pins: &'a Pins,
-    /// The other hosts.
+    /// Facts about the other hosts.
     pub peers: &'a BTreeMap<NodeName, NodeFacts>,
-    /// What they say of their pods.
+    /// What the other hosts report about their pods.
     pub reports: &'a BTreeMap<NodeName, NodeReport>,
 }
 
 impl<'a> NodeInput<'a> {
-    /// A commit that may be started from, or one that is only kept up.
+    /// An eligible commit, or one that is kept, by its id; `None` if it is neither.
     pub(crate) fn readable(&self, id: &CommitId) -> Option<&'a Arc<Commit>> {
         self.commits.get(id).or_else(|| self.kept.get(id))
     }
 }
 
-/// What a host does. Applying it leaves nothing to decide.
+/// What a host does next. Applying the plan leaves nothing to decide.
 #[derive(Debug)]
 pub struct NodePlan {
-    /// What is to be done, one lane a pod or image.
+    /// The lanes to start, one for each pod or image.
     pub lanes: Vec<Lane>,
-    /// Lanes under way that must end now: what they make is not wanted any more.
+    /// Running lanes that must end now, because their result is no longer wanted.
     pub cancel: Vec<LaneKey>,
-    /// The complete set of probes.
+    /// The complete set of probes that must run.
     pub probes: Vec<ProbeTask>,
-    /// The complete content of the NAT table; `None` leaves what is published as it is, since what
-    /// it must be cannot be known.
+    /// The complete content of the NAT table; `None` keeps the published content, because the new
+    /// content cannot be known.
     pub services: Option<ServiceTable>,
     /// The complete content of the DNS; `None` as for `services`.
     pub names: Option<DnsRecords>,
-    /// What the host says of itself.
+    /// What the host reports about itself.
     pub report: NodeReport,
-    /// What is remembered from now on.
+    /// What the host remembers for the next cycle.
     pub memory: NodeMemory,
-    /// Pins taken over from an earlier commit for workloads that did not change.
+    /// Pins copied from an earlier commit, for workloads that did not change.
     pub inherited: Vec<(CommitId, String, ImagePin)>,
     /// When the next cycle is due.
     pub next: Next,
 }
 
-/// One cycle of one host.
+/// Decides one cycle of one host.
 pub fn node(input: &NodeInput<'_>) -> NodePlan {
     let mut look = NodeCycle::new(input);
     look.pods();
@@ -185,15 +186,16 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// The Services of the commit that the controllers follow. Those of one that is not eligible
-    /// any more belong to what is kept up in place.
+    /// The commit that the controllers follow, for its Services. If that commit is no longer
+    /// eligible, its Services are kept up in place.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         let id = self.input.state.rollout.driving.as_ref()?;
         self.input.readable(id)
     }
 
-    /// What a pod that was begun here is, by this host's own record of it, where its record of the
-    /// store leads to no eligible commit: it stays what it was when this host last acted on it.
+    /// The record and the commit of a pod that was started here, from this host's own memory, for a
+    /// pod whose record in the store names no eligible commit: the pod stays what it was when this
+    /// host last acted on it.
     fn kept_up(&self, record: &PodRecord) -> Option<(PodRecord, &'a Commit, &'a Workload)> {
         let labels = self
             .containers
@@ -255,13 +257,14 @@ impl<'a> NodeCycle<'a> {
                 self.refuse(told, why);
                 continue;
             }
-            // A stop that this host does not believe is none.
+            // A stop record that this host refuses does not count.
             let kept = refused.map(|_| PodRecord {
                 stop: None,
                 ..told.clone()
             });
             let record = kept.as_ref().unwrap_or(told);
-            // A pod stays what it was when this host began it, whatever its record says by now.
+            // A pod keeps the origin with which this host started it, even if its record has
+            // changed since.
             let remembered = self
                 .input
                 .memory
@@ -284,8 +287,8 @@ impl<'a> NodeCycle<'a> {
                     None,
                 ),
             };
-            // The Services of now, whichever commit the pod is of: the first pod of a namespace
-            // must not choose.
+            // The Services that are driven now, whichever commit the pod belongs to: otherwise the
+            // first pod of a namespace would choose the commit for all others.
             let services = variables
                 .entry(&told.key.namespace)
                 .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, &given));
@@ -294,8 +297,8 @@ impl<'a> NodeCycle<'a> {
             let Some(memory) = self.remember(record, known, own_network) else {
                 continue;
             };
-            // Only a pod that stops asks this: who drains it must not be asked of three thousand
-            // that run.
+            // Computed for stopping pods only, because only a drain needs it: computing it for
+            // thousands of running pods is expensive.
             let in_service = record.stop.is_some()
                 && workload
                     .is_some_and(|workload| self.is_in_service(record, &workload.template, commit));
@@ -315,8 +318,8 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// Whether a pod is of a copy that was adopted, and nothing of it is here: it may have been
-    /// stopped in a time of which the copy knows nothing.
+    /// Whether a pod comes from an adopted copy while nothing of it is on this host: it may have
+    /// been stopped after the copy was written.
     fn is_absent(&self, record: &PodRecord) -> bool {
         let begun = self.containers.contains_key(&record.uid)
             || self
@@ -330,7 +333,7 @@ impl<'a> NodeCycle<'a> {
         of_copy && record.stop.is_none() && !begun
     }
 
-    /// What is not begun, and why.
+    /// Reports a pod that this host does not start, with the reason.
     fn refuse(&mut self, record: &PodRecord, why: &Refused) {
         let mut status = PodStatus::pending();
         status.reason = Some("AssignmentRefused".to_owned());
@@ -359,13 +362,13 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// Whether a pod stops, as far as this host believes it.
+    /// Whether a pod has a stop record that this host accepts.
     fn stops(&self, record: &PodRecord) -> bool {
         record.stop.is_some() && !self.refused.contains_key(&record.uid)
     }
 
-    /// What is remembered of a pod, with an address for a new one; `None` (and a status that says
-    /// so) if there is no address left.
+    /// The memory of a pod, with an address assigned if the pod is new; `None`, with a status that
+    /// gives the reason, if no address is left.
     fn remember(
         &mut self,
         record: &PodRecord,
@@ -392,8 +395,8 @@ impl<'a> NodeCycle<'a> {
         Some(memory)
     }
 
-    /// Whether a Service selects a pod, or did by the pod's own commit: on other hosts it may still
-    /// do so.
+    /// Whether a Service selects the pod, now or in the pod's own commit: other hosts may still
+    /// follow that commit.
     fn is_in_service(
         &self,
         record: &PodRecord,
@@ -437,8 +440,8 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// The failure of an image's lane; of the target only what failed since it became the target,
-    /// so that a retry tries afresh.
+    /// The failure of an image's lane. For the target, only a failure since it became the target
+    /// counts, so that a retry starts without old failures.
     fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
         let rollout = &self.input.state.rollout;
         let LaneKey::Image(commit, _) = key else {
@@ -455,7 +458,7 @@ impl<'a> NodeCycle<'a> {
             .filter(|failure| began.is_none_or(|began| failure.at >= began.at))
     }
 
-    /// A lane that pins and pulls an image, unless one is under way or has to wait.
+    /// Adds a lane that pins or pulls an image, unless such a lane runs already or has to wait.
     fn pull(&mut self, need: ImageNeed) {
         let key = LaneKey::Image(need.commit.clone(), need.image.clone());
         if self.input.observed.lanes.contains(&key) {
@@ -470,7 +473,8 @@ impl<'a> NodeCycle<'a> {
         }
         let mode = match (need.pull, &need.digest) {
             (PullPolicy::Never, _) => PullMode::Never,
-            // A digest names one image only: there is nothing to ask the registry if it is here.
+            // A digest identifies the content: if the image is here, the registry need not be
+            // asked.
             (_, Some(_)) | (PullPolicy::IfNotPresent, None) => PullMode::IfNotPresent,
             (PullPolicy::Always, None) => PullMode::Always,
         };
@@ -485,7 +489,8 @@ impl<'a> NodeCycle<'a> {
             why: Why::Image { image: need.image },
             steps: vec![step],
         };
-        // Two containers may want one image differently; who asks the registry wins.
+        // Two containers may need one image with different pull policies: the policy that asks the
+        // registry takes precedence.
         let stronger = self
             .image_lanes
             .get(&key)
@@ -495,8 +500,8 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// Pods that run here without a record or with one for another host, and what is left of pods
-    /// that nobody remembers.
+    /// Handles pods that run here without a record, or with a record for another host, and removes
+    /// what is left of pods that are not remembered.
     fn orphans(&mut self) {
         for (uid, containers) in &self.containers {
             let Some((_, container)) = containers.first() else {
@@ -512,13 +517,12 @@ impl<'a> NodeCycle<'a> {
                 }
                 Some(_) => continue,
             }
-            // It keeps its address and back-off until its record is right.
+            // The pod keeps its address and back-off until its record is right.
             if let Some(memory) = self.input.memory.pods.get(*uid) {
                 self.memory.pods.insert((*uid).clone(), memory.clone());
             }
         }
-        // What is made again just now has no container for a moment, and keeps its address all the
-        // same.
+        // A pod whose lane runs may have no container for a moment, and keeps its address.
         for key in &self.input.observed.lanes {
             if let LaneKey::Pod(uid) = key
                 && !self.input.state.pods.contains_key(uid)
@@ -536,7 +540,8 @@ impl<'a> NodeCycle<'a> {
         let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
         let known: BTreeSet<String> = here.map(link_name).collect();
         let strange: Vec<&String> = self.input.observed.links.difference(&known).collect();
-        // Pods of other hosts have none here: to hash the uids of a whole cluster is seldom needed.
+        // Usually no container is unaccounted for; then the uids of the whole cluster need not be
+        // hashed.
         let elsewhere: BTreeSet<String> = match strange.is_empty() {
             true => BTreeSet::new(),
             false => pods.keys().map(link_name).collect(),
@@ -545,7 +550,8 @@ impl<'a> NodeCycle<'a> {
             .into_iter()
             .filter(|link| !elsewhere.contains(*link))
         {
-            // A link without a pod has no uid; its lane is keyed by the name, which no pod has.
+            // A link without a pod has no uid; the name of the link is the key of its lane, since
+            // no pod has that name as uid.
             self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
         }
         for uid in self.input.observed.files.keys() {
@@ -591,7 +597,7 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// What another host says of a pod, unless nobody hears from that host.
+    /// The status of a pod that another host reports, unless that host is unreachable.
     fn reported_status(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
         let heard = !self.input.state.outages.contains_key(node);
         self.input
@@ -602,7 +608,7 @@ impl<'a> NodeCycle<'a> {
             .get(pod)
     }
 
-    /// The addresses and ports of Services, as far as this host believes them.
+    /// The addresses and ports of Services, as far as this host accepts them.
     fn allocations(
         &self,
         services: &BTreeMap<ObjectKey, Service>,
@@ -614,7 +620,8 @@ impl<'a> NodeCycle<'a> {
         )
     }
 
-    /// Whether a host may publish this address: one of its own subnet, or its own.
+    /// Whether a host may publish this address for a pod: an address of the host's own pod subnet,
+    /// or the host's own address.
     fn may_have(&self, node: &NodeName, address: Ipv4Addr, host_network: bool) -> bool {
         self.input.peers.get(node).is_some_and(|peer| {
             if host_network {
@@ -625,8 +632,8 @@ impl<'a> NodeCycle<'a> {
         })
     }
 
-    /// What NAT and DNS must say. `None` where a part of it cannot be known: a commit that cannot
-    /// be read is no reason to take a Service from those who use it.
+    /// The content of NAT and DNS; `None` where a part of it cannot be known: a commit that cannot
+    /// be read is no reason to take a Service away from its clients.
     fn publish(&self) -> Option<(ServiceTable, DnsRecords)> {
         let empty = BTreeMap::new();
         let services = match &self.input.state.rollout.driving {
@@ -651,8 +658,9 @@ impl<'a> NodeCycle<'a> {
                 .or_else(|| locate(self.input.kept, record))
             {
                 Some((_, workload)) => &workload.template,
-                // Nobody can make this host forget the Services of pods that run here; what is not
-                // begun takes no traffic, and pods of others come when it has their commit.
+                // Nothing in the store may make this host forget the Services of pods that run
+                // here. A pod that was not started receives no traffic, and pods of other hosts are
+                // added once this host has their commit.
                 None if self.stops(record)
                     || !local
                     || !self.containers.contains_key(&record.uid) =>
@@ -667,8 +675,8 @@ impl<'a> NodeCycle<'a> {
                 self.reported_status(node, &record.uid)
             };
             let Some(status) = status else { continue };
-            // What has ended answers nobody, not even where a Service wants pods that are not
-            // ready.
+            // A pod that has ended answers nobody, even for a Service with
+            // `publishNotReadyAddresses`.
             if status.phase.is_final() {
                 continue;
             }
@@ -701,7 +709,7 @@ impl<'a> NodeCycle<'a> {
     }
 }
 
-/// The Services of the commits whose place another one is still taking, newest first.
+/// The Services of the commits that the driving commit is still replacing, newest first.
 pub fn services_before<'a>(
     rollout: &Rollout,
     known: impl Fn(&CommitId) -> Option<&'a Arc<Commit>>,
@@ -718,7 +726,7 @@ pub fn services_before<'a>(
         .collect()
 }
 
-/// This host's pod addresses: the lowest free one is given.
+/// Assigns this host's pod addresses: always the lowest free one.
 struct Addresses {
     subnet: Ipv4Net,
     taken: BTreeSet<Ipv4Addr>,
@@ -742,8 +750,8 @@ impl Addresses {
     }
 }
 
-/// The images that must not be removed: of what runs, and of every commit that could be gone back
-/// to.
+/// Images that must not be removed: those of running pods, and those of every commit to which a
+/// rollback may go.
 pub fn images_in_use(
     observed: &Observed,
     pins: &Pins,

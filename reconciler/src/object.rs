@@ -1,5 +1,5 @@
-//! Our narrow types: what a commit says, converted one way from Kubernetes' structs, with every
-//! default applied.
+//! Our own types of what a commit contains, converted from Kubernetes' structs with every default
+//! applied. There is no conversion back.
 
 mod affinity;
 mod config;
@@ -24,7 +24,7 @@ pub use workload::*;
 
 use crate::name::{NodeName, ObjectKey, WorkloadKey};
 
-/// `metadata` as far as it means something here.
+/// The parts of `metadata` that have a meaning here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// `metadata.labels`.
@@ -33,34 +33,34 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Which object of which API: `apps/v1`, `Deployment`, `default`, `web`. Cluster-scoped objects
-/// have an empty namespace.
+/// Identity of an object: API version, kind, namespace and name, such as `apps/v1`, `Deployment`,
+/// `default`, `web`. The namespace of cluster-scoped objects is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectId {
-    /// The current API version (`v1`, `apps/v1`), whatever group the manifest used.
+    /// The current API version (`v1`, `apps/v1`), whichever group the manifest used.
     pub api_version: String,
-    /// The kind.
+    /// The kind, such as `Deployment`.
     pub kind: String,
-    /// Namespace and name.
+    /// Namespace and name of the object.
     pub key: ObjectKey,
 }
 
-/// Where an object was written.
+/// The position of an object in the repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// Path in the repository.
     pub file: String,
-    /// 1-based line of the document's first key.
+    /// Line of the document's first key, counted from 1.
     pub line: u32,
 }
 
-/// Everything one commit says, sorted. It can be wrong in itself only in ways that `desired`
-/// reports.
+/// All objects of one commit, sorted. Errors that concern several objects are reported by
+/// `desired`.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// Namespaces that were written out; any namespace may be used without that.
+    /// Namespaces that have a manifest; other namespaces may be used without one.
     pub namespaces: BTreeMap<String, Meta>,
-    /// What owns pods.
+    /// Owners of pods.
     pub workloads: BTreeMap<WorkloadKey, Workload>,
     /// Services.
     pub services: BTreeMap<ObjectKey, Service>,
@@ -70,9 +70,9 @@ pub struct Objects {
     pub secrets: BTreeMap<ObjectKey, Secret>,
     /// Labels, taints and cordons of nodes.
     pub nodes: BTreeMap<NodeName, NodeObject>,
-    /// The manifests as written, upgraded to the current API version, for the API; Secrets without
-    /// their values.
+    /// The manifests as written, upgraded to the current API version, for the API; values of
+    /// Secrets are removed.
     pub originals: BTreeMap<ObjectId, serde_json::Value>,
-    /// Where each of them was written.
+    /// The position of each object.
     pub places: BTreeMap<ObjectId, Place>,
 }

@@ -1,4 +1,4 @@
-//! What was found on a host. Facts only: what they mean is decided in `node`.
+//! What was observed on a host. Facts only: `node` decides what follows from them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,122 +16,123 @@ use crate::{
     time::still_to_come,
 };
 
-/// Everything that was found. It exists only when the engine could be asked: an engine that does
-/// not answer is not a host without containers.
+/// Everything that was observed. The value exists only if the engine answered: a host whose engine
+/// does not answer is not a host without containers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// All containers with our labels, whatever their state.
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
     /// Images on the disk.
     pub images: BTreeSet<ImageId>,
-    /// Names of pod links that exist with their route, `wdl...`.
+    /// Names (`wdl...`) of the pod links that exist together with their route.
     pub links: BTreeSet<String>,
-    /// Pods that have a directory with all its files, and the digest of the files from ConfigMaps
+    /// Pods whose directory exists with all its files, with the digest of the files from ConfigMaps
     /// and Secrets.
     pub files: BTreeMap<PodUid, String>,
-    /// Containers whose postStart hook is done.
+    /// Containers whose postStart hook has succeeded.
     pub hooked: BTreeSet<ContainerId>,
-    /// What the prober has found.
+    /// The results of probes.
     pub probes: BTreeMap<(ContainerId, ProbeKind), ProbeFact>,
-    /// Lanes still under way.
+    /// Lanes that are still running.
     pub lanes: BTreeSet<LaneKey>,
-    /// Those of them that carry out a stop record.
+    /// Those of the running lanes that carry out a stop record.
     pub stopping: BTreeSet<LaneKey>,
-    /// Lanes whose last run failed, since the last one that did not.
+    /// Lanes whose last run failed, with the failures since their last success.
     pub failures: BTreeMap<LaneKey, LaneFailure>,
 }
 
-/// One container of ours.
+/// One container with our labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObservedContainer {
-    /// The pod it belongs to.
+    /// The pod of the container.
     pub identity: PodIdentity,
-    /// What it is there.
+    /// The role of the container in the pod.
     pub role: Role,
-    /// Its name in the pod; empty for the sandbox.
+    /// Name of the container in the pod; empty for the sandbox.
     pub name: String,
-    /// How many came before it.
+    /// Number of the container among those of the same name: 0 for the first.
     pub attempt: u32,
-    /// The image it was made from.
+    /// Id of the image from which the container was created.
     pub image: ImageId,
-    /// What it is doing.
+    /// State of the container.
     pub state: ContainerState,
 }
 
-/// What a container is doing.
+/// State of a container, as the engine reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ContainerState {
-    /// Created, never started.
+    /// The container was created and never started.
     Created,
-    /// Running.
+    /// The container is running.
     Running {
-        /// Since when.
+        /// When the container started.
         started: Timestamp,
     },
-    /// Paused by somebody.
+    /// Somebody paused the container.
     Paused {
-        /// Running since when.
+        /// When the container started.
         started: Timestamp,
     },
-    /// Ended.
+    /// The container exited.
     Exited {
-        /// When it started.
+        /// When the container started.
         started: Timestamp,
-        /// When it ended.
+        /// When the container exited.
         finished: Timestamp,
         /// The exit code.
         code: i64,
-        /// Killed for want of memory.
+        /// Whether the kernel killed the container because it was out of memory.
         oom: bool,
-        /// The termination message, bounded to 4096 bytes.
+        /// The termination message, at most 4096 bytes.
         message: String,
     },
-    /// Being removed, or beyond the engine's help.
+    /// The engine is removing the container, or cannot remove it.
     Dead,
 }
 
 impl ContainerState {
-    /// Running or paused: it holds its resources.
+    /// Whether the container runs or is paused, so that it uses resources.
     pub fn is_alive(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::Paused { .. })
     }
 }
 
-/// What a probe has found, its thresholds already counted.
+/// The result of a probe, after its thresholds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeFact {
-    /// Good or bad.
+    /// Whether the probe succeeded.
     pub ok: bool,
-    /// Since when.
+    /// When the result last changed.
     pub since: Timestamp,
-    /// What the last failing attempt said.
+    /// The message of the last failed attempt.
     #[serde(deserialize_with = "foreign::sentence")]
     pub message: String,
 }
 
-/// A lane that failed.
+/// The failures of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneFailure {
-    /// What failed.
+    /// The fault of the last run.
     pub fault: Fault,
-    /// Which container's step it was, where it was one's.
+    /// Name of the container whose step failed; `None` if the step concerned no container.
     pub container: Option<String>,
-    /// When.
+    /// When the last run failed.
     pub at: Timestamp,
-    /// How often in a row.
+    /// Number of consecutive failures.
     pub count: u32,
-    /// Whether the lane was to stop or remove something.
+    /// Whether the lane stops or removes something.
     pub removes: bool,
 }
 
-/// The longest that a lane which failed is held back, and one that stops or removes something.
+/// Longest delay in seconds before a failed lane is retried; the second one is for a lane that
+/// stops or removes something.
 const LONGEST_RETRY: u64 = 300;
 const LONGEST_REMOVAL_RETRY: u64 = 60;
 
 impl LaneFailure {
-    /// When to try again, if not now: 10 s after it, doubling, at most 300 s, or 60 s for a stop or
-    /// removal, which others wait for; the commit's own faults as well, since an image may be
-    /// pushed later.
+    /// When the lane is retried; `None` if it may run now. The first delay is 10 s, and it doubles
+    /// up to 300 s, or up to 60 s for a lane that stops or removes something, since other pods wait
+    /// for that. Faults of the commit are retried as well, because an image may be pushed later.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         let longest = if self.removes {
             LONGEST_REMOVAL_RETRY

@@ -1,15 +1,15 @@
-//! Which node takes a pod, and why not the others.
+//! Which node accepts a pod, and why the others do not.
 //!
 //! ```text
-//! candidate   what a node says to a pod by itself: names, labels, cordons, taints          ─┐
-//! load        what is used of it: ports, pods, processor time, memory                       ├─► Unfit, or a Rank
-//! relation    what other pods say: affinity, anti-affinity, spread                         ─┘
-//! class       nodes in order of rank, for all pods that say and ask for the same
-//! session     pods of one template one after another: only the node that took one changes
-//! recheck     the same rules once more, asked by the node that shall run the pod
+//! candidate   a node and a pod by themselves: names, labels, cordons, taints               ─┐
+//! load        resources of the node in use: ports, pods, CPU, memory                        ├─► Unfit, or a Rank
+//! relation    rules about other pods: affinity, anti-affinity, spread                      ─┘
+//! class       nodes in order of rank, for all pods with the same rules and requests
+//! session     pods of one template one after another: each placement changes one node only
+//! recheck     the same rules again, checked by the node to which the pod is assigned
 //! ```
 //!
-//! A pod that is placed never moves by itself. The same input gives the same answer everywhere.
+//! A placed pod never moves by itself. The same input gives the same result on every host.
 
 mod candidate;
 mod class;

@@ -11,235 +11,238 @@ use crate::{
     object::{Handler, HostPathKind, MountPropagation, Probe, Resources, Sensitive},
 };
 
-/// One pod's, or one image's, ordered steps. Lanes run concurrently; a lane that fails stops there.
+/// The ordered steps of one pod or one image. Lanes run concurrently; a lane ends at its first
+/// failed step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// What the lane works on; there is at most one lane for a key at a time.
+    /// The pod or image of the lane; at most one lane runs for a key at a time.
     pub key: LaneKey,
-    /// Why, for people, the log and the metrics.
+    /// Why the lane exists, for people, the log and the metrics.
     pub why: Why,
-    /// What is done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
-/// What a lane works on.
+/// The pod or the image of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LaneKey {
     /// A pod of this host.
     Pod(PodUid),
-    /// An image that a commit needs.
+    /// An image that a commit needs, as written in the manifest.
     Image(CommitId, String),
 }
 
 /// Why a lane exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
-    /// A new pod of this commit.
+    /// A new pod is started.
     Start {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
-        /// The commit it is resolved in.
+        /// The commit in which the pod is resolved.
         commit: CommitId,
     },
-    /// The next container of a pod that is under way: the next init container, or the main ones.
+    /// The next container of a starting pod is started: the next init container, or the main
+    /// containers.
     Continue {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
     },
-    /// A container ended and is started again.
+    /// A container exited and is started again.
     Restart {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
-        /// The container.
+        /// Name of the container in the pod.
         container: String,
     },
-    /// Something changed what we made.
+    /// Something of the pod was changed outside of Windlass, and is restored.
     Repair {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
-        /// What was found.
+        /// The change that was observed.
         drift: Drift,
     },
-    /// A probe says that the container must be restarted.
+    /// A liveness or startup probe failed, so the container is restarted.
     Unhealthy {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
-        /// The container.
+        /// Name of the container in the pod.
         container: String,
-        /// What the probe found.
+        /// The message of the failed probe.
         message: String,
     },
-    /// A ConfigMap or Secret that the pod mounts has changed.
+    /// A ConfigMap or Secret that the pod mounts has changed, so its files are replaced.
     Refresh {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
     },
-    /// The pod's stop record says so.
+    /// The pod has a stop record.
     Stop {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
-        /// What the record says.
+        /// The reason in the stop record.
         reason: String,
     },
-    /// The pod has ended; what it left is removed.
+    /// The pod has ended; what is left of it is removed.
     Clean {
-        /// The pod.
+        /// Namespace and name of the pod.
         pod: ObjectKey,
     },
-    /// A commit needs an image that is not pinned yet, or that has gone from the disk.
+    /// A commit needs an image that is not pinned yet, or that is no longer on the disk.
     Image {
-        /// As written in the manifest.
+        /// The image as written in the manifest.
         image: String,
     },
 }
 
 impl Why {
-    /// Whether it is about something that is to end.
+    /// Whether the lane stops or removes a pod.
     pub fn is_removal(&self) -> bool {
         matches!(self, Self::Stop { .. } | Self::Clean { .. })
     }
 }
 
-/// What was found changed under us.
+/// A change of a pod on this host that Windlass did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Drift {
-    /// The sandbox was removed or has ended.
+    /// The sandbox was removed or has exited.
     SandboxGone,
     /// A container was removed.
     ContainerRemoved,
     /// A container was paused.
     ContainerPaused,
-    /// The pod's link or route is gone.
+    /// The pod's link or route is missing.
     LinkGone,
 }
 
-/// One thing to do. Each is idempotent: done again after a crash it finds its own work and goes on.
+/// One thing to do. Every step is idempotent: repeated after a crash, it observes what was done and
+/// does the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make sure that an image is here and say which one it is.
+    /// Make sure that an image is on this host, and record which image it is.
     PullImage {
-        /// The commit the pin is recorded for.
+        /// The commit for which the pin is recorded.
         commit: CommitId,
-        /// As written in the manifest.
+        /// The image as written in the manifest.
         image: String,
-        /// What is pulled: the image as written, or a recorded `name@sha256:...`.
+        /// The reference to pull: the image as written, or a recorded `name@sha256:...`.
         reference: String,
-        /// How hard to try.
+        /// Whether the registry is asked.
         mode: PullMode,
     },
     /// Make the pod's directory, its resolv.conf, hosts and hostname files and its volumes.
     PrepareFiles(PodFiles),
     /// Create and start the sandbox.
     StartSandbox(SandboxSpec),
-    /// Give the sandbox its network.
+    /// Connect the sandbox to the pod network.
     Connect {
-        /// Whose: the running sandbox of this pod.
+        /// Uid of the pod, whose sandbox must be running.
         pod: PodUid,
-        /// The link.
+        /// The veth pair, address and route to create.
         link: PodLink,
     },
     /// Create and start a container in the sandbox of its pod.
     StartContainer(Box<ContainerSpec>),
-    /// Run a postStart hook. If it fails the container is killed, and so the step fails.
+    /// Run a postStart hook. If the hook fails, the container is killed and the step fails.
     PostStart {
-        /// In which container.
+        /// The container in which the hook runs.
         container: ContainerId,
-        /// What to do.
+        /// The action of the hook.
         handler: Handler,
-        /// The pod's address, for handlers that name no host.
+        /// The pod's address, for hooks that name no host.
         address: Ipv4Addr,
     },
-    /// Take a pause away that is not ours.
+    /// Resume a container that was paused outside of Windlass.
     Unpause(ContainerId),
-    /// Let endpoints and connections drain before anything is stopped.
+    /// Wait for this time, so that endpoints and connections drain before anything is stopped.
     Drain(Duration),
-    /// Stop containers side by side: preStop, signal, and KILL when the time is up.
+    /// Stop containers concurrently: preStop hook, stop signal, and SIGKILL after the grace period.
     Stop(Vec<StopSpec>),
-    /// Remove ended containers, whatever state they are in.
+    /// Remove containers that do not run, whatever state the engine reports.
     Remove(Vec<ContainerId>),
-    /// Remove the host's side of a pod's network.
+    /// Remove the link with this name, the host's side of a pod's network.
     Disconnect(String),
-    /// Remove the pod's directory with its emptyDir and tmpfs volumes.
+    /// Remove the pod's directory, its emptyDir and tmpfs volumes included.
     RemoveFiles(PodUid),
 }
 
-/// How an image is got.
+/// Whether the registry is asked for an image, as `imagePullPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullMode {
-    /// Only what is here.
+    /// Use the local image; fail if there is none.
     Never,
-    /// What is here, else pull.
+    /// Use the local image; pull if there is none.
     IfNotPresent,
-    /// Pull; if the registry cannot be reached, what is here, with a warning.
+    /// Pull; if the registry is unreachable, use the local image with a warning.
     Always,
 }
 
-/// An image as it was resolved once for a commit on this host.
+/// An image that was resolved once for a commit on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePin {
-    /// The engine's id: containers are created from this.
+    /// The engine's id of the image: containers are created from this id.
     pub id: ImageId,
-    /// `name@sha256:...` by which it can be pulled again; `None` for an image that never came from
-    /// a registry.
+    /// `name@sha256:...`, by which the image can be pulled again; `None` for an image that was
+    /// never in a registry.
     pub digest: Option<String>,
-    /// What somebody should know: "the registry did not answer, the local image is used".
+    /// A warning for people, for example "the registry did not answer, the local image is used".
     pub warning: Option<String>,
 }
 
-/// Who a container belongs to. All of it goes into the container's labels, and is read back from
-/// them.
+/// The pod that a container belongs to. All fields are written to the container's labels and read
+/// back from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodIdentity {
-    /// The pod's uid.
+    /// Uid of the pod.
     pub uid: PodUid,
-    /// Namespace and name.
+    /// Namespace and name of the pod.
     pub pod: ObjectKey,
-    /// What owns it.
+    /// The workload that owns the pod.
     pub owner: WorkloadKey,
-    /// The commit it was first resolved in.
+    /// The commit in which the pod was first resolved.
     pub commit: CommitId,
-    /// The hash of its template.
+    /// Hash of the pod's template.
     pub template: TemplateHash,
 }
 
-/// What a container is in its pod.
+/// The role of a container in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Holds the pod's namespaces.
+    /// The sandbox, which holds the pod's namespaces.
     Sandbox,
-    /// An init container.
+    /// One of `initContainers`.
     Init,
     /// One of `containers`.
     Main,
 }
 
-/// The sandbox container.
+/// The sandbox container, ready to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxSpec {
-    /// The pod.
+    /// The pod of the sandbox.
     pub identity: PodIdentity,
-    /// 0 for the first, one more each time the sandbox is made again.
+    /// Number of the sandbox: 0 for the first, increased each time the sandbox is made again.
     pub attempt: u32,
-    /// The pod's host name.
+    /// The host name inside the pod.
     pub hostname: String,
-    /// Use the host's network namespace instead of one of its own.
+    /// Whether the pod uses the host's network namespace instead of its own.
     pub host_network: bool,
-    /// Use the host's IPC namespace.
+    /// Whether the pod uses the host's IPC namespace.
     pub host_ipc: bool,
 }
 
 /// A container of a pod, ready to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerSpec {
-    /// The pod.
+    /// The pod of the container.
     pub identity: PodIdentity,
-    /// Init or main.
+    /// Whether the container is an init container or a main container.
     pub role: Role,
-    /// The container's name in the pod.
+    /// Name of the container in the pod.
     pub name: String,
-    /// How often it was started before.
+    /// Number of the container: how often it was started before.
     pub attempt: u32,
-    /// The image, by id.
+    /// Id of the image.
     pub image: ImageId,
     /// The image as written in the manifest, for people.
     pub image_name: String,
@@ -247,13 +250,13 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// `Cmd`; empty keeps the image's, unless `command` is given.
     pub args: Vec<String>,
-    /// `WorkingDir`.
+    /// `WorkingDir`; `None` keeps the image's.
     pub working_dir: Option<String>,
-    /// The environment, expanded, in order.
+    /// The environment, with references expanded, in order.
     pub env: Vec<(String, Sensitive<String>)>,
-    /// What is mounted where.
+    /// The mounts, in order.
     pub mounts: Vec<Mount>,
-    /// Limits.
+    /// Requests and limits of CPU and memory.
     pub resources: Resources,
     /// `hostPID`.
     pub host_pid: bool,
@@ -272,42 +275,43 @@ pub struct ContainerSpec {
 /// One mount of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// What is mounted.
+    /// The source of the mount.
     pub source: MountSource,
-    /// Where.
+    /// Absolute path in the container.
     pub target: String,
-    /// Read only.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// Propagation.
+    /// Mount propagation between host and container.
     pub propagation: MountPropagation,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
-    /// A path of the host, and a path in it.
+    /// A path of the host, with an optional path below it.
     HostPath {
-        /// The volume's path.
+        /// Absolute path of the volume on the host.
         path: String,
-        /// `subPath`. Not joined to the path here: a container that writes the volume could put a
-        /// link to elsewhere in it, so it is resolved where the links are.
+        /// `subPath`. It is not joined to `path` here: a container that writes to the volume could
+        /// place a symbolic link there that leads elsewhere, so the path is resolved where the
+        /// links are.
         sub_path: Option<String>,
     },
-    /// A file in the pod's directory: `resolv.conf`, `hosts`, `hostname`.
+    /// A file in the pod's directory: `resolv.conf`, `hosts` or `hostname`.
     PodFile(&'static str),
-    /// A volume in the pod's directory, and a path in it.
+    /// A volume in the pod's directory, with an optional path below it.
     Volume {
-        /// The volume's name.
+        /// Name of the volume.
         volume: String,
-        /// `subPath`.
+        /// `subPath`; resolved as for `HostPath`.
         sub_path: Option<String>,
     },
 }
 
-/// What the pod's directory must hold.
+/// The files that the pod's directory must contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFiles {
-    /// Whose.
+    /// Uid of the pod.
     pub pod: PodUid,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: String,
@@ -315,36 +319,36 @@ pub struct PodFiles {
     pub hosts: String,
     /// The content of `/etc/hostname`.
     pub hostname: String,
-    /// The volumes.
+    /// The volumes to prepare.
     pub volumes: Vec<VolumeFiles>,
 }
 
 /// One volume to be prepared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeFiles {
-    /// An empty directory, kept if it is there.
+    /// An empty directory; an existing one keeps its content.
     EmptyDir {
-        /// The volume's name.
+        /// Name of the volume.
         name: String,
-        /// On a tmpfs.
+        /// Whether the volume is a tmpfs (`medium: Memory`).
         memory: bool,
-        /// Size of the tmpfs in bytes.
+        /// Size of the tmpfs in bytes; `None` is the kernel's default.
         size_limit: Option<u64>,
     },
-    /// Files of a ConfigMap or Secret, swapped atomically through a `..data` link.
+    /// Files of a ConfigMap or Secret, replaced atomically through a symbolic link `..data`.
     Files {
-        /// The volume's name.
+        /// Name of the volume.
         name: String,
-        /// On a tmpfs: true for Secrets.
+        /// Whether the files are on a tmpfs: true for Secrets, so that they are not on the disk.
         memory: bool,
-        /// Path in the volume, content, mode.
+        /// The complete set of files.
         files: Vec<VolumeFile>,
     },
-    /// A path of the host to be checked or made.
+    /// A path of the host to check or create.
     HostPath {
-        /// The path.
+        /// Absolute path on the host.
         path: String,
-        /// What it must be.
+        /// The file type that the path must have.
         kind: HostPathKind,
     },
 }
@@ -352,73 +356,74 @@ pub enum VolumeFiles {
 /// One file of a ConfigMap or Secret volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeFile {
-    /// Relative path.
+    /// Path relative to the volume.
     pub path: String,
-    /// Content.
+    /// Content of the file.
     pub content: Sensitive<Vec<u8>>,
-    /// Mode, like 0o644.
+    /// Permission bits, for example 0o644.
     pub mode: u32,
 }
 
 /// How one container is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopSpec {
-    /// Which.
+    /// The container to stop.
     pub container: ContainerId,
-    /// Its preStop hook; runs inside the grace period, which it may exceed by 2 s once.
+    /// The container's preStop hook. The hook runs within the grace period, which it may exceed
+    /// once by 2 s.
     pub pre_stop: Option<Handler>,
     /// The pod's address, for handlers that name no host.
     pub address: Ipv4Addr,
-    /// From now to KILL. Zero kills at once.
+    /// Time until SIGKILL; zero kills at once.
     pub grace: Duration,
 }
 
-/// A probe that must be running; a plan carries the complete set.
+/// A probe that must run; a plan has the complete set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTask {
-    /// Which container.
+    /// The container to probe.
     pub container: ContainerId,
-    /// Which of its probes.
+    /// Which of the container's probes it is.
     pub kind: ProbeKind,
-    /// What is asked, and how often.
+    /// The action, with period, timeout and thresholds.
     pub probe: Probe,
-    /// The pod's address, for handlers that name no host.
+    /// The pod's address, for probes that name no host.
     pub address: Ipv4Addr,
-    /// When the container started: the initial delay counts from there.
+    /// When the container started: `initialDelaySeconds` counts from then.
     pub started: jiff::Timestamp,
-    /// What was known before a daemon restart.
+    /// The last known result before a restart of the daemon; `None` if there is none.
     pub initial: Option<bool>,
 }
 
-/// Which of a container's probes.
+/// Which of a container's probes a probe is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProbeKind {
-    /// Holds back the other two until it succeeds.
+    /// `startupProbe`: the other two probes run once it has succeeded.
     Startup,
-    /// Says whether the container takes traffic.
+    /// `readinessProbe`: decides whether the container receives traffic.
     Readiness,
-    /// Says whether the container must be restarted.
+    /// `livenessProbe`: decides whether the container must be restarted.
     Liveness,
 }
 
-/// When the next cycle is due though nothing has changed.
+/// When the next cycle is due if nothing changes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Next {
-    /// Not before something changes.
+    /// No cycle is due until something changes.
     AwaitChange,
-    /// After this time.
+    /// A cycle is due after this time.
     After(Duration),
 }
 
 impl Next {
-    /// At a time; one that has passed already is due in a millisecond, so that no loop spins.
+    /// Due at a time. A time in the past is due in a millisecond, so that the loop does not spin.
     pub fn at(time: Timestamp, now: Timestamp) -> Self {
         let wait = Duration::try_from(time.duration_since(now)).unwrap_or_default();
         Self::After(wait.max(Duration::from_millis(1)))
     }
 
-    /// The earlier of two.
+    /// The earlier of the two.
     pub fn sooner(self, other: Self) -> Self {
         match (self, other) {
             (Self::After(a), Self::After(b)) => Self::After(a.min(b)),

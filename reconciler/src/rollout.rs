@@ -1,4 +1,4 @@
-//! The life of a commit: which one the controllers follow, how far it is, and what becomes of it.
+//! The rollout of a commit: which commit the controllers follow, its phase, and its outcome.
 
 mod change;
 mod faults;

@@ -1,4 +1,4 @@
-//! What bounds the decisions of a leader and of a host, by the daemon's configuration.
+//! Limits on the decisions of a leader and of a host, from the daemon's configuration.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
@@ -6,48 +6,49 @@ use ipnet::Ipv4Net;
 
 use crate::name::NodeName;
 
-/// What bounds the leader's decisions.
+/// Limits on the leader's decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Of a rollout.
+    /// Limits on a rollout.
     pub rollout: RolloutSettings,
-    /// Of Services.
+    /// Addresses and ports for Services.
     pub ranges: ServiceRanges,
-    /// How many pods a node may have.
+    /// Maximum number of pods on a node.
     pub max_pods: usize,
 }
 
-/// What bounds a rollout.
+/// Limits on a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutSettings {
-    /// How long everything must stay settled.
+    /// How long everything must stay settled before a commit is healthy.
     pub soak: Duration,
-    /// How long the driving commit may come no nearer to being settled, not counting what was
-    /// waited for outside of it.
+    /// Maximum time without progress of the driving commit. Time in which the rollout waits for
+    /// something outside of the commit does not count.
     pub deadline: Duration,
-    /// The share of workloads, in per cent, that one commit may delete. One may always go.
+    /// Maximum percentage of workloads that one commit may delete; one workload may always be
+    /// deleted.
     pub deletion_percent: u32,
-    /// How many nodes may be at fault themselves without failing a commit; `None` is one, or 5 % of
-    /// them if that is more.
+    /// Maximum number of nodes that may be at fault without failing a commit; `None` is the larger
+    /// of one node and 5 % of the nodes.
     pub max_faulty_nodes: Option<usize>,
-    /// The nodes that a commit comes to first; those that are out are skipped.
+    /// The canaries: nodes that follow a new commit first. Unreachable nodes are skipped.
     pub canary_nodes: BTreeSet<NodeName>,
-    /// How long all must be well there before the others follow.
+    /// How long everything on the canaries must stay settled before the other nodes follow.
     pub canary_soak: Duration,
-    /// On how many nodes beyond those where its pods would go an image is pulled before its commit
-    /// is driven.
+    /// Number of spare nodes that pull an image before its commit is driven, in addition to the
+    /// nodes where its pods would be placed.
     pub spare_images: usize,
 }
 
 impl RolloutSettings {
-    /// How many of so many nodes may be at fault themselves; never all of them.
+    /// Maximum number of nodes that may be at fault, of this many nodes; never all of them.
     pub(crate) fn max_faulty(&self, nodes: usize) -> usize {
         self.max_faulty_nodes
             .unwrap_or_else(|| (nodes / 20).max(1))
             .min(nodes.saturating_sub(1))
     }
 
-    /// How many of so many workloads may go without a word.
+    /// Maximum number of workloads that may be deleted without approval, of this many workloads.
     pub(crate) fn deletion_budget(&self, all: usize) -> usize {
         (all.saturating_mul(self.deletion_percent as usize) / 100).max(1)
     }
@@ -67,12 +68,12 @@ impl Default for RolloutSettings {
     }
 }
 
-/// What may be given.
+/// The ranges from which Services get addresses and ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRanges {
     /// Addresses of Services.
     pub addresses: Ipv4Net,
-    /// The cluster's DNS, which no Service may have.
+    /// Address of the cluster's DNS, which no Service may use.
     pub dns: Ipv4Addr,
     /// Node ports.
     pub node_ports: RangeInclusive<u16>,

@@ -27,58 +27,60 @@ pub use self::{
     unplaced::{Refusal, Unfit},
 };
 
-/// Everything decided. It holds names, places and commit ids, never a pod's specification.
+/// Everything that was decided: names, places and commit ids, never a pod's specification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterState {
-    /// Which cluster this is: a random text made once, in the seed of all uids.
+    /// Id of the cluster: a random text made once; it seeds the uids of all pods.
     pub cluster: String,
-    /// How many names and uids were given so far.
+    /// Number of names and uids that were assigned so far.
     pub serial: u64,
-    /// The life of the current commit.
+    /// The rollout of the current commit.
     pub rollout: Rollout,
-    /// Every pod that is or must be, also those that are stopping.
+    /// Every pod that must exist or still exists, pods that are stopping included.
     pub pods: BTreeMap<PodUid, PodRecord>,
-    /// How each workload's rollout stands.
+    /// Progress of each workload's rollout.
     pub workloads: BTreeMap<WorkloadKey, WorkloadProgress>,
-    /// Addresses and ports given to Services.
+    /// Addresses and ports allocated to Services.
     pub services: BTreeMap<ObjectKey, ServiceAllocation>,
-    /// Nodes that nobody hears from.
+    /// Nodes that are unreachable or lost.
     #[serde(default)]
     pub outages: BTreeMap<NodeName, Outage>,
-    /// Nodes that were taken out of the cluster, with their installation: what they write counts
-    /// for nothing.
+    /// Nodes that were removed from the cluster, with their installation id: reports of such an
+    /// installation are ignored.
     #[serde(default)]
     pub removed: BTreeMap<NodeName, String>,
 }
 
-/// That nobody hears from a node.
+/// A node that is unreachable or lost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
-    /// Since when, by the leader's clock.
+    /// When the node became unreachable, by the leader's clock.
     pub since: Timestamp,
-    /// Whether it was given up: what can run elsewhere does. Until then it only takes no traffic.
+    /// Whether the leader gave the node up, so that its pods are replaced elsewhere where possible.
+    /// While this is false the node's pods only receive no traffic.
     pub lost: bool,
 }
 
-/// How a workload's rollout stands.
+/// Progress of a workload's rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadProgress {
-    /// Pods of the current template, at most so far.
+    /// Highest number of pods of the current template so far.
     pub updated: u32,
-    /// Of these, available, at most so far.
+    /// Highest number of available pods of the current template so far.
     pub available: u32,
-    /// When either number last went up, or the template changed.
+    /// When either number last rose, or the template changed.
     pub since: Timestamp,
-    /// The template these numbers are about.
+    /// The template that both numbers refer to.
     pub template: TemplateHash,
 }
 
-/// What was given to a Service; kept for its life.
+/// What was allocated to a Service; the allocation stays as long as the Service exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAllocation {
-    /// The virtual address.
+    /// The virtual address (`spec.clusterIP`); `None` where the Service has none, or where no
+    /// address is free.
     pub cluster_ip: Option<Ipv4Addr>,
-    /// Node ports by `TCP/80`.
+    /// Node ports, keyed by protocol and port such as `TCP/80`.
     pub node_ports: BTreeMap<String, u16>,
 }
 

@@ -1,4 +1,4 @@
-//! What a pod is doing, in Kubernetes' words.
+//! The status of a pod, in Kubernetes' terms.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     name::{ContainerId, ImageId},
 };
 
-/// So long a pod must have been ready to show that its template is good.
+/// How long a pod must have been ready to show that its template works.
 pub const STEADY: Duration = Duration::from_secs(10);
 
-/// The reason of a pod that waits for its image, and knows of nothing that is in the way.
+/// The reason of a pod that waits for its image while no pull has failed.
 pub const PULLING: &str = "PullingImage";
 
 /// `status` of a pod.
@@ -22,40 +22,40 @@ pub const PULLING: &str = "PullingImage";
 pub struct PodStatus {
     /// `phase`.
     pub phase: PodPhase,
-    /// `reason`, one word: what kubectl shows as STATUS where it is set.
+    /// `reason`, one word; kubectl shows it as STATUS where it is set.
     #[serde(default, deserialize_with = "foreign::optional_sentence")]
     pub reason: Option<String>,
     /// `message`, a sentence.
     #[serde(default, deserialize_with = "foreign::optional_sentence")]
     pub message: Option<String>,
-    /// `podIP`, once the pod has one.
+    /// `podIP`; `None` until the pod has one.
     pub address: Option<Ipv4Addr>,
-    /// When the host first acted on it.
+    /// When the host first acted on the pod; `None` before.
     pub started: Option<Timestamp>,
-    /// All init containers have ended well.
+    /// Whether all init containers have succeeded.
     pub initialized: bool,
-    /// All containers are ready, since when.
+    /// Since when all containers are ready; `None` if they are not.
     pub ready: Option<Timestamp>,
-    /// For how long it has been ready at least, by the clock of its own host: zero, [`STEADY`], or
-    /// the `minReadySeconds` of its owner.
+    /// Minimum time that the pod has been ready, by its host's clock: zero, [`STEADY`], or the
+    /// `minReadySeconds` of its owner.
     #[serde(default)]
     pub ready_for: Duration,
-    /// It has a stop record and something of it is left.
+    /// Whether the pod has a stop record while something of it is left.
     pub terminating: bool,
-    /// It stops, was ready when it was told to, and its containers still run: it answers where
-    /// nobody else does.
+    /// Whether a stopping pod still answers: it was ready when it got its stop record, and its
+    /// containers still run. Such a pod receives traffic only where no pod is ready.
     #[serde(default)]
     pub serving: bool,
     /// `initContainerStatuses`.
     pub init_containers: Vec<ContainerStatus>,
     /// `containerStatuses`.
     pub containers: Vec<ContainerStatus>,
-    /// What stands in the way of it, if anything does.
+    /// What prevents the pod from reaching its goal; `None` if nothing does.
     pub fault: Option<FaultKind>,
 }
 
 impl PodStatus {
-    /// A pod of which nothing is known yet.
+    /// The status of a pod before anything was observed.
     pub fn pending() -> Self {
         Self {
             phase: PodPhase::Pending,
@@ -74,12 +74,12 @@ impl PodStatus {
         }
     }
 
-    /// Whether its host is getting its image.
+    /// Whether the pod's host is pulling its image.
     pub fn is_pulling(&self) -> bool {
         self.ready.is_none() && self.fault.is_none() && self.reason.as_deref() == Some(PULLING)
     }
 
-    /// The restarts of all its containers.
+    /// The number of restarts of all containers of the pod.
     pub fn restarts(&self) -> u32 {
         self.init_containers
             .iter()
@@ -88,7 +88,7 @@ impl PodStatus {
             .sum()
     }
 
-    /// Whether it is ready and has been for so long.
+    /// Whether the pod is ready, and has been for this time.
     pub fn available(&self, min_ready: Duration) -> bool {
         self.ready.is_some() && self.ready_for >= min_ready
     }
@@ -99,18 +99,19 @@ impl PodStatus {
 pub enum PodPhase {
     /// Not all containers have been started yet.
     Pending,
-    /// Bound to a node, all containers were started, at least one is running or being restarted.
+    /// The pod is assigned to a node, all containers were started, and at least one is running or
+    /// being restarted.
     Running,
-    /// All containers ended with 0 and are not restarted.
+    /// All containers exited with 0 and are not restarted.
     Succeeded,
-    /// All containers ended, at least one badly, and are not restarted.
+    /// All containers exited, at least one with a failure, and none is restarted.
     Failed,
-    /// The node cannot say.
+    /// The state of the pod cannot be determined.
     Unknown,
 }
 
 impl PodPhase {
-    /// As Kubernetes writes it.
+    /// The name that Kubernetes uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -121,7 +122,7 @@ impl PodPhase {
         }
     }
 
-    /// Nothing more will happen to it.
+    /// Whether the phase is final.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
@@ -133,7 +134,7 @@ pub struct ContainerStatus {
     /// `name`.
     #[serde(deserialize_with = "foreign::sentence")]
     pub name: String,
-    /// `image`, as written.
+    /// `image`, as written in the manifest.
     #[serde(deserialize_with = "foreign::sentence")]
     pub image: String,
     /// `imageID`.
@@ -142,13 +143,13 @@ pub struct ContainerStatus {
     pub container_id: Option<ContainerId>,
     /// `ready`.
     pub ready: bool,
-    /// `started`: running and past its startup probe and postStart hook.
+    /// `started`: the container runs, and its startup probe and postStart hook have succeeded.
     pub started: bool,
     /// `restartCount`.
     pub restarts: u32,
     /// `state`.
     pub state: ContainerPhase,
-    /// `lastState`, how the one before it ended.
+    /// `lastState`: the exit of the previous container.
     pub last: Option<Termination>,
 }
 
@@ -157,28 +158,28 @@ pub struct ContainerStatus {
 pub enum ContainerPhase {
     /// `waiting`.
     Waiting {
-        /// One word: `ContainerCreating`, `CrashLoopBackOff`, `ErrImagePull`.
+        /// `reason`, one word such as `ContainerCreating`, `CrashLoopBackOff` or `ErrImagePull`.
         #[serde(deserialize_with = "foreign::sentence")]
         reason: String,
-        /// A sentence.
+        /// `message`, a sentence.
         #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
     /// `running`.
     Running {
-        /// Since when.
+        /// `startedAt`.
         started: Timestamp,
     },
     /// `terminated`.
     Terminated(Termination),
 }
 
-/// How a container ended.
+/// The exit of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Termination {
     /// `exitCode`.
     pub code: i64,
-    /// `reason`: `Completed`, `Error`, `OOMKilled`.
+    /// `reason`, such as `Completed`, `Error` or `OOMKilled`.
     #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
     /// `message`: the termination message.

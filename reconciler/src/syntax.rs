@@ -1,4 +1,5 @@
-//! What Kubernetes takes for names, labels, keys and paths. Each rule says in words what it wants.
+//! The syntax of Kubernetes' names, labels, keys and paths. The error of each rule describes the
+//! valid form.
 
 type Rule = Result<(), &'static str>;
 
@@ -42,7 +43,7 @@ pub(crate) fn qualified_name(text: &str) -> Rule {
     )
 }
 
-/// Keys of annotations, which may be written in upper case before the '/'.
+/// Keys of annotations, whose prefix before the '/' may contain upper-case letters.
 pub(crate) fn annotation_key(text: &str) -> Rule {
     qualified_name(&text.to_ascii_lowercase())
 }
@@ -104,8 +105,8 @@ pub(crate) fn absolute_path(text: &str) -> Rule {
     )
 }
 
-/// Where a container's program starts. The API server of Kubernetes takes a relative one, and no
-/// runtime starts it: the OCI runtime specification wants `cwd` to be absolute.
+/// The working directory of a container. The API server of Kubernetes accepts a relative path, but
+/// no runtime starts the container: the OCI runtime specification requires an absolute `cwd`.
 pub(crate) fn working_directory(text: &str) -> Rule {
     rule(
         text.starts_with('/') && !text.contains('\0'),
@@ -121,7 +122,7 @@ pub(crate) fn relative_path(text: &str) -> Rule {
     )
 }
 
-/// Search domains, which may hold '_' too.
+/// Search domains, which may contain '_' too.
 pub(crate) fn search_domain(text: &str) -> Rule {
     rule(
         is_subdomain(&text.replace('_', "a")),
@@ -137,14 +138,14 @@ pub(crate) fn word(text: &str) -> Rule {
     )
 }
 
-/// References to images, as far as a registry is not needed to tell.
+/// References to images, as far as they can be checked without a registry.
 pub(crate) fn image(text: &str) -> Rule {
     let name = text.split('@').next().unwrap_or(text);
     let repository = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
     };
-    // The registry's host may be written in upper case, what follows may not.
+    // The registry's host may contain upper-case letters, the path may not.
     let path = repository
         .split_once('/')
         .map_or(repository, |(_, path)| path);

@@ -1,17 +1,17 @@
-//! Adding to a time without an end, and waiting by a clock that may jump.
+//! Addition to a time without overflow, and waiting with a clock that may jump.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// So much later, or as late as can be said: a number in a manifest or a clock gone astray must not
-/// end the daemon.
+/// The time after a duration, or the latest representable time: a number in a manifest or a wrong
+/// clock must not stop the daemon.
 pub(crate) fn later(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// When that is, if it is still to come. What happened at a time that is still to come itself was
-/// written down by a clock that was set back since: nothing waits for that one to come round again.
+/// The time after a duration, if it is still in the future. A start in the future was recorded
+/// before the clock was set back, so nothing waits for it.
 pub(crate) fn still_to_come(
     happened: Timestamp,
     wait: Duration,

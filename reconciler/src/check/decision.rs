@@ -1,4 +1,4 @@
-//! What must hold of every decision of the leader.
+//! The invariants of every decision of the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::{
     status::PodStatus,
 };
 
-/// What a decision breaks; empty when it is sound.
+/// The invariants that a decision violates; empty for a valid decision.
 pub fn check_decision(input: &ClusterInput<'_>, change: &ClusterChange) -> Vec<String> {
     let mut after = input.state.clone();
     after.apply(change.changes.clone());
@@ -56,7 +56,8 @@ impl<'a> DecisionCheck<'a> {
         self.input.commits.get(id)?.objects.workloads.get(owner)
     }
 
-    /// What an owner was in the last healthy commit, which counts while only the canaries move.
+    /// The owner in the last healthy commit, which applies while only the canaries follow the new
+    /// one.
     fn old_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
         let rollout = &self.input.state.rollout;
         let id = rollout
@@ -83,7 +84,8 @@ impl<'a> DecisionCheck<'a> {
         })
     }
 
-    /// Of a record only the locator, an unplaced pod's place and a first stop record may change.
+    /// In a record only three things may change: the commit, an unplaced pod's place, and a first
+    /// stop record.
     fn records(&mut self, change: &ClusterChange) {
         let mut seen = BTreeSet::new();
         for change in &change.changes {
@@ -95,8 +97,8 @@ impl<'a> DecisionCheck<'a> {
                 format!("pod {uid} is changed twice in one decision")
             });
             let known = self.input.commits.get(&record.commit);
-            // A locator that was wrong before, since the commit reads as another one now, is not
-            // made by this decision.
+            // If the commit in a record was wrong before, because that commit reads differently
+            // now, this decision did not cause it.
             let kept = self
                 .input
                 .state
@@ -134,7 +136,7 @@ impl<'a> DecisionCheck<'a> {
         }
     }
 
-    /// Whether a pod was not made, but runs somewhere without a record.
+    /// Whether a new record is for a pod that already runs somewhere, rather than for a new pod.
     fn is_observed(&self, uid: &PodUid) -> bool {
         self.input
             .reports
@@ -211,9 +213,9 @@ impl<'a> DecisionCheck<'a> {
         });
     }
 
-    /// Whether a pod whose owner left the commit may go: a Deployment that its Services lead to
-    /// now, and that was not there before, has a pod that is available, or something cannot be
-    /// begun for want of what others have.
+    /// Whether a pod whose owner left the commit may stop: either an added Deployment, to which its
+    /// Services now lead, has an available pod, or a new pod cannot be started because other pods
+    /// hold what it needs.
     fn may_go(&self, record: &PodRecord) -> bool {
         let rollout = &self.input.state.rollout;
         let lasts =
@@ -270,7 +272,7 @@ impl<'a> DecisionCheck<'a> {
         late.next().is_none() || self.lacks_something(driving)
     }
 
-    /// Whether a pod is nowhere, has no node of its own yet, or has another one's name.
+    /// Whether a pod is unplaced, has no node of its own yet, or has a name that another pod uses.
     fn lacks_something(&self, driving: &Commit) -> bool {
         let pods = || self.input.state.pods.values();
         driving.objects.workloads.values().any(|workload| {
@@ -289,8 +291,8 @@ impl<'a> DecisionCheck<'a> {
         })
     }
 
-    /// Whether a stop that was told for an owner's removal, with the owner there and the host
-    /// refusing, gets another reason.
+    /// Whether a stop record gets another reason, because it names the removal of an owner that
+    /// still exists, so that the host refuses it.
     fn is_mended(&self, before: &PodRecord, record: &PodRecord) -> bool {
         let reason = |record: &PodRecord| record.stop.as_ref().map(|stop| stop.reason);
         let report = before
@@ -304,8 +306,7 @@ impl<'a> DecisionCheck<'a> {
             && refused.is_some()
     }
 
-    /// No pod is made under a name that another one has. One that was found running has the name it
-    /// has.
+    /// Checks that no new pod gets a name in use. A pod that already runs keeps its name.
     fn names(&mut self) {
         let mut names: BTreeMap<_, Vec<&PodUid>> = BTreeMap::new();
         for record in self.after.pods.values() {
@@ -342,8 +343,8 @@ impl<'a> DecisionCheck<'a> {
         }
     }
 
-    /// Whether a store was adopted, and the pod's own node has said since that nothing of it is
-    /// there.
+    /// Whether a store was adopted, and the pod's own node has reported since that nothing of the
+    /// pod is there.
     fn is_missing_from_stock(&self, record: &PodRecord) -> bool {
         let report = record
             .place
@@ -358,15 +359,15 @@ impl<'a> DecisionCheck<'a> {
         adopted.is_some_and(|adoption| record.serial <= adoption.serial && said(adoption))
     }
 
-    /// Whether a node has not said yet what it holds since a store was adopted.
+    /// Whether a node has not reported its pods since a store was adopted.
     fn is_unreachable(&self, node: &NodeName) -> bool {
         let adopted = self.input.state.rollout.adopted;
         let said = self.input.reports.get(node).and_then(|report| report.stock);
         adopted.is_some_and(|adoption| said != Some(adoption.at))
     }
 
-    /// While stock is taken nobody knows all that runs: nothing is made, and nothing is told to
-    /// stop. Nothing is made on a node that has not said what it holds, then or later.
+    /// Checks stock-taking: until all pods are known, no pod is made and none is stopped. On a node
+    /// that has not reported its pods, no pod is made at any time.
     fn stock(&mut self) {
         let taking = self
             .input
@@ -492,7 +493,7 @@ impl<'a> DecisionCheck<'a> {
         }
     }
 
-    /// Owners that no commit took away go only within the budget.
+    /// Checks that owners which no commit removed are deleted only within the budget.
     fn deletions(&mut self, change: &ClusterChange) {
         let state = self.input.state;
         let driving = state
@@ -569,8 +570,8 @@ impl<'a> DecisionCheck<'a> {
         status.is_some_and(|status| status.ready_for >= workload.control.min_ready())
     }
 
-    /// How many pods there must be and may be: while only the canaries move, as many as before are
-    /// wanted as well.
+    /// How many pods must exist and may exist: while only the canaries follow the new commit, the
+    /// number of pods from before is valid as well.
     fn wanted(&self, workload: &Workload, replicas: u32) -> (usize, usize) {
         let rollout = &self.input.state.rollout;
         let healthy = rollout.healthy.as_ref().filter(|_| rollout.wave.is_some());
@@ -591,7 +592,7 @@ impl<'a> DecisionCheck<'a> {
         (replicas.min(before) as usize, replicas.max(before) as usize)
     }
 
-    /// maxSurge where pods are made, maxUnavailable where available ones are stopped.
+    /// Checks maxSurge where pods are made, and maxUnavailable where available ones are stopped.
     fn owner(
         &mut self,
         workload: &Workload,
@@ -693,7 +694,8 @@ impl<'a> DecisionCheck<'a> {
                         .and_then(|node| self.input.nodes.get(node));
                     node.is_some_and(|node| node.life == NodeLife::Lost)
                 };
-                // What moves when its node is lost does not wait for what may still run there.
+                // If pods of the owner may be replaced when their node is lost, pods that may still
+                // run there do not count.
                 let old = after
                     .iter()
                     .filter(|record| {
@@ -751,8 +753,8 @@ impl<'a> DecisionCheck<'a> {
         let Some(objects) = driving.map(|commit| &commit.objects.nodes) else {
             return;
         };
-        // Nodes that are given up or at fault themselves are left aside, and so are those that are
-        // out for now, unless their pod was down when they were last heard of.
+        // Nodes that are lost or at fault are ignored, and so are unreachable nodes, unless their
+        // pod was down in the last report.
         let was_down = |name: &NodeName| {
             let on = || {
                 after
@@ -773,7 +775,8 @@ impl<'a> DecisionCheck<'a> {
             .into_iter()
             .filter(|node| eligible_for_daemon(&workload.template.spec, node))
             .map(|node| node.name)
-            // While only the canaries move, nobody wants a new owner's pods elsewhere.
+            // While only the canaries follow the new commit, no new owner needs pods on other
+            // nodes.
             .filter(|name| {
                 let has = || after.iter().any(|record| record.place.node() == Some(name));
                 wave.is_none() || self.old_workload(key).is_some() || has()

@@ -1,4 +1,4 @@
-//! What must hold of every plan of a host, and of what is found on it.
+//! The invariants of every plan of a host, and of what is observed on the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use crate::{
     state::PodRecord,
 };
 
-/// What is wrong with a host whatever is planned: two live containers of one name in one pod, or
-/// two live sandboxes.
+/// Invariants that are violated on a host independently of any plan: two running containers of one
+/// name in one pod, or two running sandboxes.
 pub fn check_observed(observed: &Observed) -> Vec<String> {
     let mut findings = Violations::default();
     let mut alive = BTreeMap::new();
@@ -30,7 +30,7 @@ pub fn check_observed(observed: &Observed) -> Vec<String> {
     findings.0
 }
 
-/// What a plan breaks; empty when it is sound.
+/// The invariants that a plan violates; empty for a valid plan.
 pub fn check_plan(input: &NodeInput<'_>, plan: &NodePlan) -> Vec<String> {
     let mut check = Plan {
         input,
@@ -106,7 +106,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Nothing is forgotten of a pod of which something is left.
+    /// Checks that the memory keeps every pod of which something is left.
     fn memory(&mut self, plan: &NodePlan) {
         for container in self.input.observed.containers.values() {
             let uid = &container.identity.uid;
@@ -153,8 +153,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Traffic goes only to pods of this host that are ready and stay, and to those that are
-    /// stopping only where there are no others, unless a Service wants others too.
+    /// Checks that traffic goes only to ready pods of this host that stay, and to stopping pods
+    /// only where there are no others, unless a Service publishes pods that are not ready.
     fn endpoints(&mut self, plan: &NodePlan) {
         let driving = self
             .input
@@ -339,8 +339,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Why containers of a pod that must run may be stopped: a failed probe, a sandbox that is gone, or
-/// the pod's own end.
+/// Whether containers of a pod that must run may be stopped: after a failed probe, for a sandbox
+/// that is gone, or at the pod's own end.
 fn may_stop(lane: &Lane, plan: &NodePlan) -> bool {
     match &lane.why {
         Why::Unhealthy { .. }

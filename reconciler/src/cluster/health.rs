@@ -1,4 +1,4 @@
-//! How the changed workloads stand, and which nodes are at fault themselves.
+//! The judgement of the changed workloads, and which nodes are themselves at fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ use crate::{
     time::later,
 };
 
-/// What is found of all changed workloads together.
+/// The judgement of all changed workloads together.
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) judgement: Judgement,
-    /// Nodes at fault themselves, and why.
+    /// Nodes that are themselves at fault, with the reason.
     pub(super) faulty: BTreeMap<NodeName, String>,
     pub(super) next: Next,
     /// When one of the changed workloads last made progress.
@@ -45,7 +45,7 @@ impl<'a> ClusterDecision<'a> {
         let rollout = &self.input.state.rollout;
         let is_judged = match rollout.phase {
             Phase::Empty => false,
-            // Whether the faulty nodes still are.
+            // Only judged to learn whether the faulty nodes are still at fault.
             Phase::Healthy => !rollout.faulty.is_empty(),
             Phase::Preparing { .. } => rollout.judges_superseded(),
             Phase::Progressing { .. } | Phase::Soaking | Phase::Degraded { .. } => true,
@@ -54,7 +54,8 @@ impl<'a> ClusterDecision<'a> {
             return Judgement::Settled.into();
         }
         let Some(driving) = self.driving() else {
-            // A commit that cannot be read runs nothing: that is not the same as having settled.
+            // A commit that cannot be read runs nothing, but that does not mean that it has
+            // settled.
             let id = rollout.driving.as_ref().map_or("", CommitId::short);
             return Judgement::Waiting(format!("commit {id} is not in the local clone")).into();
         };
@@ -74,7 +75,7 @@ impl<'a> ClusterDecision<'a> {
         if rollout.wave.is_some() && self.canaries().is_empty() {
             return Judgement::Waiting("none of them is heard of".to_owned()).into();
         }
-        // What was waited for may just have come: the clock starts now.
+        // The obstacle may have just disappeared: deadlines count from now.
         let clock = if rollout.waiting {
             Some(self.input.now)
         } else {
@@ -85,7 +86,7 @@ impl<'a> ClusterDecision<'a> {
             .into_iter()
             .filter(|part| part.moves && judged.contains(&part.workload.key))
             .collect();
-        // Another leader's clock may have been ahead of this one's.
+        // A previous leader's clock may have been ahead of this leader's clock.
         let progressed = parts
             .iter()
             .filter_map(|part| {
@@ -109,7 +110,7 @@ impl<'a> ClusterDecision<'a> {
             add(&mut found, suspects(&view, clock, late || over));
         }
         if healthy {
-            // That one is out is no sign that it has healed.
+            // A faulty node that is unreachable now has not recovered by that.
             let out = rollout
                 .faulty
                 .iter()
@@ -144,7 +145,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Whether few enough nodes are at fault, and how all stands without them.
+    /// Whether few enough nodes are at fault, and the judgement without these nodes.
     fn weigh<'k>(
         &self,
         found: Suspects,
@@ -207,8 +208,8 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// The nodes, canaries apart, where a DaemonSet's pod fails: it may since long after its commit
-    /// was called healthy.
+    /// The nodes, canaries apart, where a DaemonSet's pod fails: such a pod may have been failing
+    /// since long after its commit became healthy.
     pub(super) fn failing(&self) -> BTreeSet<NodeName> {
         let daemons = self
             .owned
@@ -226,8 +227,8 @@ impl<'a> ClusterDecision<'a> {
             .collect()
     }
 
-    /// A node that runs a pod of this owner and has not said a word, as after the daemon's own
-    /// start. One that is out says nothing, and is not waited for.
+    /// A node that runs a pod of this owner and has not reported yet, as after a restart of the
+    /// leader. An unreachable node does not report, and is not waited for.
     fn silent_node(&self, workload: &Workload) -> Option<&'a NodeName> {
         let pods = self.owned.get(&workload.key)?;
         let mut nodes = pods

@@ -1,4 +1,4 @@
-//! What people should know though nothing is wrong.
+//! Remarks for people about conditions that are not errors.
 
 use super::ClusterDecision;
 use crate::{
@@ -24,7 +24,7 @@ impl ClusterDecision<'_> {
         self.notes.extend(notes);
     }
 
-    /// Kinds whose pods are not touched by a new template.
+    /// A remark for kinds whose existing pods keep the template they were made from.
     fn old_template(&self, workload: &Workload) -> Option<String> {
         let keeps = match &workload.control {
             Control::Replicas { .. } => true,
@@ -43,7 +43,8 @@ impl ClusterDecision<'_> {
         })
     }
 
-    /// What stays on nodes that are drained, and why. A DaemonSet's pods are meant to stay.
+    /// A remark about pods that stay on nodes being drained, with the reason. A DaemonSet's pods
+    /// are meant to stay.
     fn not_drained(&self, workload: &Workload) -> Option<String> {
         if workload.key.kind == WorkloadKind::DaemonSet {
             return None;

@@ -1,5 +1,5 @@
-//! Which commit's word each workload follows: while only the canaries move, all others go on as
-//! they were.
+//! Which commit each workload follows: while only the canaries follow the new commit, all other
+//! nodes continue with the one before.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ use crate::{
     rollout::judged_workloads,
 };
 
-/// A workload, or as much of it as one commit has to say about.
+/// A workload as one commit has it, or the part of a workload's pods that follows that commit.
 #[derive(Debug)]
 pub(super) struct Part<'a> {
     pub(super) commit: &'a Commit,
     pub(super) workload: &'a Workload,
-    /// It follows the driving commit.
+    /// Whether the part follows the driving commit.
     pub(super) moves: bool,
-    /// Only these pods; `None` is all of the owner.
+    /// The pods of the part; `None` means all pods of the owner.
     pub(super) pods: Option<Vec<OwnedPod<'a>>>,
     nodes: Option<Vec<Candidate>>,
     canary: Option<Canary<'a>>,
@@ -33,7 +33,7 @@ struct Canary<'a> {
     down_elsewhere: usize,
 }
 
-/// More nodes than may be down.
+/// A number larger than any number of nodes: no limit on nodes that are down.
 const ALL: usize = u32::MAX as usize;
 
 impl<'a> Part<'a> {
@@ -49,15 +49,15 @@ impl<'a> Part<'a> {
     }
 }
 
-/// How many pods of a Deployment that goes to the canaries first may be down meanwhile; `None` for
-/// all else.
+/// How many pods of a Deployment may be down while its canary pods are made; `None` for a workload
+/// that is not such a Deployment.
 fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
     let rolls = old.is_none_or(|old| old.template.hash != workload.template.hash);
     workload.control.rolling_unavailable().filter(|_| rolls)
 }
 
 impl<'a> ClusterDecision<'a> {
-    /// The canaries that are there.
+    /// The canaries that are members of the cluster.
     pub(super) fn canaries(&self) -> BTreeSet<NodeName> {
         let wave = self
             .input
@@ -73,9 +73,10 @@ impl<'a> ClusterDecision<'a> {
         .collect()
     }
 
-    /// Finds the canaries that cannot take a Deployment's new pod beside what is on them or near
-    /// them: one that waits for its own old pod may do so where an old one may go. A Deployment
-    /// without a canary follows with the others.
+    /// Determines which canaries cannot run a Deployment's new pod because of pods on them or near
+    /// them. A canary where only the Deployment's own old pod is in the way counts as able if an
+    /// old pod may be stopped. A Deployment without a usable canary follows the new commit together
+    /// with the other nodes.
     pub(super) fn find_barred_canaries(&mut self) {
         let canaries = self.canaries();
         let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else {
@@ -115,7 +116,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// What runs where a wave has not come to.
+    /// The commit that runs on the nodes that are not canaries.
     fn before(&self) -> Option<&'a Commit> {
         let healthy = self.input.state.rollout.healthy.as_ref();
         healthy
@@ -123,13 +124,14 @@ impl<'a> ClusterDecision<'a> {
             .map(AsRef::as_ref)
     }
 
-    /// What a wave is about.
+    /// The workloads that change with the driving commit, and are therefore subject to the
+    /// canaries.
     fn changed(&self, driving: &'a Commit) -> BTreeSet<&'a WorkloadKey> {
         let judged = judged_workloads(&self.input.state.rollout, self.input.commits, driving);
         judged.into_iter().map(|workload| &workload.key).collect()
     }
 
-    /// What the controllers work on.
+    /// The parts on which the controllers work.
     pub(super) fn parts(&self, driving: &'a Commit) -> Vec<Part<'a>> {
         let rollout = &self.input.state.rollout;
         let whole = |workload| Part::whole(driving, workload, true);
@@ -147,7 +149,8 @@ impl<'a> ClusterDecision<'a> {
             let old = before
                 .and_then(|before| Some((before, before.objects.workloads.get(&workload.key)?)));
             match &workload.control {
-                // What needs a thing that another one holds until the second step waits for that.
+                // A workload that needs something which a removed workload holds until the second
+                // step must wait for that step.
                 Control::DaemonSet { .. } if !self.nodes_held(&removed, workload).is_empty() => {}
                 Control::DaemonSet {
                     update: DaemonSetUpdate::RollingUpdate { .. },
@@ -170,7 +173,7 @@ impl<'a> ClusterDecision<'a> {
                         ..whole(workload)
                     });
                 }
-                // What cannot go in two steps waits for the second.
+                // Workloads that cannot be updated in two steps are updated in the second step.
                 _ => parts.extend(old.map(|(commit, old)| Part::whole(commit, old, false))),
             }
         }
@@ -182,7 +185,7 @@ impl<'a> ClusterDecision<'a> {
         parts
     }
 
-    /// A DaemonSet in two: the canaries follow the new commit, all other nodes the old one.
+    /// A DaemonSet in two parts: the canaries follow the new commit, all other nodes the old one.
     fn split(
         &self,
         driving: &'a Commit,
@@ -209,8 +212,8 @@ impl<'a> ClusterDecision<'a> {
                 pod.record.place.node() == Some(&node.name) && pod.is_available(min_ready)
             })
         };
-        // Where a commit came that was superseded before it was healthy, its pods count, though
-        // nobody wants more of them.
+        // On nodes that follow a commit which was superseded before it was healthy, that commit's
+        // pods count, though no new ones are made.
         let has_any = |node: &&Candidate| {
             elsewhere
                 .iter()
@@ -243,7 +246,8 @@ impl<'a> ClusterDecision<'a> {
         let rest = old.map(|(commit, old)| Part {
             pods: Some(elsewhere),
             nodes: Some(others),
-            // Two parts that count apart would take down two nodes: only the canaries' may go down.
+            // Two parts that count separately would take down two nodes at a time: only the
+            // canaries' part may take pods down.
             canary: Some(Canary {
                 nodes: canaries.clone(),
                 before: None,
@@ -254,7 +258,7 @@ impl<'a> ClusterDecision<'a> {
         std::iter::once(new).chain(rest).collect()
     }
 
-    /// The pods that a part is about.
+    /// The pods of a part.
     pub(super) fn part_pods<'v>(&'v self, part: &'v Part<'a>) -> &'v [OwnedPod<'a>] {
         let all = || {
             self.owned

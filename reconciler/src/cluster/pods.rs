@@ -1,4 +1,4 @@
-//! Making, naming, placing and keeping pods, as the controllers want it.
+//! Creates, names, places and keeps pods, as the controllers want it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +17,13 @@ use crate::{
 };
 
 impl<'a> ClusterDecision<'a> {
-    /// With all pods that there are, and none where what left the commit still holds what they
-    /// need.
+    /// A placer that knows all existing pods. It offers no node where a workload that left the
+    /// commit still holds what the new pods need.
     pub(super) fn placer(&self, driving: &'a Commit, removed: &[Removed<'a>]) -> Placer<'a> {
         self.placer_without(driving, removed, |_| false)
     }
 
-    /// The same as if some pods were gone.
+    /// As [`Self::placer`], without some of the pods.
     pub(super) fn placer_without(
         &self,
         driving: &'a Commit,
@@ -37,7 +37,7 @@ impl<'a> ClusterDecision<'a> {
             max_pods,
             &driving.objects.namespaces,
         );
-        // What has ended holds nothing any more.
+        // A pod that has ended uses no resources any more.
         let there = self.owned.values().flatten().filter(|pod| !pod.is_final());
         for record in there.map(|pod| pod.record).filter(|record| !gone(record)) {
             placer.add(record, || {
@@ -46,7 +46,8 @@ impl<'a> ClusterDecision<'a> {
                     .resolve(&record.owner, &record.template)
             });
         }
-        // What a node does not begin, or has just given up, is not given to it again at once.
+        // A pod that its node refuses, or has just given up, is not assigned to the same node again
+        // at once.
         for record in self.input.state.pods.values() {
             let Some(node) = record.place.node() else {
                 continue;
@@ -91,7 +92,7 @@ impl<'a> ClusterDecision<'a> {
                         self.changes.push(stop(record, reason, self.input.now));
                     }
                 }
-                // Two pods never have one name.
+                // Two pods never have the same name.
                 Action::Create { .. } if self.has_namesake(workload) => {}
                 Action::Create { name, node, like } => {
                     let (place, why) = match node {
@@ -107,7 +108,7 @@ impl<'a> ClusterDecision<'a> {
                                             placer.unfit(&node, workload),
                                         )
                                 }
-                                // A canary's old pod may be in the way for a moment yet.
+                                // An old pod on a canary may still be in the way for a short time.
                                 false => placer.unfit(&node, workload).is_some(),
                             };
                             if blocked {
@@ -136,7 +137,7 @@ impl<'a> ClusterDecision<'a> {
                         serial: self.serial,
                         stop: None,
                     }));
-                    // One that no node takes is enough to say so.
+                    // One pod that no node accepts is enough to report the reason.
                     if unplaced {
                         break;
                     }
@@ -145,7 +146,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Counts the serial up until uid and name are free; every pod has a serial of its own.
+    /// Increases the serial until uid and name are unused; every pod has its own serial.
     pub(super) fn name(
         &mut self,
         workload: &Workload,
@@ -168,9 +169,9 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// What names and uids are made from, beside the serial. A store that was restored from a
-    /// backup, or a copy that was adopted, gives serials once more that pods have which it does not
-    /// know: the time tells the two apart.
+    /// The seed of names and uids, beside the serial. A store that was restored from a backup, or
+    /// an adopted copy, assigns serials again that existing but unknown pods already have: the time
+    /// in the seed makes their uids differ.
     fn seed(&self) -> String {
         format!(
             "{}\n{}",
@@ -179,8 +180,8 @@ impl<'a> ClusterDecision<'a> {
         )
     }
 
-    /// Whether no pod has the uid of this serial. The count begins anew where the state was lost,
-    /// and then the pods that were adopted have uids from before.
+    /// Whether no pod has the uid of this serial. Serials start again where the state was lost,
+    /// while the adopted pods still have their uids from before.
     pub(super) fn is_fresh(&self, serial: u64) -> bool {
         let uid = pod_uid(&self.seed(), serial);
         let has = |report: &NodeReport| {
@@ -189,8 +190,8 @@ impl<'a> ClusterDecision<'a> {
         !self.input.state.pods.contains_key(&uid) && !self.input.reports.values().any(has)
     }
 
-    /// Pods that a NoExecute taint, the loss of their node or its refusal stops, whatever their
-    /// owner would have.
+    /// Pods that must stop because of a NoExecute taint, the loss of their node or its refusal,
+    /// even if their owner wants to keep them.
     pub(super) fn leaving(&self, part: &Part<'a>) -> BTreeMap<PodUid, StopReason> {
         let workload = part.workload;
         let reason = |pod: &OwnedPod<'_>| {
@@ -222,8 +223,8 @@ impl<'a> ClusterDecision<'a> {
             .collect()
     }
 
-    /// Whether a pod's node does not begin it, and has not for a while. A DaemonSet has no other
-    /// node for it.
+    /// Whether a pod's node has refused it for some time. A DaemonSet has no other node for the
+    /// pod.
     fn is_turned_away(&self, record: &PodRecord) -> bool {
         let report = record
             .place
@@ -233,8 +234,9 @@ impl<'a> ClusterDecision<'a> {
             && report.is_some_and(|report| report.turned_away.contains(&record.uid))
     }
 
-    /// Stops that nobody can have told who leads by the commit: their hosts do not believe them,
-    /// and run on what was replaced meanwhile. Now one is too many of it.
+    /// Corrects stop records that, by the commit, no leader can have decided: their hosts refuse
+    /// them, and the pods that were replaced meanwhile keep running. The surplus pods are stopped
+    /// with the reason `ScaledDown`, which their hosts accept.
     pub(super) fn mend_stops(&mut self) {
         let Some(driving) = self.driving() else {
             return;
@@ -255,8 +257,8 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// What happens to pods that stay: their locator follows the driving commit while the template
-    /// is the same, and those that no node took are tried again. What must leave is stopped.
+    /// Updates pods that stay: their record names the driving commit while the template is the
+    /// same, and pods that no node accepted are placed again. Pods that must leave are stopped.
     pub(super) fn keep_in_place(
         &mut self,
         part: &Part<'a>,
@@ -292,7 +294,7 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// Where a pod goes, and why there.
+/// The node for a new pod, and the reason for that node.
 fn choose<'a>(placer: &mut Placer<'a>, workload: &'a Workload) -> (PodPlace, Option<Choice>) {
     match placer.place(workload) {
         Ok(chosen) => (PodPlace::Node(chosen.node), Some(chosen.why)),

@@ -1,5 +1,5 @@
-//! What left the commit: its pods run on until what takes their place is available, or the rollout
-//! is over; only where both need the same thing the old one makes room first.
+//! Workloads that left the commit: their pods run until their successors are available, or the
+//! rollout is over. Only where both need the same resource the old pod makes room first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,22 +18,22 @@ use crate::{
     state::{Change, Record, Unfit},
 };
 
-/// An owner of pods that is not in the driving commit, and was in one that ran before.
+/// An owner of pods that is not in the driving commit, but was in a commit that ran before.
 #[derive(Debug)]
 pub(super) struct Removed<'a> {
     pub(super) owner: &'a WorkloadKey,
-    /// What it was in the newest of those commits.
+    /// The workload in the newest of those commits.
     was: &'a Workload,
     pods: Vec<OwnedPod<'a>>,
-    /// What the driving commit has and that one had not.
+    /// The workloads that the driving commit has and the earlier commit did not have.
     added: Arc<BTreeSet<&'a WorkloadKey>>,
-    /// What its pods wait for: it takes their place, and is not available yet.
+    /// The successors that are not available yet: the removed workload's pods wait for them.
     pub(super) awaited: Vec<&'a WorkloadKey>,
 }
 
 impl Removed<'_> {
-    /// Whether a pod of the other one must not be on a node where one of this is. Placement asks
-    /// about ports for all but DaemonSets.
+    /// Whether no pod of the other workload may be on a node with a pod of this one. Host ports are
+    /// only compared for DaemonSets: for all other kinds placement checks them.
     fn excludes(&self, other: &Workload) -> bool {
         if !self.added.contains(&other.key) {
             return false;
@@ -56,7 +56,7 @@ impl Removed<'_> {
         daemon && ports() || paths()
     }
 
-    /// Its pods that may still hold something on a node.
+    /// The owner's pods that may still hold something on a node.
     fn there<'r>(
         &'r self,
         decision: &'r ClusterDecision<'_>,
@@ -73,14 +73,14 @@ impl Removed<'_> {
     }
 }
 
-/// Whether a path is another one, or lies below it.
+/// Whether a path equals the other path, or lies below it.
 fn is_within(path: &str, other: &str) -> bool {
     let rest = path.strip_prefix(other.trim_end_matches('/'));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl<'a> ClusterDecision<'a> {
-    /// Everything with pods that a commit took away.
+    /// All owners with pods that a commit removed.
     pub(super) fn removed(&self, driving: &'a Commit) -> Vec<Removed<'a>> {
         let rollout = &self.input.state.rollout;
         let before: Vec<&'a Commit> = rollout
@@ -126,8 +126,8 @@ impl<'a> ClusterDecision<'a> {
         removed
     }
 
-    /// Whether the rollout lasts, also after this decision: what waits is stopped with the
-    /// decision that ends it, as long as the commits that explain it are known.
+    /// Whether the rollout continues after this decision: pods that wait are stopped by the
+    /// decision that ends the rollout, while the commits that explain them are still known.
     fn is_under_way(&self) -> bool {
         let ends = |change: &Change| match change {
             Change::Put(Record::Rollout(after)) => !after.is_under_way(),
@@ -136,7 +136,8 @@ impl<'a> ClusterDecision<'a> {
         self.input.state.rollout.is_under_way() && !self.changes.iter().any(ends)
     }
 
-    /// Whether a workload is as the driving commit wants it, and its pods have proven themselves.
+    /// Whether a workload has settled on the driving commit, and its pods have been ready long
+    /// enough.
     fn is_settled(&self, driving: &'a Commit, key: &WorkloadKey) -> bool {
         let Some(workload) = driving.objects.workloads.get(key) else {
             return true;
@@ -157,9 +158,10 @@ impl<'a> ClusterDecision<'a> {
             && view.pods.iter().all(proven)
     }
 
-    /// The nodes where nothing of a workload may be begun yet: what it takes the place of holds
-    /// what both need. Data may lie on any of the nodes that the old one ran on, so the new one
-    /// begins nowhere before that is gone from all of them; of a DaemonSet each node has its own.
+    /// The nodes where no pod of a workload may be started yet, because its predecessor holds what
+    /// both need. Data may lie on any node where the predecessor ran, so the workload starts
+    /// nowhere before all pods of the predecessor are gone; for a DaemonSet each node has its own
+    /// data.
     pub(super) fn nodes_held(
         &self,
         removed: &[Removed<'a>],
@@ -181,7 +183,7 @@ impl<'a> ClusterDecision<'a> {
         self.nodes.iter().map(|node| &node.name).collect()
     }
 
-    /// Whether a bare Pod's name is still that of another owner's pod.
+    /// Whether a bare Pod's name is still used by another owner's pod.
     pub(super) fn has_namesake(&self, workload: &Workload) -> bool {
         let namesake = |pod: &OwnedPod<'_>| {
             pod.record.key == workload.key.object && pod.record.owner != workload.key
@@ -189,8 +191,8 @@ impl<'a> ClusterDecision<'a> {
         workload.control == Control::Pod && self.owned.values().flatten().any(namesake)
     }
 
-    /// Whether a DaemonSet's pod has to wait for room on a node until a pod that left the commit is
-    /// gone.
+    /// Whether a DaemonSet's pod must wait on a node until a pod that left the commit is gone from
+    /// it.
     pub(super) fn waits_for_room(
         &self,
         removed: &[Removed<'a>],
@@ -201,9 +203,9 @@ impl<'a> ClusterDecision<'a> {
         unfit == Some(Unfit::Full) && removed.iter().any(leaves)
     }
 
-    /// The pods that make room next, where something cannot be begun for want of it: one at a time,
-    /// and the next when all that was begun of the new one is available; all at once where the new
-    /// one begins nowhere before.
+    /// The old pods that make room next, where a new pod cannot be started without that: one at a
+    /// time, the next one when all started pods of the new workload are available; all at once
+    /// where the new workload may start nowhere before.
     pub(super) fn make_room(
         &self,
         driving: &'a Commit,
@@ -253,13 +255,13 @@ impl<'a> ClusterDecision<'a> {
         room.unwrap_or_default()
     }
 
-    /// Whether a workload begins nowhere before all of what is removed is gone.
+    /// Whether a workload may start nowhere before all pods of the removed one are gone.
     fn excludes_whole(removed: &Removed<'_>, workload: &Workload) -> bool {
         workload.key.kind != WorkloadKind::DaemonSet && removed.excludes(workload)
     }
 
-    /// Whether all that was begun of a workload is available, nodes apart that are out or at fault
-    /// themselves.
+    /// Whether all started pods of a workload are available, apart from nodes that are unreachable
+    /// or at fault.
     fn is_calm(&self, workload: &Workload) -> bool {
         let min_ready = workload.control.min_ready();
         let pods = self.owned.get(&workload.key).map_or(&[][..], Vec::as_slice);
@@ -272,8 +274,8 @@ impl<'a> ClusterDecision<'a> {
             })
     }
 
-    /// Where a workload could begin a pod, if all that waits were gone; `None` where nothing holds
-    /// it up.
+    /// The nodes where a workload could start a pod if all waiting old pods were gone; `None` where
+    /// nothing holds the workload up.
     fn wanted_nodes(
         &self,
         driving: &'a Commit,
@@ -289,7 +291,7 @@ impl<'a> ClusterDecision<'a> {
         if pods.is_empty() && self.has_namesake(workload) {
             return Some(OldPodNeed::Name);
         }
-        // One that finds a place now needs nobody's.
+        // A pod that has a node now needs no old pod to make room.
         let unplaced = pods
             .iter()
             .any(|pod| pod.is_active() && pod.record.place.node().is_none());
@@ -306,7 +308,7 @@ impl<'a> ClusterDecision<'a> {
         Some(OldPodNeed::Nodes(BTreeSet::from([chosen.node])))
     }
 
-    /// The nodes where a DaemonSet wants a pod and has none, if all of them are held.
+    /// The nodes where a DaemonSet needs a pod and has none, if all of these nodes are held.
     fn held_daemon_nodes(
         &self,
         driving: &'a Commit,
@@ -336,15 +338,15 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// What a new pod needs that an old one has.
+/// What a new pod needs and an old pod holds.
 enum OldPodNeed {
-    /// Its name.
+    /// The old pod's name.
     Name,
     /// Room on one of these nodes.
     Nodes(BTreeSet<NodeName>),
 }
 
-/// The workloads that a commit has and another one had not, or had none of.
+/// The workloads that a commit has and an earlier commit did not have, or had with zero pods.
 fn added_to<'a>(before: &Commit, driving: &'a Commit) -> BTreeSet<&'a WorkloadKey> {
     let workloads = driving.objects.workloads.values();
     let is_new = |workload: &&Workload| match before.objects.workloads.get(&workload.key) {
@@ -364,8 +366,8 @@ fn wants_none(workload: &Workload) -> bool {
     }
 }
 
-/// What takes a workload's place: of what was added the workloads that its Services select now; all
-/// of it where it has none, or none that is still there.
+/// The successors of a workload: those added workloads that its Services select now; all added
+/// workloads where it has no Service, or none of its Services still exists.
 fn successors<'a>(
     before: &Commit,
     was: &Workload,

@@ -1,5 +1,5 @@
-//! Which nodes get which images of a commit before it is driven, and who takes the place of a node
-//! that does not get them.
+//! Which nodes pull which images of a commit before it is driven, and which node replaces a node
+//! that does not pull them.
 
 mod trial;
 
@@ -20,16 +20,17 @@ use crate::{
     time::later,
 };
 
-/// So long a node may be behind others with its images before its pods are given to another.
+/// How long a node may be behind other nodes with its images before its pods are planned for
+/// another node.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// So many pairs of a node and a workload are written down at most; with more every node pulls
-/// everything.
+/// Maximum number of pairs of a node and a workload that are stored; with more pairs every node
+/// pulls all images.
 const MOST_PAIRS: usize = 20_000;
 
 impl<'a> ClusterDecision<'a> {
-    /// Shares out the images of what is being prepared, and gives to others what a node does not
-    /// get or cannot have.
+    /// Decides which node pulls which images of the commit that is prepared, and moves shares away
+    /// from nodes that do not or cannot pull them.
     pub(super) fn share_images(&self, rollout: &mut Rollout, there: &BTreeSet<NodeName>) -> Next {
         self.forget_shares(rollout);
         let commits = self.input.commits;
@@ -38,7 +39,7 @@ impl<'a> ClusterDecision<'a> {
             .as_ref()
             .and_then(|target| commits.get(target));
         let preparing = matches!(rollout.phase, Phase::Preparing { .. });
-        // One host alone has nobody to give anything to.
+        // A single host has no other node to share images with.
         let Some(target) = target.filter(|_| preparing && self.input.nodes.len() > 1) else {
             return Next::AwaitChange;
         };
@@ -72,7 +73,8 @@ impl<'a> ClusterDecision<'a> {
         next
     }
 
-    /// Once every node has all images of a healthy commit nobody asks any more who has which.
+    /// Forgets the shares once every node has all images of a healthy commit: they are no longer
+    /// needed.
     fn forget_shares(&self, rollout: &mut Rollout) {
         let healthy = rollout.phase == Phase::Healthy && rollout.shares_of_target().is_some();
         let Some(shares) = rollout
@@ -96,7 +98,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Takes down which nodes are behind the others, and which have been for too long.
+    /// Records which nodes are behind the others, and which have been behind for too long.
     fn find_late(&self, shares: &mut Shares) -> Next {
         let now = self.input.now;
         let report = |node: &NodeName| self.input.reports.get(node);
@@ -137,8 +139,8 @@ impl<'a> ClusterDecision<'a> {
             let until = match share.behind {
                 Some(_) if matches!(said, Some(Preparation::Failed(_))) => now,
                 Some(behind) => later(behind, BEHIND),
-                // Nobody else shows that the images can be had at all: that is a matter of the
-                // deadline.
+                // No other node shows that the images can be pulled at all, so the deadline
+                // decides.
                 None if failing || matches!(said, Some(Preparation::Failed(_))) => continue,
                 None => later(share.since, deadline),
             };
@@ -154,15 +156,15 @@ impl<'a> ClusterDecision<'a> {
         next
     }
 
-    /// Writes down what a trial found. What a node was to have already it keeps: it may have pulled
-    /// it.
+    /// Adds the result of a trial to the shares. Images that were already in a node's share stay
+    /// there: the node may have pulled them.
     fn enter_trial(
         &self,
         shares: &mut Shares,
         there: &BTreeSet<NodeName>,
         trial: BTreeMap<NodeName, TrialShare<'a>>,
     ) {
-        // The number of a first trial is new by itself.
+        // The first number of new shares is already new.
         let next = shares.number + u64::from(!shares.among.is_empty());
         shares.among.clone_from(there);
         let pairs: usize = trial
@@ -208,7 +210,7 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Prefers nodes that have the images of what is driven, where not all of them may have.
+    /// Prefers nodes that have the images of the driving commit, where some nodes may lack them.
     pub(super) fn prefer_warm(&self, driving: &'a Commit, placer: &mut Placer<'a>) {
         let rollout = &self.input.state.rollout;
         let Some(shares) = rollout
@@ -252,7 +254,7 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// The nodes that did not get the images of what is driven, and have not got them yet.
+/// The nodes that could not pull the images of the driving commit, and still have not.
 pub(super) fn off<'a>(input: &ClusterInput<'a>) -> BTreeSet<&'a NodeName> {
     let rollout = &input.state.rollout;
     let is_driven = |shares: &&Shares| rollout.driving.as_ref() == Some(&shares.commit);
@@ -282,7 +284,7 @@ fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {
     }
 }
 
-/// Taints nodes so that pods go there only where no other node takes them.
+/// Taints nodes so that pods are placed there only where no other node accepts them.
 pub(super) fn keep_off(nodes: &mut [Candidate], is_off: impl Fn(&NodeName) -> bool) {
     for node in nodes.iter_mut().filter(|node| is_off(&node.name)) {
         let (key, effect) = (FAULTY_TAINT.to_owned(), TaintEffect::PreferNoSchedule);

@@ -1,7 +1,7 @@
-//! Taking stock of a store that was adopted: what the nodes have stays or comes in again, what is
-//! gone since is not begun anew.
+//! Takes stock after a store was adopted.
 //!
-//! The copy that is the store's content now may be behind what the nodes run.
+//! The adopted copy may be older than what the nodes run: pods that nodes report keep or get a
+//! record, and pods that are gone since are not started again.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::{
     state::{Adoption, Change, KnownNode, NodeLife, NodeReport, PodRecord, Rollout},
 };
 
-/// The nodes, if some of them live and have not said yet what they hold: nothing is begun on those,
-/// and nothing moves.
+/// Nodes that are alive and have not reported their pods yet; no pod is started on these nodes, and
+/// no pod moves away from them.
 pub(super) fn nodes_without_stock(
     input: &ClusterInput<'_>,
 ) -> Option<BTreeMap<NodeName, KnownNode>> {
@@ -38,14 +38,14 @@ pub(super) fn nodes_without_stock(
     input.nodes.iter().any(owes).then(|| nodes.collect())
 }
 
-/// Whether what a node says is what it holds since then.
+/// Whether a node's report lists its pods as of this adoption.
 fn has_reported(adoption: &Adoption, report: Option<&NodeReport>) -> bool {
     report.is_some_and(|report| report.stock == Some(adoption.at))
 }
 
 impl ClusterDecision<'_> {
-    /// Whether stock is being taken; then nothing else is decided. Nobody knows what a lost node
-    /// runs, and it is not waited for.
+    /// Whether stock is being taken; meanwhile nothing else is decided. Lost nodes are not waited
+    /// for, since nobody can know which pods they run.
     pub(super) fn takes_stock(&mut self) -> bool {
         let rollout = &self.input.state.rollout;
         let Some(adoption) = rollout.adopted.filter(|adoption| !adoption.stock_taken) else {
@@ -59,7 +59,7 @@ impl ClusterDecision<'_> {
                 "the store was adopted, and nothing is decided before node {name} has said what it runs; `windlass node rm \
                  {name}` gives it up"
             )),
-            // What was found must have come in.
+            // The records of reported pods must be stored first.
             None if !self.changes.is_empty() => {}
             None => {
                 let adopted = Some(Adoption { stock_taken: true, ..adoption });
@@ -71,8 +71,8 @@ impl ClusterDecision<'_> {
         true
     }
 
-    /// Whether a pod that its node calls gone is: it has stopped, or it is of an adopted copy and
-    /// nothing of it is there.
+    /// Whether a pod that its node reports as gone counts as gone: the pod has a stop record, or it
+    /// comes from an adopted copy and nothing of it is on the node.
     pub(super) fn is_gone(&self, record: &PodRecord, report: &NodeReport) -> bool {
         let adopted = self.input.state.rollout.adopted;
         record.stop.is_some() || adopted.is_some_and(|adoption| adoption.is_without(record, report))

@@ -1,4 +1,4 @@
-//! DaemonSet: one pod on every node that takes it.
+//! DaemonSet: one pod on every node that accepts it.
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
-    // Nothing is begun on a node that is out; its pod is updated when the node returns.
+    // No pod is started on an absent node; the pod there is updated when the node returns.
     let eligible: Vec<&Candidate> = view
         .nodes
         .iter()
@@ -25,7 +25,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 
     let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
     let (surge, unavailable) = match update {
-        // A restart is asked for node by node.
+        // A requested restart proceeds node by node.
         DaemonSetUpdate::OnDelete => (0, 1),
         DaemonSetUpdate::RollingUpdate {
             max_surge,
@@ -63,14 +63,14 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 
     for node in eligible {
         let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
-        // OnDelete replaces nothing by itself, but a restart is a wish of its own.
+        // `OnDelete` replaces no pod by itself, but a requested restart applies all the same.
         let stays = |pod: &OwnedPod<'_>| match update {
             DaemonSetUpdate::OnDelete => !view.must_restart(pod),
             DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
         };
         let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
             active.iter().copied().partition(stays);
-        // Where more were found running than there may be, that comes first.
+        // If more pods run than may, the surplus is stopped first.
         let alike = if surge == 0 {
             vec![&active]
         } else {
@@ -82,18 +82,19 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
             continue;
         }
         match old.first() {
-            // Nothing starts over an unfinished stop.
+            // No new pod is started before a stopping pod has ended.
             None if new.is_empty() && on(view, &node.name).next().is_none() => {
                 actions.push(create(view, node))
             }
             None => {}
-            // What a faulty node runs of an earlier commit may be all that it can run.
+            // On a faulty node, the pod of an earlier commit may be the only one that runs there,
+            // so it stays.
             Some(_) if new.is_empty() && faulty(node) => {}
             Some(_) if new.iter().any(|pod| view.is_available(pod)) => {
                 actions.extend(replace(view, &old))
             }
             Some(_) if !new.is_empty() => {}
-            // A pod of which nothing is known, or is heard any more, is not one that is down.
+            // A pod without a recent report does not count as down.
             Some(_)
                 if !old.iter().any(|pod| {
                     pod.status.is_none() || pod.unreachable || view.is_available(pod)
@@ -123,7 +124,7 @@ fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = O
 }
 
 fn stop_elsewhere(view: &OwnerView<'_>) -> Vec<Action> {
-    // A node that is not known at all is not evidence of anything; only a known one can refuse.
+    // A node that is not known is no evidence; only a known node can refuse a pod.
     let spec = &view.workload.template.spec;
     let refused = |node: &NodeName| {
         view.nodes

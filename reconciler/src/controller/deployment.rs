@@ -1,4 +1,5 @@
-//! Deployment: old pods give way to new ones within maxSurge and maxUnavailable, or all at once.
+//! Deployment: old pods are replaced by new ones within maxSurge and maxUnavailable, or all at
+//! once.
 
 use super::{
     Action, MOST_AT_ONCE, OwnedPod, OwnerView, PodNaming,
@@ -31,7 +32,7 @@ pub(super) fn control(
     actions.extend(stop(given_up, StopReason::Failed));
     actions.extend(match (paused, strategy.bounds(replicas)) {
         (true, _) => scale_only(view, replicas, &new, &old),
-        // What is told to stop in this cycle may still run: its place is taken in a later one.
+        // Pods that are stopped in this cycle may still run: they are replaced in a later cycle.
         (false, None) if !actions.is_empty() => stop_old(view, &old),
         (false, None) => {
             let alone = old.is_empty() && !drained(view, &new).is_empty();
@@ -62,7 +63,8 @@ pub(super) fn control(
     actions
 }
 
-/// A pod on a node that is at fault itself: another node takes its place, unless its data is there.
+/// Whether a pod on a faulty node is given up: another node gets its successor, unless the pod's
+/// data is on the node.
 fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
     let faulty = pod
         .record
@@ -124,7 +126,8 @@ fn roll(
     }
     actions.extend(keep_old(view, wanted - updated, old));
 
-    // Old pods that are down already may go first; available ones only while enough others are.
+    // Old pods that are already down may stop first; available ones only while enough other pods
+    // are available.
     let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
     let new_unavailable = new.len().min(wanted) - new_available.min(wanted);
     let old_available = old.iter().filter(|pod| view.is_available(pod)).count();
@@ -137,8 +140,8 @@ fn roll(
                 .node()
                 .is_some_and(|node| !canaries.contains(&node))
         };
-        // Other nodes give something up only where a canary still needs the room and has nothing to
-        // give itself.
+        // Nodes that are not canaries give up a pod only where a canary still needs it to stop and
+        // has no old pod itself.
         if new.len() < updated {
             order.sort_by_key(elsewhere);
         } else {
@@ -148,7 +151,7 @@ fn roll(
     let (old_up, old_down): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
         order.into_iter().partition(|pod| view.is_available(pod));
     let may_go = total.saturating_sub(least_available + new_unavailable);
-    // While only the canaries move, all others stay as they are.
+    // While only the canaries follow the new template, all other pods stay.
     let may_go = may_go.min(old.len().saturating_sub(wanted - updated));
     let down: Vec<_> = old_down.into_iter().take(may_go).collect();
     let spare = (new_available + old_available).saturating_sub(least_available);
@@ -162,7 +165,8 @@ fn roll(
     actions
 }
 
-/// While only the canaries move, an old pod that ended is followed by one of its own template.
+/// While only the canaries follow the new template, an old pod that ended is replaced by one of the
+/// old template.
 fn keep_old(view: &OwnerView<'_>, staying: usize, old: &[OwnedPod<'_>]) -> Option<Action> {
     let (commit, before) = view.canary?.before?;
     let lacking = staying > old.len() && old.iter().all(|pod| pod.record.place.node().is_some());
@@ -185,8 +189,8 @@ fn recreate(
     if !old.is_empty() {
         return stop_old(view, old);
     }
-    // All must be gone, not only told to go, whatever their template: a commit may have been gone
-    // back to meanwhile.
+    // All old pods must have ended, not only be stopping, whatever their template: a rollback may
+    // have made another template the current one.
     if view.pods.iter().any(|pod| view.may_still_run(pod)) {
         return Vec::new();
     }
@@ -209,7 +213,8 @@ fn stop_old(view: &OwnerView<'_>, old: &[OwnedPod<'_>]) -> Vec<Action> {
         .collect()
 }
 
-/// A paused Deployment follows `replicas` with the pods it has, and makes none of a new template.
+/// A paused Deployment follows `replicas` with its existing templates, and makes no pod of a new
+/// one.
 fn scale_only(
     view: &OwnerView<'_>,
     replicas: u32,

@@ -1,4 +1,4 @@
-//! A node that is drained gives its pods up, and never before others take their place.
+//! A node that is drained gives up its pods, but never before their successors are available.
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,
@@ -6,14 +6,14 @@ use super::{
 };
 use crate::{object::Workload, placement::unfit_by_itself, state::StopReason};
 
-/// Whether a node that is drained gives up pods of this owner. A bare Pod would be gone for a while
-/// and a DaemonSet has nothing to do elsewhere; what writes to the host's own disk would come up
-/// without its data.
+/// Whether a drained node gives up pods of this owner. A bare Pod would be missing for some time, a
+/// DaemonSet's pod belongs to its node, and a pod that writes to the host's own disk would start
+/// elsewhere without its data.
 pub fn leaves_when_drained(workload: &Workload) -> bool {
     workload.moves_when_lost()
 }
 
-/// The pods that a drain wants to go.
+/// The pods that a drain moves away.
 pub(super) fn drained<'a>(view: &OwnerView<'_>, active: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     if view.conditions.draining.is_empty() || !leaves_when_drained(view.workload) {
         return Vec::new();
@@ -29,9 +29,9 @@ pub(super) fn drained<'a>(view: &OwnerView<'_>, active: &[OwnedPod<'a>]) -> Vec<
     active.iter().filter(leaves).copied().collect()
 }
 
-/// Moves pods off the nodes that are drained: `surge` more than wanted may be there at a time. With
-/// none, one stops before its replacement starts, if so many may be `unavailable` and there is a
-/// node for it.
+/// Moves pods away from drained nodes. At a time, `surge` more pods than wanted may exist. If
+/// `surge` is zero, a pod stops before its successor starts, provided that `unavailable` allows it
+/// and another node accepts the successor.
 pub(super) fn drain(
     view: &OwnerView<'_>,
     (wanted, surge, unavailable): (usize, usize, usize),
@@ -55,7 +55,7 @@ pub(super) fn drain(
         .count();
     let surplus = placed.saturating_sub(wanted);
     let mut actions = Vec::new();
-    // Fewer are wanted than stay in any case.
+    // Staying pods beyond the wanted number are scaled down, whatever is drained.
     let too_many = staying.len().saturating_sub(wanted);
     actions.extend(stop(
         scale_down(&staying).into_iter().take(too_many),

@@ -1,5 +1,5 @@
-//! Bare pods: one, replaced when it changes, and not before the old one is gone, since both have
-//! one name.
+//! Bare pods: one pod, replaced when its manifest changes. The old pod must be gone first, since
+//! both have the same name.
 
 use super::{
     Action, OwnedPod, OwnerView, PodNaming,

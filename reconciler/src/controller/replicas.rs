@@ -1,4 +1,5 @@
-//! ReplicaSet and ReplicationController: so many pods. A changed template does not touch what runs.
+//! ReplicaSet and ReplicationController: a number of pods. A changed template does not affect
+//! existing pods.
 
 use std::cmp::Reverse;
 
@@ -21,7 +22,7 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
         .copied()
         .partition(|pod| view.must_restart(pod));
     let wanted = replicas as usize;
-    // One more at a time may be there for a drain, as none may be missing.
+    // One more pod than wanted may exist during a drain, since none may be missing.
     if restarting.is_empty() && !drained(view, &active).is_empty() {
         actions.extend(drain(view, (wanted, 1, 0), &active, &naming(view)));
         return actions;
@@ -37,8 +38,8 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
         ));
         return actions;
     }
-    // A restart goes pod by pod: the next one stops when all others are available. Those that are
-    // down go at once: a restart is how somebody gets rid of them.
+    // A restart proceeds pod by pod: the next pod stops when all others are available. Pods that
+    // are down stop at once, since a person restarts an owner to replace such pods.
     let (up, down): (Vec<_>, Vec<_>) = restarting
         .into_iter()
         .filter(|pod| pod.status.is_some())
@@ -49,7 +50,7 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
         up.into_iter().take(usize::from(all_available)),
         StopReason::Restarted,
     ));
-    // One that no node takes is enough to say so; a million would say no more.
+    // One unplaced pod is enough to report the reason; more would report the same.
     let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
     if !unplaced {
         actions.extend(create(view, wanted - active.len()));
@@ -57,7 +58,7 @@ pub(super) fn control(view: &OwnerView<'_>, replicas: u32) -> Vec<Action> {
     actions
 }
 
-/// Pods of a controller that ended for good are replaced.
+/// Stops a controller's pods that have ended for good, so that they are replaced.
 pub(super) fn stop_failed(pods: &[OwnedPod<'_>]) -> Vec<Action> {
     stop(
         pods.iter()
@@ -98,8 +99,8 @@ pub(super) fn scale_down<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
-/// All but the best of pods of which there may be one: others may have been found running that the
-/// state did not know. Nothing is concluded before each of them was heard of.
+/// All but the best of several pods where only one may exist: pods that run without a record may
+/// have been added. Nothing is decided before each of the pods was reported.
 pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     if pods
         .iter()
@@ -112,8 +113,8 @@ pub(super) fn all_but_one<'a>(pods: &[OwnedPod<'a>]) -> Vec<OwnedPod<'a>> {
     order
 }
 
-/// Not placed, not ready, cheap to delete, on a crowded node, newest: the first in this order goes
-/// first.
+/// Sort key for scaling down; the first pod is given up first: unplaced, not ready, low deletion
+/// cost, on a node with many pods of the owner, newest.
 fn scale_down_order(pod: &OwnedPod<'_>) -> (bool, bool, i32, Reverse<usize>, Reverse<u64>) {
     let placed = pod.record.place.node().is_some();
     (

@@ -1,4 +1,4 @@
-//! Cluster addresses that Services ask for.
+//! Cluster addresses that Services request.
 
 use std::collections::BTreeMap;
 

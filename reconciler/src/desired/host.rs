@@ -1,4 +1,4 @@
-//! What the host's configuration lets pods do to the host.
+//! What the host's configuration allows pods to do on the host.
 
 use super::{CheckSettings, ObjectProblems, ProblemObject, containers, pod_field};
 use crate::object::{PodSpec, VolumeSource, Workload};
@@ -43,7 +43,7 @@ fn host_paths(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: 
     }
 }
 
-/// Whether a path is a directory or lies in it, by whole parts.
+/// Whether a path equals a directory or is inside it, compared by whole path components.
 fn lies_in(path: &str, directory: &str) -> bool {
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     directory

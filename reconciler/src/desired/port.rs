@@ -67,7 +67,7 @@ fn host_ports<'a>(findings: &mut ObjectProblems<'a>) -> RequestedHostPorts<'a> {
     taken
 }
 
-/// Whether two ports of one number want the same address of a host that both pods may be on.
+/// Whether two requests for one port number use the same address on a host that may run both pods.
 fn clash(a: &RequestedHostPort<'_>, b: &RequestedHostPort<'_>) -> bool {
     let same_address = a.address.is_none() || b.address.is_none() || a.address == b.address;
     let (
@@ -96,8 +96,8 @@ fn replicas(workload: &Workload) -> u32 {
     }
 }
 
-/// Several pods with one hostPort need as many hosts, and a rollout needs one more than that or
-/// must stop a pod first.
+/// Checks the number of hosts: several pods with one hostPort need as many hosts, and a rolling
+/// update needs one more host or must stop a pod first.
 fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
     let of = ProblemObject::workload(&workload.key);
     let replicas = replicas(workload);

@@ -30,8 +30,8 @@ pub(super) fn check(findings: &mut ObjectProblems<'_>) {
     }
 }
 
-/// Workloads by namespace, label and value of their pods: comparing each with each Service would
-/// take too long.
+/// Workloads by namespace, label and value of their pods: comparing each workload with each Service
+/// would take too long.
 type WorkloadsByLabel<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
 
 fn variables(findings: &mut ObjectProblems<'_>, workload: &Workload) {
@@ -125,7 +125,7 @@ fn volumes(findings: &mut ObjectProblems<'_>, workload: &Workload) {
     }
 }
 
-/// The keys of a ConfigMap or Secret, or what to say if there is none.
+/// The keys of a ConfigMap or Secret, or the message if it does not exist.
 fn find<'a>(
     findings: &ObjectProblems<'a>,
     namespace: &str,
@@ -175,7 +175,8 @@ fn kind_and_name(source: &ConfigSource) -> (&'static str, &str) {
     }
 }
 
-/// A Service that leads nowhere is no error: its pods may come with a later commit.
+/// Warns of a Service that leads to no pod. That is no error: its pods may be added by a later
+/// commit.
 fn endpoints(
     findings: &mut ObjectProblems<'_>,
     key: &ObjectKey,

@@ -1,4 +1,4 @@
-//! Names of images of any bytes: a name that is taken is made of its parts and nothing else.
+//! Image names of arbitrary bytes: an accepted name consists of its parts and nothing else.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn any_name_is_refused_or_made_of_its_parts() {
             Ok(name) => {
                 prop_assert_eq!(joined(&name), text.as_ref());
                 prop_assert!(text.is_ascii() && text.len() < 600);
-                // An engine takes each of these for the same image.
+                // An engine treats each of these names as the same image.
                 let bare = ImageName::parse(&name.repository);
                 prop_assert_eq!(bare.map(|bare| bare.repository), Ok(name.repository));
                 Ok(true)

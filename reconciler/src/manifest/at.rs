@@ -1,4 +1,4 @@
-//! Where in a document one is: a path that costs nothing until something there is wrong.
+//! The position of a field in a document: a path that is only formatted when a problem is reported.
 
 use std::{
     cell::RefCell,
@@ -7,15 +7,15 @@ use std::{
 
 use super::{Problem, ReadAs, Severity, one_line, placeholder::Placeholders, similar};
 
-/// More errors than this, or warnings, a document is not told at once; who has so many mends the
-/// first and asks again.
+/// Maximum number of errors, and of warnings, that are reported for one document at once.
 const PROBLEMS_PER_DOCUMENT: usize = 200;
 
-/// Collects the problems of one document.
+/// The problems of one document, as they are collected.
 pub(super) struct Report<'a> {
     /// Path in the repository.
     pub(super) file: &'a str,
-    /// Line of the document's first key. Problems carry it until they are located.
+    /// Line of the document's first key; problems carry it until `locate` adds the line of their
+    /// field.
     pub(super) line: u32,
     read_as: ReadAs,
     placeholders: Placeholders,
@@ -33,12 +33,13 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Remembers where the document has `${...}`: it is named where a value with one is not valid.
+    /// Records the fields with `${...}`, so that a message about an invalid value can name the
+    /// placeholder.
     pub(super) fn look_for_placeholders(&mut self, document: &serde_json::Value) {
         self.placeholders = Placeholders::of(document, &self.root());
     }
 
-    /// The document itself.
+    /// The position of the document itself.
     pub(super) fn root(&self) -> At<'_> {
         At {
             report: self,
@@ -52,7 +53,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A field of the document that is being read.
+/// The position of a field in the document that is read.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     report: &'a Report<'a>,
@@ -68,7 +69,7 @@ enum PathStep<'a> {
 }
 
 impl At<'_> {
-    /// A field of this mapping.
+    /// The position of a field of this mapping.
     pub(super) fn field<'b>(&'b self, name: &'b str) -> At<'b> {
         At {
             report: self.report,
@@ -77,7 +78,7 @@ impl At<'_> {
         }
     }
 
-    /// An element of this list.
+    /// The position of an element of this list.
     pub(super) fn index(&self, index: usize) -> At<'_> {
         At {
             report: self.report,
@@ -86,18 +87,18 @@ impl At<'_> {
         }
     }
 
-    /// The commit is refused for this.
+    /// Reports an error: the commit is refused.
     pub(super) fn error(&self, message: impl Display) {
         self.push(Severity::Error, &message);
     }
 
-    /// Somebody should know this.
+    /// Reports a warning: the commit is accepted.
     pub(super) fn warning(&self, message: impl Display) {
         self.push(Severity::Warning, &message);
     }
 
-    /// The commit is refused for this by a rule that older versions did not have: one that was
-    /// accepted before it is warned about.
+    /// Reports an error by a rule that earlier versions did not have; for a commit that was
+    /// accepted before, the error is a warning.
     pub(super) fn error_in_new_heads(&self, message: impl Display) {
         match self.report.read_as {
             ReadAs::NewHead => self.error(message),
@@ -107,9 +108,9 @@ impl At<'_> {
         }
     }
 
-    /// Refuses a field that Windlass does not honour yet and that cannot be left out without
-    /// surprise. `instead` is what to write in its place: leaving the field out would do just what
-    /// ignoring it does.
+    /// Refuses a field that Windlass does not support yet and whose absence would change how the
+    /// pod works. `instead` tells what to write in its place: removing the field would have the
+    /// same effect as ignoring it.
     pub(super) fn refuse(&self, given: bool, ignoring_would: &str, instead: &str) {
         if given {
             self.error(format_args!(
@@ -118,14 +119,15 @@ impl At<'_> {
         }
     }
 
-    /// Warns of a field that has no meaning here and whose absence surprises nobody.
+    /// Warns of a field that has no meaning here, and whose absence changes nothing.
     pub(super) fn ignore(&self, given: bool, why: &str) {
         if given {
             self.warning(format_args!("no effect: {why}"));
         }
     }
 
-    /// The text if the syntax takes it; says why if it does not, and hands it on all the same.
+    /// Checks a text by its syntax and reports an error with the reason; returns the text in either
+    /// case.
     pub(super) fn checked(
         &self,
         text: String,
@@ -139,7 +141,7 @@ impl At<'_> {
         text
     }
 
-    /// As [`At::checked`], for a field that may be left out.
+    /// As [`At::checked`], for an optional field.
     pub(super) fn optional(
         &self,
         text: Option<String>,
@@ -149,7 +151,7 @@ impl At<'_> {
             .map(|text| self.checked(text, syntax))
     }
 
-    /// One of a closed set of words; absent and empty are the default.
+    /// Reads one of a closed set of words; a missing or empty text is the default.
     pub(super) fn word<T: Copy>(&self, text: Option<&str>, words: &[(&str, T)], default: T) -> T {
         let Some(text) = text.filter(|text| !text.is_empty()) else {
             return default;
@@ -166,7 +168,8 @@ impl At<'_> {
         default
     }
 
-    /// A whole number within bounds; the nearest bound after a problem.
+    /// Checks that a whole number is within bounds; reports an error and returns the nearest bound
+    /// otherwise.
     pub(super) fn within(&self, number: i64, least: i64, most: i64) -> i64 {
         if number < least && most >= i64::from(i32::MAX) {
             self.error(format_args!(
@@ -180,7 +183,7 @@ impl At<'_> {
         number.clamp(least, most)
     }
 
-    /// A port number; zero is what a missing one is read as.
+    /// Reads a port number; zero means that the field is missing.
     pub(super) fn port(&self, number: i32) -> u16 {
         if number == 0 {
             self.error("required: write a port from 1 to 65535");
@@ -189,7 +192,7 @@ impl At<'_> {
         u16::try_from(self.within(number.into(), 1, 65535)).unwrap_or(1)
     }
 
-    /// A number of seconds or of pods that must not be negative.
+    /// Reads a number of seconds or of pods, which must not be negative.
     pub(super) fn count(&self, number: i32) -> u32 {
         u32::try_from(self.within(number.into(), 0, i32::MAX.into())).unwrap_or(0)
     }
@@ -203,12 +206,12 @@ impl At<'_> {
             }
             _ => message.to_string(),
         };
-        // What else is wrong with a field mostly follows from the first.
+        // Further problems of the same field usually follow from the first one.
         let follows = problems
             .iter()
             .any(|before| before.field == field && before.severity == Severity::Error);
-        // Counted apart: an error behind many warnings must not be lost. Older versions lost it,
-        // and so accepted the commit.
+        // Errors and warnings are counted separately: an error after many warnings must not be
+        // lost. Earlier versions lost such an error, and so accepted the commit.
         let before = match self.report.read_as {
             ReadAs::NewHead => problems
                 .iter()
@@ -229,7 +232,7 @@ impl At<'_> {
     }
 }
 
-/// As `spec.containers[0].image`, with keys that are no words in brackets:
+/// Formats a position as `spec.containers[0].image`; keys that are not plain words are in brackets:
 /// `metadata.labels[app.example.com/name]`.
 impl Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,8 @@
-//! Kubernetes' structs to our narrow types.
+//! Converts Kubernetes' structs to our own types.
 //!
-//! The structs are taken apart without `..`: a field of a newer Kubernetes does not compile until
-//! it is honoured, refused or named as meaningless here. Only `status` is passed over: it is taken
-//! off, with a warning, before.
+//! The structs are destructured without `..`: a field of a newer Kubernetes version does not
+//! compile until this code honours it, refuses it, or lists it as meaningless. The only exception
+//! is `status`, which is removed with a warning before.
 
 mod affinity;
 mod config;

@@ -1,4 +1,4 @@
-//! One document to one of our objects.
+//! Converts one document to one of our objects.
 
 use std::collections::BTreeMap;
 
@@ -21,16 +21,16 @@ use crate::{
     object::{ObjectId, Objects, Place},
 };
 
-/// Everything read so far.
+/// Everything that was read so far.
 pub(super) struct Reading {
     read_as: ReadAs,
     pub(super) objects: Objects,
     pub(super) problems: Vec<Problem>,
-    /// Where everything was written, what has no effect too.
+    /// Where each object was written, objects without effect included.
     seen: BTreeMap<ObjectId, Place>,
 }
 
-/// What the text of a file holds somewhere, so that its documents are looked through for it.
+/// Whether a file's text contains certain marks, so that its documents must be searched for them.
 #[derive(Clone, Copy)]
 pub(super) struct Holds {
     placeholders: bool,
@@ -46,13 +46,13 @@ impl Holds {
     }
 }
 
-/// What a document turned out to be.
+/// The result of reading a document.
 pub(super) enum Outcome {
-    /// It is dealt with.
+    /// The document is fully handled.
     Done,
-    /// It is of a kind without effect.
+    /// The document is of a kind without effect.
     NoEffect(&'static str),
-    /// It is a list of documents.
+    /// The document is a list of documents.
     List(Vec<Value>),
 }
 
@@ -66,7 +66,7 @@ impl Reading {
         }
     }
 
-    /// Reads one document that begins on a line of a file.
+    /// Reads one document that begins at a line of a file.
     pub(super) fn document(
         &mut self,
         value: Value,
@@ -89,7 +89,7 @@ impl Reading {
             at.error("must be a mapping with apiVersion and kind: correct it, or move it out of the configured paths");
             return Outcome::Done;
         }
-        // SOPS may have encrypted the kind too, so its mark is looked at first.
+        // SOPS may have encrypted the kind too, so its mark is checked first.
         if encrypted::is_marked(&value) && !kind::has_no_effect(&value) {
             at.error(format_args!(
                 "this document is encrypted by SOPS, and {}",
@@ -134,8 +134,9 @@ impl Reading {
         Outcome::Done
     }
 
-    /// Converts a document of a kind that works and keeps the object, also when there are problems
-    /// with it: what refers to it is then judged by what it is, and not told that it is missing.
+    /// Converts a document of a supported kind and keeps the object, even if there are problems
+    /// with it: references to the object are then checked against it, instead of being reported as
+    /// missing.
     fn object(
         &mut self,
         kind: &'static ManifestKind,
@@ -195,7 +196,8 @@ impl Reading {
         }
     }
 
-    /// Remembers where an object is written; false, and a problem, if it is written elsewhere too.
+    /// Records where an object is written; returns false, and reports a problem, if the object is
+    /// also written elsewhere.
     fn place(&mut self, id: &ObjectId, report: &Report<'_>, at: &At<'_>) -> bool {
         if let Some(first) = self.seen.get(id) {
             let name = if id.key.namespace.is_empty() {
@@ -219,7 +221,7 @@ impl Reading {
         true
     }
 
-    /// The identity of a document that is not read further.
+    /// The identity of a document that is not converted.
     fn identify(&self, kind: &ManifestKind, value: &Value) -> Option<ObjectId> {
         let text = |pointer| {
             value
@@ -240,7 +242,7 @@ impl Reading {
     }
 }
 
-/// A document as one of our objects.
+/// A document, converted to one of our objects.
 enum Object {
     Workload(Box<crate::object::Workload>),
     Service(ObjectKey, crate::object::Service),
@@ -264,7 +266,7 @@ impl Object {
     }
 }
 
-/// Reads a document of a kind that works; `None` after a problem.
+/// Converts a document of a supported kind; `None` after a problem.
 fn read_object(kind: &str, value: &Value, place: Place, at: &At<'_>) -> Option<Object> {
     if let Some(kind) = WorkloadKind::parse(kind) {
         let written = Written {
@@ -332,7 +334,7 @@ fn list(mut value: Value, at: &At<'_>) -> Outcome {
     }
 }
 
-/// Refuses what SOPS encrypted, but for values that must be base64: [`mend_base64`] says it of
+/// Refuses values that SOPS encrypted, except values that must be base64: [`mend_base64`] reports
 /// those.
 fn refuse_cipher_texts(kind: &ManifestKind, value: &Value, at: &At<'_>) {
     let encoded = match kind.name {
@@ -350,8 +352,9 @@ fn refuse_cipher_texts(kind: &ManifestKind, value: &Value, at: &At<'_>) {
     }
 }
 
-/// Takes line breaks out of base64, as kubectl does, and empties what is none, so that reading can
-/// go on. The decoder's own message is not shown: it tells a byte of the secret.
+/// Removes line breaks from base64, as kubectl does, and replaces invalid base64 by an empty value,
+/// so that reading can continue. The decoder's own message is not shown, since it contains a byte
+/// of the secret.
 fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
     let at = at.field(field);
     for (key, value) in value
@@ -365,7 +368,8 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
         let is_cipher_text = encrypted::is_cipher_text(text);
         let is_template = text.contains("${");
         if let Ok(ByteString(bytes)) = ByteString::deserialize(&*value) {
-            // SOPS leaves base64 in its place; somebody encoded what it wrote.
+            // SOPS writes its cipher text in place of the base64 value; here somebody has encoded
+            // that cipher text.
             if std::str::from_utf8(&bytes).is_ok_and(encrypted::is_cipher_text) {
                 at.field(key).error_in_new_heads(format_args!(
                     "this value is encrypted by SOPS, and {}",
@@ -390,7 +394,7 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
     }
 }
 
-/// What the API shows of a Secret: its keys.
+/// Replaces the values of a Secret, so that the API shows only its keys.
 fn hide_values(value: &mut Value) {
     for field in ["data", "stringData"] {
         for value in value

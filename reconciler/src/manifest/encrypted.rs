@@ -1,34 +1,34 @@
-//! Files encrypted by SOPS, which are not manifests before they are decrypted.
+//! Files encrypted by SOPS: they are not manifests until they are decrypted.
 
 use serde_json::Value;
 
 use super::at::At;
 
-/// What SOPS writes in place of a value.
+/// The beginning of the text that SOPS writes in place of a value.
 const OPENS: &str = "ENC[AES256_GCM,";
 
-/// What to do with a file that SOPS encrypted. It never says to remove the mark or to move the
-/// value: either would start containers with the cipher text in place of their secret.
+/// What to do with a file that SOPS encrypted. The text never suggests removing the mark or moving
+/// the value: either would start containers with the cipher text as their secret.
 pub(super) const INSTEAD: &str = "decrypting on the host is not supported yet; commit it decrypted where only those who \
                                   may know its values can read the repository, or keep this document out of the \
                                   configured paths, and what uses it too";
 
-/// Whether a text stands for a value that SOPS encrypted.
+/// Whether a text is the cipher text of a value that SOPS encrypted.
 pub(super) fn is_cipher_text(text: &str) -> bool {
     text.trim()
         .strip_prefix(OPENS)
         .is_some_and(|rest| rest.ends_with(']'))
 }
 
-/// Whether a document says that SOPS encrypted it: SOPS adds a mapping `sops` with what it needs to
-/// decrypt.
+/// Whether SOPS encrypted a document: SOPS adds a mapping `sops` with the data that decryption
+/// needs.
 pub(super) fn is_marked(document: &Value) -> bool {
     document.get("sops").is_some_and(Value::is_object)
 }
 
 /// Refuses every value that SOPS encrypted, in a document without SOPS's mark.
 ///
-/// A value of a Secret's `data` is left to its own reading: it is no base64.
+/// Values of a Secret's `data` are not checked here: they are invalid base64 and reported as such.
 pub(super) fn refuse_cipher_texts(value: &Value, at: &At<'_>) {
     match value {
         Value::String(text) if is_cipher_text(text) => {

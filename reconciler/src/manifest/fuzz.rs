@@ -1,4 +1,5 @@
-//! Manifests of any bytes: bounded problems that name their place, and the same objects each time.
+//! Reads manifests of arbitrary bytes: the number of problems is bounded, each has a valid
+//! position, and repeated reading gives the same objects.
 
 use proptest::prelude::*;
 
@@ -74,9 +75,9 @@ fn any_manifest_has_bounded_problems_that_name_their_place() {
         // YAML 1.1 has more line breaks than editors show.
         let text = String::from_utf8_lossy(bytes);
         let breaks = text.matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
-        // An end that comes too early is told on the line behind the last one.
+        // A premature end of the file is reported on the line after the last one.
         let lines = breaks.count() + 2;
-        // One more says that there are more.
+        // One more problem gives the number of the others.
         prop_assert!(
             problems.len() <= limits().problems + 2,
             "{}",
@@ -91,7 +92,7 @@ fn any_manifest_has_bounded_problems_that_name_their_place() {
         let again = read("a.yaml", bytes);
         prop_assert_eq!(format!("{again:?}"), format!("{:?}", (&objects, &problems)));
 
-        // An older version may have taken it, and has made the same of it.
+        // An earlier version may have accepted the commit, and must have read the same objects.
         let files = [SourceFile {
             path: "a.yaml",
             content: bytes,
@@ -112,7 +113,7 @@ fn any_manifest_has_bounded_problems_that_name_their_place() {
     });
 }
 
-/// What YAML says is read as the same from JSON, and from YAML again.
+/// YAML values are the same when they are read again as JSON, and as YAML.
 fn values_are_read_again(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Ok(());
@@ -129,7 +130,8 @@ fn values_are_read_again(bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         let json = value.to_string();
         for path in ["a.json", "a.yaml"] {
-            // serde_yaml refuses such characters, and reads numbers with a point by itself.
+            // serde_yaml refuses such characters, and parses numbers with a decimal point by its
+            // own rules.
             if path == "a.yaml" && (json.contains(is_unprintable) || value_has_fraction(&value)) {
                 continue;
             }

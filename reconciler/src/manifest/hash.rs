@@ -1,4 +1,4 @@
-//! The hash of a pod template as it was written.
+//! The hash of a pod template as it was written in the manifest.
 
 use std::fmt::Write;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::name::TemplateHash;
 
-/// The number of this algorithm: SHA-256 over canonical JSON, the first eight bytes of it.
+/// Version of this algorithm: the first eight bytes of SHA-256 over canonical JSON.
 const ALGORITHM: u32 = 1;
 
-/// Hash of the template of a controller (`spec.template`), or of a bare pod's labels, annotations
+/// The hash of a controller's template (`spec.template`), or of a bare pod's labels, annotations
 /// and `spec`.
 pub(super) fn template_hash(document: &Value) -> TemplateHash {
     match document.pointer("/spec/template") {
@@ -38,14 +38,14 @@ fn hash(value: &Value) -> TemplateHash {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let mut hash = format!("{ALGORITHM}-");
     for byte in digest.as_ref().iter().take(8) {
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(hash, "{byte:02x}");
     }
     TemplateHash::new(hash)
 }
 
-/// JSON without spaces, keys sorted by their bytes, whatever order serde_json's maps keep in this
-/// build.
+/// Writes JSON without spaces, with keys sorted by their bytes: the order of serde_json's maps
+/// depends on features of the build.
 fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => {

@@ -1,41 +1,41 @@
-//! Which kinds there are, in which API groups, and what becomes of each.
+//! The known kinds with their API groups, and how each is handled.
 
 use serde_json::Value;
 
 use super::{at::At, similar};
 
-/// What becomes of a document of a kind.
+/// How documents of a kind are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It becomes one of our objects.
+    /// The kind is supported: the document is converted to one of our objects.
     Works,
-    /// It is a list whose `items` are documents.
+    /// The document is a list whose `items` are documents.
     List,
-    /// It means something only to a cluster's API server.
+    /// The kind only has an effect on a cluster's API server.
     NoEffect,
-    /// It will work one day. What to use until then.
+    /// The kind is not supported yet; the text tells what to use meanwhile.
     Later(&'static str),
 }
 
-/// One row of the table.
+/// One row of the table of kinds.
 #[derive(Debug)]
 pub(super) struct ManifestKind {
     /// `kind`.
     pub(super) name: &'static str,
-    /// Its API group; empty for the core group.
+    /// API group of the kind; empty for the core group.
     group: &'static str,
-    /// The version it is upgraded to.
+    /// API version to which documents are upgraded.
     version: &'static str,
-    /// Other `apiVersion`s that are taken.
+    /// Other `apiVersion`s that are accepted.
     older: &'static [&'static str],
-    /// Whether its objects live in a namespace.
+    /// Whether objects of the kind are namespaced.
     pub(super) namespaced: bool,
-    /// What becomes of it.
+    /// How documents of the kind are handled.
     pub(super) fate: Fate,
 }
 
 impl ManifestKind {
-    /// The current `apiVersion`.
+    /// The current `apiVersion` of the kind.
     pub(super) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.to_owned()
@@ -44,8 +44,8 @@ impl ManifestKind {
         }
     }
 
-    /// Whether an `apiVersion` is one of this kind's. Versions of kinds that are not read do not
-    /// matter, only groups.
+    /// Whether an `apiVersion` is one of this kind's. For kinds that are not converted only the
+    /// group is compared.
     fn is_in(&self, api_version: &str) -> bool {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let version_fits =
@@ -218,7 +218,7 @@ static KINDS: &[ManifestKind] = &[
     ),
 ];
 
-/// The row of a document's `apiVersion` and `kind`, and its `apiVersion`; `None` after a problem.
+/// The row for a document's `apiVersion` and `kind`, and the `apiVersion`; `None` after a problem.
 pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static ManifestKind, &'v str)> {
     let api_version = text(document, "apiVersion", at);
     let name = text(document, "kind", at);
@@ -274,8 +274,8 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Manif
 
 const OUT_OF_PATHS: &str = "move this document out of the configured paths";
 
-/// Custom resources that a controller elsewhere makes workloads of, by group and kind, and what to
-/// commit in their place.
+/// Custom resources from which a controller elsewhere makes workloads, by group and kind, with what
+/// to commit instead.
 const DEPLOYS: &[(&str, &str, &str)] = &[
     (
         "serving.knative.dev",
@@ -325,15 +325,15 @@ const DEPLOYS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The group of an `apiVersion` that no API server serves by itself. Kubernetes' own groups have no
-/// dot or end in `.k8s.io`, but for a few that end so and come with a controller of their own.
+/// The group of an `apiVersion` that no API server serves by itself. Kubernetes' own groups contain
+/// no dot or end in `.k8s.io`; some groups that end so belong to separate controllers.
 fn custom_group(api_version: &str) -> Option<&str> {
     let (group, _) = api_version.split_once('/')?;
     let own = !group.contains('.') || BUILT_IN.contains(&group);
     (!own).then_some(group)
 }
 
-/// The groups with a dot that kube-apiserver 1.34 serves, and kustomize's.
+/// The groups with a dot that kube-apiserver 1.34 serves, and kustomize's group.
 const BUILT_IN: &[&str] = &[
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -356,7 +356,7 @@ const BUILT_IN: &[&str] = &[
     "storagemigration.k8s.io",
 ];
 
-/// Whether a document is of a kind without effect, whatever else it holds.
+/// Whether a document is of a kind without effect, whatever its other content.
 pub(super) fn has_no_effect(document: &Value) -> bool {
     let text = |key| document.get(key).and_then(Value::as_str);
     let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else {
@@ -367,7 +367,7 @@ pub(super) fn has_no_effect(document: &Value) -> bool {
         .any(|kind| kind.fate == Fate::NoEffect && kind.name == name && kind.is_in(api_version))
 }
 
-/// `PodList` and its like are lists too.
+/// Lists of one kind, such as `PodList`, are lists too.
 fn list_of(name: &str) -> Option<&'static ManifestKind> {
     let element = name.strip_suffix("List")?;
     KINDS

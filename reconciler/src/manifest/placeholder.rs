@@ -1,4 +1,5 @@
-//! `${NAME}` in manifests: what Flux's postBuild and envsubst fill in, and nobody here.
+//! `${NAME}` in manifests: a placeholder that Flux's postBuild and envsubst replace, and Windlass
+//! does not.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +7,26 @@ use serde_json::Value;
 
 use super::{at::At, one_line};
 
-/// Longer names are cut: a placeholder is named so that its author finds it.
+/// Longer names are shortened: the name only helps the author to locate the placeholder.
 const NAME: usize = 60;
-/// Fields with placeholders that are remembered of one document.
+/// Maximum number of fields with placeholders that are recorded for one document.
 const FIELDS: usize = 10_000;
 
-/// The fields of a document whose key or value holds a placeholder, by their path.
+/// The fields of a document whose key or value contains a placeholder, by their path.
 #[derive(Default)]
 pub(super) struct Placeholders {
     names: BTreeMap<String, String>,
 }
 
 impl Placeholders {
-    /// Looks through a whole document.
+    /// Searches a whole document.
     pub(super) fn of(document: &Value, root: &At<'_>) -> Self {
         let mut found = Self::default();
         found.look(document, "", root);
         found
     }
 
-    /// What to say of a field that holds one.
+    /// The remark for a field that contains a placeholder; `None` if it contains none.
     pub(super) fn at(&self, field: &str) -> Option<String> {
         self.names.get(field).map(|name| not_substituted(name))
     }
@@ -54,7 +55,7 @@ impl Placeholders {
     }
 }
 
-/// What to say of a line that cannot be read and holds one.
+/// The remark for an unreadable line that contains a placeholder; `None` if it contains none.
 pub(super) fn in_line(line: &str) -> Option<String> {
     first_in(line).map(not_substituted)
 }
@@ -66,8 +67,8 @@ fn not_substituted(name: &str) -> String {
     )
 }
 
-/// The name in the first `${NAME}`, `${NAME:-default}` or the like. The default is not shown: it
-/// may be a secret.
+/// The name in the first `${NAME}`, `${NAME:-default}` or similar. The default is not shown, since
+/// it may be a secret.
 fn first_in(text: &str) -> Option<&str> {
     text.match_indices("${").find_map(|(start, opening)| {
         let rest = &text[start + opening.len()..];
@@ -76,7 +77,8 @@ fn first_in(text: &str) -> Option<&str> {
             .unwrap_or(rest.len());
         let name = &rest[..end];
         let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-        // Bash knows more after the name, as in `${NAME%.*}`; all of it ends with a brace.
+        // Bash allows more forms after the name, such as `${NAME%.*}`; all of them end with a
+        // brace.
         (begins && rest[end..].contains('}')).then(|| &name[..name.len().min(NAME)])
     })
 }

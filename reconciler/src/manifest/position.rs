@@ -1,17 +1,17 @@
-//! Lines and columns of fields. Only a file with a problem in it is read for them.
+//! Lines and columns of fields. Computed only for files with a problem.
 
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, Span};
 
-/// Line and column, both counted from 1.
+/// A line and column, both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: u32,
     pub(super) column: u32,
 }
 
-/// The positions of everything in one file.
+/// The positions of all fields in one file.
 #[derive(Default)]
 pub(super) struct Marks {
     nodes: Vec<PositionNode>,
@@ -26,12 +26,12 @@ struct PositionNode {
 enum Content {
     Scalar(String),
     Sequence(Vec<usize>),
-    /// Key, where the key stands, value.
+    /// For each entry: key, position of the key, number of the value.
     Mapping(Vec<(String, Position, usize)>),
 }
 
 impl Marks {
-    /// Reads the positions of a file, as far as it can be read.
+    /// Reads the positions of a file, up to the first place that cannot be read.
     pub(super) fn read(text: &str) -> Self {
         let mut builder = Builder::default();
         for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
@@ -41,14 +41,14 @@ impl Marks {
         builder.marks
     }
 
-    /// Line of the first key of a document.
+    /// Line of a document's first key.
     pub(super) fn document_line(&self, index: usize) -> Option<u32> {
         self.documents
             .get(index)
             .map(|root| self.first_key(*root).line)
     }
 
-    /// Lines of the first keys of the `items` of a document.
+    /// Lines of the first keys of each of a document's `items`.
     pub(super) fn item_lines(&self, index: usize) -> Vec<u32> {
         let items = self
             .documents
@@ -63,8 +63,8 @@ impl Marks {
         }
     }
 
-    /// Where a field of the document or list item that begins on a line stands, or what there is of
-    /// the way to it.
+    /// Position of a field in the document or list item that begins at a line; if the field is
+    /// missing, the position of its nearest existing parent.
     pub(super) fn locate(&self, line: u32, field: &str) -> Option<Position> {
         let mut roots = self.documents.iter().copied().chain(self.items());
         let root = roots.find(|root| self.first_key(*root).line == line)?;
@@ -99,7 +99,7 @@ impl Marks {
         position
     }
 
-    /// The position and value of a key or an index, looked up through merge keys too.
+    /// Position and number of the value under a key or index; merge keys are followed.
     fn child(&self, node: usize, step: &str) -> Option<(Position, usize)> {
         match &self.nodes.get(node)?.content {
             Content::Scalar(_) => None,
@@ -114,7 +114,7 @@ impl Marks {
                 let merged = entries.iter().filter(|(key, ..)| key == "<<");
                 merged.map(|(.., value)| *value).find_map(|value| {
                     match &self.nodes[value].content {
-                        // An alias can only point backwards, so this ends.
+                        // An alias only refers backwards, so the recursion ends.
                         Content::Mapping(_) if value < node => self.child(value, step),
                         Content::Sequence(bases) => bases
                             .iter()
@@ -137,7 +137,7 @@ impl Marks {
     }
 }
 
-/// `spec.containers[0].image` is `spec` and `containers[0].image`.
+/// Splits off the first step: `spec.containers[0].image` becomes `spec` and `containers[0].image`.
 fn first_step(field: &str) -> (&str, &str) {
     if let Some(bracketed) = field.strip_prefix('[')
         && let Some((step, rest)) = bracketed.split_once(']')
@@ -151,7 +151,8 @@ fn first_step(field: &str) -> (&str, &str) {
     }
 }
 
-/// Builds the marks from events, without recursion: the depth of the file is not known yet.
+/// Builds the positions from parser events, without recursion, since the depth of the file is not
+/// limited yet.
 #[derive(Default)]
 struct Builder {
     marks: Marks,
@@ -159,7 +160,7 @@ struct Builder {
     anchors: BTreeMap<usize, usize>,
 }
 
-/// A sequence or mapping whose end has not come.
+/// A sequence or mapping whose end was not parsed yet.
 struct Open {
     node: usize,
     /// The key whose value comes next.
@@ -237,7 +238,7 @@ impl Builder {
         id
     }
 
-    /// Puts a node where it belongs in what is open.
+    /// Adds a node to the innermost open sequence or mapping.
     fn place(&mut self, id: usize, position: Position) {
         let Some(open) = self.open.last_mut() else {
             self.marks.documents.push(id);

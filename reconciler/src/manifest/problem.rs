@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, said so that its author can mend it.
+//! Problems of a manifest, written so that its author can correct it.
 
 use std::fmt;
 
@@ -6,41 +6,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::foreign;
 
-/// One thing wrong with a commit. Prints as `file:line:column: field: what, and what to do`.
+/// One problem of a commit. Prints as `file:line:column: field: what is wrong, and what to do`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// Path in the repository; empty where the problem is of the whole commit.
+    /// Path in the repository; empty where the problem concerns the whole commit.
     pub file: String,
-    /// 1-based line; 0 where there is none.
+    /// Line, counted from 1; 0 if unknown.
     pub line: u32,
-    /// 1-based column; 0 where there is none.
+    /// Column, counted from 1; 0 if unknown.
     pub column: u32,
-    /// Whether the commit is refused for it.
+    /// Whether the commit is refused because of the problem.
     pub severity: Severity,
-    /// The field, as `spec.containers[0].image`; empty where the problem is of the whole document.
+    /// The field, such as `spec.containers[0].image`; empty where the problem concerns the whole
+    /// document.
     pub field: String,
-    /// What is wrong, and what to do.
+    /// What is wrong, and what to do about it.
     pub message: String,
 }
 
-/// Whether a problem refuses the commit.
+/// Whether a commit is refused because of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// The commit is refused.
     Error,
-    /// The commit is taken; somebody should know.
+    /// The commit is accepted; a person should know of the problem.
     Warning,
 }
 
-/// For what a commit is read, which decides about rules that are newer than the commit may be.
+/// Why a commit is read. This decides the severity of problems by rules that are newer than the
+/// commit.
 ///
-/// The objects are the same either way: all hosts of a cluster make the same of a commit.
+/// The objects are the same either way: all hosts of a cluster derive the same objects from a
+/// commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadAs {
-    /// It is judged for the first time: every rule holds.
+    /// The commit is a new head: every rule applies.
     NewHead,
-    /// It was accepted before, perhaps by a version that did not have all of the rules: what only a
-    /// newer rule refuses is a warning.
+    /// The commit was accepted before, perhaps by a version without some of the rules: an error by
+    /// a newer rule is reported as a warning.
     Accepted,
 }
 

@@ -1,14 +1,14 @@
-//! Did-you-mean: the nearest of the words that would have been right.
+//! Suggestions for mistyped words: the nearest valid word.
 
-/// ` (did you mean "replicas"?)`, or nothing where no word is near.
+/// ` (did you mean "replicas"?)`, or an empty text if no valid word is similar.
 pub(crate) fn did_you_mean<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> String {
     nearest(wrong, right).map_or_else(String::new, |word| format!(" (did you mean {word:?}?)"))
 }
 
-/// The word with the fewest edits to it, if those are few for its length, or else one that begins
-/// alike; the first by name among equals.
+/// The word with the smallest edit distance, if that is small for its length, or else a word with
+/// the same beginning; the first by name among equals.
 pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Nobody mistypes so long a word, and the distance costs the product of the lengths.
+    // Long words are skipped: the cost of the distance is the product of both lengths.
     if wrong.len() > 64 {
         return None;
     }

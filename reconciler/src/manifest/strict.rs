@@ -1,8 +1,8 @@
-//! Values to Kubernetes' structs, strictly: unknown fields and wrong types are problems, all of
-//! them at once.
+//! Deserializes values to Kubernetes' structs strictly: unknown fields and wrong types are
+//! problems, and all of them are reported at once.
 //!
-//! A wrong type is reported and read as its zero, so that reading goes on; only what a struct's own
-//! code refuses (a timestamp) ends the document.
+//! A value of a wrong type is reported and read as zero or empty, so that reading continues; only
+//! an error of a struct's own code (for a timestamp) ends the document.
 
 use std::fmt;
 
@@ -14,8 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{at::At, similar};
 
-/// Reads a value, reporting what is wrong with it; `None` if something was so wrong that reading
-/// could not go on.
+/// Reads a value and reports its problems; `None` if an error ended the reading.
 pub(super) fn read<'de, T: Deserialize<'de>>(value: &'de Value, at: &At<'_>) -> Option<T> {
     match T::deserialize(Strict {
         value,
@@ -31,7 +30,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(value: &'de Value, at: &At<'_>) -> 
     }
 }
 
-/// Why reading could not go on; `None` once that has been reported.
+/// Why reading ended; `None` inside once the problem has been reported.
 #[derive(Debug)]
 struct Stop(Option<String>);
 
@@ -43,7 +42,7 @@ impl fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
-/// Messages never hold the value: it may be a secret.
+/// Messages never contain the value, since it may be a secret.
 impl de::Error for Stop {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(Some(message.to_string()))
@@ -58,12 +57,12 @@ impl de::Error for Stop {
     }
 }
 
-/// One value at one place.
+/// A value with its position.
 #[derive(Clone, Copy)]
 struct Strict<'de, 'a> {
     value: &'de Value,
     at: &'a At<'a>,
-    /// A quantity may be written as a number.
+    /// Whether a number is accepted where a text is expected, as for quantities.
     number_is_text: bool,
 }
 
@@ -112,7 +111,7 @@ impl<'de> Strict<'de, '_> {
         }
     }
 
-    /// The entries of a mapping; none after a problem.
+    /// The entries of a mapping; `None` after a problem.
     fn entries(&self) -> Option<&'de Map<String, Value>> {
         match self.value {
             Value::Object(entries) => Some(entries),
@@ -125,7 +124,7 @@ impl<'de> Strict<'de, '_> {
     }
 }
 
-/// What is left of an error once the place has reported it.
+/// Marks an error as reported at a position.
 fn reported(at: &At<'_>, stop: Stop) -> Stop {
     if let Some(message) = stop.0 {
         at.error(message);
@@ -136,7 +135,7 @@ fn reported(at: &At<'_>, stop: Stop) -> Stop {
 impl<'de> Deserializer<'de> for Strict<'de, '_> {
     type Error = Stop;
 
-    /// Numbers or texts (`IntOrString`), and free-form values.
+    /// Deserializes numbers or texts (`IntOrString`), and free-form values.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.value {
             Value::Number(number) if self.number_is_text => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{name::*, object::*};
 
-/// The problems of one file, a line each.
+/// The problems of one file, one on each line.
 fn said(text: &str) -> String {
     lines(&[("a.yaml", text)])
 }
@@ -359,7 +359,7 @@ status: {phase: Running}
     ");
 }
 
-/// The manifests of Kubernetes' own pages about placement.
+/// The manifests on Kubernetes' own documentation pages about placement.
 const PLACEMENT: &str = r"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {app: store}}
@@ -909,7 +909,7 @@ fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
     "#);
 }
 
-/// The one workload of a text without errors.
+/// The only workload of a text without errors.
 fn workload(text: &str) -> Workload {
     let (objects, mut problems) = read(&[("a.yaml", text)]);
     problems.retain(|problem| problem.severity == Severity::Error);

@@ -1,13 +1,14 @@
-//! Old API groups to the current ones, on the parsed value, keeping the old groups' defaults.
+//! Upgrades parsed documents of old API groups to the current ones, with the old groups' defaults.
 
 use serde_json::{Map, Value, json};
 
 use super::at::At;
 
-/// What `apps/v1` takes for "no deadline", as the API server does.
+/// The value that means "no deadline" in `apps/v1`, as in the API server.
 pub(super) const NO_DEADLINE: i32 = i32::MAX;
 
-/// Writes out what an old group defaults otherwise than `apps/v1`, and drops what only it knew.
+/// Writes out the defaults in which an old group differs from `apps/v1`, and removes fields that
+/// only the old group had.
 pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at: &At<'_>) {
     if from == to {
         return;
@@ -45,7 +46,7 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
     }
 }
 
-/// A selector that is not there becomes the template's labels.
+/// A missing selector becomes the labels of the template.
 fn select_template_labels(spec: &mut Map<String, Value>) {
     if spec
         .get("selector")
@@ -62,7 +63,7 @@ fn select_template_labels(spec: &mut Map<String, Value>) {
     }
 }
 
-/// One more and one fewer than wanted, where `apps/v1` has a quarter.
+/// Sets maxSurge and maxUnavailable to 1, the old default; that of `apps/v1` is 25%.
 fn roll_one_by_one(spec: &mut Map<String, Value>) {
     let Some(strategy) = object(spec, "strategy") else {
         return;
@@ -70,14 +71,15 @@ fn roll_one_by_one(spec: &mut Map<String, Value>) {
     let rolling = strategy
         .get("type")
         .is_none_or(|kind| kind.is_null() || kind == "RollingUpdate");
-    // Looked up only then: it makes the mapping, which Recreate may not have.
+    // Only looked up in this case, since the lookup creates the mapping, which is invalid with
+    // Recreate.
     if rolling && let Some(update) = object(strategy, "rollingUpdate") {
         default(update, "maxSurge", 1.into());
         default(update, "maxUnavailable", 1.into());
     }
 }
 
-/// The mapping under a key, made if nothing is there; `None` if something else is.
+/// The mapping under a key; created if missing, `None` if the value is of another type.
 fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
     default(parent, key, json!({}));
     parent.get_mut(key).and_then(Value::as_object_mut)

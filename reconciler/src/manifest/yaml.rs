@@ -1,8 +1,8 @@
-//! Bytes to values: YAML as kubectl reads it, within a budget.
+//! Parses bytes to values: YAML as kubectl reads it, within a budget.
 //!
-//! serde_yaml alone expands aliases without bound, takes duplicate keys and unknown tags, leaves
-//! merge keys alone and reads YAML 1.2 where kubectl reads 1.1 (`0644`, `yes`). The seed here
-//! refuses the first three and does the others.
+//! serde_yaml alone expands aliases without bound, accepts duplicate keys and unknown tags, does
+//! not apply merge keys, and reads YAML 1.2 where kubectl reads 1.1 (`0644`, `yes`). The seed here
+//! bounds aliases, refuses duplicate keys and unknown tags, applies merge keys and reads YAML 1.1.
 
 mod node;
 
@@ -16,15 +16,15 @@ use super::Limits;
 
 /// One document of a file.
 pub(super) struct Document {
-    /// What it says.
+    /// The value of the document.
     pub(super) value: Value,
-    /// Which of the file's documents it is.
+    /// Index of the document in its file.
     pub(super) index: usize,
-    /// Line of its first key; `None` where it has none.
+    /// Line of the document's first key; `None` where it has none.
     pub(super) line: Option<u32>,
 }
 
-/// Why a document, and what follows it in its file, cannot be read.
+/// Why a document, and the rest of its file, cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable {
     pub(super) line: u32,
@@ -32,15 +32,15 @@ pub(super) struct Unreadable {
     pub(super) message: String,
 }
 
-/// Brackets that are open at once before serde_yaml is not asked at all: its scanner looks through
-/// all of them at each token.
+/// Maximum number of brackets that may be open at once. With more, serde_yaml is not called: its
+/// scanner checks all open brackets at each token.
 const OPEN_BRACKETS: usize = 1_000;
 
 const BOM: char = '\u{feff}';
 
-/// The text without the byte order marks that stand before its documents: editors on Windows write
-/// them, and tools that join files leave them in the middle. YAML 1.2 (5.2) allows one before every
-/// document.
+/// Removes the byte order marks before documents: editors on Windows write them, and tools that
+/// concatenate files leave them in the middle. YAML 1.2 (section 5.2) allows a byte order mark
+/// before every document.
 pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
     let text = text.strip_prefix(BOM).unwrap_or(text);
     if !text.contains(BOM) {
@@ -53,7 +53,7 @@ pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
         let bare = line.strip_prefix(BOM);
         let content = bare.unwrap_or(line);
         let separates = content.starts_with("---") || content.starts_with("...");
-        // A line break within a text of JSON is not JSON, so a line never begins within one.
+        // A JSON string contains no literal line break, so no line begins inside a string.
         let taken = if json || separates || document_begins {
             content
         } else {
@@ -66,7 +66,7 @@ pub(super) fn without_boms<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
     Cow::Owned(mended)
 }
 
-/// Reads all documents of a file [without byte order marks](without_boms); what follows one that
+/// Reads all documents of a file [without byte order marks](without_boms); documents after one that
 /// cannot be read may be missing.
 pub(super) fn read(path: &str, text: &str, limits: &Limits) -> (Vec<Document>, Vec<Unreadable>) {
     if let Some(unreadable) = too_many_open_brackets(text) {
@@ -93,7 +93,7 @@ fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
             Err(error) => {
                 let (ours, problem) = yaml_error(&error);
                 unreadable.push(problem);
-                // After an error of its own serde_yaml's parser stands somewhere within a document.
+                // After an error of its own, serde_yaml's parser is somewhere inside a document.
                 if !ours || source.is_spent() {
                     break;
                 }
@@ -137,7 +137,7 @@ fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
     (documents, Vec::new())
 }
 
-/// The problem, and whether it is one that we found.
+/// The problem, and whether this module reported it rather than the parser.
 fn yaml_error(error: &serde_yaml::Error) -> (bool, Unreadable) {
     let (line, column) = error
         .location()
@@ -171,8 +171,8 @@ fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Counts brackets wherever they stand, in texts too, which only errs where one text opens a
-/// thousand and closes none.
+/// Counts brackets everywhere, in texts too. The count is only wrong where a text opens a thousand
+/// brackets and closes none.
 fn too_many_open_brackets(text: &str) -> Option<Unreadable> {
     let (mut open, mut line) = (0_usize, 1);
     for byte in text.bytes() {
@@ -194,7 +194,7 @@ fn too_many_open_brackets(text: &str) -> Option<Unreadable> {
     None
 }
 
-/// The first of YAML's own tags (`!!binary`) that serde_yaml would pass over without a word.
+/// The first of YAML's own tags (`!!binary`) that serde_yaml would silently ignore.
 fn unknown_core_tag(text: &str) -> Option<Unreadable> {
     if !text.contains("!!") {
         return None;
@@ -227,7 +227,7 @@ fn unknown_core_tag(text: &str) -> Option<Unreadable> {
     None
 }
 
-/// Turns offsets into lines, each search going on from the last.
+/// Converts offsets to lines; each search continues from the last one.
 #[derive(Default)]
 struct Lines {
     offset: usize,

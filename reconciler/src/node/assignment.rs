@@ -1,6 +1,6 @@
-//! What this host does not believe of what was decided for it: it derives from its own verified
-//! clone what may run here, and starts or stops nothing beyond that. What runs is never stopped for
-//! it.
+//! Which assignments and stop records this host refuses. The host derives from its own verified
+//! clone which pods may run here, and starts and stops nothing beyond that. A refusal never stops a
+//! running pod.
 
 mod placement;
 
@@ -18,7 +18,8 @@ use crate::{
     state::{NodeReport, Phase, PodRecord, Refused, Rollout, StopReason},
 };
 
-/// What this host refuses; `has_containers` says of which pods something is here.
+/// The refusals of this host; `has_containers` holds for the pods of which something is on the
+/// host.
 pub(super) fn refusals<'a>(
     input: &NodeInput<'a>,
     mine: &[&'a PodRecord],
@@ -37,8 +38,8 @@ pub(super) fn refusals<'a>(
         .copied()
         .filter(|record| record.stop.is_none() && !begun(&record.uid))
         .collect();
-    // Whoever writes the store chooses serials: among themselves they order what is new here, and
-    // nothing else.
+    // Whoever writes the store chooses the serials, so a serial must not displace a running pod:
+    // serials order only pods that are new on this host, among themselves.
     fresh.sort_by_key(|record| (record.serial, &record.uid));
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {
@@ -87,7 +88,8 @@ fn starts<'a>(
     }
 }
 
-/// Whether another host has the pod: after somebody gave it another place, or a uid twice.
+/// Whether another host has the pod: after the leader assigned it to a second node, or assigned one
+/// uid twice.
 fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
     let others = input.reports.iter().filter(|(node, _)| *node != input.node);
     let has = |report: &NodeReport| report.pods.contains_key(&record.uid);
@@ -98,9 +100,9 @@ fn elsewhere(input: &NodeInput<'_>, record: &PodRecord) -> Option<Refused> {
     Some(Refused::Elsewhere { node })
 }
 
-/// The pods of an owner that are not begun here, as many as are beyond what any commit in use asks
-/// for. Those whose nodes are out may have been replaced. What runs here takes its place whether it
-/// has a record or not.
+/// The pods of an owner that are not started here, because they exceed the number that any commit
+/// in use explains. Pods on unreachable nodes do not count, since they may have been replaced.
+/// Running pods count whether they have a record or not.
 fn surplus<'a>(
     input: &NodeInput<'a>,
     owner: &WorkloadKey,
@@ -123,7 +125,7 @@ fn surplus<'a>(
             })
     };
     let active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
-    // Where one may be, what stops is there until it is gone.
+    // Where only one pod may exist, a stopping pod counts until it is gone.
     let one_only = matches!(owner.kind, WorkloadKind::Pod | WorkloadKind::DaemonSet);
     let is_besides = |uid: &PodUid| {
         let record = input.state.pods.get(uid);
@@ -144,11 +146,11 @@ fn surplus<'a>(
         .collect()
 }
 
-/// How many pods there may be at a time; of a DaemonSet on one node.
+/// Maximum number of pods of a workload at a time; for a DaemonSet, on one node.
 fn most_pods(workload: &Workload) -> usize {
     match &workload.control {
         Control::Pod => 1,
-        // One more while a node is drained.
+        // One more pod than `replicas` may exist while a node is drained.
         Control::Replicas { replicas, .. } => *replicas as usize + 1,
         Control::Deployment {
             replicas, strategy, ..
@@ -170,7 +172,8 @@ fn most_pods(workload: &Workload) -> usize {
     }
 }
 
-/// Stop records that give the owner's removal as their reason, where this host sees no such thing.
+/// Refuses stop records that name the owner's removal as their reason, if this host's commits still
+/// contain the owner.
 fn stops<'a>(
     input: &NodeInput<'a>,
     mine: &[&'a PodRecord],
@@ -251,8 +254,8 @@ fn has(commit: &Commit, owner: &WorkloadKey) -> bool {
     commit.objects.workloads.contains_key(owner)
 }
 
-/// Whether a stop was told while all was as it is now: one of before, that reaches a node late, had
-/// reasons that may be gone by now.
+/// Whether a stop record was decided under the present circumstances: an earlier stop record that
+/// reaches the node late had reasons that may no longer hold.
 fn is_of_now(rollout: &Rollout, at: Timestamp) -> bool {
     let settled = rollout.since.filter(|_| rollout.phase == Phase::Healthy);
     rollout.clock.is_some_and(|clock| at >= clock) && settled.is_none_or(|since| at >= since)

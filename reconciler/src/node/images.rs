@@ -1,5 +1,5 @@
-//! Which images of the target this host pulls: its share while the commit is prepared, all that it
-//! may need once it is healthy.
+//! Which images of the target this host pulls: its share while the commit is prepared, all images
+//! that it may need once the commit is healthy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use crate::{
     state::{KnownNode, NodeLife, Phase, Preparation, Share},
 };
 
-/// Images as they are written, with how hard to try.
+/// Images as written in the manifests, with their pull policy.
 type Images<'c> = BTreeMap<&'c str, PullPolicy>;
 
 impl<'a> NodeCycle<'a> {
-    /// The images of the target.
+    /// Reports the state of the target's images, and pulls those that are missing.
     pub(super) fn images(&mut self) {
         let rollout = &self.input.state.rollout;
         let Some(target) = rollout
@@ -32,7 +32,7 @@ impl<'a> NodeCycle<'a> {
         let shares = rollout.shares_of_target();
         let prepares = !follows
             || matches!(rollout.phase, Phase::Preparing { .. })
-            // The others went on without this one.
+            // The other nodes continued without this one.
             || rollout.faulty.contains_key(self.input.node);
         let healthy = follows && rollout.phase == Phase::Healthy;
         let alone = self.input.peers.keys().all(|node| node == self.input.node);
@@ -70,7 +70,7 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// What is pulled now, and with what may be needed one day.
+    /// The images that are pulled now, and those that this host may need later.
     fn wanted<'c>(
         &self,
         target: &'c Commit,
@@ -92,7 +92,8 @@ impl<'a> NodeCycle<'a> {
         };
         let all = images_of(workloads().filter(|one| has(one) || may_run(&one.template.spec)));
         let mut own = images_of(workloads().filter(has));
-        // A pod of this host may need it any moment, and what it had is of another commit.
+        // A pod of this host may need the image at any moment, and its old pin belongs to another
+        // commit.
         own.extend(
             all.iter()
                 .filter(|(image, _)| twice.contains(*image))
@@ -101,7 +102,8 @@ impl<'a> NodeCycle<'a> {
         (own, all)
     }
 
-    /// This host as labels, taints and `nodeName` see it for good: a cordon ends.
+    /// This host as labels, taints and `nodeName` describe it permanently: cordons are ignored,
+    /// since they are temporary.
     fn candidate(&self, target: &Commit) -> Candidate {
         let known = KnownNode {
             facts: self.input.facts.clone(),
@@ -113,8 +115,8 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// Takes over the pins of workloads that did not change; says which images a changed workload
-    /// has, too.
+    /// Copies the pins of workloads that did not change; returns the images that changed workloads
+    /// use as well, so that their pin is not copied.
     fn inherit(&mut self, target: &'a Commit) -> BTreeSet<&'a str> {
         let mut fresh: BTreeSet<&str> = BTreeSet::new();
         let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();
@@ -144,7 +146,7 @@ impl<'a> NodeCycle<'a> {
     }
 
     /// The pins of the healthy commit, if the workload is the same there: a push that does not
-    /// touch it does not move its tag.
+    /// change a workload must not move the workload's tag to a newer image.
     fn unchanged_pins(
         &self,
         target: &Commit,
@@ -173,7 +175,7 @@ impl<'a> NodeCycle<'a> {
                 .any(|(commit, inherited, _)| *commit == target.id && inherited == image)
     }
 
-    /// How many of these are pinned, and those that are not.
+    /// Number of these images that are pinned, and the images that are not.
     fn missing<'c>(
         &self,
         target: &Commit,
@@ -217,7 +219,7 @@ impl<'a> NodeCycle<'a> {
         }
     }
 
-    /// Pulls what nobody waits for, one image at a time.
+    /// Pulls images that no rollout waits for, one at a time.
     fn pull_behind(&mut self, target: &Commit, missing: Vec<(&str, PullPolicy)>) {
         let is_image = |key: &LaneKey| matches!(key, LaneKey::Image(..));
         if self.input.observed.lanes.iter().any(is_image) {

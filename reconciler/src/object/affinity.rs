@@ -1,4 +1,5 @@
-//! Where a pod wants to run: affinity to nodes and to other pods, and how pods spread over domains.
+//! Rules about a pod's node: affinity to nodes and to other pods, and the spread of pods over
+//! domains.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,14 +20,14 @@ pub struct Affinity {
 /// `nodeAffinity`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeAffinity {
-    /// `requiredDuringSchedulingIgnoredDuringExecution`: one of the terms must hold; `None` asks
-    /// for nothing.
+    /// `requiredDuringSchedulingIgnoredDuringExecution`: one of the terms must match; `None` is no
+    /// requirement.
     pub required: Option<Vec<NodeTerm>>,
     /// `preferredDuringSchedulingIgnoredDuringExecution`.
     pub preferred: Vec<(u32, NodeTerm)>,
 }
 
-/// One of `nodeSelectorTerms`: all of it must hold; an empty one holds for no node.
+/// One of `nodeSelectorTerms`: all its requirements must hold; an empty term matches no node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeTerm {
     /// `matchExpressions`, over labels.
@@ -38,40 +39,40 @@ pub struct NodeTerm {
 /// One of `matchExpressions` of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRequirement {
-    /// The label.
+    /// Key of the label.
     pub key: String,
-    /// What must hold for it.
+    /// Operator and values.
     pub operator: NodeOperator,
 }
 
-/// The operators over labels of nodes.
+/// The operators of requirements over node labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeOperator {
-    /// One of these values.
+    /// The label has one of these values.
     In(Vec<String>),
-    /// None of these values, or absent.
+    /// The label has none of these values, or is absent.
     NotIn(Vec<String>),
-    /// Present.
+    /// The label is present.
     Exists,
-    /// Absent.
+    /// The label is absent.
     DoesNotExist,
-    /// A whole number above this one.
+    /// The label's value is an integer greater than this one.
     Gt(i64),
-    /// A whole number below this one.
+    /// The label's value is an integer less than this one.
     Lt(i64),
 }
 
 /// One of `matchFields`: the name of the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameRequirement {
-    /// This one.
+    /// The node has this name.
     Is(NodeName),
-    /// Any but this one.
+    /// The node has another name.
     IsNot(NodeName),
 }
 
 impl NodeAffinity {
-    /// Whether a node may take the pod.
+    /// Whether the required terms allow a node.
     pub fn allows(&self, name: &NodeName, labels: &BTreeMap<String, String>) -> bool {
         self.required
             .as_ref()
@@ -80,7 +81,7 @@ impl NodeAffinity {
 }
 
 impl NodeTerm {
-    /// Whether all of it holds for a node.
+    /// Whether all requirements hold for a node.
     pub fn holds(&self, name: &NodeName, labels: &BTreeMap<String, String>) -> bool {
         let empty = self.labels.is_empty() && self.names.is_empty();
         !empty
@@ -119,32 +120,34 @@ pub struct PodAffinity {
     pub preferred: Vec<(u32, PodTerm)>,
 }
 
-/// A `podAffinityTerm`: pods of these namespaces and labels, in the same domain of the topology.
+/// A `podAffinityTerm`: pods with these namespaces and labels, in the same domain of the topology.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodTerm {
     /// `labelSelector` with its `matchLabelKeys` and `mismatchLabelKeys`.
     pub pods: PodSelector,
     /// `namespaces`.
     pub namespaces: BTreeSet<String>,
-    /// `namespaceSelector`. Neither this nor `namespaces` is the pod's own namespace.
+    /// `namespaceSelector`. If it is absent and `namespaces` is empty, the pod's own namespace is
+    /// meant.
     pub namespace_selector: Option<Selector>,
-    /// `topologyKey`: nodes with the same value of this label are one domain.
+    /// `topologyKey`: nodes with the same value of this label form one domain.
     pub topology_key: String,
 }
 
-/// Which pods are meant.
+/// Which pods a term or constraint selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSelector {
-    /// `labelSelector`; `None` is no pod, an empty one is all.
+    /// `labelSelector`; `None` selects no pod, an empty selector all pods.
     pub labels: Option<Selector>,
-    /// `matchLabelKeys`: labels that must be as the pod's own.
+    /// `matchLabelKeys`: labels that must have the same value as on the pod itself.
     pub same: Vec<String>,
-    /// `mismatchLabelKeys`: labels that must not be as the pod's own.
+    /// `mismatchLabelKeys`: labels that must have another value than on the pod itself.
     pub other: Vec<String>,
 }
 
 impl PodSelector {
-    /// The selector with the pod's own labels filled in; keys that it does not have say nothing.
+    /// The selector with the values of the pod's own labels; keys that the pod does not have are
+    /// ignored.
     pub fn resolve(&self, own: &BTreeMap<String, String>) -> Option<Selector> {
         let mut selector = self.labels.clone()?;
         for key in &self.same {
@@ -172,13 +175,13 @@ pub struct SpreadConstraint {
     pub max_skew: u32,
     /// `topologyKey`.
     pub topology_key: String,
-    /// `whenUnsatisfiable: DoNotSchedule`; otherwise it is a wish.
+    /// `whenUnsatisfiable: DoNotSchedule`; if false, the constraint is only a preference.
     pub required: bool,
     /// `labelSelector` with its `matchLabelKeys`, over pods of the same namespace.
     pub pods: PodSelector,
-    /// `minDomains`, 1: with fewer domains the least count is taken for 0.
+    /// `minDomains`, 1 by default: with fewer domains the least count is taken as 0.
     pub min_domains: u32,
-    /// `nodeAffinityPolicy: Honor`: only nodes count that the pod's selector and affinity take.
+    /// `nodeAffinityPolicy: Honor`: only nodes count that match the pod's selector and affinity.
     pub honor_affinity: bool,
     /// `nodeTaintsPolicy: Honor`: only nodes count whose taints the pod tolerates.
     pub honor_taints: bool,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use super::Meta;
 
-/// A value that may be a secret: no `Display`, no serde, and `Debug` shows only that it is there.
+/// A value that may be a secret: it has no `Display` and no serde, and `Debug` prints a
+/// placeholder.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Sensitive<T>(T);
 
@@ -14,7 +15,7 @@ impl<T> Sensitive<T> {
         Self(value)
     }
 
-    /// The value itself, for the one place that must hand it on.
+    /// The value itself, for the code that must pass it on.
     pub const fn expose(&self) -> &T {
         &self.0
     }
@@ -31,17 +32,17 @@ impl<T> fmt::Debug for Sensitive<T> {
 pub struct ConfigMap {
     /// `metadata`.
     pub meta: Meta,
-    /// Key to content.
+    /// Content of each key.
     pub data: BTreeMap<String, Vec<u8>>,
 }
 
-/// A Secret: `data` decoded from base64, `stringData` laid over it.
+/// A Secret: `data` decoded from base64, overridden by `stringData`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secret {
     /// `metadata`.
     pub meta: Meta,
     /// `type`, `Opaque` by default.
     pub kind: String,
-    /// Key to content.
+    /// Content of each key.
     pub data: BTreeMap<String, Sensitive<Vec<u8>>>,
 }

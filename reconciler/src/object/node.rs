@@ -1,4 +1,4 @@
-//! What Git may say about a node, and the taints and tolerations that keep pods off it.
+//! Node objects from Git, and the taints and tolerations that keep pods off a node.
 
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
@@ -15,28 +15,29 @@ pub struct NodeObject {
     pub annotations: BTreeMap<String, String>,
     /// `spec.taints`.
     pub taints: Vec<Taint>,
-    /// `spec.unschedulable`: no new pods, what runs stays.
+    /// `spec.unschedulable`: the node accepts no new pods; running pods stay.
     pub unschedulable: bool,
-    /// The annotation [`DRAIN`]: what runs goes elsewhere. It implies the cordon.
+    /// Whether the annotation [`DRAIN`] is set: running pods are replaced elsewhere. It implies the
+    /// cordon.
     #[serde(default)]
     pub drain: bool,
 }
 
-/// `"true"` on a Node drains it.
+/// The annotation that drains a node, with the value `"true"`.
 pub const DRAIN: &str = "windlass.dev/drain";
 
 /// A taint of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Taint {
-    /// The key.
+    /// Key of the taint.
     pub key: String,
-    /// The value, often empty.
+    /// Value of the taint, often empty.
     pub value: String,
-    /// What it does to pods that do not tolerate it.
+    /// Effect on pods that do not tolerate the taint.
     pub effect: TaintEffect,
 }
 
-/// As a configuration writes it: `key=value:NoSchedule` or `key:NoSchedule`.
+/// Parses the form in the configuration: `key=value:NoSchedule` or `key:NoSchedule`.
 impl FromStr for Taint {
     type Err = TaintError;
 
@@ -69,7 +70,7 @@ impl FromStr for Taint {
     }
 }
 
-/// Why a text is no taint.
+/// Why a text is not a taint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a taint such as \"key=value:NoSchedule\": {what}")]
 pub struct TaintError {
@@ -77,32 +78,32 @@ pub struct TaintError {
     what: String,
 }
 
-/// What a taint does.
+/// The effect of a taint on pods that do not tolerate it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TaintEffect {
-    /// No new pod is placed.
+    /// No new pod is placed on the node.
     NoSchedule,
-    /// New pods are placed elsewhere if they can.
+    /// New pods are placed elsewhere if another node accepts them.
     PreferNoSchedule,
-    /// No new pod is placed and those that run are stopped.
+    /// No new pod is placed on the node, and running pods are stopped.
     NoExecute,
 }
 
 /// One of a pod's `tolerations`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Toleration {
-    /// The key; `None` with `exists` tolerates every taint.
+    /// Key of the taint; `None` with the operator Exists tolerates every taint.
     pub key: Option<String>,
-    /// `None` is the operator Exists; otherwise the value must be equal.
+    /// The value that must be equal; `None` is the operator Exists.
     pub equal: Option<String>,
-    /// The effect; `None` is all of them.
+    /// The effect; `None` matches all effects.
     pub effect: Option<TaintEffect>,
-    /// How long a NoExecute taint is tolerated; `None` is for ever.
+    /// How long a NoExecute taint is tolerated; `None` is without limit.
     pub for_at_most: Option<Duration>,
 }
 
 impl Toleration {
-    /// Whether this toleration covers the taint.
+    /// Whether this toleration matches the taint.
     pub fn tolerates(&self, taint: &Taint) -> bool {
         self.effect.is_none_or(|effect| effect == taint.effect)
             && self.key.as_ref().is_none_or(|key| *key == taint.key)

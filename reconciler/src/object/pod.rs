@@ -1,4 +1,4 @@
-//! A pod's specification: every field that Windlass honours, and none that it does not.
+//! A pod's specification: every field that Windlass honours, and no others.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -53,13 +53,13 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// Whether a container may write to the host's own disk, where data would stay behind. A socket
-    /// holds none.
+    /// Whether a container may write to the host's own disk, where its data would stay. A socket
+    /// stores no data.
     pub fn writes_to_host(&self) -> bool {
         !self.written_host_paths().is_empty()
     }
 
-    /// The paths of the host that a container may write to, sockets apart.
+    /// The paths of the host to which a container may write, sockets excluded.
     pub fn written_host_paths(&self) -> Vec<String> {
         let containers = self.init_containers.iter().chain(&self.containers);
         let mounts = containers
@@ -99,9 +99,9 @@ pub enum DnsPolicy {
     ClusterFirst,
     /// The cluster's DNS, on the host's network too.
     ClusterFirstWithHostNet,
-    /// The host's resolv.conf.
+    /// The host's own resolv.conf.
     Default,
-    /// Only `dnsConfig`.
+    /// Only the values of `dnsConfig`.
     None,
 }
 
@@ -125,13 +125,13 @@ pub struct Container {
     pub image: String,
     /// `imagePullPolicy`, with its default for the tag applied.
     pub pull: PullPolicy,
-    /// `command`: replaces the image's ENTRYPOINT. Empty is not given.
+    /// `command`: replaces the image's ENTRYPOINT; empty keeps it.
     pub command: Vec<String>,
-    /// `args`: replaces the image's CMD. Empty is not given.
+    /// `args`: replaces the image's CMD; empty keeps it.
     pub args: Vec<String>,
     /// `workingDir`.
     pub working_dir: Option<String>,
-    /// `envFrom`, in order; later ones win, `env` wins over all.
+    /// `envFrom`, in order: later sources override earlier ones, and `env` overrides all of them.
     pub env_from: Vec<EnvFrom>,
     /// `env`, in order.
     pub env: Vec<EnvVar>,
@@ -185,12 +185,12 @@ pub struct ContainerSecurity {
 /// `imagePullPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PullPolicy {
-    /// Only what is already here.
+    /// Use the local image; fail if there is none.
     Never,
-    /// Pull if it is not here.
+    /// Pull if there is no local image.
     #[default]
     IfNotPresent,
-    /// Ask the registry; keep what is here if it cannot be reached, and say so.
+    /// Ask the registry; if it is unreachable, use the local image with a warning.
     Always,
 }
 
@@ -199,9 +199,9 @@ pub enum PullPolicy {
 pub struct EnvFrom {
     /// `prefix`.
     pub prefix: String,
-    /// Which ConfigMap or Secret.
+    /// The ConfigMap or Secret.
     pub source: ConfigSource,
-    /// `optional`: absent is no error.
+    /// `optional`: a missing ConfigMap or Secret is no error.
     pub optional: bool,
 }
 
@@ -219,11 +219,11 @@ pub enum ConfigSource {
 pub struct EnvVar {
     /// `name`.
     pub name: String,
-    /// Where its value comes from.
+    /// The source of the variable's value.
     pub value: EnvValue,
 }
 
-/// Where a variable's value comes from.
+/// The source of a variable's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvValue {
     /// `value`, with `$(VAR)` still to be expanded.
@@ -232,16 +232,16 @@ pub enum EnvValue {
     Field(FieldRef),
     /// `valueFrom.configMapKeyRef` or `secretKeyRef`.
     Key {
-        /// Which ConfigMap or Secret.
+        /// The ConfigMap or Secret.
         source: ConfigSource,
-        /// Which key of it.
+        /// The key in it.
         key: String,
-        /// `optional`: the variable is left out if it is absent.
+        /// `optional`: if the key is missing, the variable is left out.
         optional: bool,
     },
 }
 
-/// What `fieldRef` may name.
+/// The fields that `fieldRef` may refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldRef {
     /// `metadata.name`.
@@ -294,7 +294,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As a manifest writes it: `TCP`.
+    /// The name in manifests, such as `TCP`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -304,7 +304,7 @@ impl Protocol {
     }
 }
 
-/// `resources`, in the units Docker takes.
+/// `resources`, in the units that Docker uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// `requests.cpu` in thousandths of a core (defaults to the limit).
@@ -363,9 +363,9 @@ pub enum VolumeSource {
     },
     /// `configMap` or `secret`.
     Config {
-        /// Which.
+        /// The ConfigMap or Secret.
         source: ConfigSource,
-        /// `items`: key, path, mode; empty is all keys.
+        /// `items`: key, path and mode; empty selects all keys.
         items: Vec<ConfigItem>,
         /// `defaultMode`.
         mode: u32,
@@ -388,14 +388,14 @@ pub struct ConfigItem {
 /// `hostPath.type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostPathKind {
-    /// No check; Docker makes a directory where nothing is.
+    /// No check; Docker creates a directory if the path does not exist.
     #[default]
     Any,
-    /// Made with mode 0755 where nothing is.
+    /// A directory is created with mode 0755 if the path does not exist.
     DirectoryOrCreate,
     /// Must be a directory.
     Directory,
-    /// Made empty with mode 0644 where nothing is.
+    /// An empty file is created with mode 0644 if the path does not exist.
     FileOrCreate,
     /// Must be a file.
     File,
@@ -410,16 +410,16 @@ pub enum HostPathKind {
 /// What a lifecycle hook or probe does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Handler {
-    /// `exec`: good when it exits 0.
+    /// `exec`: succeeds if the command exits with 0.
     Exec {
-        /// The command, not through a shell.
+        /// The command and its arguments, run without a shell.
         command: Vec<String>,
     },
-    /// `httpGet`: good for 200 to 399.
+    /// `httpGet`: succeeds for status codes 200 to 399.
     HttpGet {
         /// `host`; `None` is the pod's address.
         host: Option<String>,
-        /// `port`, already resolved if it was a name.
+        /// `port`; a port name is already resolved.
         port: u16,
         /// `path`.
         path: String,
@@ -428,16 +428,16 @@ pub enum Handler {
         /// `httpHeaders`.
         headers: Vec<(String, String)>,
     },
-    /// `tcpSocket`: good when it connects.
+    /// `tcpSocket`: succeeds if the connection is accepted.
     TcpSocket {
         /// `host`; `None` is the pod's address.
         host: Option<String>,
-        /// `port`, already resolved if it was a name.
+        /// `port`; a port name is already resolved.
         port: u16,
     },
-    /// `sleep`, only for hooks.
+    /// `sleep`, for hooks only.
     Sleep {
-        /// How long.
+        /// How long the hook sleeps.
         duration: Duration,
     },
 }
@@ -445,17 +445,17 @@ pub enum Handler {
 /// A probe with its defaults applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// What is asked.
+    /// The action of the probe.
     pub handler: Handler,
-    /// `initialDelaySeconds`, 0.
+    /// `initialDelaySeconds`, 0 by default.
     pub initial_delay: Duration,
-    /// `periodSeconds`, 10.
+    /// `periodSeconds`, 10 by default.
     pub period: Duration,
-    /// `timeoutSeconds`, 1.
+    /// `timeoutSeconds`, 1 by default.
     pub timeout: Duration,
-    /// `successThreshold`, 1.
+    /// `successThreshold`, 1 by default.
     pub success_threshold: u32,
-    /// `failureThreshold`, 3.
+    /// `failureThreshold`, 3 by default.
     pub failure_threshold: u32,
     /// `terminationGracePeriodSeconds` of a liveness or startup probe.
     pub termination_grace: Option<Duration>,

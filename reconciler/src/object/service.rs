@@ -9,39 +9,39 @@ use super::{Meta, Protocol};
 pub struct Service {
     /// `metadata`.
     pub meta: Meta,
-    /// What sort of Service it is.
+    /// The type of the Service.
     pub kind: ServiceKind,
-    /// `spec.selector`; empty selects nothing.
+    /// `spec.selector`; empty selects no pod.
     pub selector: BTreeMap<String, String>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
-    /// `spec.sessionAffinity: ClientIP` and its time-out.
+    /// `spec.sessionAffinity: ClientIP` with its timeout; `None` is no affinity.
     pub client_ip_affinity: Option<Duration>,
 }
 
-/// What sort of Service it is.
+/// The type of a Service, from `spec.type` and `spec.clusterIP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// A virtual address, `spec.clusterIP` if that is given.
+    /// The Service has a virtual address.
     ClusterIp {
-        /// The address asked for.
+        /// `spec.clusterIP`; `None` lets the leader allocate an address.
         address: Option<Ipv4Addr>,
     },
-    /// `clusterIP: None`: only names.
+    /// `clusterIP: None`: the Service has DNS names only.
     Headless,
-    /// A virtual address and a port on every address of every host.
+    /// The Service has a virtual address, and a port on every address of every host.
     NodePort {
-        /// The address asked for.
+        /// `spec.clusterIP`; `None` lets the leader allocate an address.
         address: Option<Ipv4Addr>,
     },
-    /// As NodePort; its external addresses are the nodes'.
+    /// As NodePort; the external addresses are those of the nodes.
     LoadBalancer {
-        /// The address asked for.
+        /// `spec.clusterIP`; `None` lets the leader allocate an address.
         address: Option<Ipv4Addr>,
     },
-    /// A name for another name, or for an IPv4 literal.
+    /// The Service is a DNS name for another name, or for an IPv4 address.
     ExternalName {
         /// `spec.externalName`.
         target: String,
@@ -51,23 +51,23 @@ pub enum ServiceKind {
 /// One of a Service's `ports`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// `name`, empty for a single port without one.
+    /// `name`; empty for a single port without a name.
     pub name: String,
     /// `protocol`.
     pub protocol: Protocol,
-    /// `port`.
+    /// `port`, on the virtual address.
     pub port: u16,
-    /// `targetPort`, `port` by default.
+    /// `targetPort`; `port` by default.
     pub target: TargetPort,
-    /// `nodePort` asked for.
+    /// `nodePort`; `None` lets the leader allocate a port.
     pub node_port: Option<u16>,
 }
 
 /// `targetPort`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
-    /// A number.
+    /// A port number in the pod.
     Number(u16),
-    /// The name of a container's port.
+    /// The name of one of the container's ports.
     Name(String),
 }

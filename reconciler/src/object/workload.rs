@@ -1,4 +1,4 @@
-//! What owns pods: bare pods and their controllers.
+//! Owners of pods: bare pods and controllers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,18 +12,18 @@ pub struct Workload {
     pub key: WorkloadKey,
     /// `metadata` of the owner itself.
     pub meta: Meta,
-    /// What its pods are made from; for a bare Pod the pod itself.
+    /// The template of its pods; for a bare Pod the pod itself.
     pub template: PodTemplate,
-    /// How many there are and how they change.
+    /// The number of pods, and how they are updated.
     pub control: Control,
-    /// Where it was written.
+    /// File and line of the workload's manifest.
     pub place: Place,
 }
 
 impl Workload {
-    /// Whether a pod of a lost node is made anew elsewhere. A workload that writes to the host's
-    /// own disk would come up there without its data, a bare Pod would be there twice if its node
-    /// is only cut off, and a DaemonSet has nothing to do elsewhere.
+    /// Whether a pod of a lost node is replaced elsewhere. A workload that writes to the host's own
+    /// disk would start there without its data; a bare Pod would run twice if its node is only
+    /// disconnected; a DaemonSet's pod belongs to its node.
     pub fn moves_when_lost(&self) -> bool {
         match self.key.kind {
             WorkloadKind::DaemonSet | WorkloadKind::Pod => false,
@@ -46,18 +46,19 @@ pub struct PodTemplate {
     pub hash: TemplateHash,
 }
 
-/// How many pods there are and how they change.
+/// The number of pods, and how they are updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// A bare Pod: one, replaced when it changes.
+    /// A bare Pod: one pod, replaced when its manifest changes.
     Pod,
-    /// ReplicaSet and ReplicationController: so many; a changed template does not touch what runs.
+    /// ReplicaSet and ReplicationController: a number of pods; a changed template does not affect
+    /// existing pods.
     Replicas {
         /// `replicas`.
         replicas: u32,
         /// `minReadySeconds`.
         min_ready: Duration,
-        /// The selector.
+        /// `selector`.
         selector: Selector,
     },
     /// Deployment.
@@ -66,11 +67,11 @@ pub enum Control {
         replicas: u32,
         /// `minReadySeconds`.
         min_ready: Duration,
-        /// The selector.
+        /// `selector`.
         selector: Selector,
         /// `strategy`.
         strategy: DeploymentStrategy,
-        /// `progressDeadlineSeconds`; `None` is never.
+        /// `progressDeadlineSeconds`; `None` is no deadline.
         progress_deadline: Option<Duration>,
         /// `paused`.
         paused: bool,
@@ -79,7 +80,7 @@ pub enum Control {
     DaemonSet {
         /// `minReadySeconds`.
         min_ready: Duration,
-        /// The selector.
+        /// `selector`.
         selector: Selector,
         /// `updateStrategy`.
         update: DaemonSetUpdate,
@@ -97,7 +98,8 @@ impl Control {
         }
     }
 
-    /// How many pods of a Deployment may be down while it is rolled; `None` for what is not rolled.
+    /// How many pods of a Deployment may be down during a rolling update; `None` for other
+    /// workloads and strategies.
     pub fn rolling_unavailable(&self) -> Option<u32> {
         match self {
             Self::Deployment {
@@ -116,22 +118,20 @@ impl Control {
 /// `strategy` of a Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeploymentStrategy {
-    /// Old and new side by side, within bounds.
+    /// Old and new pods run at the same time, within limits.
     RollingUpdate {
-        /// `maxSurge`: how many more than `replicas` there may be.
+        /// `maxSurge`: how many pods more than `replicas` may exist.
         max_surge: IntOrPercent,
-        /// `maxUnavailable`: how many fewer than `replicas` may be available.
+        /// `maxUnavailable`: how many pods fewer than `replicas` may be available.
         max_unavailable: IntOrPercent,
     },
-    /// All old ones stop before the first new one starts.
+    /// All old pods stop before the first new pod starts.
     Recreate,
 }
 
 impl DeploymentStrategy {
-    /// How many pods more than `replicas` there may be, and how many fewer may be available; `None`
-    /// for `Recreate`.
-    ///
-    /// Both may come to nothing by rounding; then one may be down, as in Kubernetes.
+    /// How many pods more than `replicas` may exist, and how many fewer may be available; `None`
+    /// for `Recreate`. If both are rounded to zero, one pod may be unavailable, as in Kubernetes.
     pub(crate) fn bounds(&self, replicas: u32) -> Option<(u32, u32)> {
         let Self::RollingUpdate {
             max_surge,
@@ -156,28 +156,28 @@ impl DeploymentStrategy {
 /// `updateStrategy` of a DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DaemonSetUpdate {
-    /// Node by node.
+    /// Pods are replaced node by node.
     RollingUpdate {
         /// `maxUnavailable`.
         max_unavailable: IntOrPercent,
         /// `maxSurge`.
         max_surge: IntOrPercent,
     },
-    /// Only as old pods go away by themselves.
+    /// A pod is replaced only after it has ended or was removed for another reason.
     OnDelete,
 }
 
-/// A number or a share of the replicas.
+/// A number, or a percentage of the replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntOrPercent {
-    /// So many.
+    /// A number of pods.
     Int(u32),
-    /// So many per cent.
+    /// A percentage of the replicas.
     Percent(u32),
 }
 
 impl IntOrPercent {
-    /// The number for so many replicas, a share rounded up.
+    /// The number of pods for this many replicas; a percentage is rounded up.
     pub fn round_up(self, of: u32) -> u32 {
         match self {
             Self::Int(n) => n,
@@ -187,7 +187,7 @@ impl IntOrPercent {
         }
     }
 
-    /// The number for so many replicas, a share rounded down.
+    /// The number of pods for this many replicas; a percentage is rounded down.
     pub fn round_down(self, of: u32) -> u32 {
         match self {
             Self::Int(n) => n,
@@ -210,27 +210,27 @@ pub struct Selector {
 /// One of `matchExpressions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// The label.
+    /// Key of the label.
     pub key: String,
-    /// What must hold for it.
+    /// Operator and values.
     pub operator: Operator,
 }
 
 /// The operators of `matchExpressions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// One of these values.
+    /// The label has one of these values.
     In(Vec<String>),
-    /// None of these values, or absent.
+    /// The label has none of these values, or is absent.
     NotIn(Vec<String>),
-    /// Present.
+    /// The label is present.
     Exists,
-    /// Absent.
+    /// The label is absent.
     DoesNotExist,
 }
 
 impl Selector {
-    /// Whether the labels satisfy all requirements.
+    /// Whether the labels satisfy all requirements of the selector.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.labels
             .iter()

@@ -1,4 +1,4 @@
-//! What can be said of a node and a pod without looking at other pods.
+//! Checks of a node and a pod that do not involve other pods.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use crate::{
     state::{KnownNode, NodeSystem},
 };
 
-/// A node with what Git says about it.
+/// A node with its own facts and those from Git.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// Labels of its configuration with those of Git laid over.
+    /// Labels of the node's configuration, overridden by those from Git.
     pub labels: BTreeMap<String, String>,
-    /// Taints of its configuration and those of Git.
+    /// Taints of the node's configuration, and those from Git.
     pub taints: Vec<Taint>,
-    /// Cordoned in Git.
+    /// Whether Git cordons the node.
     pub cordoned: bool,
-    /// Takes new pods at all.
+    /// Whether the node is ready for new pods.
     pub ready: bool,
-    /// What its pods may ask for together; `None` is no bound.
+    /// Total of the requests that the node's pods may have; `None` if unknown, which sets no limit.
     pub allocatable: Option<ResourceAmounts>,
-    /// How many pods it may have; `None` is as many as any.
+    /// Maximum number of pods; `None` sets no limit.
     pub max_pods: Option<usize>,
 }
 
-/// Joins what a node says of itself and what Git says of it.
+/// Combines what nodes publish about themselves with the Node objects from Git.
 pub fn candidates(
     nodes: &BTreeMap<NodeName, KnownNode>,
     objects: &BTreeMap<NodeName, NodeObject>,
@@ -41,7 +41,7 @@ pub fn candidates(
 }
 
 impl Candidate {
-    /// Joins what one node says of itself and what Git says of it.
+    /// Combines what one node publishes about itself with its Node object from Git.
     pub fn new(
         KnownNode { facts, life }: &KnownNode,
         objects: &BTreeMap<NodeName, NodeObject>,
@@ -68,7 +68,7 @@ impl Candidate {
     }
 }
 
-/// What pods may ask for together, where it is known.
+/// Total of the requests that pods may have on a node of this size; `None` if the size is unknown.
 pub fn allocatable(system: &NodeSystem) -> Option<ResourceAmounts> {
     let cpus = u64::try_from(system.cpus).unwrap_or(u64::MAX);
     let known = cpus > 0 && system.memory_kib > 0;
@@ -78,7 +78,8 @@ pub fn allocatable(system: &NodeSystem) -> Option<ResourceAmounts> {
     })
 }
 
-/// Whether a node may run a DaemonSet's pod: as any pod, but cordons and readiness do not matter.
+/// Whether a node may run a DaemonSet's pod: the rules are those of any pod, except that cordons
+/// and readiness are ignored.
 pub fn eligible_for_daemon(spec: &PodSpec, node: &Candidate) -> bool {
     let kept_off = |taint: &Taint| {
         taint.effect != TaintEffect::PreferNoSchedule && !daemon_tolerates(spec, taint)
@@ -86,7 +87,7 @@ pub fn eligible_for_daemon(spec: &PodSpec, node: &Candidate) -> bool {
     named_and_selected(spec, node).is_none() && !node.taints.iter().any(kept_off)
 }
 
-/// Whether a pod must stop on the node that it runs on, and why. Not for pods of DaemonSets, see
+/// Why a pod must stop on its node; `None` if it may stay. For pods of DaemonSets see
 /// [`daemon_may_stay`].
 pub fn must_leave(spec: &PodSpec, node: &Candidate) -> Option<Leave> {
     let taint = node
@@ -96,16 +97,16 @@ pub fn must_leave(spec: &PodSpec, node: &Candidate) -> Option<Leave> {
     Some(Leave::NoExecute(taint.key.clone()))
 }
 
-/// Whether a DaemonSet's pod may stay on a node: a taint that only keeps new pods off does not stop
-/// it.
+/// Whether a DaemonSet's pod may stay on a node: a NoSchedule taint only keeps new pods away and
+/// does not stop the pod.
 pub fn daemon_may_stay(spec: &PodSpec, node: &Candidate) -> bool {
     let stopped =
         |taint: &Taint| taint.effect == TaintEffect::NoExecute && !daemon_tolerates(spec, taint);
     named_and_selected(spec, node).is_none() && !node.taints.iter().any(stopped)
 }
 
-/// What every DaemonSet's pod tolerates by itself, as in Kubernetes: it is there to look after just
-/// such nodes.
+/// Whether a taint is among those that every DaemonSet's pod tolerates, as in Kubernetes: such pods
+/// often manage nodes in exactly these conditions.
 fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
     let by_itself = match (taint.key.as_str(), taint.effect) {
         (
@@ -125,10 +126,10 @@ fn daemon_tolerates(spec: &PodSpec, taint: &Taint) -> bool {
     by_itself || tolerates(spec, taint)
 }
 
-/// Why the node itself does not take the pod, whatever else runs there.
+/// Why the node itself does not accept the pod, whatever other pods run there.
 ///
-/// A pod that names its node is not scheduled at all in Kubernetes: neither cordon nor NoSchedule
-/// keeps it off, but the node itself still looks at selector, affinity and NoExecute.
+/// In Kubernetes a pod with `nodeName` is not scheduled at all: neither a cordon nor a NoSchedule
+/// taint keeps it away, but the kubelet still checks selector, affinity and NoExecute taints.
 pub fn unfit_by_itself(spec: &PodSpec, node: &Candidate) -> Option<Unfit> {
     if let Some(unfit) = named_and_selected(spec, node) {
         return Some(unfit);
@@ -181,12 +182,13 @@ fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
         .any(|toleration| toleration.tolerates(taint))
 }
 
-/// Whether `nodeSelector` and `nodeAffinity` take the node: what `nodeAffinityPolicy: Honor` asks.
+/// Whether `nodeSelector` and `nodeAffinity` match the node: `nodeAffinityPolicy: Honor` checks
+/// this.
 pub(super) fn wanted_by_labels(spec: &PodSpec, node: &Candidate) -> bool {
     selected(spec, node).is_none()
 }
 
-/// Whether all taints that keep pods off are tolerated: what `nodeTaintsPolicy: Honor` asks.
+/// Whether the pod tolerates all taints that keep pods away: `nodeTaintsPolicy: Honor` checks this.
 pub(super) fn taints_tolerated(spec: &PodSpec, node: &Candidate) -> bool {
     let hard = |taint: &&Taint| taint.effect != TaintEffect::PreferNoSchedule;
     node.taints
@@ -195,14 +197,14 @@ pub(super) fn taints_tolerated(spec: &PodSpec, node: &Candidate) -> bool {
         .all(|taint| tolerates(spec, taint))
 }
 
-/// How many PreferNoSchedule taints are not tolerated.
+/// Number of PreferNoSchedule taints that the pod does not tolerate.
 pub(super) fn avoided(spec: &PodSpec, node: &Candidate) -> u32 {
     let soft =
         |taint: &&Taint| taint.effect == TaintEffect::PreferNoSchedule && !tolerates(spec, taint);
     count(node.taints.iter().filter(soft).count())
 }
 
-/// The weight of the preferred terms of node affinity that do not hold.
+/// Sum of the weights of preferred node affinity terms that the node does not match.
 pub(super) fn unmet_by_labels(spec: &PodSpec, node: &Candidate) -> u32 {
     let terms = spec.affinity.node.preferred.iter();
     terms
@@ -211,7 +213,7 @@ pub(super) fn unmet_by_labels(spec: &PodSpec, node: &Candidate) -> u32 {
         .sum()
 }
 
-/// A count as it is stored.
+/// Converts a count to its stored type; it saturates.
 pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

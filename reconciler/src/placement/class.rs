@@ -1,8 +1,9 @@
-//! Nodes that pods of a kind may go to, kept in order: what makes a choice cheap.
+//! Nodes on which pods with the same rules may run, kept in order of rank, so that a choice is
+//! cheap.
 //!
-//! Thousands of owners ask for the same thing. What a node says to a pod by itself is found out
-//! once for all pods with the same rules, and nodes are kept in a heap, least first, for all pods
-//! that also ask for the same resources.
+//! Thousands of owners have the same rules. The checks of a node by itself are done once for all
+//! pods with the same rules, and a heap of nodes, least rank first, is kept for all pods that also
+//! request the same resources.
 
 use std::{
     cmp::Reverse,
@@ -22,35 +23,35 @@ use crate::{
     object::{NodeAffinity, PodSpec, Toleration},
 };
 
-/// How good a node is for a pod: the least is the best. The fields are compared in this order.
+/// How good a node is for a pod: the least rank is the best. The fields are compared in this order.
 ///
-/// What an administrator wants avoided comes first, then the rules that the author of the pod
-/// prefers, then the wished spread, then the spread of one owner's pods that every pod gets; load
-/// and name only break ties. So a rule that somebody wrote down always outranks the default. Of
-/// nodes that are equal up to there, one that has the images is taken.
+/// Taints that an administrator wants avoided come first, then the preferred rules of the pod's
+/// author, then preferred spread, then the spread of one owner's pods that applies to every pod;
+/// load and name only break ties. Thus an explicit rule always outranks the default. Among nodes
+/// that are equal up to that point, a node that has the images is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// PreferNoSchedule taints that are not tolerated.
+    /// Number of PreferNoSchedule taints that the pod does not tolerate.
     pub(super) avoided: u32,
-    /// Weight of preferred rules that do not hold.
+    /// Sum of the weights of preferred rules that the node does not satisfy.
     pub(super) unmet: u32,
-    /// Pods above what ScheduleAnyway constraints wish.
+    /// Number of pods beyond what ScheduleAnyway constraints prefer.
     pub(super) excess: u32,
-    /// Pods of the same owner.
+    /// Pods of the same owner on the node.
     pub(super) owned: Owned,
-    /// It would have to pull the pod's images, as far as anybody knows.
+    /// Whether the node would have to pull the pod's images, as far as is known.
     pub(super) cold: bool,
-    /// How full it would be, in per cent.
+    /// Resource usage of the node with the pod, in per cent.
     pub(super) share: u32,
-    /// How many pods it has.
+    /// Number of pods on the node.
     pub(super) pods: u32,
-    /// Its place in the order of names. Every pod makes its node fuller, so that the first ones do
-    /// not get all.
+    /// Index of the node in the order of names. The first nodes do not get all pods, since every
+    /// pod increases the usage of its node.
     pub(super) node: u32,
 }
 
-/// Pods of one owner on a node. Those of the same template come first: the others are on their way
-/// out, mostly, and what counts is how those are spread that stay.
+/// Pods of one owner on a node. Pods of the same template are compared first: pods of other
+/// templates are usually about to be replaced, so they matter less for the spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Owned {
     pub(super) alike: u32,
@@ -58,7 +59,7 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    /// With one more of the same template, or another one.
+    /// The counts with one more pod, of the same template or of another one.
     pub(super) fn and_one(self, alike: bool) -> Self {
         Self {
             alike: self.alike + u32::from(alike),
@@ -67,10 +68,10 @@ impl Owned {
     }
 }
 
-/// Ranks, the least on top.
+/// A heap of ranks, the least on top.
 pub(super) type Heap = BinaryHeap<Reverse<Rank>>;
 
-/// A node that takes pods of a class as far as it alone is concerned.
+/// A node that accepts pods of a class, if only the node itself is considered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Eligible {
     pub(super) node: u32,
@@ -94,7 +95,7 @@ impl Eligible {
     }
 }
 
-/// What a pod says of nodes by themselves.
+/// The rules of a pod about nodes by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct NodeRules<'a> {
     node_name: &'a Option<NodeName>,
@@ -103,29 +104,30 @@ struct NodeRules<'a> {
     tolerations: &'a [Toleration],
 }
 
-/// What nodes say to all pods with the same rules.
+/// The nodes' answer to all pods with the same rules.
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) eligible: Vec<Eligible>,
-    /// Of all other nodes, why not.
+    /// For all other nodes, the reasons with the number of nodes.
     refused: BTreeMap<Unfit, usize>,
-    /// Whether labels want, and taints let, a pod on each node; made when a spread constraint asks.
+    /// For each node, whether labels allow a pod and whether taints do; computed when a spread
+    /// constraint needs it.
     policies: Option<Vec<(bool, bool)>>,
 }
 
-/// The nodes of a class in order, for pods that ask for the same.
+/// The nodes of a class in order, for pods that request the same resources.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) class: u32,
-    /// Ranks as they were when they were put in, with nothing owned. Nodes only get fuller, so that
-    /// they are lower bounds.
+    /// Ranks as they were when they were inserted, without pods of an owner. The usage of nodes
+    /// only grows, so these ranks are lower bounds.
     pub(super) heap: Heap,
-    /// The last refusal, and how many pods were counted then: as long as none is added, it stays
-    /// true.
+    /// The last refusal, with the number of pods that were counted at that time: while no pod is
+    /// added, the refusal stays valid.
     pub(super) refusal: Option<(u64, Refusal)>,
 }
 
-/// All classes and queues.
+/// All classes and their queues.
 #[derive(Debug, Default)]
 pub(super) struct Classes<'a> {
     numbers: BTreeMap<NodeRules<'a>, u32>,
@@ -137,12 +139,12 @@ pub(super) struct Classes<'a> {
     held: usize,
 }
 
-/// How many entries classes and queues may hold together; with more they are dropped and made again
-/// when asked for.
+/// Maximum number of entries of all classes and queues together; beyond that they are dropped and
+/// computed again when needed.
 const MOST_ENTRIES: usize = 4_000_000;
 
 impl<'a> Classes<'a> {
-    /// The queue for a shape; all numbers from before may be void.
+    /// The queue for a shape; the call may invalidate all earlier queue numbers.
     pub(super) fn queue(
         &mut self,
         shape: u32,
@@ -233,8 +235,8 @@ impl<'a> Classes<'a> {
 }
 
 impl Class {
-    /// Counts the reasons of all nodes; `unfit` says why one that is eligible does not take the
-    /// pod.
+    /// Counts the reasons of all nodes; `unfit` returns the reason of an eligible node that does
+    /// not accept the pod.
     pub(super) fn refusal(&self, nodes: usize, unfit: impl Fn(u32) -> Option<Unfit>) -> Refusal {
         let mut reasons = self.refused.clone();
         for unfit in self.eligible.iter().filter_map(|one| unfit(one.node)) {

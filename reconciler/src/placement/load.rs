@@ -1,4 +1,4 @@
-//! What is used of every node so far.
+//! Resource usage of every node so far.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,15 @@ use super::{Candidate, ResourceAmounts, candidate::count};
 use crate::object::Protocol;
 use crate::state::Unfit;
 
-/// What a pod asks of a node that others may have taken.
+/// The resources that a pod requests from a node and that other pods may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ask {
     pub(super) requests: ResourceAmounts,
     pub(super) ports: Vec<(Protocol, u16)>,
 }
 
-/// What is used of every node. It only grows: what a placer has counted does not go away again, and
-/// so a node that cannot meet an ask now never will.
+/// Resource usage of every node. Usage only grows: a pod that a placer has counted stays counted,
+/// so a node that cannot satisfy a request now never will.
 #[derive(Debug)]
 pub(super) struct Load {
     nodes: Vec<Used>,
@@ -55,7 +55,7 @@ impl Load {
         );
     }
 
-    /// Why a node cannot meet an ask.
+    /// Why a node cannot satisfy a request; `None` if it can.
     pub(super) fn unfit(&self, node: u32, ask: &Ask) -> Option<Unfit> {
         let taken =
             |(protocol, port): &&(Protocol, u16)| self.ports.contains(&(node, *protocol, *port));
@@ -69,7 +69,7 @@ impl Load {
         ask.requests.too_much(used.requests, used.allocatable?)
     }
 
-    /// How full the node would be with the pod, and how many pods it has.
+    /// Usage of the node with the pod in per cent, and the number of pods on the node.
     pub(super) fn fullness(&self, node: u32, ask: &Ask) -> (u32, u32) {
         let used = &self.nodes[node as usize];
         (

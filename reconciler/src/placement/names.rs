@@ -1,10 +1,10 @@
-//! Nodes by name, in constant time: 150,000 records are looked up for one decision.
+//! Lookup of nodes by name in constant time: one decision looks up to 150,000 records.
 
 use super::Candidate;
 use crate::name::NodeName;
 
-/// An open-addressed table over the candidates. Its hash is fixed, so that it is the same on every
-/// host and in every run.
+/// An open-addressed hash table over the candidates. The hash function is fixed, so that the table
+/// is the same on every host and in every run.
 #[derive(Debug)]
 pub(super) struct Names {
     slots: Vec<u32>,
@@ -39,7 +39,7 @@ impl Names {
     }
 }
 
-/// FNV-1a, with its high half folded in.
+/// FNV-1a with the high half of the hash XORed into the low half.
 fn hash(text: &str) -> usize {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

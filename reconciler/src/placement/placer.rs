@@ -1,4 +1,4 @@
-//! Placing pods one after another, each seeing those before it.
+//! Places pods one after another; each placement counts for the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,10 +22,11 @@ use crate::{
     state::PodRecord,
 };
 
-/// What is placed where so far; placing a pod counts it at once, so that the next one sees it.
+/// The pods that are placed so far. Placing a pod counts it at once, so that it affects the next
+/// placement.
 ///
-/// The answer is that of looking at every node for every pod (see `Rank` for what is compared),
-/// found without doing so.
+/// The result equals that of checking every node for every pod (see `Rank` for the order), but is
+/// computed without doing so.
 #[derive(Debug)]
 pub struct Placer<'a> {
     nodes: Arc<[Candidate]>,
@@ -34,17 +35,17 @@ pub struct Placer<'a> {
     shapes: Shapes<'a>,
     classes: Classes<'a>,
     topologies: Topologies,
-    /// How many pods were counted.
+    /// Number of pods that were counted.
     counted: u64,
-    /// The shape of the record that was counted last: records mostly come owner by owner.
+    /// The shape of the record that was counted last: records usually come owner by owner.
     last_record: Option<(&'a PodRecord, u32)>,
     last_workload: Option<(&'a Workload, u32)>,
     session: Option<Session>,
     /// Pods of the session's owner on each node.
     owned: Vec<Owned>,
-    /// The nodes that do not begin pods of a template.
+    /// The nodes that refuse pods of a template.
     turned_away: BTreeMap<(&'a WorkloadKey, &'a TemplateHash), BTreeSet<u32>>,
-    /// The nodes that have the images of a template, where not all of them may have.
+    /// The nodes that have the images of a template, where some nodes may lack them.
     warm: BTreeMap<(&'a WorkloadKey, &'a TemplateHash), BTreeSet<u32>>,
 }
 
@@ -52,7 +53,7 @@ pub struct Placer<'a> {
 struct Session {
     shape: u32,
     queue: u32,
-    /// The weight of all preferred rules.
+    /// Sum of the weights of all preferred rules.
     preferred: u32,
     kind: SessionKind,
 }
@@ -64,8 +65,8 @@ enum SessionKind {
 }
 
 impl<'a> Placer<'a> {
-    /// Nothing is placed yet. `nodes` must be sorted by name; `namespaces` are the ones that were
-    /// declared.
+    /// A placer without pods. `nodes` must be sorted by name; `namespaces` are those that Git
+    /// declares.
     pub fn new(
         nodes: Arc<[Candidate]>,
         max_pods: usize,
@@ -92,13 +93,13 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// All nodes.
+    /// All nodes, sorted by name.
     pub fn nodes(&self) -> &[Candidate] {
         &self.nodes
     }
 
-    /// Counts a pod that is there and has not ended; `workload` resolves its template, and is asked
-    /// once for each. Fastest owner by owner.
+    /// Counts an existing pod that has not ended; `workload` resolves the pod's template, and is
+    /// called once for each template. Calls ordered by owner are fastest.
     pub fn add(&mut self, record: &'a PodRecord, workload: impl FnOnce() -> Option<&'a Workload>) {
         let Some(node) = record.place.node() else {
             return;
@@ -123,7 +124,7 @@ impl<'a> Placer<'a> {
         self.counted += 1;
     }
 
-    /// Keeps pods like this one off a node that does not begin them.
+    /// Keeps pods of the record's template off a node that refuses them.
     pub fn turn_away(&mut self, node: &NodeName, record: &'a PodRecord) {
         if let Some(node) = self.names.find(&self.nodes, node) {
             self.end_session();
@@ -143,8 +144,8 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Says which nodes have the images of a workload: of nodes that are equal otherwise, one of
-    /// them is taken.
+    /// Sets which nodes have the images of a workload: among nodes that are equal otherwise, one of
+    /// these is chosen.
     pub fn prefer<'n>(
         &mut self,
         workload: &'a Workload,
@@ -196,8 +197,8 @@ impl<'a> Placer<'a> {
         answer
     }
 
-    /// Why a node that takes such pods by itself does not take one more, for what is on it or near
-    /// it.
+    /// Why a node that by itself accepts such pods does not accept one more, because of pods on the
+    /// node or near it; `None` if it accepts the pod.
     pub fn unfit(&mut self, node: &NodeName, workload: &'a Workload) -> Option<Unfit> {
         let node = self.names.find(&self.nodes, node)?;
         let session = self.session_of(workload);
@@ -336,7 +337,7 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Finds the best node and counts the pod there.
+    /// Chooses the best node and counts the pod there.
     fn take(&mut self, session: &mut Session) -> Option<Rank> {
         let (shape, queue) = (session.shape, session.queue);
         match &mut session.kind {

@@ -1,35 +1,35 @@
-//! Why a pod is where it is, and why it is nowhere, as data.
+//! Why a pod is on its node, and why no node accepts it, as data.
 
 use std::fmt;
 
 use crate::name::NodeName;
 
-/// The node that takes a pod.
+/// The node that was chosen for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// The node.
+    /// Name of the chosen node.
     pub node: NodeName,
-    /// Why this one.
+    /// Why this node was chosen.
     pub why: Choice,
 }
 
-/// Why a node was chosen: it is the least of these, compared in this order, and then by load and
+/// Why a node was chosen: the node has the least values, compared in this order, then by load and
 /// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// How many nodes there are.
+    /// Number of nodes in the cluster.
     pub nodes: usize,
-    /// How many of them names, labels, cordons and taints allow.
+    /// Number of nodes that `nodeName`, labels, cordons and taints allow.
     pub allowed: usize,
-    /// How many of its PreferNoSchedule taints the pod does not tolerate.
+    /// Number of the node's PreferNoSchedule taints that the pod does not tolerate.
     pub avoided: u32,
-    /// The weight of the preferred rules that do not hold there.
+    /// Sum of the weights of those preferred rules that the node does not satisfy.
     pub unmet: u32,
-    /// The weight of all preferred rules.
+    /// Sum of the weights of all preferred rules.
     pub preferred: u32,
-    /// By how many pods its domains are above what ScheduleAnyway constraints wish.
+    /// Number of pods by which the node's domains exceed what ScheduleAnyway constraints prefer.
     pub excess: u32,
-    /// How many pods of the same owner it had.
+    /// Number of pods of the same owner on the node before.
     pub owned: u32,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Why a pod must leave the node it is on.
+/// Why a pod must leave the node on which it runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leave {
     /// The node has a NoExecute taint with this key that the pod does not tolerate.

@@ -1,10 +1,10 @@
-//! The hard rules of pods about each other once more: whether they can have let a pod come to its
+//! Rechecks the required rules between pods: whether these rules can have allowed a pod on its
 //! node.
 //!
-//! That node asks, of a decision that somebody else has made some time ago, and others came and
-//! went since. So what may have been different then speaks for the pod: a spread is measured
-//! against domains in which everything counts that is still there, and a pod that it wants to be
-//! near may be stopping by now.
+//! The node checks a decision that the leader made earlier, and other pods were started and stopped
+//! since. Circumstances that may have been different at that time therefore count in favour of the
+//! pod: a spread is measured against domains in which every existing pod counts, and a pod that
+//! `podAffinity` requires may be stopping by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,34 +19,35 @@ use crate::{
     object::{Meta, PodTerm, SpreadConstraint, Workload},
 };
 
-/// A pod that is there and has not ended.
+/// An existing pod that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Neighbour<'a> {
-    /// Its uid.
+    /// Uid of the pod.
     pub uid: &'a PodUid,
-    /// Its node.
+    /// Node of the pod.
     pub node: &'a NodeName,
-    /// What it is.
+    /// Workload of the pod, in the pod's own commit.
     pub workload: &'a Workload,
-    /// It stops.
+    /// Whether the pod is stopping.
     pub stopping: bool,
 }
 
-/// What one host knows of the cluster.
+/// What one host knows about the pods of the cluster.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
     nodes: BTreeMap<&'a NodeName, &'a Candidate>,
     namespaces: &'a BTreeMap<String, Meta>,
     pods: Vec<Neighbour<'a>>,
-    /// Of some pods nobody here knows what they are: they may be near, or in a domain.
+    /// Whether some pods are unknown to this host: such a pod may be the required one, or be
+    /// counted in any domain.
     blind: bool,
-    /// What pods there are, each template once, with the labels of its pods; and which of them each
-    /// pod is.
+    /// The distinct templates of existing pods, with the labels of their pods, and the template of
+    /// each pod.
     kinds: Vec<(&'a Workload, BTreeMap<String, String>)>,
     kind_of: Vec<usize>,
 }
 
-/// Whether a workload says of other pods what must hold.
+/// Whether a workload has required rules about other pods.
 pub fn relates(workload: &Workload) -> bool {
     let spec = &workload.template.spec;
     let affinity = &spec.affinity;
@@ -55,14 +56,14 @@ pub fn relates(workload: &Workload) -> bool {
         || spec.spread.iter().any(|one| one.required)
 }
 
-/// Whether a workload keeps others off.
+/// Whether a workload keeps other pods away by required `podAntiAffinity`.
 pub fn repels(workload: &Workload) -> bool {
     !workload.template.spec.affinity.anti.required.is_empty()
 }
 
 impl<'a> Surroundings<'a> {
-    /// All nodes, the namespaces that were declared, and all pods; whether there are others that
-    /// nobody here knows.
+    /// Takes all nodes, the namespaces that Git declares, and all known pods; `blind` tells whether
+    /// there are pods that this host does not know.
     pub fn new(
         nodes: &'a [Candidate],
         namespaces: &'a BTreeMap<String, Meta>,
@@ -92,8 +93,8 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Why a pod cannot have been placed on a node, if it cannot. `before` says of the others
-    /// whether they were there already, and speak against it.
+    /// Why a pod cannot have been placed on a node; `None` if it can. `before` returns whether
+    /// another pod existed already at that time, so that it counts against the pod.
     pub fn forbid(
         &self,
         workload: &Workload,
@@ -117,7 +118,7 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Which of the kinds something is said of.
+    /// For each template, whether `said` holds for it.
     fn which(&self, said: impl Fn(&Workload, &BTreeMap<String, String>) -> bool) -> Vec<bool> {
         self.kinds
             .iter()
@@ -129,7 +130,7 @@ impl<'a> Surroundings<'a> {
 struct Asked<'s, 'a> {
     workload: &'s Workload,
     uid: &'s PodUid,
-    /// Of its pods.
+    /// Labels of the pod that is checked.
     labels: BTreeMap<String, String>,
     at: &'s Candidate,
     before: &'s dyn Fn(&Neighbour<'_>) -> bool,
@@ -137,7 +138,7 @@ struct Asked<'s, 'a> {
 }
 
 impl Asked<'_, '_> {
-    /// The other pods whose kind is among these.
+    /// The other pods whose template is among these.
     fn others(&self, which: &[bool]) -> impl Iterator<Item = &Neighbour<'_>> {
         let all = self.around.pods.iter().zip(&self.around.kind_of);
         all.filter(|(pod, kind)| which[**kind] && pod.uid != self.uid)
@@ -169,7 +170,7 @@ impl Asked<'_, '_> {
     fn affinity(&self) -> Option<Unfit> {
         let terms = &self.workload.template.spec.affinity.pods.required;
         let said: Vec<PodSelection> = terms.iter().map(|term| self.selection(term)).collect();
-        // As in Kubernetes a pod counts only if all terms select it.
+        // As in Kubernetes, a pod counts only if all terms select it.
         let wanted = |pod: &Workload, labels: &BTreeMap<String, String>| {
             said.iter()
                 .all(|selection| self.is_meant(selection, pod, labels))
@@ -246,7 +247,7 @@ impl Asked<'_, '_> {
         )
     }
 
-    /// Whether one more in a domain is more than the constraint allows.
+    /// Whether one more pod in a domain exceeds `maxSkew` of the constraint.
     fn is_above(&self, constraint: &SpreadConstraint, here: &str, keys: &BTreeSet<&str>) -> bool {
         let spec = &self.workload.template.spec;
         let counts = |node: &Candidate| {

@@ -1,4 +1,4 @@
-//! What a pod's terms about other pods say of a domain.
+//! The effect of a pod's terms about other pods on each domain.
 
 use super::{
     shape::{Shapes, Wish},
@@ -7,19 +7,19 @@ use super::{
 use crate::object::SpreadConstraint;
 use crate::state::Unfit;
 
-/// How far a node without the label is from a wished spread: further than any other.
+/// Distance from a preferred spread for a node without the label: larger than any real one.
 const NO_DOMAIN: u32 = 1_000_000;
 
-/// One rule about the pods of each domain of a topology.
+/// One rule about the pods in each domain of a topology.
 #[derive(Debug)]
 pub(super) struct Relation {
     pub(super) topology: u32,
-    /// Each of its domains is one node.
+    /// Whether each domain of the topology is a single node.
     pub(super) fine: bool,
     kind: RelationKind,
-    /// How many pods it is about are in each domain.
+    /// Number of pods in each domain that the rule selects.
     counts: Vec<u32>,
-    /// It is about the pods of the shape itself too.
+    /// Whether the rule selects the shape's own pods too.
     about_itself: bool,
 }
 
@@ -36,9 +36,10 @@ enum RelationKind {
 struct Spread {
     required: bool,
     max_skew: u32,
-    /// The least count of the domains that count; 0 with fewer of them than `minDomains`.
+    /// The least count among the domains that count; 0 if there are fewer of them than
+    /// `minDomains`.
     least: u32,
-    /// How many domains have that count.
+    /// Number of domains with that least count.
     at_least: usize,
     enough_domains: bool,
     /// Which nodes count.
@@ -47,26 +48,27 @@ struct Spread {
     domains: Vec<bool>,
 }
 
-/// What the relations of a shape say of a node beyond whether it fits.
+/// The preference of a shape's relations for a node that fits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Merit {
     pub(super) unmet: u32,
     pub(super) excess: u32,
 }
 
-/// All relations of one shape to the pods that are there.
+/// All relations of one shape to existing pods.
 #[derive(Debug)]
 pub(super) struct Relations {
     pub(super) all: Vec<Relation>,
-    /// The shape is the first of those it wants to be near: it may go anywhere that has the labels.
+    /// Whether the shape's pod is the first of those that it requires nearby: it may go to any node
+    /// that has the topology labels.
     first: bool,
 }
 
-/// What the relations are made from.
+/// The inputs from which relations are computed.
 pub(super) struct Sources<'s, 'a> {
     pub(super) shapes: &'s Shapes<'a>,
     pub(super) topologies: &'s Topologies,
-    /// Whether labels want, and taints let, a pod of the shape on each node.
+    /// For each node, whether labels allow a pod of the shape and whether taints do.
     pub(super) policies: &'s [(bool, bool)],
 }
 
@@ -89,7 +91,7 @@ impl Sources<'_, '_> {
         }
     }
 
-    /// Counts the pods of shapes, those that stop too: they are still there.
+    /// Counts the pods of shapes, stopping pods included, since they still exist.
     fn count(&self, counts: &mut [u32], topology: u32, shapes: impl IntoIterator<Item = u32>) {
         let topology = self.topologies.get(topology);
         for shape in shapes {
@@ -117,7 +119,7 @@ impl Relations {
         let said = &of_shape.relations;
         let mut all = Vec::new();
 
-        // As in Kubernetes a pod counts only if all terms select it.
+        // As in Kubernetes, a pod counts only if all terms select it.
         let mut wanted: Option<Vec<u32>> = None;
         for term in &said.affinity {
             let matching = sources.matching(*term);
@@ -198,7 +200,7 @@ impl Relations {
         Self { all, first }
     }
 
-    /// What the relations that `which` chooses say of a node in these domains.
+    /// The merit of a node in these domains, by the relations that `which` selects.
     pub(super) fn judge(
         &self,
         which: impl Fn(&Relation) -> bool,
@@ -211,7 +213,8 @@ impl Relations {
         Ok(merit)
     }
 
-    /// Counts a pod of the shape itself; whether nodes elsewhere are to be judged anew one by one.
+    /// Counts a pod of the shape itself; returns whether the ranks of other nodes must be computed
+    /// again.
     pub(super) fn place(&mut self, node: u32, topologies: &Topologies) -> bool {
         let mut anew = false;
         for relation in self.all.iter_mut().filter(|relation| relation.about_itself) {
@@ -286,8 +289,8 @@ fn carrier(sources: &Sources<'_, '_>, term: u32) -> u32 {
     sources.shapes.terms[term as usize].carrier
 }
 
-/// Nodes count that the policies take and that have the labels of all constraints of the same
-/// severity; pods that stop do not.
+/// Nodes count that the policies allow and that have the labels of all constraints of the same
+/// severity; stopping pods do not count.
 fn spread(
     sources: &Sources<'_, '_>,
     term: u32,

@@ -1,21 +1,21 @@
-//! What a pod asks of a node: processor time, memory, ports.
+//! The resources that a pod requests from a node: CPU, memory and host ports.
 
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Container, PodSpec, Protocol};
 use crate::state::Unfit;
 
-/// An amount of what is shared out: what a node has, or what a pod asks for.
+/// An amount of CPU and memory: what a node has, or what a pod requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ResourceAmounts {
-    /// Processor time, in thousandths of a core.
+    /// CPU time, in thousandths of a core.
     pub cpu_millis: u64,
     /// Memory, in bytes.
     pub memory_bytes: u64,
 }
 
 impl ResourceAmounts {
-    /// Both together.
+    /// The sum of two amounts; it saturates.
     pub fn plus(self, other: Self) -> Self {
         Self {
             cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
@@ -23,7 +23,7 @@ impl ResourceAmounts {
         }
     }
 
-    /// Why so much does not fit beside what is used already.
+    /// Why this amount does not fit beside `used` in `of`; `None` if it fits.
     pub fn too_much(self, used: Self, of: Self) -> Option<Unfit> {
         let together = used.plus(self);
         if self.cpu_millis > 0 && together.cpu_millis > of.cpu_millis {
@@ -39,8 +39,8 @@ impl ResourceAmounts {
         }
     }
 
-    /// How full a node with so much would be with this in it, in whole per cent, the mean of both;
-    /// more than 100 is too much. A node without a bound is never full.
+    /// Usage of a node with this amount, in whole per cent, as the mean of CPU and memory; more
+    /// than 100 exceeds the node. Usage is 0 for a node of unknown size.
     pub(super) fn share(self, of: Option<Self>) -> u32 {
         let Some(of) = of else { return 0 };
         let part = |used: u64, of: u64| used.saturating_mul(50) / of.max(1);
@@ -50,8 +50,8 @@ impl ResourceAmounts {
     }
 }
 
-/// What a pod's containers ask for: all of them together, or the one init container that asks for
-/// more, since those run one after another and before the others.
+/// The requests of a pod: the sum of all main containers, or the largest init container if that
+/// requests more, since init containers run one after another before the main containers.
 pub fn requests(spec: &PodSpec) -> ResourceAmounts {
     let asked = |container: &Container| ResourceAmounts {
         cpu_millis: container.resources.cpu_request_milli.unwrap_or(0),
@@ -68,7 +68,7 @@ pub fn requests(spec: &PodSpec) -> ResourceAmounts {
         .fold(together, ResourceAmounts::at_least)
 }
 
-/// The ports of the host that a pod holds; with `hostNetwork` every declared port is one.
+/// The host ports of a pod; with `hostNetwork` every declared container port is one.
 pub fn host_ports(spec: &PodSpec) -> Vec<(Protocol, u16)> {
     spec.containers
         .iter()

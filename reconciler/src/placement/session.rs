@@ -1,7 +1,7 @@
-//! Placing pods of one shape, one after another.
+//! Places pods of one shape, one after another.
 //!
-//! As long as only pods of one shape are placed, few nodes change with each of them, and what is
-//! known of the others stays true. Another shape's pod ends the session.
+//! While only pods of one shape are placed, each placement changes few nodes, and what was computed
+//! for the other nodes stays valid. A pod of another shape ends the session.
 
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::state::Unfit;
 
-/// Of a shape without relations to other pods.
+/// A session for a shape without relations to other pods.
 ///
-/// The queue holds nodes without pods of the owner; those with some are moved, once they come up,
-/// to a heap of the session's own, and back at its end. What lies deeper in the queue and has some
-/// is worse than the queue's top.
+/// The queue holds nodes without pods of the owner. Nodes with pods of the owner are moved to a
+/// heap of the session when they reach the top, and moved back at its end. Such nodes deeper in the
+/// queue rank worse than its top.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     moved: Heap,
 }
 
 impl Plain {
-    /// The best node; it is taken out.
+    /// Takes the best node out of the session.
     pub(super) fn take(
         &mut self,
         queue: &mut Queue,
@@ -57,7 +57,8 @@ impl Plain {
                 *top = Reverse(now);
             }
         };
-        // Within a session only the node that was taken changes, and it was put back as it is now.
+        // Within a session only the chosen node changes, and it was inserted again with its new
+        // rank.
         let moved = self.moved.peek().map(|Reverse(rank)| *rank);
         match (fresh, moved) {
             (Some(fresh), Some(moved)) if moved < fresh => self.moved.pop(),
@@ -67,7 +68,7 @@ impl Plain {
         .map(|Reverse(rank)| rank)
     }
 
-    /// Puts the node back, with one more pod.
+    /// Inserts the node again, with one more pod.
     pub(super) fn put(&mut self, rank: Rank, load: &Load, ask: &Ask) {
         if load.unfit(rank.node, ask).is_none() {
             let (share, pods) = load.fullness(rank.node, ask);
@@ -92,25 +93,25 @@ impl Plain {
     }
 }
 
-/// Of a shape with relations to other pods.
+/// A session for a shape with relations to other pods.
 ///
-/// Nodes that are alike in all topologies with domains of several nodes are one group: what such a
-/// topology says is found out a group, not a node, at a time. What topologies of single nodes say
+/// Nodes in the same domains of all multi-node topologies form one group: the effect of such a
+/// topology is computed once for a group, not for each node. The effect of single-node topologies
 /// is part of a node's rank in its group.
 #[derive(Debug)]
 pub(super) struct Related {
     relations: Relations,
-    /// The nodes that do not begin such pods.
+    /// The nodes that refuse such pods.
     off: BTreeSet<u32>,
-    /// The nodes that have their images; `None` where nobody asks.
+    /// The nodes that have the images of these pods; `None` where that does not matter.
     warm: Option<BTreeSet<u32>>,
-    /// The topologies that groups go by.
+    /// The topologies by which nodes are grouped.
     coarse: Vec<u32>,
     grouping: Arc<Grouping>,
     heaps: Vec<Heap>,
 }
 
-/// What a session looks at.
+/// The inputs of a session.
 #[derive(Clone, Copy)]
 pub(super) struct Sight<'s> {
     pub(super) class: &'s Class,
@@ -122,7 +123,7 @@ pub(super) struct Sight<'s> {
 }
 
 impl Related {
-    /// The topologies that groups have to go by.
+    /// The topologies by which nodes must be grouped.
     pub(super) fn coarse(relations: &Relations) -> Vec<u32> {
         let coarse = relations.all.iter().filter(|relation| !relation.fine);
         let mut coarse: Vec<u32> = coarse.map(|relation| relation.topology).collect();
@@ -163,7 +164,7 @@ impl Related {
         self.heaps = ranks.into_iter().map(Heap::from).collect();
     }
 
-    /// The rank with what topologies of single nodes say; `None` if they refuse.
+    /// The rank with the effect of single-node topologies; `None` if one of them forbids the node.
     fn on_node(&self, rank: Rank, topologies: &Topologies) -> Option<Rank> {
         let domain = |topology| topologies.get(topology).domain(rank.node);
         let merit = self
@@ -182,7 +183,7 @@ impl Related {
         })
     }
 
-    /// The best node, with what its group adds; it is taken out.
+    /// Takes the best node out of the session, with the effect of its group.
     pub(super) fn take(&mut self) -> Option<Rank> {
         let mut best: Option<(Rank, usize)> = None;
         for (group, heap) in self.heaps.iter().enumerate() {
@@ -217,7 +218,7 @@ impl Related {
         Some(rank)
     }
 
-    /// Counts the pod on the node and puts it back; `owned` counts the pod already.
+    /// Counts the pod on the node and inserts the node again; `owned` counts the pod already.
     pub(super) fn put(&mut self, node: u32, sight: Sight<'_>) {
         if self.relations.place(node, sight.topologies) {
             self.fill(sight);
@@ -239,7 +240,7 @@ impl Related {
         }
     }
 
-    /// Why a node that is eligible does not take the pod.
+    /// Why an eligible node does not accept the pod; `None` if it does.
     pub(super) fn unfit(&self, node: u32, topologies: &Topologies) -> Option<Unfit> {
         if self.off.contains(&node) {
             return Some(Unfit::Refuses);

@@ -1,5 +1,4 @@
-//! Shapes: what pods of one template have in common, and which shapes the terms of which others
-//! speak of.
+//! Shapes: what pods of one template have in common, and which terms of which shapes select them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,28 +14,30 @@ use crate::{
     object::{Meta, Operator, PodTerm, Selector, Workload},
 };
 
-/// The label by which a Deployment tells the pods of its templates apart.
+/// The label that distinguishes the pods of a Deployment's templates.
 const TEMPLATE_HASH: &str = "pod-template-hash";
-/// The label that every namespace has of itself.
+/// The label by which a namespace selector can name a namespace; Kubernetes sets it on each
+/// namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The pods of one template of one owner.
 #[derive(Debug)]
 pub(super) struct Shape<'a> {
     pub(super) owner: u32,
-    /// `None` where the template is not known: its pods are counted all the same.
+    /// The workload of the template; `None` where the template is not known. Such pods are counted
+    /// all the same.
     pub(super) workload: Option<&'a Workload>,
     pub(super) ask: Ask,
     pub(super) relations: TermNumbers,
-    /// Terms of podAntiAffinity, of any shape, that keep this one off.
+    /// `podAntiAffinity` terms of any shape that keep this shape's pods away.
     pub(super) repelled_by: Vec<u32>,
     /// The node of each pod that stays.
     pub(super) placed: Vec<u32>,
-    /// The node of each pod that stops.
+    /// The node of each pod that is stopping.
     pub(super) stopping: Vec<u32>,
 }
 
-/// What a shape says of other pods, as numbers of terms.
+/// Terms of a shape about other pods, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct TermNumbers {
     pub(super) affinity: Vec<u32>,
@@ -46,7 +47,7 @@ pub(super) struct TermNumbers {
     pub(super) spread: Vec<u32>,
 }
 
-/// A preferred term.
+/// A preferred term with its weight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub(super) weight: u32,
@@ -66,30 +67,30 @@ impl TermNumbers {
     }
 }
 
-/// Some pods, and the topology in which they are looked for.
+/// A selection of pods, and the topology in which they are counted.
 #[derive(Debug)]
 pub(super) struct Term {
-    /// The shape that says it.
+    /// The shape that has the term.
     pub(super) carrier: u32,
     pub(super) topology: u32,
-    /// It keeps the pods it selects off its carrier's pods.
+    /// Whether the term keeps the selected pods away from its carrier's pods.
     repels: bool,
     selection: PodSelection,
-    /// The shapes whose pods it selects.
+    /// The shapes whose pods the term selects.
     pub(super) matching: Vec<u32>,
 }
 
-/// Pods by namespace and labels.
+/// A selection of pods by namespace and labels.
 #[derive(Debug)]
 pub(super) struct PodSelection {
     namespaces: BTreeSet<String>,
     namespace_selector: Option<Selector>,
-    /// `None` selects nothing.
+    /// Selector over labels; `None` selects no pod.
     labels: Option<Selector>,
 }
 
 impl PodSelection {
-    /// The pods of a term of this workload's affinity.
+    /// The pods of an affinity term of this workload.
     pub(super) fn of_term(
         term: &PodTerm,
         workload: &Workload,
@@ -107,7 +108,7 @@ impl PodSelection {
         }
     }
 
-    /// Pods of the workload's own namespace.
+    /// Pods of the workload's own namespace that match the labels.
     pub(super) fn own_namespace(labels: Option<Selector>, workload: &Workload) -> Self {
         let namespaces = BTreeSet::from([workload.key.object.namespace.clone()]);
         Self {
@@ -117,7 +118,7 @@ impl PodSelection {
         }
     }
 
-    /// Whether a pod of this namespace with these labels is meant.
+    /// Whether a pod of this namespace with these labels is selected.
     pub(super) fn selects(
         &self,
         namespace: &str,
@@ -138,7 +139,8 @@ impl PodSelection {
                 }))
     }
 
-    /// Labels of which a selected pod must have one; `None` if that is not how it selects.
+    /// Labels of which every selected pod has at least one; `None` if the selector implies no such
+    /// labels.
     fn needs_one_of(&self) -> Option<Vec<(&str, &str)>> {
         let selector = self.labels.as_ref()?;
         if let Some((key, value)) = selector.labels.iter().next() {
@@ -173,7 +175,8 @@ pub(super) fn pod_labels(workload: &Workload) -> BTreeMap<String, String> {
 
 type ShapesByLabel = BTreeMap<String, BTreeMap<String, Vec<u32>>>;
 
-/// All shapes and terms. Who speaks of whom is found out once for each pair that shares a label.
+/// All shapes and terms. Whether a term selects a shape is computed once for each pair that shares
+/// a label.
 #[derive(Debug)]
 pub(super) struct Shapes<'a> {
     pub(super) all: Vec<Shape<'a>>,
@@ -183,11 +186,11 @@ pub(super) struct Shapes<'a> {
     owner_numbers: BTreeMap<&'a WorkloadKey, u32>,
     numbers: BTreeMap<(u32, &'a TemplateHash), u32>,
     declared: &'a BTreeMap<String, Meta>,
-    /// Labels of every shape, from the first term on: without terms nobody asks.
+    /// Labels of every shape; computed from the first term on, since only terms need them.
     labels: Option<Vec<BTreeMap<String, String>>>,
     shapes_by_label: ShapesByLabel,
     terms_by_label: ShapesByLabel,
-    /// Terms that must be asked about every shape.
+    /// Terms without an indexable label: these are checked against every shape.
     other_terms: Vec<u32>,
 }
 
@@ -207,7 +210,7 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    /// The shape of this owner and template, made if it is new.
+    /// The number of the shape of this owner and template; a new shape is added.
     pub(super) fn number(
         &mut self,
         owner: &'a WorkloadKey,
@@ -279,7 +282,7 @@ impl<'a> Shapes<'a> {
         number
     }
 
-    /// Finds the terms that select a shape.
+    /// Records the terms that select a shape.
     fn index(&mut self, number: u32) {
         let workload = self.all[number as usize].workload;
         let own = workload.map(pod_labels).unwrap_or_default();
@@ -318,7 +321,7 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    /// Adds the terms that a shape says itself.
+    /// Adds the terms of a shape itself.
     fn relate(
         &mut self,
         number: u32,

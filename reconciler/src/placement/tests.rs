@@ -1,5 +1,5 @@
-//! What Kubernetes documents of placement, and that the quick answer is that of looking at every
-//! node.
+//! The examples of placement in Kubernetes' documentation, and that the placer gives the same
+//! result as checking every node.
 
 mod build;
 mod property;

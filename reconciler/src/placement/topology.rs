@@ -1,10 +1,10 @@
-//! Topologies: which nodes are one domain, by the value of a label.
+//! Topologies: which nodes form one domain, by the value of a label.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Candidate, candidate::count};
 
-/// The domain of a node that does not have the label.
+/// The domain of a node without the label.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// The domains of one topology key.
@@ -12,9 +12,9 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 pub(super) struct Topology {
     /// The domain of each node; empty where no node has the label.
     of: Vec<u32>,
-    /// How many domains there are.
+    /// Number of domains.
     pub(super) domains: usize,
-    /// Every domain is a single node, as with `kubernetes.io/hostname`.
+    /// Whether every domain is a single node, as with `kubernetes.io/hostname`.
     pub(super) fine: bool,
 }
 
@@ -46,7 +46,7 @@ impl Topology {
     }
 }
 
-/// Nodes that are alike in several topologies at once.
+/// Groups of nodes that are in the same domains of several topologies.
 #[derive(Debug)]
 pub(super) struct Grouping {
     /// The group of each node.
@@ -55,7 +55,7 @@ pub(super) struct Grouping {
     pub(super) domains: Vec<Vec<u32>>,
 }
 
-/// All topologies that pods go by, made when first asked for.
+/// All topologies that pods refer to; each is computed when first needed.
 #[derive(Debug, Default)]
 pub(super) struct Topologies {
     by_key: BTreeMap<String, u32>,

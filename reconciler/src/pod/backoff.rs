@@ -1,5 +1,5 @@
-//! Restart back-off: at once, then 10 s, doubling, at most 300 s; forgotten after 10 minutes of
-//! running.
+//! Restart back-off: the first restart at once, then after 10 s, doubled each time up to 300 s;
+//! reset after 10 minutes of running.
 
 use std::time::Duration;
 
@@ -10,17 +10,18 @@ const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
-/// How long the next restart of a container is held back.
+/// The back-off of one container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
-    /// How many ends in a row came too early.
+    /// Number of consecutive exits that came too early.
     pub level: u32,
-    /// The attempt whose end was counted last, plus one: 0 before the first.
+    /// The last attempt whose exit was counted, plus one; 0 before the first.
     pub counted: u32,
 }
 
 impl Backoff {
-    /// Counts the end of an attempt, once, and not after that of a later one.
+    /// Counts the exit of an attempt. An exit is counted once, and not after the exit of a later
+    /// attempt was counted.
     #[must_use]
     pub fn count(self, attempt: u32, started: Timestamp, finished: Timestamp) -> Self {
         if self.counted > attempt {
@@ -38,7 +39,7 @@ impl Backoff {
         }
     }
 
-    /// How long after its end the container is started again.
+    /// Time between the container's exit and its next start.
     pub fn delay(self) -> Duration {
         match self.level {
             0 | 1 => Duration::ZERO,

@@ -1,5 +1,5 @@
-//! A container's environment: envFrom, env, the field references, the service variables, and
-//! `$(VAR)`.
+//! A container's environment: `envFrom`, `env`, field references, service variables, and the
+//! expansion of `$(VAR)`.
 
 use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr};
 
@@ -9,24 +9,24 @@ use crate::{
     state::ServiceAllocation,
 };
 
-/// What field references may name.
+/// The values that field references may refer to.
 #[derive(Debug)]
 pub struct PodFacts<'a> {
-    /// Namespace and name.
+    /// Namespace and name of the pod.
     pub key: &'a ObjectKey,
-    /// The uid.
+    /// Uid of the pod.
     pub uid: &'a PodUid,
-    /// Labels and annotations.
+    /// The pod's labels and annotations.
     pub meta: &'a Meta,
-    /// The node.
+    /// The node of the pod.
     pub node: &'a NodeName,
-    /// The pod's address.
+    /// The pod's own address.
     pub address: Ipv4Addr,
-    /// The node's address.
+    /// The address of the pod's node.
     pub host_address: Ipv4Addr,
 }
 
-/// The variables in order, or what is missing.
+/// The variables in order, or an error that names the missing ConfigMap, Secret or key.
 pub fn environment(
     container: &Container,
     pod: &PodFacts<'_>,
@@ -72,7 +72,7 @@ pub fn environment(
     Ok(variables.in_order)
 }
 
-/// `$(VAR)` in a command or argument, as in a variable's value.
+/// Expands `$(VAR)` in a command or its arguments, as in the value of a variable.
 pub fn expand_all(texts: &[String], env: &[(String, Sensitive<String>)]) -> Vec<String> {
     let mut variables = Variables::default();
     for (name, value) in env {
@@ -100,7 +100,7 @@ impl Variables {
     }
 }
 
-/// `$(NAME)` is replaced if NAME is known, `$$` is one `$`; everything else stays.
+/// Replaces `$(NAME)` if NAME is known and `$$` by one `$`; all other text stays, as in Kubernetes.
 fn expand(text: &str, variables: &Variables) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -188,8 +188,8 @@ fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
     }
 }
 
-/// The service variables of one namespace, made when the first container needs them: most looks
-/// start none.
+/// The service variables of one namespace, computed when the first container needs them: most
+/// cycles start no container.
 #[derive(Debug)]
 pub struct ServiceVariables<'a> {
     namespace: &'a str,
@@ -199,7 +199,7 @@ pub struct ServiceVariables<'a> {
 }
 
 impl<'a> ServiceVariables<'a> {
-    /// Of these Services with these addresses.
+    /// Variables for these Services and their addresses.
     pub fn new(
         namespace: &'a str,
         services: &'a BTreeMap<ObjectKey, Service>,
@@ -213,14 +213,15 @@ impl<'a> ServiceVariables<'a> {
         }
     }
 
-    /// The variables.
+    /// The variables by name.
     pub fn get(&self) -> &BTreeMap<String, String> {
         self.made
             .get_or_init(|| service_variables(self.namespace, self.services, self.given))
     }
 }
 
-/// `HTTPD_SVC_SERVICE_HOST` and its like for every Service of the namespace that has an address.
+/// Variables such as `HTTPD_SVC_SERVICE_HOST`, for every Service of the namespace that has an
+/// address.
 pub fn service_variables(
     namespace: &str,
     services: &BTreeMap<ObjectKey, Service>,

@@ -1,5 +1,5 @@
-//! The files of a pod: resolv.conf, hosts, hostname, and its volumes; and what of them each
-//! container mounts.
+//! The files of a pod: resolv.conf, hosts, hostname and volumes; and which of them each container
+//! mounts.
 
 use std::{fmt::Write, net::Ipv4Addr};
 
@@ -13,12 +13,12 @@ use crate::{
     plan::{Mount, MountSource, PodFiles, VolumeFile, VolumeFiles},
 };
 
-/// What the host's own resolver says and where the cluster's is.
+/// The host's own resolver configuration, and the address of the cluster's DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsFacts {
-    /// The cluster's DNS.
+    /// Address of the cluster's DNS; `None` if the host runs none.
     pub cluster: Option<Ipv4Addr>,
-    /// The zone, `cluster.local`.
+    /// The DNS zone of the cluster, for example `cluster.local`.
     pub zone: String,
     /// `search` of the host's resolv.conf.
     pub host_searches: Vec<String>,
@@ -28,7 +28,7 @@ pub struct DnsFacts {
     pub host_options: Vec<String>,
 }
 
-/// The pod's files, or what is missing for them.
+/// The files of a pod, or an error that names what is missing.
 pub fn pod_files(
     spec: &PodSpec,
     pod: &PodFacts<'_>,
@@ -50,7 +50,7 @@ pub fn pod_files(
     })
 }
 
-/// The volumes that may change while the pod runs, or what is missing for them.
+/// The volumes that can change while the pod runs, or an error that names what is missing.
 pub fn config_volumes(
     spec: &PodSpec,
     namespace: &str,
@@ -63,14 +63,14 @@ pub fn config_volumes(
         .collect()
 }
 
-/// A digest of what may change under a running pod: the files of its ConfigMaps and Secrets. The
-/// same digest means the same files; it does not give a Secret away, since it is kept only where
-/// the Secret is.
+/// A digest of the files that can change in a running pod: those of its ConfigMaps and Secrets.
+/// Equal digests mean equal files. The digest is stored only where the Secret itself is, so that it
+/// reveals nothing.
 pub fn config_digest(files: &PodFiles) -> String {
     volumes_digest(&files.volumes)
 }
 
-/// As [`config_digest`], of the volumes alone.
+/// As [`config_digest`], for the volumes alone.
 pub fn volumes_digest(volumes: &[VolumeFiles]) -> String {
     let mut bytes = Vec::new();
     for volume in volumes {
@@ -91,14 +91,14 @@ pub fn volumes_digest(volumes: &[VolumeFiles]) -> String {
     sha256_hex(&bytes)
 }
 
-/// Whether a pod has files that may change while it runs.
+/// Whether a pod has files that can change while it runs.
 pub fn has_config_volumes(spec: &PodSpec) -> bool {
     spec.volumes
         .values()
         .any(|volume| matches!(volume, VolumeSource::Config { .. }))
 }
 
-/// The name a pod gives itself.
+/// The host name inside a pod.
 pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
     if spec.host_network {
         return pod.node.to_string();
@@ -242,7 +242,7 @@ fn config_files(
     Ok(files)
 }
 
-/// What a container mounts: its volumes and the pod's own files.
+/// The mounts of a container: its volumes and the pod's own files.
 pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = container
         .mounts

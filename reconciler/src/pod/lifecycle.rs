@@ -1,4 +1,5 @@
-//! What one pod does next: pure, from what must be, what is, and what is remembered.
+//! The next step of one pod: a pure function of the record, the observed containers, and the
+//! memory.
 
 mod make;
 mod note;
@@ -28,80 +29,80 @@ use crate::{
     time::{later, still_to_come},
 };
 
-/// What the pod's host is.
+/// Facts about the pod's host.
 #[derive(Debug)]
 pub struct HostFacts<'a> {
-    /// The node's name.
+    /// Name of the node.
     pub node: &'a NodeName,
-    /// The node's address.
+    /// Address of the node.
     pub address: Ipv4Addr,
-    /// MTU of pod links.
+    /// MTU of pod links, in bytes.
     pub mtu: u32,
-    /// Resolvers.
+    /// Resolvers of the host and of the cluster.
     pub dns: &'a DnsFacts,
-    /// Which image each reference of each commit is.
+    /// The image that each reference of each commit resolves to on this host.
     pub pins: &'a BTreeMap<CommitId, BTreeMap<String, ImagePin>>,
-    /// How long a stopping pod that takes traffic drains.
+    /// How long a stopping pod that receives traffic drains.
     pub drain: Duration,
 }
 
-/// What is looked at for one pod.
+/// The snapshot from which one pod is decided.
 #[derive(Debug)]
 pub struct PodInput<'a> {
-    /// The time.
+    /// The host's clock at the start of the cycle.
     pub now: Timestamp,
-    /// The host.
+    /// Facts about the host.
     pub host: &'a HostFacts<'a>,
-    /// What was decided.
+    /// The record of the pod.
     pub record: &'a PodRecord,
-    /// The commit of the record, if this host has it.
+    /// The commit of the record; `None` if this host does not have it.
     pub commit: Option<&'a Commit>,
-    /// The owner, resolved in this host's own verified clone; `None` if it has not the template of
-    /// the record.
+    /// The owner, resolved in this host's own verified clone; `None` if the owner does not have the
+    /// template of the record there.
     pub workload: Option<&'a Workload>,
     /// Service variables of the pod's namespace.
     pub services: &'a ServiceVariables<'a>,
     /// Whether a Service selects the pod.
     pub in_service: bool,
-    /// Its containers.
+    /// The pod's containers on the host.
     pub containers: &'a [(&'a ContainerId, &'a ObservedContainer)],
-    /// Everything found on the host.
+    /// Everything that was observed on the host.
     pub observed: &'a Observed,
-    /// What is remembered; it has an address, unless there is none left.
+    /// The memory of the pod; it contains an address, unless none is left.
     pub memory: PodMemory,
 }
 
-/// What is done about one pod.
+/// The decision for one pod.
 #[derive(Debug)]
 pub struct PodOutput {
-    /// Its next steps.
+    /// The next lane of the pod; `None` if nothing can or must be done now.
     pub lane: Option<Lane>,
     /// Images that must be pinned or pulled first.
     pub images: Vec<ImageNeed>,
-    /// What it is doing.
+    /// The status to report.
     pub status: PodStatus,
-    /// The probes that must be running.
+    /// The probes that must run.
     pub probes: Vec<ProbeTask>,
-    /// What is remembered from now on; `None` once nothing is left of the pod.
+    /// What to remember from now on; `None` once nothing is left of the pod.
     pub memory: Option<PodMemory>,
     /// When the next cycle is due.
     pub next: Next,
 }
 
-/// An image that a pod cannot do without.
+/// An image that a pod needs before it can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageNeed {
-    /// The commit it is pinned for.
+    /// The commit for which the image is pinned.
     pub commit: CommitId,
-    /// As written.
+    /// The image as written in the manifest.
     pub image: String,
-    /// How hard to try.
+    /// Whether the registry is asked.
     pub pull: PullPolicy,
-    /// `name@sha256:...` where it was pinned before and has gone from the disk.
+    /// `name@sha256:...` of an image that was pinned before and is no longer on the disk.
     pub digest: Option<String>,
 }
 
-/// What one pod does next.
+/// Decides the next step of one pod.
 pub fn live(input: &PodInput<'_>) -> PodOutput {
     let found = ObservedPod::new(input.containers);
     if input.record.stop.is_some() {
@@ -109,7 +110,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     }
     let mut memory = input.memory.clone();
     memory.stopping = false;
-    // Not begun: once its commit is here it is checked as one that is new.
+    // The pod is not started: once this host has its commit, it is checked as a new pod.
     let Some(workload) = input.workload else {
         return unresolved(input, &found, memory);
     };
@@ -133,15 +134,15 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     pod.output(decision)
 }
 
-/// What is decided for one pod in one cycle.
+/// The decision for one pod in one cycle.
 enum PodDecision {
     Nothing,
     Do(Why, Vec<Step>),
-    /// Nothing can be done until this has changed.
+    /// Nothing can be done until this fault is gone.
     Blocked(Fault),
-    /// Images first.
+    /// Images must be pulled first.
     Fetch(Vec<ImageNeed>),
-    /// It has ended for good.
+    /// The pod has ended for good, with its phase and the reason.
     End(PodPhase, String),
 }
 
@@ -183,7 +184,7 @@ impl<'a> PodLifecycle<'a> {
         }
         let failure = self.input.observed.failures.get(&key);
         let is_over = self.memory.ended.is_some();
-        // A failure from before the end was one of starting: it holds no cleaning up back.
+        // A failure from before the pod's end was a failed start: it does not delay the cleanup.
         if let Some(failure) = failure.filter(|failure| !is_over || failure.removes)
             && let Some(retry) = failure.retry_at(self.input.now)
         {
@@ -205,8 +206,8 @@ impl<'a> PodLifecycle<'a> {
         }
     }
 
-    /// A sandbox that has gone does not make what has run run again: with restartPolicy Never the
-    /// pod ends, with OnFailure it ends if all has ended well.
+    /// If the sandbox is gone, containers that ran are not run again: with `restartPolicy: Never`
+    /// the pod ends, with `OnFailure` the pod ends if all its containers succeeded.
     fn over_with_sandbox(&self) -> Option<PodDecision> {
         let created = |(_, one): &(_, &ObservedContainer)| one.state == ContainerState::Created;
         let ran = self
@@ -232,7 +233,7 @@ impl<'a> PodLifecycle<'a> {
         }
     }
 
-    /// The exit codes of the main containers that are not started again.
+    /// Exit codes of the main containers that are not started again.
     fn completed(&self) -> Vec<i64> {
         let memory = |container: &Container| self.memory.containers.get(&container.name);
         self.spec()
@@ -242,7 +243,7 @@ impl<'a> PodLifecycle<'a> {
             .collect()
     }
 
-    /// The end of the pod, if these are the exit codes of all its main containers.
+    /// The end of the pod, if `codes` are the exit codes of all its main containers.
     fn end(&self, codes: &[i64]) -> Option<PodDecision> {
         if codes.len() < self.spec().containers.len() {
             return None;
@@ -258,7 +259,7 @@ impl<'a> PodLifecycle<'a> {
         })
     }
 
-    /// What the containers that ended badly left as termination messages.
+    /// The termination messages of the containers that failed.
     fn last_words(&self) -> String {
         let words = |container: &ObservedContainer| match &container.state {
             ContainerState::Exited { code, message, .. }
@@ -287,8 +288,9 @@ impl<'a> PodLifecycle<'a> {
         self.next = self.next.sooner(Next::at(time, self.input.now));
     }
 
-    /// For how long the pod has been ready, as far as anybody asks; looks again when more can be
-    /// said. What it has reached it keeps while it is ready, whatever becomes of the clock.
+    /// How long the pod has been ready, as far as anything depends on it; requests a cycle for the
+    /// next relevant time. A value that was reached stays while the pod is ready, even if the clock
+    /// is set back.
     fn ready_for(&mut self) -> Duration {
         let Some(ready) = self.memory.ready else {
             return Duration::ZERO;
@@ -317,7 +319,7 @@ impl<'a> PodLifecycle<'a> {
         end <= self.input.now
     }
 
-    /// The sandbox is alive: whatever comes next in it.
+    /// Decides the next step in a sandbox that runs.
     fn go_on(&mut self) -> PodDecision {
         let pod = self.input.record.key.clone();
         let uid = &self.input.record.uid;
@@ -365,7 +367,7 @@ impl<'a> PodLifecycle<'a> {
         self.refresh().unwrap_or(PodDecision::Nothing)
     }
 
-    /// A postStart hook that is not done yet.
+    /// A postStart hook that has not run yet.
     fn run_hook(&self) -> Option<PodDecision> {
         for container in &self.spec().containers {
             let Some(handler) = &container.post_start else {
@@ -392,7 +394,7 @@ impl<'a> PodLifecycle<'a> {
         None
     }
 
-    /// A container whose liveness or startup probe has failed.
+    /// Restarts a container whose liveness or startup probe has failed.
     fn stop_unhealthy(&self) -> Option<PodDecision> {
         for container in &self.spec().containers {
             let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
@@ -427,7 +429,7 @@ impl<'a> PodLifecycle<'a> {
         None
     }
 
-    /// The next init container, if they are not all done.
+    /// The next init container; `None` once all have succeeded.
     fn initialize(&mut self) -> Option<PodDecision> {
         let main_exists = self.found.all.iter().any(|(_, one)| one.role == Role::Main);
         if self.memory.initialized
@@ -485,7 +487,8 @@ impl<'a> PodLifecycle<'a> {
     fn needs_start(&mut self, container: &Container) -> Start {
         let pod = self.input.record.key.clone();
         let known = self.memory.containers.get(&container.name);
-        // What is left of one whose successor was removed says nothing about it.
+        // The remains of a container whose successor was removed are no evidence about the
+        // successor.
         let newest = self
             .found
             .latest
@@ -528,8 +531,8 @@ impl<'a> PodLifecycle<'a> {
         }
     }
 
-    /// A ConfigMap or Secret that the pod mounts has changed: its files are swapped, the pod keeps
-    /// running.
+    /// Replaces the files of a ConfigMap or Secret that the pod mounts and that has changed; the
+    /// pod keeps running.
     fn refresh(&self) -> Option<PodDecision> {
         if !has_config_volumes(self.spec()) {
             return None;
@@ -550,7 +553,7 @@ impl<'a> PodLifecycle<'a> {
         ))
     }
 
-    /// The pod has ended for good: only its ended containers stay, for their logs.
+    /// The pod has ended for good: only its exited containers stay, for their logs.
     fn clean_up(&self) -> PodDecision {
         let alive: Vec<ContainerId> = self
             .found
@@ -592,7 +595,7 @@ impl<'a> PodLifecycle<'a> {
             .get(&key)
             .map(|failure| failure.fault.clone());
         match decision {
-            // What failed is still in the way while it is tried again.
+            // The fault of a failed lane remains until the retry has succeeded.
             PodDecision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
             PodDecision::Nothing => {}
             PodDecision::Do(why, steps) => {
@@ -613,7 +616,7 @@ impl<'a> PodLifecycle<'a> {
             }
             PodDecision::End(phase, message) => {
                 self.memory.ended = Some((phase, message));
-                // What still runs is stopped in the next cycle.
+                // Containers that still run are stopped in the next cycle.
                 self.next = self.next.sooner(Next::After(Duration::from_millis(1)));
             }
         }
@@ -654,8 +657,8 @@ enum Start {
     Not,
 }
 
-/// A record that this host cannot resolve in its own verified clone: what runs of it is left alone,
-/// nothing is started.
+/// Handles a record that this host cannot resolve in its own verified clone: running containers
+/// stay, and nothing is started.
 fn unresolved(input: &PodInput<'_>, found: &ObservedPod<'_>, memory: PodMemory) -> PodOutput {
     let mut status = phase::terminating(input, found);
     let message = format!(

@@ -1,4 +1,4 @@
-//! What a host remembers of its pods beyond what it can observe; kept on its disk.
+//! What a host remembers of its pods beyond what it can observe; stored on its disk.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -15,70 +15,71 @@ use crate::{
 /// Everything a host remembers of its pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeMemory {
-    /// By pod.
+    /// The memory of each pod.
     pub pods: BTreeMap<PodUid, PodMemory>,
-    /// When this host learnt that the target became the target.
+    /// When this host received the time at which the target became the target.
     #[serde(default)]
     pub began: Option<ReceivedTime>,
-    /// When this host learnt from when the deadlines count.
+    /// When this host received the time from which deadlines count.
     #[serde(default)]
     pub clock: Option<ReceivedTime>,
 }
 
-/// What is remembered of one pod.
+/// The memory of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodMemory {
-    /// The address it was given; kept until nothing is left of the pod.
+    /// The assigned address; kept until nothing is left of the pod.
     pub address: Option<Ipv4Addr>,
-    /// When this host first acted on it.
+    /// When this host first acted on the pod; `None` before.
     pub started: Option<Timestamp>,
-    /// What this host last ran it from. A record of the store may say something else later.
+    /// The commit and template from which this host last ran the pod. The record in the store may
+    /// change later.
     #[serde(default)]
     pub origin: Option<Origin>,
-    /// Since when it is not begun, since this host does not believe that it may run here.
+    /// Since when this host refuses the pod; `None` if it does not.
     #[serde(default)]
     pub refused: Option<Timestamp>,
-    /// Since when it is ready.
+    /// Since when the pod is ready; `None` if it is not.
     pub ready: Option<Timestamp>,
-    /// For how long at least it has been ready then, see
+    /// Minimum time that the pod had been ready at the last cycle, see
     /// [`PodStatus::ready_for`](crate::status::PodStatus::ready_for).
     #[serde(default)]
     pub ready_for: Duration,
-    /// The number of the next sandbox.
+    /// Number of the next sandbox.
     pub sandboxes: u32,
-    /// By container name.
+    /// The memory of each container, by its name.
     pub containers: BTreeMap<String, ContainerMemory>,
-    /// Its init containers have all ended well in the current sandbox.
+    /// Whether all init containers have succeeded in the current sandbox.
     pub initialized: bool,
-    /// A stop was begun: failures from before were of something else.
+    /// Whether a stop was begun: a failure from before concerns a start.
     #[serde(default)]
     pub stopping: bool,
-    /// How it ended for good, and why.
+    /// The final phase and its reason, once the pod has ended for good.
     pub ended: Option<(PodPhase, String)>,
 }
 
-/// What a host took a pod from when it last acted on it.
+/// The origin of a pod: commit and template from which the host last acted on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The commit.
+    /// The commit from which the pod was resolved.
     pub commit: CommitId,
-    /// The hash of its template there.
+    /// Hash of the pod's template in that commit.
     pub template: TemplateHash,
 }
 
-/// What is remembered of one container.
+/// The memory of one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerMemory {
-    /// The container these facts are about.
+    /// The container to which the other fields refer.
     pub id: Option<ContainerId>,
-    /// The number of the next one.
+    /// Number of the next attempt.
     pub next_attempt: u32,
-    /// Its startup probe has succeeded.
+    /// Whether the container's startup probe has succeeded.
     pub past_startup: bool,
-    /// What its readiness probe last said.
+    /// The last result of the readiness probe; `None` before the first.
     pub ready: Option<bool>,
-    /// It has ended and is not started again, with this exit code.
+    /// Exit code of a container that is not started again.
     pub completed: Option<i64>,
-    /// How long restarts are held back.
+    /// Back-off of the container's restarts.
     pub backoff: Backoff,
 }

@@ -1,4 +1,4 @@
-//! A pod's containers as they were found on the host.
+//! The containers of a pod, as observed on the host.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     plan::{Role, StopSpec},
 };
 
-/// A pod's containers: the newest sandbox, and of each name the newest one.
+/// The containers of a pod: the newest sandbox, and the newest container of each name.
 pub(super) struct ObservedPod<'a> {
     pub(super) all: Vec<(&'a ContainerId, &'a ObservedContainer)>,
     pub(super) sandbox: Option<(&'a ContainerId, &'a ObservedContainer)>,
@@ -47,7 +47,7 @@ impl<'a> ObservedPod<'a> {
             .filter(|(_, one)| one.state.is_alive() && one.role != Role::Sandbox)
     }
 
-    /// All ids, the sandbox last, so that no container outlives its network.
+    /// Ids of all containers. The sandbox is last, so that no container outlives its network.
     pub(super) fn ids(&self) -> Vec<ContainerId> {
         self.all.iter().rev().map(|(id, _)| (*id).clone()).collect()
     }

@@ -1,4 +1,4 @@
-//! A pod's status in Kubernetes' words, and the probes that must be running to know it.
+//! The status of a pod in Kubernetes' terms, and the probes that must run to determine it.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-/// What a status is made from.
+/// The values from which a status is computed.
 pub(super) struct PhaseInput<'a> {
     pub(super) now: Timestamp,
     pub(super) spec: &'a PodSpec,
@@ -23,7 +23,7 @@ pub(super) struct PhaseInput<'a> {
     pub(super) fault: Option<&'a Fault>,
 }
 
-/// The status of a pod that must run.
+/// The status of a pod that has no stop record.
 pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus {
     let list = |containers: &[Container], main: bool| -> Vec<ContainerStatus> {
         containers
@@ -34,7 +34,7 @@ pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus
     let init_containers = list(&standing.spec.init_containers, false);
     let containers = list(&standing.spec.containers, true);
     let all_ready = containers.iter().all(|container| container.ready) && memory.ended.is_none();
-    // A clock that was set back since is believed.
+    // If the clock was set back since, its new time is trusted.
     let ready = all_ready.then(|| {
         memory
             .ready
@@ -95,7 +95,7 @@ pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus
     }
 }
 
-/// Running once every container was started; until then Pending.
+/// Running once every container was started; Pending until then.
 fn running_phase(containers: &[ContainerStatus]) -> PodPhase {
     let begun = containers.iter().all(|container| {
         container.restarts > 0
@@ -132,7 +132,7 @@ fn container_status(
         .previous
         .get(container.name.as_str())
         .and_then(|(_, one)| termination(one));
-    // While the next start is held back, the last end is that of the container that is still there.
+    // While the next start is delayed by back-off, the last exit is that of the exited container.
     let last = match &state {
         ContainerPhase::Waiting { .. } => found.and_then(|(_, one)| termination(one)).or(previous),
         ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => previous,
@@ -192,7 +192,7 @@ fn state(standing: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -
     }
 }
 
-/// A container that has ended and waits for its next start.
+/// The state of a container that has exited and waits for its next start.
 fn crash_loop(ended: &Termination, delay_seconds: Option<u64>) -> ContainerPhase {
     let words = if ended.message.is_empty() {
         String::new()
@@ -234,7 +234,8 @@ fn termination(container: &ObservedContainer) -> Option<Termination> {
     })
 }
 
-/// The probes of all running containers: until its startup probe has succeeded, only that.
+/// The probes of all running containers; until a startup probe has succeeded, only the startup
+/// probe.
 pub(super) fn probes(standing: &PhaseInput<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
     let mut tasks = Vec::new();
     for container in &standing.spec.containers {
@@ -275,7 +276,7 @@ pub(super) fn probes(standing: &PhaseInput<'_>, memory: &PodMemory) -> Vec<Probe
     tasks
 }
 
-/// The status of a pod that stops, or that cannot be resolved: only what is found.
+/// The status of a pod that stops, or that cannot be resolved: only what is observed.
 pub(super) fn terminating(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodStatus {
     let mut status = PodStatus::pending();
     let host_network = input
@@ -326,7 +327,7 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodS
     status
 }
 
-/// Whether all that must run of a pod does.
+/// Whether all containers that must run do.
 fn all_run(input: &PodInput<'_>, found: &ObservedPod<'_>) -> bool {
     let runs = |container: &Container| {
         let latest = found.latest.get(container.name.as_str());

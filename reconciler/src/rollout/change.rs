@@ -1,12 +1,12 @@
-//! How a rollout changes: what is driven, the phase and the clock go together.
+//! Changes of a rollout: the driving commit, the phase and the clock change together.
 
 use jiff::Timestamp;
 
 use crate::name::CommitId;
 use crate::state::{CommitState, Failure, Phase, Rollback, Rollout};
 
-/// Clears the mark of one commit that failed, or of all of them, and says of how many. A degraded
-/// target is prepared again: it is the target already, so no head takes it up.
+/// Removes the `bad` mark of one commit or of all of them, and returns how many had one. A degraded
+/// target is prepared again here, since it is the target already and no new head would start it.
 pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -> usize {
     let before = rollout.bad.len();
     rollout
@@ -29,11 +29,11 @@ pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -
     cleared
 }
 
-/// How many commits are remembered whose pods may still be there.
+/// Maximum number of earlier commits that are remembered because their pods may still exist.
 const LEFT: usize = 8;
 
 impl Rollout {
-    /// The commit that the target is compared with to find what must be judged.
+    /// The commit with which the target is compared to decide which workloads are judged.
     pub fn base(&self) -> Option<CommitId> {
         match &self.rollback {
             Some(rollback) => Some(rollback.from.clone()),
@@ -41,7 +41,7 @@ impl Rollout {
         }
     }
 
-    /// The commits that ran before what is driven, newest first: pods of them may still be there.
+    /// The commits that ran before the driving one, newest first: pods of them may still exist.
     pub fn before(&self) -> Vec<&CommitId> {
         let from = self.rollback.as_ref().map(|rollback| &rollback.from);
         let mut before: Vec<&CommitId> = Vec::new();
@@ -53,9 +53,9 @@ impl Rollout {
         before
     }
 
-    /// Whether what is driven is still taking the place of what ran before: it is neither healthy,
-    /// nor has it failed with nothing to go back to. While a newer commit is prepared, that one's
-    /// predecessor goes on as it was.
+    /// Whether the driving commit is still replacing earlier commits: it is not healthy, and has
+    /// not failed without a commit to roll back to. While a newer commit is prepared, the rollout
+    /// of the driving commit continues.
     pub fn is_under_way(&self) -> bool {
         match self.phase {
             Phase::Empty | Phase::Healthy | Phase::Degraded { .. } => false,
@@ -71,8 +71,8 @@ impl Rollout {
         }
     }
 
-    /// Whether what is driven is neither healthy nor the target any more: it is judged all the same
-    /// until the target takes its place, which may take as long as the registry is away.
+    /// Whether the driving commit is neither healthy nor the target any more. It is still judged
+    /// until the target replaces it, which can take as long as a registry is unreachable.
     pub fn judges_superseded(&self) -> bool {
         matches!(self.phase, Phase::Preparing { .. })
             && self.healthy.is_some()
@@ -81,8 +81,8 @@ impl Rollout {
             && self.driving != self.healthy
     }
 
-    /// What is driven has failed while the target is being prepared: the healthy commit runs until
-    /// that is done.
+    /// Records that the driving commit failed while the target is being prepared: the healthy
+    /// commit runs until the target is prepared.
     pub(super) fn give_up_superseded(&mut self, failure: &Failure, now: Timestamp) {
         let (Some(driving), Some(healthy)) = (self.driving.clone(), self.healthy.clone()) else {
             return;
@@ -93,7 +93,7 @@ impl Rollout {
         let is_target = self.target.as_ref() == Some(&healthy);
         self.drive(healthy);
         self.start_clock(now);
-        // Its images are pinned: there is nothing to prepare.
+        // The healthy commit's images are pinned: nothing has to be prepared.
         if is_target {
             self.enter(
                 Phase::Progressing {
@@ -104,8 +104,7 @@ impl Rollout {
         }
     }
 
-    /// Makes an earlier commit the target. Its images are pinned, so that there is nothing to
-    /// prepare.
+    /// Makes an earlier commit the target. Its images are pinned, so nothing has to be prepared.
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
         self.close_target(
             CommitState::RolledBack,
@@ -126,13 +125,13 @@ impl Rollout {
         );
     }
 
-    /// Lets the controllers follow a commit, and remembers what they followed before.
+    /// Makes the controllers follow a commit, and remembers the one that they followed before.
     pub(super) fn drive(&mut self, commit: CommitId) {
         self.left.retain(|left| *left != commit);
         if let Some(before) = self.driving.replace(commit)
             && self.driving.as_ref() != Some(&before)
         {
-            // Which nodes are at fault, and which go first, is another matter for every commit.
+            // Faulty nodes and canaries are decided anew for each commit.
             self.faulty.clear();
             self.wave = None;
             self.left.retain(|left| *left != before);
@@ -142,8 +141,8 @@ impl Rollout {
         }
     }
 
-    /// No time is still to come: a clock that was set back since, or another leader's that was
-    /// ahead, must not stretch a deadline.
+    /// Limits all stored times to the present: a clock that was set back since, or a previous
+    /// leader's clock that was ahead, must not extend a deadline.
     pub(super) fn limit_times_to(&mut self, now: Timestamp) {
         let mut times = vec![&mut self.since, &mut self.clock, &mut self.failing];
         times.extend(self.wave.as_mut().map(|wave| &mut wave.settled));
@@ -160,8 +159,8 @@ impl Rollout {
         }
     }
 
-    /// The rollout after a time in which nobody decided, or another leader did by another clock:
-    /// no deadline counts what was before. `None` where nothing has one.
+    /// The rollout after a time without a leader, or after a change of leader with another clock:
+    /// the time before does not count towards any deadline. `None` where no deadline is running.
     #[must_use]
     pub fn after_gap(&self, now: Timestamp) -> Option<Self> {
         let has_deadlines = matches!(
@@ -186,7 +185,7 @@ impl Rollout {
         has_deadlines.then_some(after)
     }
 
-    /// What was waited for so far counts for no deadline.
+    /// Restarts the clock, so that the time before does not count towards any deadline.
     pub(super) fn start_clock(&mut self, now: Timestamp) {
         self.clock = Some(now);
         self.waiting = false;
@@ -198,7 +197,7 @@ impl Rollout {
         self.since = Some(now);
     }
 
-    /// The same phase with another message: its beginning stays.
+    /// Updates the message of a phase; a phase that continues keeps its `since`.
     pub(super) fn update(&mut self, phase: Phase) {
         self.phase = phase;
     }

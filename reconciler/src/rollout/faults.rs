@@ -1,4 +1,4 @@
-//! Whether a pod fails by the commit's fault or by its node's.
+//! Whether a pod fails because of its commit or because of its node.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,24 +13,25 @@ use crate::{
     time::later,
 };
 
-/// So long a new pod may take to show that its template runs on another node.
+/// How long a new pod may take to show that its template runs on another node.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What is wrong with the pods of one owner, and whose fault it is.
+/// The faults of one owner's pods: nodes or the commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspects {
-    /// Nodes where pods fail whose template is available on another node.
+    /// Nodes with failing pods whose template is available on another node.
     pub nodes: BTreeMap<NodeName, Failure>,
-    /// Nodes that take no pods, and where pods are not available.
+    /// Nodes that are not ready, where pods of the owner are not available.
     pub unready: BTreeMap<NodeName, String>,
-    /// The commit is at fault.
+    /// The failure, where the commit is at fault.
     pub failure: Option<Failure>,
-    /// A pod fails, and until then others may show that it is its node's fault.
+    /// A failing pod for which other pods may still show that its node is at fault, with the time
+    /// until which they may.
     pub undecided: Option<(String, Timestamp)>,
 }
 
-/// Looks for what is wrong with the updated pods of an owner. `late`: the deadline is over, and
-/// what is not available by now has failed.
+/// Classifies the failures of an owner's updated pods. With `late` the deadline has passed, and
+/// every pod that is not available counts as failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
     let key = &view.workload.key;
     let mut found = Suspects::default();
@@ -40,7 +41,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         .filter(|pod| !pod.is_stopping() && view.is_current(pod))
         .collect();
     for pod in &current {
-        // What an absent node said last counts for nothing.
+        // The last report of an absent node is not evidence.
         if view.conditions.is_absent(pod) {
             continue;
         }
@@ -57,7 +58,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         }
         let failure = pod_failure(pod, clock);
         let too_late = failure.is_none() && late && !view.is_available(pod);
-        // How long a pull takes is between the node and the registry.
+        // The duration of a pull depends on the node and the registry, not on the commit.
         if pod.status.is_some_and(PodStatus::is_pulling) && failure.is_none() {
             let slow = later(pod.record.created, GRACE) <= view.now;
             if let (true, Some(node), Witness::Proof) =
@@ -77,7 +78,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
             }
-            // The deadline itself says whose fault that is.
+            // After the deadline the commit or the node is at fault; nothing stays undecided.
             _ if too_late => {}
             (Witness::Until(time), Some(_)) => {
                 let until = found.undecided.map_or(time, |(_, before)| before.min(time));
@@ -101,10 +102,10 @@ fn overdue(pod: &OwnedPod<'_>) -> Failure {
     }
 }
 
-/// Whether another node shows that a template is good.
+/// Whether another node shows that a template works.
 enum Witness {
     Proof,
-    /// One may show it until then.
+    /// A pod on another node may show it until this time.
     Until(Timestamp),
     None,
 }
@@ -131,7 +132,7 @@ impl Witness {
             if view.is_available(pod) && pod.is_available(STEADY) {
                 return Self::Proof;
             }
-            // One that is available proves it soon, and its host will say so.
+            // An available pod will soon be ready for long enough, and its host will report that.
             let enough = match view.is_available(pod) {
                 true => later(view.now, STEADY),
                 false => later(pod.record.created, GRACE),
@@ -144,7 +145,7 @@ impl Witness {
     }
 }
 
-/// Whether a pod is no better than the one that failed.
+/// Whether a pod also crashed, so that it does not show that the template works.
 fn has_crashed(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> bool {
     let Some(status) = pod.status else {
         return false;

@@ -1,13 +1,13 @@
-//! What became of each commit, in a list that does not grow.
+//! What became of each commit, in a list of bounded length.
 
 use jiff::Timestamp;
 
 use crate::name::CommitId;
 use crate::state::{CommitState, Failure, FailureClass, HistoryEntry, Rollout};
 
-/// How many entries of history are kept.
+/// Maximum number of entries.
 const HISTORY: usize = 50;
-/// So many healthy commits are kept whatever else there is: a rollback goes to one of them.
+/// Number of healthy commits that are kept in any case: a rollback goes to one of them.
 const HEALTHY: usize = 20;
 
 impl Rollout {
@@ -23,9 +23,9 @@ impl Rollout {
         }
     }
 
-    /// The entry that goes first: the oldest of a commit that never ran to its end, then of one
-    /// that failed, then of a healthy one, of which enough stay to go back to. What is under way,
-    /// and the newest, stay.
+    /// Index of the entry that is removed first: the oldest of a commit that did not finish, then
+    /// of a commit that failed, then of a healthy commit beyond the number that is kept for
+    /// rollbacks. Commits under way, and the newest entry, stay.
     fn least_needed(&self) -> Option<usize> {
         let rest = &self.history[..self.history.len().saturating_sub(1)];
         let oldest =
@@ -44,8 +44,8 @@ impl Rollout {
         .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
     }
 
-    /// Says what became of a commit in the end; false for one that was healthy once, of which that
-    /// is not said.
+    /// Records the final state of a commit. Returns false, and changes nothing, for a commit that
+    /// was healthy before.
     pub(super) fn end(
         &mut self,
         commit: &CommitId,
@@ -74,7 +74,7 @@ impl Rollout {
         true
     }
 
-    /// A commit that was given up as degraded is tried again.
+    /// Opens the entry of a degraded commit that is tried again.
     pub(super) fn reopen(&mut self, commit: &CommitId, now: Timestamp) {
         let last = self
             .history
@@ -90,7 +90,7 @@ impl Rollout {
         }
     }
 
-    /// Says in the open entry of the target what is waited for outside of it, as long as it is.
+    /// Records in the open entry of the target what it waits for outside of the commit.
     pub(super) fn note_waiting(&mut self, reason: String) {
         let Some(target) = &self.target else { return };
         let open = |entry: &&mut HistoryEntry| {

@@ -1,5 +1,5 @@
-//! Whether a workload has settled on the target, still moves, waits for something outside, or has
-//! failed.
+//! Whether a workload has settled on the target, still makes progress, waits for something outside
+//! of the commit, or has failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,26 +23,27 @@ use crate::{
     time::later,
 };
 
-/// So many restarts of one new pod are a crash loop.
+/// Number of restarts of one new pod that count as a crash loop.
 const CRASH_LOOP_RESTARTS: u32 = 3;
 
-/// How one workload stands.
+/// The judgement of one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// As the commit wants it. Where a kind leaves old pods alone by design, they count as they
-    /// are.
+    /// The workload is as the commit wants it. Old pods that a workload's kind does not replace by
+    /// design count as settled.
     Settled,
-    /// On its way: "web: 1 of 3 updated pods are available".
+    /// The workload is being updated, for example "web: 1 of 3 updated pods are available".
     Progressing(String),
-    /// Something outside of the commit is in the way.
+    /// Something outside of the commit prevents progress; the text is the reason.
     Waiting(String),
-    /// The commit is at fault.
+    /// The workload has failed, and the commit is at fault.
     Failed(Failure),
 }
 
-/// The workloads that are judged while `target` is driven: those that differ from what it is
-/// compared with, and from what was driven on the way, since pods of that are still being replaced.
-/// What cannot be read differs in everything, and where nothing was healthy yet, everything is new.
+/// The workloads that are judged while `target` is driven: those that differ between it and its
+/// base, and between it and the commits that were driven in between, since pods of the latter are
+/// still being replaced. If one of these commits cannot be read, or no commit was healthy yet, all
+/// workloads are judged.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
     commits: &BTreeMap<CommitId, Arc<Commit>>,
@@ -94,7 +95,7 @@ fn same_config(a: &Objects, b: &Objects, namespace: &str, source: &ConfigSource)
     }
 }
 
-/// The ConfigMaps and Secrets that a pod uses, in its environment or as volumes.
+/// The ConfigMaps and Secrets that a pod refers to in its environment or as volumes.
 pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
     let volumes = spec.volumes.values().filter_map(|volume| match volume {
         VolumeSource::Config { source, .. } => Some(source),
@@ -139,7 +140,7 @@ pub fn progress_deadline(
         return None;
     };
     let progress = progress.filter(|progress| progress.template == workload.template.hash)?;
-    // Another leader's clock may have been ahead of this one's.
+    // A previous leader's clock may have been ahead of this leader's clock.
     let since = progress.since.min(now);
     Some(later(
         clock.map_or(since, |clock| clock.max(since)),
@@ -147,8 +148,8 @@ pub fn progress_deadline(
     ))
 }
 
-/// How a workload stands that nothing is known to be wrong with, see [`suspects`](super::suspects);
-/// `progress` is what it had reached and when, `clock` from when deadlines and crashes count.
+/// The judgement of a workload without known faults, see [`suspects`](super::suspects). `progress`
+/// is the stored progress of the workload; deadlines and crashes count from `clock`.
 pub fn judge(
     view: &OwnerView<'_>,
     progress: Option<&WorkloadProgress>,
@@ -160,8 +161,7 @@ pub fn judge(
         .iter()
         .filter(|pod| !pod.is_stopping() && view.is_current(pod))
         .collect();
-    // What becomes of pods on nodes that are out, or at fault themselves, says nothing about the
-    // commit.
+    // Pods on nodes that are unreachable or at fault are no evidence about the commit.
     let standing = view.conditions;
     let stopping = view
         .pods
@@ -238,11 +238,12 @@ pub fn judge(
                         .filter(on)
                         .filter(|pod| view.is_available(pod))
                         .count();
-                    // What stays on a node that takes no new ones is not replaced, and not waited
-                    // for.
+                    // Old pods on a node that accepts no new ones are not replaced, so the rollout
+                    // does not wait for them.
                     let old = view.pods.iter().filter(outdated).filter(on).count();
                     let stopping = view.pods.iter().filter(left).any(OwnedPod::is_stopping);
-                    // What was down when its node was last heard of has shown nothing good.
+                    // A pod that was down in the last report of its node has not shown that the
+                    // commit works.
                     let left_down = view
                         .nodes
                         .iter()
@@ -295,7 +296,7 @@ pub fn judge(
         ));
     }
     let all_nodes_ready = view.nodes.iter().all(|node| node.ready);
-    // A template that is available nowhere has shown nothing.
+    // A template that is available on no node has not shown that it works.
     let counted = || {
         current
             .iter()
@@ -326,8 +327,8 @@ pub fn judge(
     ))
 }
 
-/// What is wrong with a pod for good. Crashes from before the commit was followed are not held
-/// against it.
+/// The permanent failure of a pod, if it has one. Crashes before the controllers followed the
+/// commit do not count.
 pub(crate) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Option<Failure> {
     let name = &pod.record.key.name;
     let status = pod.status?;
@@ -378,7 +379,7 @@ pub(crate) fn pod_failure(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> Optio
     })
 }
 
-/// When a container last ended.
+/// When a container last exited.
 pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
     let ended = match &container.state {
         ContainerPhase::Terminated(end) => Some(end),
@@ -387,8 +388,8 @@ pub(super) fn last_end(container: &ContainerStatus) -> Option<Timestamp> {
     ended.map(|end| end.finished)
 }
 
-/// What outside of the commit stands in a pod's way. That no node takes it, though all are ready,
-/// is between the commit and itself: it has until the deadline.
+/// The obstacle outside of the commit that keeps a pod from starting. If no node accepts the pod
+/// although all nodes are ready, the commit itself may be the cause, so the deadline applies.
 fn pod_obstacle(pod: &OwnedPod<'_>, all_nodes_ready: bool) -> Option<String> {
     if pod.record.place.node().is_none() {
         return if all_nodes_ready {
@@ -422,7 +423,7 @@ fn not_placed(pod: &OwnedPod<'_>) -> Option<String> {
     }
 }
 
-/// What the first pod that is not ready says of itself.
+/// What the first pod that is not ready reports.
 pub(super) fn last_words(pods: &[&OwnedPod<'_>]) -> String {
     pods.iter()
         .filter(|pod| !pod.is_ready())
@@ -436,7 +437,7 @@ pub(super) fn last_words(pods: &[&OwnedPod<'_>]) -> String {
         .unwrap_or_default()
 }
 
-/// What is remembered of a workload's progress, if that has changed.
+/// The new progress of a workload to be stored; `None` if it has not changed.
 pub fn progress(
     view: &OwnerView<'_>,
     before: Option<&WorkloadProgress>,
@@ -450,7 +451,7 @@ pub fn progress(
     let updated = count(current.len());
     let available = count(current.iter().filter(|pod| view.is_available(pod)).count());
     let template = view.workload.template.hash.clone();
-    // What goes down and up again is no progress.
+    // Only a new maximum is progress: a number that falls and rises again is not.
     let (updated, available, since) = match before.filter(|before| before.template == template) {
         Some(before) if updated <= before.updated && available <= before.available => {
             (before.updated, before.available, before.since)
@@ -471,7 +472,7 @@ pub fn progress(
     (before != Some(&now)).then_some(now)
 }
 
-/// The sooner of what a list of judgements says: failure first, then waiting, then progress.
+/// The most important of several judgements: a failure first, then waiting, then progress.
 pub fn worst(judgements: BTreeMap<&WorkloadKey, Judgement>) -> Judgement {
     let mut waiting = None;
     let mut progressing = None;

@@ -1,4 +1,4 @@
-//! Whether the nodes have the images of the target, and whose fault it is where one has not.
+//! Whether the nodes have the images of the target, and what is at fault where a node has not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,35 +15,36 @@ use crate::{
     time::later,
 };
 
-/// So long a node may wait for something outside of the commit, or for the commit, before the
-/// others go on without it.
+/// How long a node may wait for an obstacle outside of the commit, or for the commit itself, before
+/// the rollout continues without the node.
 const PREPARE_GRACE: Duration = Duration::from_secs(30);
 
-/// How the nodes stand with the images of the target.
+/// The nodes by the state of the target's images on them.
 #[derive(Default)]
 pub(super) struct Prepared<'a> {
     ready: usize,
     failed: BTreeMap<&'a NodeName, &'a str>,
     waiting: BTreeMap<&'a NodeName, String>,
-    /// They say nothing of it: they have not got the commit, or not looked at it yet.
+    /// Nodes that do not report about the target: they have not received the commit or not read it
+    /// yet.
     unread: BTreeSet<&'a NodeName>,
-    /// Those of them where nobody can say whose fault it is.
+    /// Nodes whose pulls fail for an unknown reason.
     failing: BTreeMap<&'a NodeName, &'a str>,
     pulling: Option<String>,
-    /// The nodes that count as ready or may still come to, by name.
+    /// The nodes that count as ready or may still become ready, by name.
     able: BTreeSet<&'a NodeName>,
     has_images: BTreeSet<&'a NodeName>,
 }
 
 pub(super) enum Verdict {
-    /// All that count have the images; these do not count.
+    /// All nodes that count have the images; these nodes do not count, with the reason.
     Ready(BTreeMap<NodeName, String>),
     Waiting {
         message: String,
         until: Option<Timestamp>,
     },
     Failed(Failure),
-    /// There is no node.
+    /// The cluster has no node that counts.
     Nobody,
 }
 
@@ -60,8 +61,7 @@ impl<'a> Prepared<'a> {
             let late = share.flatten().and_then(|share| share.behind);
             let late = late.is_some_and(|behind| later(behind, PREPARE_GRACE) <= input.now);
             let is_off = shares.is_some_and(|shares| shares.off.contains_key(*node));
-            // Nobody waits for what a node pulls to spare; that it has the commit is waited for all
-            // the same.
+            // Spare images are not waited for, but the node must have received the commit.
             let counts =
                 share.is_none_or(|share| share.is_some_and(|share| !share.pods.is_empty()));
             match said {
@@ -101,7 +101,7 @@ impl<'a> Prepared<'a> {
         prepared
     }
 
-    /// Since when images cannot be had for reasons that nobody knows.
+    /// Since when pulls fail for an unknown reason.
     pub(super) fn failing_since(
         &self,
         before: Option<Timestamp>,
@@ -110,12 +110,13 @@ impl<'a> Prepared<'a> {
         (!self.failing.is_empty()).then(|| before.unwrap_or(now))
     }
 
-    /// A node that cannot get what others have got is at fault itself, up to a number of nodes.
+    /// A node that cannot pull images that other nodes have pulled is itself at fault, up to a
+    /// maximum number of nodes.
     pub(super) fn verdict(mut self, input: &StepInput<'_>, rollout: &Rollout) -> Verdict {
         if input.nodes.is_empty() {
             return Verdict::Nobody;
         }
-        // Where images are shared out, only who has the same share can show that they can be had.
+        // With shares, only a node with the same share can show that the images can be pulled.
         let shares = rollout.shares_of_target();
         let shown = |node: &NodeName, by: &BTreeSet<&NodeName>| match shares {
             Some(shares) => shares.others_all(node, |other| by.contains(other)),

@@ -1,4 +1,4 @@
-//! One step in the life of a commit.
+//! One step in the rollout of a commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,55 +20,55 @@ use crate::{
     state::{CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave},
 };
 
-/// What the source says about the newest commit.
+/// How this host judged the newest commit of the followed branch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Head {
-    /// Nothing yet, or it could not be judged: no reason to change anything.
+    /// There is no head yet, or it could not be judged: no reason to change anything.
     #[default]
     Unknown,
-    /// Verified, read and without errors.
+    /// The head is verified, read and without errors.
     Accepted(CommitId),
-    /// Not to be run.
+    /// The head must not be run.
     Refused {
-        /// Which.
+        /// Id of the refused commit.
         commit: CommitId,
         /// The first line of its message.
         subject: String,
-        /// Why.
+        /// Why the commit is refused.
         reason: String,
     },
 }
 
-/// What a step looks at.
+/// The snapshot from which a step decides.
 #[derive(Debug)]
 pub struct StepInput<'a> {
-    /// The time.
+    /// The leader's clock at the start of the cycle.
     pub now: Timestamp,
-    /// The bounds.
+    /// Deadlines, soak time and budgets from the configuration.
     pub settings: &'a RolloutSettings,
-    /// How it stands.
+    /// The rollout as it is stored.
     pub rollout: &'a Rollout,
-    /// The newest commit.
+    /// The newest commit of the followed branch.
     pub head: &'a Head,
-    /// The eligible ones of all commits in use, and the head.
+    /// The eligible commits among those in use, and the head.
     pub commits: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
-    /// Commits that are not eligible, and of which something runs.
+    /// Commits that are not eligible while something of them runs.
     pub kept: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
-    /// The nodes that are there, with what they say.
+    /// The nodes that are not unreachable, with their reports.
     pub nodes: BTreeMap<&'a NodeName, Option<&'a NodeReport>>,
-    /// How many nodes may be at fault themselves.
+    /// Maximum number of nodes that may be at fault without the commit being at fault.
     pub max_faulty: usize,
-    /// The nodes that are, by the pods of what is driven.
+    /// The nodes that are at fault, judged by pods of the driving commit, with the reason.
     pub faulty: BTreeMap<NodeName, String>,
     /// The nodes, canaries apart, where a DaemonSet's pod fails.
     pub failing: BTreeSet<NodeName>,
-    /// How the changed workloads of the driving commit stand, all together.
+    /// The judgement of all changed workloads of the driving commit together.
     pub judgement: Judgement,
-    /// When one of them last came nearer to that.
+    /// When one of these workloads last made progress.
     pub progressed: Option<Timestamp>,
 }
 
-/// The rollout after this step, and when to look again.
+/// The rollout after this step, and when the next cycle is due.
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     let mut rollout = input.rollout.clone();
     rollout.limit_times_to(input.now);
@@ -85,9 +85,8 @@ pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
     (rollout, next)
 }
 
-/// Takes down which nodes are at fault. As long as the commit is judged none of them is taken off
-/// the list again, so that the deadline, which begins anew for the others, does so a few times at
-/// most.
+/// Records which nodes are at fault. While the commit is judged, no node is removed from the list:
+/// each addition restarts the deadline for the other nodes, so this bounds the number of restarts.
 fn note_faulty(input: &StepInput<'_>, rollout: &mut Rollout) {
     if input.rollout.driving != rollout.driving {
         return;
@@ -111,8 +110,8 @@ fn note_faulty(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
 }
 
-/// A commit that is neither the head nor the target nor in the history is not met again: its mark
-/// would stay for ever.
+/// Removes the `bad` marks of commits that are neither the head nor the target nor in the history:
+/// such a commit will not become the head again, and its mark would otherwise stay for ever.
 fn forget_old_marks(input: &StepInput<'_>, rollout: &mut Rollout) {
     let head = match input.head {
         Head::Unknown => return,
@@ -153,8 +152,8 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             }
         }
         Head::Accepted(id) => {
-            // A head that is in the history (held, or bad) was there when somebody went back: it
-            // has not moved on.
+            // A head that is in the history (held, or bad) was the head before the rollback
+            // already: the head has not moved on.
             let seen = rollout.history.iter().any(|entry| entry.commit == *id);
             if !seen
                 && rollout
@@ -175,8 +174,8 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
 }
 
-/// Makes the head the target, unless it deletes too much. Where what runs cannot be read, nobody
-/// can say what it would delete: it waits.
+/// Makes the head the target, unless it deletes too much. If the commit that runs cannot be read,
+/// the deletions are unknown, so the head waits.
 fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
     let readable = |id| input.commits.get(id).or_else(|| input.kept.get(id));
     let before = rollout.driving.as_ref().map(readable);
@@ -230,7 +229,7 @@ fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) ->
     }
 }
 
-/// Why a commit must wait for a word, if it deletes more than the budget.
+/// Why a commit must wait for a person's approval, if it deletes more than the budget.
 fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<String> {
     if head.allow_deletions {
         return None;
@@ -291,7 +290,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             let before = std::mem::take(&mut rollout.faulty);
             rollout.drive(target);
             rollout.faulty = faulty;
-            // Where nothing changes they are at fault still.
+            // Without a change to judge, the faulty nodes stay at fault.
             if input.nothing_to_judge(rollout) {
                 rollout.faulty.extend(before);
             }
@@ -313,8 +312,8 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     }
 }
 
-/// The canaries that a commit comes to first: where something ran before, something changes, and
-/// one of them is there.
+/// The canaries that follow a commit first; none if nothing ran before, nothing changes, or no
+/// canary is a member.
 fn canaries(
     input: &StepInput<'_>,
     rollout: &Rollout,
@@ -339,7 +338,7 @@ fn canaries(
     (changes && !nodes.is_empty()).then_some(nodes)
 }
 
-/// Keeps the clock of what is driven; says why it has failed, or when it will be late.
+/// Keeps the clock of the driving commit; returns its failure, or when its deadline is due.
 fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> {
     let waiting = matches!(input.judgement, Judgement::Waiting(_));
     if rollout.waiting && !waiting {
@@ -371,8 +370,8 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
 }
 
 fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
-    // The judgement is about what was driven when it was made; a commit that has just become the
-    // driving one is judged next time.
+    // The judgement refers to the commit that was driven when it was made; a commit that has just
+    // become the driving one is judged in the next cycle.
     if input.rollout.driving != rollout.driving {
         return Next::AwaitChange;
     }
@@ -402,11 +401,10 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     next
 }
 
-/// While only the canaries move; `None` when there is no wave, or it does not hold the others back
-/// any more.
+/// Judges the wave; `None` when there is no wave, or the wave no longer holds back the other nodes.
 fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     let mut wave = rollout.wave.clone()?;
-    // What fails where it has not come yet is not its fault.
+    // The commit is not at fault for failures on nodes that do not follow it yet.
     wave.broken.extend(input.failing.iter().cloned());
     let named: Vec<&str> = wave.nodes.iter().map(NodeName::as_str).collect();
     let on = format!("canaries {}", named.join(", "));
@@ -432,7 +430,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
         Judgement::Waiting(message) | Judgement::Progressing(message) => {
             wave.settled = None;
             let deadline = input.deadline(rollout);
-            // While something is waited for no deadline falls due.
+            // No deadline falls due while the rollout waits.
             let next = if rollout.waiting {
                 Next::AwaitChange
             } else {
@@ -469,8 +467,8 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     Next::AwaitChange
 }
 
-/// A degraded commit that has settled all the same is healthy; being late is no reason to call it
-/// bad for ever.
+/// Makes a degraded commit healthy once it has settled: a missed deadline is no reason to keep the
+/// commit marked as bad.
 fn recover(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     if input.judgement == Judgement::Settled {
         rollout.enter(Phase::Soaking, input.now);
@@ -503,7 +501,7 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", None, input.now);
-    // One that was given up as degraded and came up all the same.
+    // The commit was given up as degraded and has settled nevertheless.
     let last = rollout
         .history
         .iter_mut()
@@ -517,14 +515,15 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
     }
 }
 
-/// The target has failed: back to the last healthy commit, if there is another one.
+/// The target has failed: rolls back to the last healthy commit, if that is another one.
 fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
     let Failure { class, reason } = failure;
     let Some(target) = rollout.target.clone() else {
         return;
     };
-    // A rollback that fails is not rolled back further, and the commit that was healthy once is not
-    // called bad. Of one that is not eligible any more nothing could be started.
+    // A failed rollback is not rolled back further, and the commit that was healthy before is not
+    // marked as bad. A commit that is no longer eligible is no goal, since no pod could be started
+    // from it.
     let back = match &rollout.rollback {
         Some(_) => None,
         None => rollout
@@ -549,7 +548,7 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
         }
         None => {
             rollout.close_target(CommitState::Degraded, &reason, Some(class), input.now);
-            // Nothing ran before it, so its pods are left to come up if they can.
+            // No commit ran before it, so its pods stay and may still become available.
             rollout.drive(target);
             rollout.enter(Phase::Degraded { message: reason }, input.now);
         }
@@ -557,8 +556,8 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
 }
 
 impl StepInput<'_> {
-    /// Until when the changed workloads must come nearer to being settled: many hosts one after
-    /// another take their time.
+    /// The time by which the changed workloads must make progress. It counts from the last
+    /// progress, not from the start of the rollout, since nodes are updated one after another.
     fn deadline(&self, rollout: &Rollout) -> Timestamp {
         let from = rollout
             .clock
@@ -567,7 +566,7 @@ impl StepInput<'_> {
         later(from, self.settings.deadline)
     }
 
-    /// Whether a node that is there still has to get the target, or its images.
+    /// Whether a node still has to receive the target or pull its images.
     fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
         let Some(report) = self.nodes.get(node) else {
             return false;

@@ -1,5 +1,5 @@
-//! An old pod that does not go: the engine or the kernel has not finished with it, which is not the
-//! commit's fault.
+//! An old pod that does not end: the engine or the kernel has not finished stopping it, and the
+//! commit is not at fault for that.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::{
     state::{PodPlace, Refusal, Unfit},
 };
 
-/// So long a pod may stop before it is waited for without its host having said what is in the way:
-/// what it does with the default grace period and no more is its own.
+/// How long a pod may be stopping before the rollout waits for it without a reason from its host: a
+/// stop within the default grace period (30 s) is ordinary.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What keeps an owner from settling if that is nothing but a pod that was told to stop: whatever
-/// there is of the new ones is available, and what is not there yet may be waiting for its end.
+/// The obstacle that keeps an owner from settling, if the only one is a pod with a stop record: all
+/// existing new pods are available, and the missing ones may be waiting for the old pod to end.
 pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -> Option<String> {
     let is_up = |pod: &&OwnedPod<'_>| view.is_available(pod) || pod.record.place.node().is_none();
     if !current.iter().all(is_up) {
@@ -26,7 +26,7 @@ pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -
     first_unfinished(view.pods.iter(), view.conditions, view.now)
 }
 
-/// The first of these pods that was told to stop and does not go.
+/// The first of these pods that has a stop record and does not end.
 pub fn first_unfinished<'p>(
     mut pods: impl Iterator<Item = &'p OwnedPod<'p>>,
     standing: &NodeConditions,
@@ -37,8 +37,8 @@ pub fn first_unfinished<'p>(
     })
 }
 
-/// A judgement, with regard to a pod of any owner that does not go: new ones that no node takes may
-/// only be waiting for what that one still holds.
+/// A judgement, adjusted for a pod of any owner that does not end: new pods that no node accepts
+/// may be waiting for what that pod still holds.
 pub fn with_regard_to(
     unfinished: Option<&str>,
     judgement: Judgement,
@@ -67,7 +67,7 @@ pub fn with_regard_to(
     ))
 }
 
-/// Whether no node takes a pod, and one that still runs may be the reason.
+/// Whether no node accepts a pod while a pod that still runs may be the reason.
 fn lacks_what_is_held(place: &PodPlace) -> bool {
     let PodPlace::Unplaced(Refusal::Counted { reasons, .. }) = place else {
         return false;
@@ -86,8 +86,8 @@ fn lacks_what_is_held(place: &PodPlace) -> bool {
     })
 }
 
-/// For how long a pod has been stopping, and the class of what is in the way. The engine's own
-/// words stay on its host.
+/// A sentence with the time that a pod has been stopping, and the class of the obstacle. The
+/// engine's own text stays on its host.
 fn words(pod: &OwnedPod<'_>, now: Timestamp) -> Option<String> {
     let stop = pod.record.stop.as_ref()?;
     let node = pod.record.place.node()?;
@@ -103,7 +103,8 @@ fn words(pod: &OwnedPod<'_>, now: Timestamp) -> Option<String> {
     ))
 }
 
-/// In steps, so that it is not decided anew every second: 10 s, and minutes where there are some.
+/// Rounds a time to 10 s, or to minutes from one minute on, so that the message does not change
+/// every second.
 fn rounded(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{} s", seconds - seconds % 10),

@@ -1,4 +1,4 @@
-//! What a node says of itself, and whether it lives.
+//! What a node reports about itself, and whether the node is alive.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,49 +18,50 @@ use crate::{
     status::PodStatus,
 };
 
-/// What one node says of itself; never a reason to stop anything when it is missing.
+/// What one node reports about itself. A missing report is never a reason to stop anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Its pods.
+    /// Status of each pod on the node.
     pub pods: BTreeMap<PodUid, PodStatus>,
-    /// Pods with a stop record of which nothing is left.
+    /// Pods with a stop record of which nothing is left on the node.
     pub gone: BTreeSet<PodUid>,
-    /// Pods that run here and that no record names.
+    /// Pods that run on the node and that no record names.
     pub orphans: Vec<PodIdentity>,
-    /// How far the images of a commit are.
+    /// Progress of the node with the images of each commit.
     pub prepared: BTreeMap<CommitId, Preparation>,
-    /// What it does not believe of what was decided for it, and why.
+    /// Assignments and stop records that the node refuses, with the reason.
     #[serde(default)]
     pub refused: BTreeMap<PodUid, Refused>,
-    /// Those of them that have had no place here for a while, and are to run elsewhere.
+    /// Those of the refused pods that were refused for so long that another node must run them.
     #[serde(default)]
     pub turned_away: BTreeSet<PodUid>,
-    /// When it learnt from when the deadlines count, see [`Rollout::clock`](super::Rollout::clock).
+    /// When the node received the time from which deadlines count, see
+    /// [`Rollout::clock`](super::Rollout::clock).
     #[serde(default)]
     pub clock: Option<ReceivedTime>,
-    /// The adoption that it knows of, see [`Rollout::adopted`](super::Rollout::adopted): `gone`
-    /// also names the pods of the copy of which nothing is here.
+    /// The adoption that the node received, see [`Rollout::adopted`](super::Rollout::adopted). With
+    /// it, `gone` also names those pods of the adopted copy of which nothing is on the node.
     #[serde(default)]
     pub stock: Option<Timestamp>,
-    /// The number of the [`Shares`](super::Shares) that `prepared` speaks of; `None` where
-    /// it speaks of all images of the commit.
+    /// The number of the [`Shares`](super::Shares) that `prepared` refers to; `None` where
+    /// `prepared` refers to all images of the commit.
     #[serde(default)]
     pub share: Option<u64>,
 }
 
-/// A time of the leader's clock, and when a host learnt of it by its own. The two clocks are never
-/// compared: what happens on the host is before or after the moment at which it learnt.
+/// A time of the leader's clock, with the time at which a host received it by its own clock. The
+/// two clocks are never compared: events on the host are ordered by the moment of receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedTime {
-    /// The leader's word: which moment is meant.
+    /// The time by the leader's clock: identifies the moment that is meant.
     pub told: Timestamp,
-    /// When it was heard, by the host's clock.
+    /// When the host received that time, by the host's clock.
     pub at: Timestamp,
 }
 
 impl ReceivedTime {
-    /// What a host knows of a time that it is told: when it first heard of it. A clock that was set
-    /// back since is believed.
+    /// The received time that a host keeps for a leader's time: the first receipt of the same time
+    /// stays. If the host's clock was set back since, the clock's new time is trusted.
     pub fn receive(told: Option<Timestamp>, before: Option<Self>, now: Timestamp) -> Option<Self> {
         let told = told?;
         let known = before.filter(|before| before.told == told);
@@ -71,105 +72,105 @@ impl ReceivedTime {
     }
 }
 
-/// How far a node is with getting a commit's images.
+/// Progress of a node with pulling a commit's images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Preparation {
-    /// All are here and pinned.
+    /// All images are on the node and pinned.
     Ready,
-    /// So many of so many are.
+    /// Some of the images are still being pulled.
     Pulling {
-        /// Pinned images.
+        /// Number of images that are pinned.
         done: usize,
-        /// All images.
+        /// Number of all images.
         of: usize,
     },
-    /// Something outside of the commit is in the way.
+    /// Something outside of the commit prevents a pull; the text is the reason.
     Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// It fails again and again, and nobody can say whose fault that is: it has until the
-    /// deadline.
+    /// A pull fails repeatedly and the cause is not known: the node may retry until the deadline.
     Failing(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// The commit cannot be run.
+    /// The node cannot run the commit; the text is the reason.
     Failed(#[serde(deserialize_with = "foreign::sentence")] String),
 }
 
-/// What a node says of itself once, when it starts.
+/// What a node publishes about itself once, at start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeFacts {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// Which installation bears that name.
+    /// Id of the installation that uses this name.
     pub installation: String,
-    /// Its own address.
+    /// The node's own address.
     pub address: Ipv4Addr,
-    /// The addresses of its pods.
+    /// The subnet from which the node assigns addresses to its pods.
     pub pod_subnet: Ipv4Net,
-    /// The MTU that its pods' packets may have on their way to other hosts.
+    /// Largest MTU of packets that the node's pods send to other hosts, in bytes.
     pub mtu: u32,
     /// Labels from the daemon's configuration, `kubernetes.io/hostname` and the like included.
     pub labels: BTreeMap<String, String>,
     /// Taints from the daemon's configuration; Git may add more and take none of these away.
     pub taints: Vec<Taint>,
-    /// What it is made of.
+    /// Operating system, engine and hardware of the node.
     #[serde(default)]
     pub system: NodeSystem,
 }
 
-/// What a node is made of.
+/// Operating system, engine and hardware of a node, as in Kubernetes' `NodeSystemInfo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSystem {
-    /// `kernelVersion`.
+    /// `kernelVersion`: release of the kernel.
     #[serde(deserialize_with = "foreign::sentence")]
     pub kernel: String,
-    /// `osImage`.
+    /// `osImage`: name of the operating system.
     #[serde(deserialize_with = "foreign::sentence")]
     pub os: String,
-    /// `containerRuntimeVersion`, like `docker://20.10.24`; empty until the engine has said it.
+    /// `containerRuntimeVersion`, for example `docker://20.10.24`; empty until the engine has
+    /// answered.
     #[serde(deserialize_with = "foreign::sentence")]
     pub engine: String,
-    /// `architecture`, in Kubernetes' words.
+    /// `architecture`, by the name that Kubernetes uses, for example `amd64`.
     #[serde(deserialize_with = "foreign::sentence")]
     pub architecture: String,
-    /// Version of its daemon.
+    /// Version of the daemon on the node.
     #[serde(deserialize_with = "foreign::sentence")]
     pub version: String,
-    /// Processors; 0 where they are not known.
+    /// Number of processors; 0 where unknown.
     pub cpus: usize,
-    /// Memory in KiB; 0 where it is not known.
+    /// Memory in KiB; 0 where unknown.
     pub memory_kib: u64,
-    /// How many pods its configuration lets it have; 0 where it is not known.
+    /// Maximum number of pods by the node's configuration; 0 where unknown.
     #[serde(default)]
     pub max_pods: usize,
-    /// When Windlass was installed on it, by its own clock.
+    /// When Windlass was installed on the node, by the node's clock.
     #[serde(default)]
     pub installed: Option<Timestamp>,
 }
 
-/// A node, and whether it lives.
+/// A node with its facts and its life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownNode {
-    /// What it says of itself.
+    /// What the node published about itself.
     pub facts: NodeFacts,
-    /// Whether it lives.
+    /// Whether the node is alive.
     pub life: NodeLife,
 }
 
-/// Whether a node lives, as the leader sees it.
+/// Whether a node is alive, as the leader observes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeLife {
-    /// It reports, and takes pods.
+    /// The node reports, and accepts new pods.
     Ready,
-    /// It reports, and takes no new pods: why.
+    /// The node reports, but accepts no new pods; the text is the reason.
     NotReady(String),
-    /// It said that it comes back soon: it takes no new pods, and nothing moves.
+    /// The node announced a short absence: it accepts no new pods, and its pods are not moved.
     Away,
-    /// Not heard of, and not given up yet: why not.
+    /// The node does not report and is not given up yet; the text is the reason.
     Silent(String),
-    /// Nobody hears from it, and what can run elsewhere must.
+    /// The node is given up: pods that can run elsewhere are replaced there.
     Lost,
 }
 
 impl NodeLife {
-    /// One word.
+    /// The name of the variant, as one word for people.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Ready => "Ready",
@@ -180,12 +181,12 @@ impl NodeLife {
         }
     }
 
-    /// Whether it takes new pods.
+    /// Whether the node accepts new pods.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready
     }
 
-    /// Whether nobody hears from it.
+    /// Whether the node is unreachable or lost.
     pub fn is_out(&self) -> bool {
         matches!(self, Self::Silent(_) | Self::Lost)
     }

@@ -1,4 +1,4 @@
-//! One pod as it was decided: whose it is, where it runs, and whether it must stop.
+//! One pod as it was decided: its owner, its node, and whether it must stop.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,41 +6,41 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use crate::name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
 
-/// One pod: its name, its owner, where it must run, and from which commit a host resolves what it
-/// is.
+/// One pod: its name, its owner, its node, and the commit from which a host resolves its
+/// specification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
-    /// The pod's uid.
+    /// Uid of the pod.
     pub uid: PodUid,
-    /// Namespace and name.
+    /// Namespace and name of the pod.
     pub key: ObjectKey,
-    /// What owns it.
+    /// The workload that owns the pod.
     pub owner: WorkloadKey,
-    /// Where it runs, or why nowhere.
+    /// The node of the pod, or why no node accepts it.
     pub place: PodPlace,
-    /// A locator: the owner's template in this commit has the hash below.
+    /// Where to look up the template: in this commit the owner's template has the hash below.
     pub commit: CommitId,
-    /// The template the pod was made from.
+    /// Hash of the template from which the pod was made.
     pub template: TemplateHash,
-    /// When it was decided.
+    /// When the pod was decided, by the leader's clock.
     pub created: Timestamp,
-    /// Orders pods of the same instant.
+    /// Number of the pod in the order of creation; orders pods with the same `created`.
     pub serial: u64,
     /// Present once the pod must stop.
     pub stop: Option<StopRecord>,
 }
 
-/// Where a pod runs, or why nowhere.
+/// The node of a pod, or why no node accepts it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PodPlace {
-    /// On this node.
+    /// The pod is assigned to this node.
     Node(NodeName),
-    /// No node takes it: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
+    /// No node accepts the pod, for example "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
     Unplaced(Refusal),
 }
 
 impl PodPlace {
-    /// The node, if there is one.
+    /// The node that the pod is assigned to; `None` for an unplaced pod.
     pub fn node(&self) -> Option<&NodeName> {
         match self {
             Self::Node(node) => Some(node),
@@ -49,40 +49,41 @@ impl PodPlace {
     }
 }
 
-/// The explicit order to stop a pod.
+/// The decision that a pod must stop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StopRecord {
-    /// When it was given.
+    /// When that was decided.
     pub at: Timestamp,
-    /// Why.
+    /// Why the pod must stop.
     pub reason: StopReason,
 }
 
 /// Why a pod must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopReason {
-    /// The commit does not have its owner any more.
+    /// The commit no longer contains the pod's owner.
     OwnerRemoved,
-    /// Fewer replicas are wanted.
+    /// The owner wants fewer replicas.
     ScaledDown,
-    /// Its owner's template has changed.
+    /// The owner's template has changed.
     Replaced,
-    /// It has failed for good and is replaced.
+    /// The pod has failed permanently and is replaced.
     Failed,
-    /// Its node does not take it any more.
+    /// The pod's node no longer accepts the pod.
     NodeExcluded,
-    /// Somebody asked for a restart of its owner.
+    /// A person asked for a restart of the pod's owner.
     Restarted,
-    /// Its node is lost, and another runs in its place.
+    /// The pod's node is lost, and another pod runs instead.
     NodeLost,
-    /// Its node is being drained.
+    /// The pod's node is being drained.
     Drained,
-    /// Its host went back to an earlier commit by itself; no leader ever says this.
+    /// The pod's host went back to an earlier commit by itself (a detour); no leader ever writes
+    /// this reason.
     WentBack,
 }
 
 impl StopReason {
-    /// As a sentence without its subject.
+    /// The reason as a sentence without its subject.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OwnerRemoved => "its owner is not in the commit any more",

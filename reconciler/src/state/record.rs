@@ -1,13 +1,12 @@
-//! Records: the pieces in which the state is decided, kept and compared. What a state consists of
-//! is written down here once; a store maps [`RecordKey`] to a key of its own, and [`Record`] to a
-//! value.
+//! Records: the units in which the state is decided, stored and compared. The parts of a state are
+//! listed here once; a store maps [`RecordKey`] to a key of its own, and [`Record`] to a value.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Outage, PodRecord, Rollout, ServiceAllocation, WorkloadProgress};
 use crate::name::{NodeName, ObjectKey, PodUid, WorkloadKey};
 
-/// Which record of a state.
+/// The key of one record of a state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordKey {
     /// [`ClusterState::serial`].
@@ -26,37 +25,38 @@ pub enum RecordKey {
     Removed(NodeName),
 }
 
-/// A record of a state with its key. The serialized form is the one that clusters have in etcd.
+/// One record of a state with its key. The serialized form is the one that existing clusters have
+/// in etcd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Record {
-    /// How many names and uids were given so far.
+    /// See [`ClusterState::serial`].
     Serial(u64),
-    /// The life of the current commit.
+    /// See [`ClusterState::rollout`].
     Rollout(Box<Rollout>),
-    /// A pod that is or must be, or one that is stopping.
+    /// A pod that must exist or still exists.
     Pod(Box<PodRecord>),
-    /// How a workload's rollout stands.
+    /// Progress of a workload's rollout.
     Workload(WorkloadKey, WorkloadProgress),
-    /// Addresses and ports of a Service.
+    /// Addresses and ports allocated to a Service.
     Service(ObjectKey, ServiceAllocation),
-    /// A node that nobody hears from.
+    /// A node that is unreachable or lost.
     Outage(NodeName, Outage),
-    /// A node that was taken out of the cluster, with its installation.
+    /// A node that was removed from the cluster, with its installation id.
     Removed(NodeName, String),
 }
 
 /// One change of the state; a leader's decision is a list of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// A record is new, or has another value.
+    /// A record is added, or replaced by one with another value.
     Put(Record),
-    /// A record is gone; it need not have been there.
+    /// A record is deleted; a missing record is no error.
     Delete(RecordKey),
 }
 
 impl Record {
-    /// Which record this is.
+    /// The key of this record.
     #[must_use]
     pub fn key(&self) -> RecordKey {
         match self {
@@ -84,12 +84,12 @@ impl From<PodRecord> for Record {
 }
 
 impl Change {
-    /// A record is new, or has another value.
+    /// A change that adds or replaces a record.
     pub fn put(record: impl Into<Record>) -> Self {
         Self::Put(record.into())
     }
 
-    /// Which record changes.
+    /// The key of the record that changes.
     #[must_use]
     pub fn key(&self) -> RecordKey {
         match self {
@@ -100,7 +100,8 @@ impl Change {
 }
 
 impl ClusterState {
-    /// Everything that is decided, in the order of [`RecordKey`]. The cluster's id is not decided.
+    /// All records of the state, in the order of [`RecordKey`]. The cluster's id is not a record:
+    /// it is never decided again.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let Self {
@@ -139,7 +140,7 @@ impl ClusterState {
         records
     }
 
-    /// Takes a record in, instead of the one with the same key.
+    /// Adds a record; it replaces the record with the same key.
     pub fn put(&mut self, record: Record) {
         match record {
             Record::Serial(serial) => self.serial = serial,
@@ -162,10 +163,10 @@ impl ClusterState {
         }
     }
 
-    /// Takes a record out.
+    /// Deletes the record with this key, if there is one.
     pub fn delete(&mut self, key: &RecordKey) {
         match key {
-            // Without these two there is no state: what was last known holds.
+            // Serial and rollout must always exist: the last known value stays.
             RecordKey::Serial | RecordKey::Rollout => {}
             RecordKey::Pod(uid) => {
                 self.pods.remove(uid);
@@ -185,7 +186,7 @@ impl ClusterState {
         }
     }
 
-    /// Applies changes in order.
+    /// Applies changes in their order.
     pub fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {

@@ -1,4 +1,4 @@
-//! Why a node does not do what was decided for it, as it reports that.
+//! Why a node refuses an assignment or a stop record, as the node reports it.
 
 use std::fmt;
 
@@ -6,54 +6,55 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{NodeName, ObjectKey};
 
-/// Why this host does not do what a record says.
+/// Why this host refuses an assignment or a stop record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refused {
-    /// The commit is here, and does not have the owner with that template.
+    /// The host has the commit, and the commit has no such owner with that template.
     Unresolved,
-    /// No commit allows it here: for labels, taints or `nodeName`, for what this host has, or for
-    /// what pods say of each other.
+    /// No commit in use allows the pod on this host: because of labels, taints or `nodeName`,
+    /// because of the host's resources, or because of affinity between pods.
     Unfit(String),
-    /// Another pod of this host has the port.
+    /// Another pod on this host uses the host port.
     HostPort {
-        /// The port.
+        /// The host port.
         port: u16,
-        /// The pod.
+        /// The pod that uses it.
         pod: ObjectKey,
     },
-    /// Another host says that it runs it: a pod is in one place for its life.
+    /// Another host reports the pod as its own: a pod stays on one node for its whole life.
     Elsewhere {
-        /// That host.
+        /// The host that reports the pod.
         node: NodeName,
     },
-    /// This host has as many pods as it may have.
+    /// The host runs its maximum number of pods.
     Full {
-        /// So many.
+        /// The maximum number of pods.
         most: usize,
     },
-    /// The owner has more pods than its commit can explain.
+    /// The owner has more pods than any commit in use explains.
     Surplus {
-        /// So many there are.
+        /// Number of the owner's pods.
         pods: usize,
-        /// So many there may be.
+        /// Maximum number that a commit in use explains.
         most: usize,
     },
-    /// It must stop because its owner is gone, and its owner is not gone.
+    /// The stop record names the owner's removal as its reason, and the commit still contains the
+    /// owner.
     OwnerStays,
-    /// More owners of this host must go at once than the budget allows, and no commit took them
-    /// away.
+    /// The stop records would remove more owners from this host at once than the deletion budget
+    /// allows, and no commit removed those owners.
     Budget {
-        /// So many must go.
+        /// Number of owners that would be removed.
         owners: usize,
-        /// Of so many.
+        /// Number of owners on this host.
         of: usize,
-        /// So many may.
+        /// Maximum number that the budget allows.
         allowed: usize,
     },
 }
 
 impl Refused {
-    /// Whether another node may take the pod.
+    /// Whether the reason only concerns this node, so that another node may run the pod.
     pub fn is_for_this_node(&self) -> bool {
         match self {
             Self::Unfit(_) | Self::HostPort { .. } | Self::Elsewhere { .. } | Self::Full { .. } => {
@@ -65,12 +66,12 @@ impl Refused {
         }
     }
 
-    /// Whether no other pod of the template may come here either.
+    /// Whether the reason applies to every pod of the template on this node.
     pub fn is_for_the_template(&self) -> bool {
         self.is_for_this_node() && !matches!(self, Self::Elsewhere { .. })
     }
 
-    /// Whether it is a stop that is not believed.
+    /// Whether a stop record is refused, rather than an assignment.
     pub fn is_of_a_stop(&self) -> bool {
         matches!(self, Self::OwnerStays | Self::Budget { .. })
     }

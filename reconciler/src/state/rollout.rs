@@ -1,4 +1,4 @@
-//! How the life of a commit is stored: what runs, how far it is, and what became of others.
+//! How the rollout of a commit is stored: which commit runs, its phase, and the history of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,121 +11,124 @@ use crate::{
     name::{CommitId, NodeName},
 };
 
-/// The rollout as it stands; persisted, so that a restart goes on where it was.
+/// The rollout of the current commit; persisted, so that a restarted leader continues it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// The commit that must run.
+    /// The commit that must run; `None` before the first commit.
     pub target: Option<CommitId>,
-    /// The last one that was healthy.
+    /// The last commit that was healthy: the goal of a rollback.
     pub healthy: Option<CommitId>,
-    /// The one the controllers follow: the target, or, while that is being prepared, what they
-    /// followed before.
+    /// The commit that the controllers follow: the target, or, while the target is being prepared,
+    /// the commit that they followed before.
     pub driving: Option<CommitId>,
-    /// What was driven since the last healthy commit and is not any more, newest last, bounded:
-    /// pods of it may still be there.
+    /// Commits that were driven since the last healthy commit and no longer are, newest last,
+    /// bounded: pods of these commits may still exist.
     #[serde(default)]
     pub left: Vec<CommitId>,
-    /// How far the target is.
+    /// Phase of the target.
     pub phase: Phase,
     /// When the phase began; `None` before the first commit.
     pub since: Option<Timestamp>,
     /// When the target became the target.
     pub began: Option<Timestamp>,
-    /// From when the deadlines count: since the controllers follow the target, and since nothing
-    /// outside of the commit is in its way any more.
+    /// The time from which deadlines count: the controllers follow the target since then, and
+    /// nothing outside of the commit has been in its way since then.
     #[serde(default)]
     pub clock: Option<Timestamp>,
-    /// Something outside of the commit is in its way: the clock stands still.
+    /// Whether something outside of the commit is in its way; meanwhile no deadline passes.
     #[serde(default)]
     pub waiting: bool,
-    /// Since when an image of the target cannot be had and nobody can say why.
+    /// Since when an image of the target cannot be pulled for an unknown reason.
     #[serde(default)]
     pub failing: Option<Timestamp>,
-    /// Present while the target is a commit that was gone back to.
+    /// Present while the target is the result of a rollback.
     pub rollback: Option<Rollback>,
-    /// Set by a manual rollback: the head that was left. The pin ends when the head moves on, or by
-    /// `resume`.
+    /// Set by a manual rollback: the head that was abandoned. The pin ends when the head moves on,
+    /// or by `resume`.
     pub pinned_against: Option<CommitId>,
-    /// Nodes that are at fault themselves where what is driven runs on others, and why: they do not
-    /// hold it up.
+    /// Nodes that are themselves at fault, since the driving commit runs on other nodes, with the
+    /// reason: the rollout does not wait for these nodes.
     #[serde(default)]
     pub faulty: BTreeMap<NodeName, String>,
-    /// Which nodes get the images of the target before it is driven; `None` is all of them.
+    /// Which nodes pull which images of the target before it is driven; `None` means that every
+    /// node pulls all images.
     #[serde(default)]
     pub shares: Option<Shares>,
-    /// Present while only the canaries move to the target.
+    /// Present while only the canaries follow the target.
     #[serde(default)]
     pub wave: Option<Wave>,
-    /// Present once somebody has adopted a store: the last time.
+    /// The last adoption of a store by a person; `None` if there was none.
     #[serde(default)]
     pub adopted: Option<Adoption>,
-    /// Commits that failed, with the reason; a retry clears it.
+    /// Commits that failed, with the reason; `retry` removes the entry.
     pub bad: BTreeMap<CommitId, String>,
-    /// `windlass suspend`: no new commit is taken.
+    /// Set by `windlass suspend`: no new commit is rolled out.
     pub suspended: bool,
     /// What became of each commit, newest last, bounded.
     pub history: Vec<HistoryEntry>,
-    /// Restarts that were asked for, with the serial of then: pods of these owners up to it are
-    /// replaced. A clock that is set back must not make new pods old.
+    /// Requested restarts: pods of each owner with a serial up to this one are replaced. A serial
+    /// is stored, not a time, because a clock that is set back must not make new pods count as old.
     #[serde(default, rename = "restarted_up_to")]
     pub restarts: BTreeMap<String, u64>,
 }
 
-/// That somebody made a host's copy the content of a store. It may be behind what the nodes run:
-/// each of them says what it holds before anything is begun there.
+/// A person made a host's copy of the state the content of a store. The copy may be older than what
+/// the nodes run, so each node reports its pods before anything is started on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adoption {
-    /// When, by that host's clock: which adoption is meant.
+    /// When the store was adopted, by the clock of the host where that was done; identifies the
+    /// adoption.
     pub at: Timestamp,
-    /// Pods with a serial up to this are from the copy: one of which nothing is on its node may
-    /// have been stopped in a time of which the copy knows nothing, and is not begun.
+    /// Pods with a serial up to this one come from the copy. Such a pod of which nothing is on its
+    /// node is not started: it may have been stopped after the copy was written.
     pub serial: u64,
-    /// All nodes that were not lost have said what they hold. Until then nothing is decided.
+    /// Whether all nodes that were not lost have reported their pods. Until then nothing else is
+    /// decided.
     pub stock_taken: bool,
 }
 
 impl Adoption {
-    /// Whether a pod is of the copy and its own node, whose report this is, has nothing of it: it
-    /// is forgotten without being stopped.
+    /// Whether a pod comes from the adopted copy while its own node, which sent this report, has
+    /// nothing of it: such a record is deleted without a stop record.
     pub fn is_without(&self, record: &PodRecord, report: &NodeReport) -> bool {
         let heard = report.stock == Some(self.at);
         heard && record.serial <= self.serial && report.gone.contains(&record.uid)
     }
 }
 
-/// How far the target is.
+/// Phase of the target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Phase {
-    /// There was no commit yet.
+    /// There has been no commit yet.
     #[default]
     Empty,
-    /// Its images are being pulled; everything runs as before.
+    /// The nodes pull the target's images; the commit that was driven before still runs.
     Preparing {
-        /// What is waited for.
+        /// What the phase waits for, for people.
         #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
-    /// The controllers are moving the workloads to it.
+    /// The controllers are updating the workloads to the target.
     Progressing {
-        /// What is waited for.
+        /// What the phase waits for, for people.
         #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
-    /// Everything has settled; it must stay so for the soak time.
+    /// Everything has settled, and must stay settled for the soak time.
     Soaking,
-    /// It runs and is good.
+    /// The target has stayed settled for the soak time.
     Healthy,
-    /// It failed and there is nothing better to go back to, or going back failed too. It is kept
-    /// running and healed.
+    /// The target failed, and there is no other commit to roll back to, or the rollback failed too.
+    /// The target is kept running, and its pods are restarted as usual.
     Degraded {
-        /// Why.
+        /// Why the target is degraded.
         #[serde(deserialize_with = "foreign::sentence")]
         message: String,
     },
 }
 
 impl Phase {
-    /// One word.
+    /// The name of the phase, as one word for people.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "Empty",
@@ -141,44 +144,44 @@ impl Phase {
 /// Why an earlier commit is the target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollback {
-    /// The commit that was left.
+    /// The commit that was abandoned.
     pub from: CommitId,
-    /// Why it was left.
+    /// Why that commit was abandoned.
     #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
-    /// What sort of reason that is.
+    /// The class of that reason.
     #[serde(default)]
     pub class: FailureClass,
 }
 
-/// The first hosts that a commit comes to.
+/// The canaries of a rollout: the nodes that follow a new commit first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wave {
-    /// The canaries.
+    /// Names of the canaries.
     pub nodes: BTreeSet<NodeName>,
-    /// Since when they move.
+    /// Since when the canaries follow the target.
     pub since: Timestamp,
-    /// Nodes that are at fault without it: that they are down holds up no canary.
+    /// Nodes that are at fault independently of the target: the canaries do not wait for them.
     #[serde(default)]
     pub broken: BTreeSet<NodeName>,
-    /// Since when all is well there.
+    /// Since when everything on the canaries has settled; `None` while it has not.
     pub settled: Option<Timestamp>,
 }
 
-/// Why a commit failed, in a word.
+/// Why a commit failed, as a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureClass {
-    /// An image is missing or for another architecture.
+    /// An image is missing, or is for another architecture.
     Image,
-    /// A container does not stay up.
+    /// A container exits repeatedly.
     CrashLoop,
-    /// Something did not become ready in time.
+    /// A workload did not become ready before its deadline.
     Deadline,
-    /// The engine refuses a container.
+    /// The engine rejects a container.
     Rejected,
-    /// Somebody asked for it.
+    /// A person asked for the rollback.
     Manual,
-    /// Something else.
+    /// Any other reason.
     #[default]
     Other,
 }
@@ -186,58 +189,58 @@ pub enum FailureClass {
 /// Why a commit failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// In a word.
+    /// The class of the failure.
     pub class: FailureClass,
-    /// As a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
 }
 
 /// What became of a commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// The commit.
+    /// Id of the commit.
     pub commit: CommitId,
     /// The first line of its message.
     #[serde(deserialize_with = "foreign::sentence")]
     pub subject: String,
-    /// Who signed it; empty where verification is off.
+    /// The signer of the commit; empty where verification is off.
     #[serde(deserialize_with = "foreign::sentence")]
     pub signer: String,
-    /// What became of it.
+    /// The last state of the commit.
     pub state: CommitState,
-    /// Why, where there is something to say.
+    /// Why the commit has this state; empty where there is no reason to give.
     #[serde(deserialize_with = "foreign::sentence")]
     pub reason: String,
-    /// What sort of failure it was, if it was one.
+    /// The class of the failure; `None` if the commit did not fail.
     #[serde(default)]
     pub class: Option<FailureClass>,
-    /// When it was taken up, or refused.
+    /// When the rollout of the commit began, or the commit was refused.
     pub began: Timestamp,
-    /// When its state became final.
+    /// When the state became final; `None` until then.
     pub ended: Option<Timestamp>,
 }
 
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommitState {
-    /// Not trusted, not readable, or wrong in itself: never run.
+    /// The commit is not trusted, cannot be read, or has errors: it never ran.
     Refused,
-    /// It would delete more than the budget allows: waits for a word.
+    /// The commit deletes more than the budget allows: it waits for a person's approval.
     Held,
-    /// Being prepared or progressing.
+    /// The commit is being prepared, or the controllers are updating the workloads to it.
     Progressing,
-    /// Ran and was good.
+    /// The commit ran and became healthy.
     Healthy,
-    /// Failed; the last healthy commit runs instead.
+    /// The commit failed; the last healthy commit runs instead.
     RolledBack,
-    /// Failed, and there was none to go back to.
+    /// The commit failed, and there was no healthy commit to roll back to.
     Degraded,
-    /// A newer commit took its place before it was healthy.
+    /// A newer commit replaced this one before it became healthy.
     Superseded,
 }
 
 impl CommitState {
-    /// One word.
+    /// The name of the state, as one word for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "Refused",

@@ -1,5 +1,5 @@
-//! Which nodes must have which images of the target before it is driven: those where its pods would
-//! go, and a few more.
+//! Which nodes must pull which images of the target before it is driven: the nodes where its pods
+//! would be placed, and some spare nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 use super::{NodeReport, Preparation, Rollout};
 use crate::name::{CommitId, NodeName, WorkloadKey};
 
-/// What each node pulls while a commit is prepared. It names nodes and workloads, never images:
-/// what a node pulls it reads from its own verified commit.
+/// What each node pulls while a commit is prepared. Shares name nodes and workloads, never images:
+/// a node reads from its own verified commit which images to pull.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
     /// The commit that is prepared.
     pub commit: CommitId,
-    /// When it became the target: a commit that is tried again is shared out anew.
+    /// When that commit became the target: a commit that is retried gets new shares.
     pub began: Option<Timestamp>,
-    /// The number they began with; those of one rollout's commits do not overlap.
+    /// The first number of these shares; the numbers of the commits of one rollout do not overlap.
     pub first: u64,
-    /// One more whenever shares grow: nodes say up to which number they know them.
+    /// Increases whenever a share grows; nodes report the number of the shares that they received.
     pub number: u64,
-    /// There is too much to write down: every node pulls all images of the commit.
+    /// The shares would be too large to store, so every node pulls all images of the commit.
     #[serde(default)]
     pub everywhere: bool,
-    /// The nodes that it was shared out among.
+    /// The nodes that were considered when the shares were decided.
     pub among: BTreeSet<NodeName>,
     /// The share of each node that has one.
     pub nodes: BTreeMap<NodeName, Share>,
-    /// Nodes that did not get their images while others did, and why: pods go there only where no
-    /// other node takes them.
+    /// Nodes that could not pull their images while others could, with the reason: pods are placed
+    /// there only where no other node accepts them.
     #[serde(default)]
     pub off: BTreeMap<NodeName, String>,
 }
@@ -37,29 +37,30 @@ pub struct Shares {
 /// What one node pulls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// The workloads of which pods would go there. The commit is not driven before their images are
-    /// there.
+    /// Workloads whose pods would be placed on this node. The commit is not driven before their
+    /// images are on the node.
     pub pods: BTreeSet<WorkloadKey>,
-    /// Those of which pods go there if another node fails. Nobody waits for their images.
+    /// Workloads whose pods are placed on this node if another node fails. The rollout does not
+    /// wait for their images.
     pub spare: BTreeSet<WorkloadKey>,
-    /// The number with which it grew last.
+    /// The number of the shares with which this share last grew.
     pub number: u64,
-    /// Since when the share is what it is.
+    /// Since when the share has its present content.
     pub since: Timestamp,
-    /// Since when other nodes have all images of it, and this one has not.
+    /// Since when other nodes have all images of this share while this node has not.
     pub behind: Option<Timestamp>,
 }
 
 impl Share {
-    /// Whether the images of a workload belong to it.
+    /// Whether the images of a workload belong to the share.
     pub fn has(&self, workload: &WorkloadKey) -> bool {
         self.pods.contains(workload) || self.spare.contains(workload)
     }
 }
 
 impl Shares {
-    /// What a node says of its share of these; `None` where it speaks of an earlier one, or of
-    /// nothing.
+    /// What a node reports about its share of these shares; `None` where the report refers to
+    /// earlier shares, or to none.
     pub fn reported_preparation<'r>(
         &self,
         node: &NodeName,
@@ -82,8 +83,8 @@ impl Shares {
         self.reported_preparation(node, report) == Some(&Preparation::Ready)
     }
 
-    /// Whether for every workload that a node must have there is another node with that share which
-    /// `is` so.
+    /// Whether, for every workload that the node must have, there is another node that must have it
+    /// too and for which `is` holds.
     pub fn others_all(&self, node: &NodeName, is: impl Fn(&NodeName) -> bool) -> bool {
         let Some(share) = self.nodes.get(node) else {
             return true;
@@ -98,7 +99,7 @@ impl Shares {
 }
 
 impl Rollout {
-    /// The shares of the target; `None` where every node pulls all of it.
+    /// The shares of the target; `None` where every node pulls all images.
     pub fn shares_of_target(&self) -> Option<&Shares> {
         self.shares.as_ref().filter(|shares| {
             Some(&shares.commit) == self.target.as_ref()
@@ -107,7 +108,7 @@ impl Rollout {
         })
     }
 
-    /// Whether it was decided already who pulls what of the target.
+    /// Whether the shares of the target were already decided.
     pub(crate) fn is_shared_out(&self) -> bool {
         let shares = self.shares.as_ref();
         shares.is_some_and(|shares| {

@@ -4,40 +4,40 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why one node does not take a pod; the first reason found is told.
+/// Why one node does not accept a pod; only the first reason that applies is reported.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unfit {
-    /// `spec.nodeName` names another one.
+    /// `spec.nodeName` names another node.
     OtherNodeName,
-    /// Its labels do not satisfy `nodeSelector`.
+    /// The node's labels do not match `nodeSelector`.
     Selector,
-    /// It does not satisfy `affinity.nodeAffinity`.
+    /// The node does not match `affinity.nodeAffinity`.
     NodeAffinity,
-    /// It is cordoned.
+    /// The node is cordoned.
     Cordoned,
-    /// It is not ready.
+    /// The node is not ready.
     NotReady,
-    /// It has a taint that the pod does not tolerate.
+    /// The node has a taint that the pod does not tolerate.
     Taint(String),
-    /// A pod on it holds this host port.
+    /// A pod on the node uses this host port.
     HostPort(u16),
-    /// It does not begin pods of the template.
+    /// The node refuses pods of the template.
     Refuses,
-    /// It has as many pods as it may have.
+    /// The node runs its maximum number of pods.
     Full,
-    /// The pod asks for more processor time than is left.
+    /// The pod requests more CPU than the node has left.
     Cpu,
-    /// The pod asks for more memory than is left.
+    /// The pod requests more memory than the node has left.
     Memory,
-    /// None of the pods that `affinity.podAffinity` asks for is in its domain.
+    /// None of the pods that `affinity.podAffinity` requires is in the node's topology domain.
     PodAffinity,
-    /// One of the pods that `affinity.podAntiAffinity` forbids is in its domain.
+    /// One of the pods that `affinity.podAntiAffinity` forbids is in the node's topology domain.
     PodAntiAffinity,
-    /// A pod in its domain forbids this one by its own `podAntiAffinity`.
+    /// A pod in the node's topology domain forbids the new pod by its own `podAntiAffinity`.
     ExistingPodAntiAffinity,
-    /// It has not the label that `topologySpreadConstraints` goes by.
+    /// The node lacks the label that `topologySpreadConstraints` names as topology key.
     SpreadLabel,
-    /// One more pod in its domain would break `topologySpreadConstraints`.
+    /// One more pod in the node's topology domain would violate `topologySpreadConstraints`.
     Spread,
 }
 
@@ -70,18 +70,18 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Why no node takes a pod: "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
+/// Why no node accepts a pod, for example "0 of 3 nodes: 1 cordoned, 2 have taint gpu".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Refusal {
-    /// Each node counted once, under the first reason found.
+    /// Each node is counted once, under the first reason that applies.
     Counted {
-        /// How many nodes there are.
+        /// Number of nodes.
         nodes: usize,
-        /// How many of them have which reason, sorted by reason.
+        /// Number of nodes for each reason, sorted by reason.
         reasons: Vec<(Unfit, usize)>,
     },
-    /// As a version before typed reasons wrote it; the next cycle puts a counted one in its place.
+    /// A text that a version before typed reasons wrote; the next cycle replaces it by `Counted`.
     Text(String),
 }
 

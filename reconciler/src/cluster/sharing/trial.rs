@@ -1,5 +1,5 @@
-//! Placing the pods that a commit would make, on trial: nothing of it is kept but on which nodes
-//! they would be.
+//! Places the pods that a commit would make, on trial: the only result is the nodes on which these
+//! pods would be.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,28 +17,28 @@ use crate::{
     state::Shares,
 };
 
-/// So many pods of one owner are placed on trial at most.
+/// Maximum number of pods of one owner that are placed on trial.
 const MOST_PODS: usize = 5000;
 
-/// What one node is to have.
+/// The share of one node, as the trial results in it.
 #[derive(Debug, Default)]
 pub(super) struct TrialShare<'a> {
     pub(super) pods: BTreeSet<&'a WorkloadKey>,
     pub(super) spare: BTreeSet<&'a WorkloadKey>,
 }
 
-/// Placing the pods that a commit would make.
+/// The trial of one commit.
 pub(super) struct Trial<'a, 'd> {
     decision: &'d ClusterDecision<'a>,
     target: &'a Commit,
     shares: &'d Shares,
     there: &'d BTreeSet<NodeName>,
     nodes: Arc<[Candidate]>,
-    /// Beside all that runs, as the first of the new pods are placed.
+    /// Places beside all pods that run now, as for the first new pods of the rollout.
     beside: Placer<'a>,
-    /// Beside what stays, as the last of them are.
+    /// Places beside the pods that stay, as for the last new pods of the rollout.
     after: Placer<'a>,
-    /// Whether canaries come first.
+    /// Whether canaries follow the commit first.
     canaries: bool,
     wanted: BTreeMap<NodeName, TrialShare<'a>>,
 }
@@ -126,7 +126,7 @@ impl<'a, 'd> Trial<'a, 'd> {
         self.wanted
     }
 
-    /// Where pods of a workload are that stay, one for each.
+    /// The nodes of a workload's pods that stay, one entry for each pod.
     fn running(&self, workload: &Workload) -> Vec<NodeName> {
         let pods = self
             .decision
@@ -186,7 +186,7 @@ impl<'a, 'd> Trial<'a, 'd> {
             self.after.prefer(workload, &warm);
         }
         for _ in 0..missing {
-            // What is to go may be in the way of what comes.
+            // Old pods that are to go may still be in the way of new ones.
             let node = match self.beside.place(workload) {
                 Ok(chosen) => {
                     self.after.pin(&chosen.node, workload);
@@ -198,7 +198,7 @@ impl<'a, 'd> Trial<'a, 'd> {
                 },
             };
             on.insert(node);
-            // There is nothing more to learn.
+            // All nodes are known already: further pods add nothing.
             if on.len() == self.nodes.len() {
                 break;
             }
@@ -220,8 +220,8 @@ impl<'a, 'd> Trial<'a, 'd> {
             .collect()
     }
 
-    /// The nodes of a trial before that have the images of a workload; where none has, those that
-    /// pull them.
+    /// The nodes of the previous trial that have the images of a workload; where no node has them,
+    /// the nodes that pull them.
     fn warm(&self, workload: &WorkloadKey) -> Vec<NodeName> {
         let shared = || {
             self.shares
@@ -241,15 +241,15 @@ impl<'a, 'd> Trial<'a, 'd> {
         }
     }
 
-    /// Further nodes for the images of a workload: those without pods of it first, then those with
-    /// the smallest shares. Where pods run that stay, they are.
+    /// Spare nodes for the images of a workload: nodes without pods of the workload first, then
+    /// those with the smallest shares. Nodes with running pods that stay are such nodes already.
     fn spare(
         &self,
         workload: &Workload,
         on: &BTreeSet<NodeName>,
         running: &[NodeName],
     ) -> Vec<NodeName> {
-        // Spares are chosen once: the second time there are those of the first.
+        // Spare nodes are chosen once: later trials keep those of the first trial.
         let known = self
             .shares
             .nodes
@@ -272,7 +272,7 @@ impl<'a, 'd> Trial<'a, 'd> {
                 .get(node)
                 .map_or(0, |wanted| wanted.pods.len() + wanted.spare.len())
         };
-        // Placement puts pods beside others of their owner last.
+        // Placement prefers nodes without pods of the same owner.
         let owned = self
             .decision
             .owned

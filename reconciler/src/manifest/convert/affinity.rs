@@ -1,4 +1,4 @@
-//! `affinity`: to nodes and to pods.
+//! `affinity` of a pod to nodes and to other pods.
 
 use std::collections::BTreeSet;
 
@@ -200,7 +200,7 @@ fn one_number(values: &[String], at: &At<'_>) -> Option<i64> {
     number
 }
 
-/// A node has only one field to select by, and one name.
+/// `matchFields` supports one field only, `metadata.name`, with a single value.
 fn name_requirement(
     requirement: core::NodeSelectorRequirement,
     at: &At<'_>,

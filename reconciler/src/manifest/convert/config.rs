@@ -15,7 +15,7 @@ use crate::{
     syntax,
 };
 
-/// What Kubernetes takes at most in one of them.
+/// Maximum size of the data in one of them; the limit of Kubernetes.
 const BYTES: usize = 1 << 20;
 
 const IMMUTABLE: &str = "what it holds changes only with a commit";
@@ -49,7 +49,7 @@ pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (Obj
     (key, ConfigMap { meta, data })
 }
 
-/// A Secret; `stringData` lies over `data`.
+/// A Secret; `stringData` overrides `data`.
 pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectKey, Secret) {
     let core::Secret {
         data: encoded,
@@ -59,7 +59,7 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         type_,
     } = secret;
     let (key, mut meta) = object_meta(metadata, Named::Subdomain, at);
-    // kubectl leaves a whole copy of the Secret there.
+    // kubectl stores a complete copy of the Secret in this annotation.
     let copy = meta.annotations.remove(LAST_APPLIED).is_some();
     at.field("metadata")
         .field("annotations")
@@ -94,7 +94,7 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
     (key, Secret { meta, kind, data })
 }
 
-/// Where kubectl keeps what it applied last.
+/// The annotation in which kubectl stores the manifest that it applied last.
 pub(in crate::manifest) const LAST_APPLIED: &str =
     "kubectl.kubernetes.io/last-applied-configuration";
 

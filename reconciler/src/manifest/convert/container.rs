@@ -18,7 +18,7 @@ use crate::{
     syntax,
 };
 
-/// What a container needs to know of its pod.
+/// The parts of a pod that its containers refer to.
 pub(super) struct OfPod<'a> {
     pub(super) volumes: &'a BTreeMap<String, VolumeSource>,
     pub(super) security: PodSecurity,
@@ -167,7 +167,7 @@ const RESTARTED: &str = "restart the container as its pod says";
 const RESTART_INSTEAD: &str =
     "set the restartPolicy of the pod, or make the container a pod of its own, in its place";
 
-/// `image`; what only the engine refused before is a rule for new commits.
+/// `image`; errors that only the engine reported before are a rule for new heads.
 fn image_name(image: String, at: &At<'_>) -> String {
     let image = at.checked(image, syntax::image);
     if syntax::image(&image).is_ok()
@@ -178,7 +178,8 @@ fn image_name(image: String, at: &At<'_>) -> String {
     image
 }
 
-/// Always for `:latest` and for no tag, since such an image changes under its name.
+/// The default of `imagePullPolicy`: Always for `:latest` and for no tag, since such a tag is moved
+/// often.
 fn default_pull(image: &str) -> PullPolicy {
     if image.contains('@') {
         return PullPolicy::IfNotPresent;
@@ -242,7 +243,7 @@ fn container_ports(
     read
 }
 
-/// `hostIP`; `0.0.0.0` is every address, as if it were not given.
+/// `hostIP`; `0.0.0.0` means every address, as does a missing field.
 fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Addr> {
     let address = address.filter(|address| !address.is_empty())?;
     match address.parse::<std::net::Ipv4Addr>() {
@@ -256,7 +257,7 @@ fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Ad
     }
 }
 
-/// The least memory that Docker takes as a limit.
+/// Minimum memory limit that Docker accepts, in bytes.
 const LEAST_MEMORY: u64 = 6 << 20;
 
 fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Resources {
@@ -319,7 +320,8 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
                     .ok()
                     .filter(|cpu| *cpu > 0)
             }
-            // Kubernetes rounds it up; who writes 128m means mebibytes.
+            // Kubernetes rounds the fraction up to whole bytes; authors of `128m` usually mean
+            // mebibytes.
             "memory" if text.ends_with('m') && quantity::is_fraction(&text) => {
                 at.error(format_args!(
                     "{text:?} is a fraction of a byte: write Mi for mebibytes"

@@ -10,7 +10,7 @@ use crate::{
     syntax,
 };
 
-/// `env`. The name of the service account is known here already.
+/// `env`. The name of the service account is already known here.
 pub(super) fn env(
     variables: Option<Vec<core::EnvVar>>,
     service_account: &str,

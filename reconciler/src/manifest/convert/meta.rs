@@ -6,23 +6,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{manifest::at::At, name::ObjectKey, object::Meta, syntax};
 
-/// What an API server would have written.
+/// Why fields that an API server fills in are ignored.
 const SERVERS: &str = "only an API server writes this";
 
-/// What the name of an object may be.
+/// The rules for the name of an object.
 #[derive(Clone, Copy)]
 pub(in crate::manifest) enum Named {
-    /// A subdomain, in a namespace.
+    /// A DNS subdomain (RFC 1123); the object is namespaced.
     Subdomain,
-    /// An RFC 1035 label, in a namespace.
+    /// An RFC 1035 label; the object is namespaced.
     Service,
-    /// A label, in no namespace.
+    /// A DNS label (RFC 1123); the object is not namespaced.
     Namespace,
-    /// A subdomain, in no namespace.
+    /// A DNS subdomain (RFC 1123); the object is not namespaced.
     Node,
 }
 
-/// `metadata` of an object; `at` is the document.
+/// `metadata` of an object; `at` is the position of the document.
 pub(in crate::manifest) fn object_meta(
     metadata: ObjectMeta,
     named: Named,
@@ -135,7 +135,7 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
     )
 }
 
-/// Checks labels, or a selector of the same form.
+/// Checks labels, or a selector of the form of labels.
 pub(super) fn labels(labels: &BTreeMap<String, String>, at: &At<'_>) {
     for (key, value) in labels {
         if let Err(rule) = syntax::qualified_name(key) {

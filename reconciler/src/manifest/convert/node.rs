@@ -1,4 +1,4 @@
-//! Namespaces, Nodes, and what keeps pods off a node.
+//! Namespaces, Nodes, and the taints and tolerations that keep pods off a node.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -176,7 +176,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
         key,
         equal: (!exists).then(|| value.unwrap_or_default()),
         effect,
-        // Kubernetes takes a negative number for "at once".
+        // In Kubernetes a negative number means "at once".
         for_at_most: toleration_seconds
             .map(|seconds| Duration::from_secs(seconds.clamp(0, i32::MAX.into()).unsigned_abs())),
     }

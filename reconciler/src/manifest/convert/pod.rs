@@ -204,7 +204,7 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     }
 }
 
-/// Refuses what would change how a pod lives and what it sees.
+/// Refuses fields that would change how a pod is run or what it can see.
 fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
     for (field, given) in given {
         let (ignoring_would, instead) = match field {
@@ -331,7 +331,7 @@ fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
     for (index, domain) in searches.iter().enumerate() {
         let at = at.field("searches");
         let at = at.index(index);
-        // A single dot is the root, and a trailing one is allowed.
+        // A single dot is the root domain, and a trailing dot is allowed.
         if domain != "." {
             at.checked(
                 domain.trim_end_matches('.').to_owned(),

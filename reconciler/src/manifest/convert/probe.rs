@@ -19,7 +19,7 @@ pub(super) enum Asks {
     Life,
 }
 
-/// One of the three probes; ports may name the container's own.
+/// One of the three probes; its port may be the name of one of the container's ports.
 pub(super) fn probe(
     probe: Option<core::Probe>,
     asks: Asks,
@@ -54,7 +54,7 @@ pub(super) fn probe(
         ports,
         at,
     );
-    // Zero is Kubernetes' "not given".
+    // In Kubernetes zero means that the field is missing.
     let number = |field: &str, value: Option<i32>, default: u32| {
         let value = at.field(field).count(value.unwrap_or(0));
         if value == 0 { default } else { value }
@@ -89,7 +89,7 @@ fn seconds(number: u32) -> Duration {
     Duration::from_secs(number.into())
 }
 
-/// `lifecycle`: what to do after the start and before the stop.
+/// `lifecycle`: the hooks after the start and before the stop.
 pub(super) fn lifecycle(
     lifecycle: Option<core::Lifecycle>,
     ports: &[ContainerPort],
@@ -139,7 +139,7 @@ fn hook(
     )
 }
 
-/// The ways to ask or tell a container something.
+/// The possible actions of a hook or probe.
 struct Actions {
     exec: Option<core::ExecAction>,
     http_get: Option<core::HTTPGetAction>,
@@ -147,7 +147,7 @@ struct Actions {
     sleep: Option<core::SleepAction>,
 }
 
-/// The one that is given; `refused` says that one was given of which there is a problem already.
+/// The one action that is given; with `refused` another one was given that is already reported.
 fn one_handler(
     actions: Actions,
     refused: bool,
@@ -245,7 +245,7 @@ fn sleep_action(action: core::SleepAction, at: &At<'_>) -> Handler {
     }
 }
 
-/// A port by number, or by the name it has among the container's ports.
+/// A port by its number, or by its name among the container's ports.
 fn port_number(port: IntOrString, ports: &[ContainerPort], at: &At<'_>) -> u16 {
     match port {
         IntOrString::Int(number) => at.port(number),

@@ -1,20 +1,20 @@
 //! Quantities: `500m`, `1.5Gi`, `2e3`.
 
-/// The largest number of digits taken; more than any quantity of a host needs, and few enough for
-/// exact arithmetic.
+/// Maximum number of digits that are accepted: more than any quantity of a host needs, and few
+/// enough for exact arithmetic in 128 bits.
 const DIGITS: usize = 18;
 
-/// In thousandths, rounded up: `0.5` is 500.
+/// Parses a quantity to thousandths, rounded up: `0.5` is 500.
 pub(super) fn milli(text: &str) -> Result<u64, &'static str> {
     scaled(text, 1000)
 }
 
-/// In whole units, rounded up: `1Ki` is 1024.
+/// Parses a quantity to whole units, rounded up: `1Ki` is 1024.
 pub(super) fn whole(text: &str) -> Result<u64, &'static str> {
     scaled(text, 1)
 }
 
-/// Whether it is a quantity that is not whole: `1500m`, but not `2000m`.
+/// Whether a text is a quantity that is not a whole number: `1500m` is, `2000m` is not.
 pub(super) fn is_fraction(text: &str) -> bool {
     scaled(text, 1000).is_ok_and(|milli| milli % 1000 != 0)
 }
@@ -45,14 +45,14 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
         .checked_mul(times)
         .and_then(|value| value.checked_mul(unit))
         .ok_or("a smaller quantity")?;
-    // Kubernetes keeps quantities in 63 bits.
+    // Kubernetes stores quantities in 63 bits.
     u64::try_from(value.div_ceil(by))
         .ok()
         .filter(|value| i64::try_from(*value).is_ok())
         .ok_or("a smaller quantity")
 }
 
-/// What a suffix multiplies and divides by.
+/// The numbers by which a suffix multiplies and divides.
 fn factor(suffix: &str) -> Option<(u128, u128)> {
     Some(match suffix {
         "" => (1, 1),

@@ -1,4 +1,5 @@
-//! What a Secret of a known type must hold, as kube-apiserver checks it (`ValidateSecret`).
+//! The content that a Secret of a known type must have, as kube-apiserver checks it
+//! (`ValidateSecret`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +10,12 @@ use crate::{
     object::{Meta, Sensitive},
 };
 
-/// What a Secret holds.
+/// The content of a Secret.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     /// Key to content.
     pub(super) data: &'a BTreeMap<String, Sensitive<Vec<u8>>>,
-    /// The keys that `stringData` has.
+    /// Keys that come from `stringData`.
     pub(super) plain: &'a BTreeSet<String>,
 }
 
@@ -23,7 +24,7 @@ impl Values<'_> {
         self.data.get(key).map(|value| value.expose().as_slice())
     }
 
-    /// Where the value of a key stands.
+    /// The field in which the value of a key is written.
     fn field(&self, key: &str) -> &'static str {
         if self.plain.contains(key) {
             "stringData"
@@ -35,8 +36,8 @@ impl Values<'_> {
 
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 
-/// Checks the keys, and where Kubernetes does the values, of a Secret. Types that Kubernetes does
-/// not know may hold anything, and so may `bootstrap.kubernetes.io/token`.
+/// Checks the keys of a Secret, and those values that Kubernetes checks. Types that Kubernetes does
+/// not know have no rules, and neither has `bootstrap.kubernetes.io/token`.
 pub(super) fn check(kind: &str, meta: &Meta, values: &Values<'_>, at: &At<'_>) {
     match kind {
         "kubernetes.io/tls" => {
@@ -82,12 +83,12 @@ fn require(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
     }
 }
 
-/// The value must be a mapping in JSON, which Kubernetes looks no further into. The parser's words
-/// are not shown: they may tell of the secret.
+/// Checks that a value is a JSON object, as Kubernetes does, which checks nothing inside it. The
+/// parser's message is not shown, since it may contain parts of the secret.
 fn json_object(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
     require(kind, key, values, at);
     let Some(value) = values.get(key) else { return };
-    // Go reads null as an empty map.
+    // Go reads `null` as an empty map.
     if serde_json::from_slice::<Option<BTreeMap<String, IgnoredAny>>>(value).is_err() {
         at.field(values.field(key)).field(key).error_in_new_heads(
             "must be a mapping in JSON, as `docker login` writes it: put the content of that file there",

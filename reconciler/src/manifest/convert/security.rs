@@ -10,7 +10,7 @@ const SE_LINUX: &str = "keep the pod out of the configured paths where the label
 const RUN_AS_USER: &str = "write the number of a user other than 0 as runAsUser in its place";
 const WEAKER: &str = "leave the pod with more rights than you asked for";
 
-/// What a pod's `securityContext` says for all of its containers.
+/// The parts of a pod's `securityContext` that apply to all its containers.
 #[derive(Clone, Copy, Default)]
 pub(super) struct PodSecurity {
     run_as_user: Option<i64>,
@@ -80,7 +80,7 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
     }
 }
 
-/// A container's `securityContext`, over the pod's.
+/// A container's `securityContext`, which overrides the pod's.
 pub(super) fn container_security(
     context: Option<core::SecurityContext>,
     pod: PodSecurity,
@@ -115,7 +115,8 @@ pub(super) fn container_security(
         at.field("windowsOptions").error(NO_WINDOWS);
     }
     let core::Capabilities { add, drop } = capabilities.unwrap_or_default();
-    // Kubernetes looks for this very spelling (ValidateSecurityContext), and takes SYS_ADMIN.
+    // Kubernetes compares with exactly this spelling (ValidateSecurityContext), and accepts
+    // SYS_ADMIN.
     let admin = add.iter().flatten().any(|name| name == "CAP_SYS_ADMIN");
     let add_capabilities = capability_names(add, &at.field("capabilities").field("add"));
     let drop_capabilities = capability_names(drop, &at.field("capabilities").field("drop"));
@@ -138,7 +139,7 @@ pub(super) fn container_security(
     }
 }
 
-/// Docker's default profile is what `RuntimeDefault` asks for.
+/// `RuntimeDefault` means Docker's default profile.
 fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
     if let Some(core::SeccompProfile {
         localhost_profile,
@@ -154,7 +155,7 @@ fn seccomp(profile: Option<core::SeccompProfile>, at: &At<'_>) {
     }
 }
 
-/// Docker's default profile is what `RuntimeDefault` asks for.
+/// `RuntimeDefault` means Docker's default profile.
 fn app_armor(profile: Option<core::AppArmorProfile>, at: &At<'_>) {
     if let Some(core::AppArmorProfile {
         localhost_profile,
@@ -174,7 +175,7 @@ fn id(id: Option<i64>, at: &At<'_>) -> Option<i64> {
     id.map(|id| at.within(id, 0, i64::from(i32::MAX)))
 }
 
-/// In upper case, as the engine has them: container runtimes take any case.
+/// Capability names in upper case, as the engine expects them; container runtimes accept any case.
 fn capability_names(names: Option<Vec<String>>, at: &At<'_>) -> Vec<String> {
     let mut names = names.unwrap_or_default();
     for (index, name) in names.iter_mut().enumerate() {

@@ -11,7 +11,7 @@ use crate::{
     syntax,
 };
 
-/// `spec.selector`, which must be there and match the labels of the template.
+/// `spec.selector`, which is required and must match the labels of the template.
 pub(super) fn selector(
     selector: LabelSelector,
     template_labels: &BTreeMap<String, String>,
@@ -23,7 +23,7 @@ pub(super) fn selector(
     selector
 }
 
-/// A label selector; an empty one selects everything.
+/// A label selector; an empty selector matches everything.
 pub(super) fn label_selector(selector: LabelSelector, at: &At<'_>) -> Selector {
     let LabelSelector {
         match_expressions,
@@ -45,7 +45,7 @@ pub(super) fn label_selector(selector: LabelSelector, at: &At<'_>) -> Selector {
     }
 }
 
-/// A ReplicationController's plain map; empty is the template's labels.
+/// A ReplicationController's plain map; an empty map becomes the template's labels.
 pub(super) fn plain_selector(
     selector: Option<BTreeMap<String, String>>,
     template_labels: &BTreeMap<String, String>,

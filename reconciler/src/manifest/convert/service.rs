@@ -125,7 +125,7 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
 
 const TRAFFIC: &[(&str, bool)] = &[("Cluster", false), ("Local", true)];
 
-/// Fields that Kubernetes takes with some types of Services only (`ValidateService`).
+/// Fields that Kubernetes accepts only with some types of Services (`ValidateService`).
 struct OfOneType {
     addresses: [(&'static str, bool); 3],
     source_ranges: bool,
@@ -159,7 +159,7 @@ impl OfOneType {
                 .error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
         }
         let at_policy = at.field("externalTrafficPolicy");
-        // externalIPs, which are refused above, make a ClusterIP external too.
+        // In Kubernetes, externalIPs (refused above) also allow such fields on a ClusterIP Service.
         let external = matches!(sort, Sort::NodePort | Sort::LoadBalancer) || self.addresses[0].1;
         if !external && self.external_policy.as_deref() == Some("Cluster") {
             at_policy.error_in_new_heads(

@@ -11,7 +11,7 @@ use crate::{
     syntax,
 };
 
-/// `volumes`, by name.
+/// `volumes`, keyed by name.
 pub(super) fn volumes(
     volumes: Option<Vec<core::Volume>>,
     at: &At<'_>,
@@ -106,7 +106,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     ]
     .into_iter()
     .flatten();
-    // A volume without a source is an emptyDir.
+    // In Kubernetes, a volume without a source is an emptyDir.
     let source = sources.next().unwrap_or(VolumeSource::EmptyDir {
         memory: false,
         size_limit: None,
@@ -117,7 +117,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     (name, source)
 }
 
-/// What to write in place of a source that is refused.
+/// What to write instead of a source that is refused.
 fn instead_of(source: &str) -> &'static str {
     match source {
         "persistentVolumeClaim" | "ephemeral" => {
@@ -162,7 +162,7 @@ fn host_path_source(source: core::HostPathVolumeSource, at: &At<'_>) -> VolumeSo
     }
 }
 
-/// Without doubled and trailing slashes and without `.`.
+/// A path without double slashes, trailing slashes and `.`.
 fn normalised(path: &str) -> String {
     let mut normal = String::with_capacity(path.len());
     for part in path
@@ -304,8 +304,8 @@ pub(super) fn mounts(
     read
 }
 
-/// A path in a container that may be relative, as the kubelet reads it (`MakeAbsolutePath`): it
-/// begins at `/`.
+/// A path in a container, made absolute as the kubelet does it (`MakeAbsolutePath`): a relative
+/// path begins at `/`.
 pub(super) fn below_root(path: String) -> String {
     if path.is_empty() || path.starts_with('/') {
         path

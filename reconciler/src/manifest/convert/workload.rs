@@ -1,4 +1,4 @@
-//! What owns pods: bare pods and their controllers.
+//! Owners of pods: bare pods and controllers.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use crate::{
     },
 };
 
-/// What a workload has that is not in its document's structs.
+/// Parts of a workload that are not in the structs of its document.
 pub(in crate::manifest) struct Written {
-    /// Hash of the template as written.
+    /// Hash of the template as written in the manifest.
     pub(in crate::manifest) hash: TemplateHash,
-    /// Where it stands.
+    /// File and line of the document.
     pub(in crate::manifest) place: Place,
 }
 
@@ -208,7 +208,7 @@ pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<
 
 const HISTORY: &str = "the history is Git's";
 
-/// `spec.template` of a controller; `at` is its `spec`.
+/// `spec.template` of a controller; `at` is the position of its `spec`.
 fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate::object::PodSpec) {
     let PodTemplateSpec { metadata, spec } = template.unwrap_or_default();
     let at = at.field("template");
@@ -285,7 +285,7 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
     );
     let at = at.field("rollingUpdate");
     if !rolls {
-        // Kubernetes takes it and does nothing with it (ValidateDaemonSetUpdateStrategy).
+        // Kubernetes accepts the field and ignores it (ValidateDaemonSetUpdateStrategy).
         at.ignore(
             rolling_update.is_some(),
             "the type OnDelete replaces no pod by itself",
@@ -318,7 +318,7 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
     }
 }
 
-/// A number or a percentage of at most so many.
+/// A number, or a percentage up to a maximum.
 fn share(
     value: Option<IntOrString>,
     default: IntOrPercent,

@@ -1,4 +1,5 @@
-//! One document to a value, by a seed that spends a budget and refuses what kubectl would misread.
+//! Converts one YAML document to a value, by a serde seed that spends a budget and refuses what
+//! kubectl would read differently.
 
 use std::{cell::Cell, fmt};
 
@@ -7,15 +8,15 @@ use serde_json::{Map, Number, Value};
 
 use crate::manifest::Limits;
 
-/// Marks messages of ours among those of the parsers, which do not say what sort they are, and
-/// which put a path before.
+/// Marks this module's own messages: the parsers' error types do not tell who reported an error,
+/// and prepend a path to the message.
 pub(super) const OURS: &str = "\u{1}";
 
 fn ours<E: de::Error>(message: impl fmt::Display) -> E {
     E::custom(format_args!("{OURS}{message}"))
 }
 
-/// The text that is read, and what may still be spent on it.
+/// The text that is read, with the rest of its budget.
 pub(super) struct Source<'a> {
     pub(super) text: &'a str,
     budget: Cell<usize>,
@@ -34,7 +35,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads the next document; its value, and where its first key stands.
+    /// Reads the next document; returns its value, and the position of its first key.
     pub(super) fn document<'de, D: Deserializer<'de>>(
         &self,
         deserializer: D,
@@ -48,20 +49,20 @@ impl<'a> Source<'a> {
         Ok((value, self.first_key.get()))
     }
 
-    /// Whether nothing may be spent any more.
+    /// Whether the budget is spent.
     pub(super) fn is_spent(&self) -> bool {
         self.budget.get() == 0
     }
 
-    /// Where in the text a borrowed piece of it lies.
+    /// Position of a borrowed slice in the text.
     fn offset(&self, piece: &str) -> Option<usize> {
         let offset = (piece.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
         (offset < self.text.len()).then_some(offset)
     }
 
-    /// Whether a piece of the text stands there without quotes. serde_yaml does not tell plain
-    /// texts from quoted ones, but it lends both from its input, where the byte before shows the
-    /// quote.
+    /// Whether a slice of the text is a plain scalar, without quotes. serde_yaml does not
+    /// distinguish plain and quoted scalars, but it borrows both from its input, where the
+    /// preceding byte is the quote.
     fn is_plain(&self, piece: &str) -> bool {
         match self.offset(piece) {
             Some(0) => true,
@@ -71,7 +72,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What YAML 1.1, and so kubectl, makes of a plain text that YAML 1.2 leaves alone.
+/// The value of a plain scalar in YAML 1.1, as kubectl reads it, where YAML 1.2 reads a text.
 fn yaml_1_1(text: &str) -> Option<Value> {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Some(Value::Bool(true)),
@@ -94,7 +95,7 @@ fn yaml_1_1(text: &str) -> Option<Value> {
     Some(Value::from(sign * number))
 }
 
-/// Reads one node into a value.
+/// Reads one node to a value.
 #[derive(Clone, Copy)]
 struct YamlNode<'s> {
     source: &'s Source<'s>,
@@ -233,7 +234,7 @@ impl<'de> Visitor<'de> for YamlNode<'_> {
     }
 }
 
-/// Lays the entries of merge keys (`<<: *base`) under those of the mapping itself.
+/// Adds the entries of merge keys (`<<: *base`); the mapping's own entries take precedence.
 fn merge<E: de::Error>(entries: &mut Map<String, Value>, value: Value) -> Result<(), E> {
     let bases = match value {
         Value::Array(bases) => bases,
@@ -257,7 +258,7 @@ enum MapKey {
     Merge,
 }
 
-/// Reads one key of a mapping that has some already.
+/// Reads one more key of a mapping.
 struct Key<'s, 'm> {
     node: YamlNode<'s>,
     entries: &'m Map<String, Value>,

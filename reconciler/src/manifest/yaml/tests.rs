@@ -218,7 +218,7 @@ fn a_document_that_is_refused_does_not_hide_the_next() {
     assert_eq!((documents.len(), unreadable.len()), (1, 1));
 }
 
-/// Each of them is under a megabyte and would cost gigabytes or minutes if it were expanded.
+/// Each of these files is under a megabyte and would need gigabytes or minutes if it were expanded.
 #[test]
 fn files_made_to_cost_much_are_refused() {
     let exponential = (1..30).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {

@@ -1,5 +1,5 @@
-//! Whether the rules of placement let a pod run on this host, by what this host knows itself: its
-//! own labels, taints and size, its verified commits, and where the other pods are.
+//! Whether the rules of placement allow a pod on this host, from the host's own knowledge: its
+//! labels, taints and resources, its verified commits, and where the other pods are.
 
 use std::{
     cell::OnceCell,
@@ -20,30 +20,31 @@ use crate::{
     state::{KnownNode, NodeFacts, NodeLife, PodRecord, Unfit},
 };
 
-/// What the rules of placement are held against.
+/// The nodes and commits against which the rules of placement are checked.
 pub(super) struct Placement<'a> {
     input: &'a NodeInput<'a>,
-    /// What runs here says what it is by itself, whatever its record says by now.
+    /// Identities of running pods, from the labels of their containers: a record may have changed
+    /// since.
     identities: BTreeMap<&'a PodUid, &'a PodIdentity>,
     commits: Vec<&'a Commit>,
-    /// All nodes as each of these commits has them.
+    /// All nodes as candidates, once for each commit.
     nodes: Vec<Vec<Candidate>>,
-    /// Whether any workload keeps others off.
+    /// Whether any workload forbids other pods near its own, by `podAntiAffinity`.
     repels: bool,
 }
 
-/// The rules for the pods that are new here, one after another.
+/// Checks the new pods of this host against the rules, one after another.
 pub(super) struct AssignmentRules<'a> {
     of: &'a Placement<'a>,
-    /// Pods of this host that stay: those that were begun before, and the new ones that nothing
-    /// speaks against.
+    /// Pods of this host that stay: running pods, and new pods that passed the rules.
     here: BTreeMap<&'a PodUid, (&'a PodRecord, Option<&'a Workload>)>,
-    /// Where the other pods are by each commit, found out when first asked for.
+    /// Positions of the other pods by each commit; computed when first needed.
     around: Vec<OnceCell<Surroundings<'a>>>,
 }
 
 impl<'a> Placement<'a> {
-    /// By each commit that is followed, may be gone back to, or has one of these pods.
+    /// Prepares the check by each commit that is driven, may be the goal of a rollback, or has one
+    /// of these pods.
     pub(super) fn new(input: &'a NodeInput<'a>, fresh: &[&'a PodRecord]) -> Self {
         let rollout = &input.state.rollout;
         let pointers = [&rollout.driving, &rollout.target, &rollout.healthy]
@@ -94,7 +95,7 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The rules, with these pods begun.
+    /// The rules, with these pods counted as running here.
     pub(super) fn rules(
         &'a self,
         begun: impl Iterator<Item = &'a PodRecord>,
@@ -110,7 +111,7 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// What a pod is.
+    /// The workload of a pod, in the commit of its record or origin; `None` if that is not known.
     fn workload(&self, record: &PodRecord) -> Option<&'a Workload> {
         let runs = self.identities.get(&record.uid);
         let (commits, kept) = (self.input.commits, self.input.kept);
@@ -121,7 +122,7 @@ impl<'a> Placement<'a> {
         runs.or_else(|| locate_kept(commits, kept, record).map(|(_, workload)| workload))
     }
 
-    /// Whether nothing holds its ports and its requests any more.
+    /// Whether a pod no longer uses its ports and resources.
     fn has_ended(&self, record: &PodRecord) -> bool {
         let memory = &self.input.memory.pods;
         let own = || {
@@ -164,7 +165,7 @@ impl<'a> Placement<'a> {
 }
 
 impl<'a> AssignmentRules<'a> {
-    /// Why this host cannot have been given the pod, if it cannot.
+    /// Why this host cannot have been assigned the pod; `None` if it can.
     pub(super) fn refuse(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
         self.unfit(record, workload)
             .or_else(|| self.too_little(workload))
@@ -173,13 +174,14 @@ impl<'a> AssignmentRules<'a> {
             .or_else(|| self.full())
     }
 
-    /// Counts a new pod that is begun.
+    /// Counts a new pod that is started.
     pub(super) fn begin(&mut self, record: &'a PodRecord) {
         self.here
             .insert(&record.uid, (record, self.of.workload(record)));
     }
 
-    /// Whether no commit in use lets the pod run here.
+    /// The first rule that forbids the pod here under every commit in use; `None` if one commit
+    /// allows the pod.
     fn unfit(&self, record: &PodRecord, workload: &Workload) -> Option<Unfit> {
         let mut why = None;
         for number in 0..self.of.commits.len() {
@@ -188,7 +190,7 @@ impl<'a> AssignmentRules<'a> {
         why
     }
 
-    /// Cordons and readiness are the leader's business.
+    /// The same under one commit. Cordons and readiness are ignored: only the leader judges them.
     fn unfit_by(&self, number: usize, record: &PodRecord, workload: &Workload) -> Option<Unfit> {
         let own = self.of.input.node;
         let mut node = self.of.nodes[number]
@@ -198,7 +200,7 @@ impl<'a> AssignmentRules<'a> {
         node.cordoned = false;
         let spec = &workload.template.spec;
         let unfit = unfit_by_itself(spec, &node);
-        // A DaemonSet's pods are on every node that takes them, whatever else is there.
+        // A DaemonSet's pods run on every node that accepts them, whatever other pods are there.
         if workload.key.kind == WorkloadKind::DaemonSet {
             return unfit.filter(|_| !eligible_for_daemon(spec, &node));
         }
@@ -207,7 +209,7 @@ impl<'a> AssignmentRules<'a> {
                 return None;
             }
             let around = self.around[number].get_or_init(|| self.of.surroundings(number));
-            // Of this host's own new ones those count that come before it.
+            // Of the new pods of this host, only those earlier in order count.
             let before = |other: &Neighbour<'_>| {
                 other.node != own || other.stopping || self.here.contains_key(other.uid)
             };
@@ -215,8 +217,8 @@ impl<'a> AssignmentRules<'a> {
         })
     }
 
-    /// Whether the pods that are here leave too little of what this host has. What stops makes
-    /// room.
+    /// Whether the pods that stay here leave too few resources for the pod. A stopping pod's
+    /// resources count as free.
     fn too_little(&self, workload: &Workload) -> Option<Unfit> {
         let most = allocatable(&self.of.input.facts.system)?;
         let asked = requests(&workload.template.spec);
@@ -235,7 +237,7 @@ impl<'a> AssignmentRules<'a> {
         if ports.is_empty() {
             return None;
         }
-        // A DaemonSet's pod may take the place of the one before it.
+        // A DaemonSet's new pod may replace the old one of the same owner.
         let daemon = workload.key.kind == WorkloadKind::DaemonSet;
         let mut others = self
             .here

@@ -1,4 +1,4 @@
-//! Nodes and templates in few words.
+//! Short constructors of nodes and templates for the tests of placement.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -56,7 +56,7 @@ pub(super) fn zones() -> Vec<Candidate> {
     ]
 }
 
-/// A ReplicaSet in the namespace default.
+/// A ReplicaSet in the namespace `default`.
 pub(super) fn workload(name: &str, text: &str) -> Workload {
     Workload {
         key: WorkloadKey {
@@ -105,7 +105,7 @@ pub(super) fn with_port(mut workload: Workload, port: u16) -> Workload {
     workload
 }
 
-/// `app=a`, or `app!=a`, or the empty text for every pod.
+/// A selector from `app=a` or `app!=a`; the empty text selects every pod.
 pub(super) fn selector(text: &str) -> PodSelector {
     let selector = match text.split_once("!=") {
         Some((key, value)) => {
@@ -156,7 +156,7 @@ pub(super) fn placer<'a>(nodes: Vec<Candidate>) -> Placer<'a> {
     Placer::new(Arc::from(nodes), 110, &NONE)
 }
 
-/// The node, or the refusal.
+/// The chosen node, or the refusal, as text.
 pub(super) fn said(answer: Result<Chosen, Refusal>) -> String {
     match answer {
         Ok(chosen) => chosen.node.to_string(),
@@ -164,7 +164,7 @@ pub(super) fn said(answer: Result<Chosen, Refusal>) -> String {
     }
 }
 
-/// Where so many pods go, one after another.
+/// The nodes of a number of pods, placed one after another.
 pub(super) fn places<'a>(placer: &mut Placer<'a>, workload: &'a Workload, count: usize) -> String {
     let answers: Vec<String> = (0..count).map(|_| said(placer.place(workload))).collect();
     answers.join(" ")

@@ -1,4 +1,4 @@
-//! The placer agrees with the plain scan, on any cluster.
+//! The placer and the plain scan give the same result, for any cluster.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -173,7 +173,7 @@ fn node_term() -> impl Strategy<Value = NodeTerm> {
     })
 }
 
-/// What else a template may ask of its node.
+/// Adds further rules about nodes to a template.
 fn with_rules(plain: Workload) -> impl Strategy<Value = Workload> {
     let node = (
         option::weighted(0.2, vec(node_term(), 1..3)),
@@ -261,7 +261,7 @@ enum Event {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    // Several pods of one template mostly come one after another.
+    // Usually several pods of one template are placed one after another.
     let place = (any::<prop::sample::Index>(), 1..6_usize)
         .prop_map(|(one, times)| vec![Event::Place(one); times]);
     let pin = (any::<prop::sample::Index>(), any::<prop::sample::Index>())
@@ -332,7 +332,7 @@ proptest! {
                     let workload = one.get(&workloads);
                     let chosen = placer.place(workload);
                     prop_assert_eq!(&chosen, &scan.place(workload));
-                    // What was placed by the rules, its node does not refuse.
+                    // The node of a pod that was placed by the rules does not refuse the pod.
                     if let Ok(chosen) = chosen {
                         let own = scan.pods.len() - 1;
                         prop_assert_eq!(forbidden(&scan, workload, &chosen.node, Some(own)), None);
@@ -370,7 +370,7 @@ proptest! {
     }
 }
 
-/// What a node that knows the pods of a scan has against a pod, which may be one of them.
+/// The rule by which a node that knows the pods of a scan forbids a pod, which may be one of them.
 fn forbidden(
     scan: &Scan<'_>,
     workload: &Workload,

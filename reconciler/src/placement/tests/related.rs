@@ -1,5 +1,5 @@
-//! What pods say of each other: affinity, anti-affinity and spread, by Kubernetes' documented
-//! examples.
+//! Rules between pods: affinity, anti-affinity and spread, by the examples in Kubernetes'
+//! documentation.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ fn hosts(count: usize) -> Vec<crate::placement::Candidate> {
 
 #[test]
 fn a_cache_on_every_node_and_a_server_beside_each() {
-    // The example of three Redis caches and three web servers on three nodes.
+    // The documented example of three Redis caches and three web servers on three nodes.
     let store = apart(workload("redis-cache", "app=store"), "app=store", "host");
     let web = near(workload("web-server", "app=web-store"), "app=store", "host");
     let web = apart(web, "app=web-store", "host");
@@ -65,12 +65,12 @@ fn the_first_of_a_group_that_wants_to_be_together_is_placed() {
     let web = near(workload("web", "app=web"), "app=web", "zone");
     let mut nodes = zones();
     nodes.insert(0, node("a0", ""));
-    // Not on a0, which is in no zone; then all in the zone of the first.
+    // No pod is placed on a0, which is in no zone; then all pods are in the zone of the first.
     assert_eq!(places(&mut placer(nodes), &web, 3), "a1 a2 a1");
     let other = near(workload("other", "app=other"), "app=web", "zone");
     let refused = "0 of 4 nodes: 4 have no pod near that spec.affinity.podAffinity asks for";
     assert_eq!(places(&mut placer(zones()), &other, 1), refused);
-    // Both terms must be about the pod itself.
+    // Both terms must select the pod itself.
     let both = near(web, "tier=x", "zone");
     assert_eq!(places(&mut placer(zones()), &both, 1), refused);
 }
@@ -190,7 +190,7 @@ fn preferred_affinity_goes_by_weight_and_keeps_nobody_off() {
     pin(&mut placer, &noise, "a1 b1 c1");
     assert_eq!(places(&mut placer, &web, 2), "a2 a2");
     pin(&mut placer, &noise, "a2");
-    // Everywhere is noise now: near the store, and there spread.
+    // Noise runs on all nodes now, so the pods are placed near the store, and spread there.
     assert_eq!(places(&mut placer, &web, 2), "a1 a1");
 }
 

@@ -1,4 +1,4 @@
-//! The plain answer: every node is looked at for every pod, and every pod for every term.
+//! The plain algorithm: it checks every node for every pod, and every pod for every term.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::{
     state::{Refusal, Unfit},
 };
 
-/// A pod that is there.
+/// A pod that is placed.
 #[derive(Clone, Copy)]
 pub(super) struct PlacedPod<'a> {
     pub(super) node: usize,
@@ -23,8 +23,8 @@ pub(super) struct PlacedPod<'a> {
     pub(super) stopping: bool,
 }
 
-/// Taints to avoid, weight unmet, excess, pods of the template and of the owner, share, pods,
-/// number: the least is the best.
+/// Avoided taints, unmet weight, excess, pods of the template and of the owner, usage, pods, index
+/// of the node: the least score is the best.
 type Score = (u32, u32, u32, (u32, u32), u32, u32, usize);
 
 pub(super) struct Scan<'a> {
@@ -141,7 +141,7 @@ impl<'a> Scan<'a> {
         ))
     }
 
-    /// What the hard rules about other pods say.
+    /// The first required rule about other pods that forbids the node.
     pub(super) fn relations(&self, workload: &Workload, node: &Candidate) -> Result<(), Unfit> {
         self.affinity(workload, node)?;
         self.anti_affinity(workload, node)?;
@@ -264,7 +264,7 @@ impl<'a> Scan<'a> {
             .sum()
     }
 
-    /// By how much the node's domain would be above the least one with the pod.
+    /// How far the node's domain would exceed the least domain with the pod.
     fn skew(&self, workload: &Workload, constraint: &SpreadConstraint, node: &Candidate) -> i64 {
         let spec = &workload.template.spec;
         let keys: Vec<&String> = spec

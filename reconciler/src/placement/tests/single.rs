@@ -1,5 +1,5 @@
-//! What a node and a pod say to each other: labels, taints, ports, resources; and which node is
-//! best.
+//! Rules about a node and a pod by themselves: labels, taints, ports and resources; and which node
+//! is the best.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn the_pods_of_an_owner_are_spread_and_nodes_filled_evenly() {
     let (web, db) = (workload("web", ""), workload("db", ""));
     let mut placer = placer(vec![node("a", ""), node("b", ""), node("c", "")]);
     assert_eq!(places(&mut placer, &web, 4), "a b c a");
-    // Owner by owner: db has none anywhere, and a has most pods.
+    // Pods are counted by owner: db has no pods yet, and a has the most pods.
     assert_eq!(places(&mut placer, &db, 3), "b c a");
     assert_eq!(places(&mut placer, &web, 2), "b c");
 }
@@ -265,7 +265,7 @@ fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
     ];
     let mut placer = placer(nodes);
     let big = asking(workload("big", ""), 600, 100);
-    // c has no bound; then b would be less full than a; a takes one.
+    // c has no limit; after that b would have a lower usage than a; a accepts one pod.
     assert_eq!(places(&mut placer, &big, 4), "c b a c");
     let own = asking(workload("own", ""), 600, 950);
     assert_eq!(places(&mut placer, &own, 1), "c");
@@ -280,7 +280,7 @@ fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
     let nobody =
         "0 of 3 nodes: 1 do not match spec.affinity.nodeAffinity, 2 have too little memory left";
     assert_eq!(places(&mut placer, &memory, 1), nobody);
-    // Who asks for nothing is not kept off by what others asked for.
+    // A pod without requests is not affected by the requests of others.
     let mut nothing = workload("nothing", "");
     nothing.template.spec.node_name = Some(NodeName::new("a"));
     assert_eq!(places(&mut placer, &nothing, 1), "a");

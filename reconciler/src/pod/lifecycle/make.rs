@@ -1,4 +1,4 @@
-//! Making a pod's sandbox and containers, with everything written out in the steps.
+//! Makes a pod's sandbox and containers: the steps contain every parameter.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::{
 };
 
 impl PodLifecycle<'_> {
-    /// No sandbox is alive: the whole pod is made, or made again, with the same address.
+    /// Makes the whole pod, or makes it again with the same address, if no sandbox runs.
     pub(super) fn begin(&mut self) -> PodDecision {
         let first = self.memory.sandboxes == 0;
-        // One that a crash left between its creation and its start is started; one that would not
-        // start is made anew.
+        // A sandbox that a crash left between creation and start is started; a sandbox that could
+        // not be started is made again.
         let unstarted = self
             .found
             .sandbox
@@ -49,7 +49,7 @@ impl PodLifecycle<'_> {
             .map(|one| one.name.as_str())
             .collect();
         for (name, memory) in &mut self.memory.containers {
-            // What has ended well is not run again, but the init containers are.
+            // Containers that have succeeded are not run again, but init containers are.
             if memory.completed != Some(0) || !mains.contains(&name.as_str()) {
                 memory.completed = None;
                 memory.id = None;
@@ -121,8 +121,8 @@ impl PodLifecycle<'_> {
         }
     }
 
-    /// The steps that start containers, and then remove what remains of their predecessors but the
-    /// last.
+    /// The steps that start containers and then remove their predecessors, except the last
+    /// predecessor of each, which keeps its logs.
     pub(super) fn starts(
         &self,
         containers: &[(Role, &Container)],
@@ -169,7 +169,8 @@ impl PodLifecycle<'_> {
                 })?;
             steps.push(Step::StartContainer(Box::new(spec)));
         }
-        // Last: one that the engine cannot remove must not keep its successors from being started.
+        // The removal is the last step: a container that the engine cannot remove must not prevent
+        // the start of its successors.
         let stale = containers
             .iter()
             .filter_map(|(_, container)| self.found.previous.get(container.name.as_str()));
@@ -258,8 +259,8 @@ impl PodLifecycle<'_> {
             uid: record.uid.clone(),
             pod: record.key.clone(),
             owner: record.owner.clone(),
-            // What it is really made from: the record's commit is only a locator, and the store's
-            // word.
+            // The commit from which the container is really made: the commit in the record only
+            // locates the template, and comes from the store.
             commit: self
                 .input
                 .commit

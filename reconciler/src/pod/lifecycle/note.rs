@@ -1,4 +1,4 @@
-//! Taking what is observed into the memory.
+//! Updates a pod's memory from what is observed.
 
 use super::PodLifecycle;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl PodLifecycle<'_> {
-    /// Takes what is observed into the memory: which container is the current one, what its probes
-    /// say, how it ended.
+    /// Updates the memory from what is observed: the current container of each name, the results of
+    /// its probes, and its exit.
     pub(super) fn take_note(&mut self) {
         for (name, (id, container)) in &self.found.latest {
             let memory = self
@@ -17,7 +17,8 @@ impl PodLifecycle<'_> {
                 .containers
                 .entry((*name).to_owned())
                 .or_default();
-            // Somebody removed the newest one: what its predecessor says is known already.
+            // Somebody removed the newest container: the exit of its predecessor was counted
+            // before.
             if memory.next_attempt > container.attempt + 1 {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Carrying out a stop record: drain, stop, remove, until nothing is left.
+//! Carries out a stop record: drain, stop, remove, until nothing is left of the pod.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The stop record's work: drain, stop, remove, until nothing is left.
+/// The next step of a pod with a stop record, until nothing is left of the pod.
 pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
     let uid = &input.record.uid;
     let key = LaneKey::Pod(uid.clone());
@@ -22,8 +22,8 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
         || input.observed.files.contains_key(uid);
     let mut next = Next::AwaitChange;
     let mut status = phase::terminating(input, found);
-    // A failure from before the stop was begun is one of starting: it says nothing about the stop,
-    // and is no reason to hold it back.
+    // A failure from before the stop concerns a start: it is no evidence about the stop, and must
+    // not delay it.
     let failure = input
         .observed
         .failures
@@ -89,7 +89,7 @@ fn stop_steps(input: &PodInput<'_>, found: &ObservedPod<'_>, link: String) -> Ve
     let grace = spec.map_or(Duration::from_secs(30), |spec| spec.termination_grace);
     let mut steps = Vec::new();
     if found.alive().next().is_some() {
-        // The hook and the signal must have some of the grace period too.
+        // The preStop hook and the stop signal need part of the grace period too.
         let drain = input.host.drain.min(grace / 2);
         let drained = input.in_service && input.memory.ready.is_some() && !drain.is_zero();
         if drained {
