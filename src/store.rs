@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Store ─┬─ LocalStore         one host, always its own leader
-//!        └─ ReplicatedStore    etcd (etcd/), its keys (layout), what they say (contents), what this node says (publisher)
+//!        └─ ReplicatedStore    etcd (etcd/),  what they say (contents), what they say (contents), what this node says (publisher)
 //! ```
 
 mod agreed;

@@ -31,7 +31,7 @@ use crate::command::Command;
 pub(super) const SCHEMA: u32 = 1;
 /// The key of the cluster's identity.
 pub(super) const IDENTITY: &str = "cluster";
-/// Held by the host that fills a new store.
+/// The key that a host holds while it fills a new store.
 pub(super) const SEEDING: &str = "subnets/seeding";
 /// The prefix of the leader's records.
 pub(super) const DECIDED: &str = "decided/";
