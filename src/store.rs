@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Store ─┬─ LocalStore         one host, always its own leader
-//!        └─ ReplicatedStore    etcd (etcd/),  what they say (contents), what they say (contents), what this node says (publisher)
+//!        └─ ReplicatedStore    etcd (etcd/), its keys (layout) and their content (contents),
+//!                              and the keys of this node (publisher)
 //! ```
 
 mod agreed;

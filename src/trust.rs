@@ -34,7 +34,12 @@ const MOST_REMEMBERED: usize = 1000;
 pub(crate) enum TrustError {
     /// The directory is missing and cannot be made.
     #[error("create trust directory {}", path.display())]
-    Directory { path: PathBuf, source: io::Error },
+    Directory {
+        /// The path of the trust directory.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// A file of the directory cannot be read or written.
     #[error(transparent)]
     File(#[from] StateFileError),

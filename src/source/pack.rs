@@ -45,7 +45,12 @@ const ENTRY_START: usize = 2048;
 pub(crate) enum PackError {
     /// The pack or its index cannot be read from disk.
     #[error("read {path}")]
-    Io { path: String, source: io::Error },
+    Io {
+        /// The path of the file.
+        path: String,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The file is not a pack as Git makes it.
     #[error("the pack is malformed: {0}")]
     Malformed(&'static str),
@@ -54,6 +59,7 @@ pub(crate) enum PackError {
     TooMany {
         /// The number of objects by the pack's header.
         objects: u64,
+        /// The largest accepted number of objects.
         limit: u64,
     },
 }

@@ -94,6 +94,7 @@ pub(crate) struct VerifiedCommit {
 /// A head that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
+    /// The head's id.
     pub(crate) head: VerifiedCommit,
     /// The commits of the head's first-parent line that were judged good by their own signatures on
     /// the way, oldest first, the head last. Commits that a trusted merge brought in are not
@@ -122,6 +123,7 @@ impl VerifiedCommit {
         &self.grounds
     }
 
+    /// The commit's id.
     pub(crate) fn id(&self) -> &CommitId {
         &self.id
     }
@@ -154,13 +156,21 @@ pub(crate) enum CouldNotCheck {
     Commit(#[from] CommitError),
     /// The commits between two commits cannot be listed.
     #[error("walk the history of commit {}", head.short())]
-    History { head: CommitId, source: git2::Error },
+    History {
+        /// The head's id.
+        head: CommitId,
+        /// libgit2's error.
+        source: git2::Error,
+    },
     /// The range is longer than one judgement may be.
     #[error(
         "more than {MAX_RANGE} commits between the last verified one and {}; \
          set an anchor closer to it", head.short()
     )]
-    TooMany { head: CommitId },
+    TooMany {
+        /// The head's id.
+        head: CommitId,
+    },
 }
 
 /// Judges `head`, given the newest commit that was accepted before.

@@ -21,17 +21,35 @@ impl fmt::Display for SnapshotProblems {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SnapshotProblem {
     /// A configured path does not exist in the commit.
-    MissingPath { path: String },
+    MissingPath {
+        /// The configured path.
+        path: String,
+    },
     /// A configured path exists and holds no manifest.
-    EmptyPath { path: String },
+    EmptyPath {
+        /// The configured path.
+        path: String,
+    },
     /// A configured path is a file without the ending of a manifest.
-    NotAManifest { path: String },
+    NotAManifest {
+        /// The configured path.
+        path: String,
+    },
     /// A symbolic link: the signature does not cover the file that the link points at.
-    Symlink { path: String },
+    Symlink {
+        /// The path from the repository's root.
+        path: String,
+    },
     /// A submodule: its content is not in this repository.
-    Submodule { path: String },
+    Submodule {
+        /// The path from the repository's root.
+        path: String,
+    },
     /// A pointer of Git LFS in place of the file.
-    LfsPointer { path: String },
+    LfsPointer {
+        /// The path from the repository's root.
+        path: String,
+    },
     /// A name that is not UTF-8.
     BadName {
         /// The path, as far as it can be printed.
@@ -39,6 +57,7 @@ pub(crate) enum SnapshotProblem {
     },
     /// A file over the limit.
     FileTooLarge {
+        /// The path from the repository's root.
         path: String,
         /// The file's size in bytes.
         bytes: usize,
@@ -53,9 +72,15 @@ pub(crate) enum SnapshotProblem {
         path: String,
     },
     /// More manifests than the limit.
-    TooManyFiles { limit: usize },
+    TooManyFiles {
+        /// The largest accepted number.
+        limit: usize,
+    },
     /// More tree entries than the limit.
-    TooManyEntries { limit: usize },
+    TooManyEntries {
+        /// The largest accepted number.
+        limit: usize,
+    },
     /// Directories nested deeper than the limit.
     TooDeep {
         /// The directory that is not entered.
