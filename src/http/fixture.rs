@@ -85,7 +85,7 @@ pub(crate) fn fixture() -> Fixture {
     }
 }
 
-/// Records the requests for logs, and returns them as the log.
+/// Records the requests for logs, and returns two lines with the name of the container.
 struct FakeLogs(Arc<Mutex<Vec<(LogTarget, LogOptions)>>>);
 
 impl LogSource for FakeLogs {
