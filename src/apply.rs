@@ -1,4 +1,4 @@
-//! The one match: a step becomes an effect. Nothing is decided here.
+//! Executes steps: one `match` turns a step into an effect. No decision is made here.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,15 +14,15 @@ use tokio::sync::Semaphore;
 
 use crate::crash;
 
-/// How many sandboxes and containers are being created or started side by side, and how many pods'
-/// are being removed.
+/// How many sandboxes and containers are created or started concurrently, and how many pods are
+/// removed concurrently.
 const ENGINE_SLOTS: usize = 8;
-/// Holds the digest of a pod's files once they are all there.
+/// The file with the digest of a pod's files, written once all of them exist.
 const DIGEST_FILE: &str = "digest";
-/// What the file begins with; a digest of another schema is one that is not known.
+/// The beginning of the digest file; a digest of another schema counts as unknown.
 const DIGEST_SCHEMA: &str = "1 ";
 
-/// The hands of the daemon.
+/// The parts through which steps act on the engine, the network and the disk.
 pub(crate) struct Effects {
     runtime: Arc<dyn Pods>,
     network: Arc<dyn HostNet>,
@@ -31,14 +31,14 @@ pub(crate) struct Effects {
     removals: Semaphore,
 }
 
-/// What a step did that somebody must remember.
+/// The result of a step that must be remembered.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// An image is here, and is this one.
+    /// The image is on this host, with this id.
     Pinned(CommitId, String, ImagePin),
-    /// A pod's files are there.
+    /// The files of a pod exist, with this digest.
     Files(PodUid, String),
-    /// A pod's files are gone.
+    /// The files of a pod were removed.
     FilesGone(PodUid),
     /// A postStart hook has run.
     Hooked(ContainerId),
@@ -59,10 +59,10 @@ impl Effects {
         }
     }
 
-    /// Does one step.
+    /// Executes one step.
     pub(crate) async fn apply(&self, step: &Step) -> Result<Option<Done>, Fault> {
         let done = self.effect(step).await?;
-        // What a step did is recorded by the loop, later than this.
+        // The loop records the result of a step only after this point.
         crash::point(name(step));
         Ok(done)
     }
@@ -110,8 +110,8 @@ impl Effects {
             Step::Drain(time) => tokio::time::sleep(*time).await,
             Step::Stop(specs) => self.runtime.stop(specs).await?,
             Step::Remove(containers) => {
-                // Slots of their own: removals that hang must not keep containers from being
-                // started.
+                // Removals have slots of their own: a removal that hangs must not prevent
+                // containers from being started.
                 let _slot = self.removals.acquire().await;
                 self.runtime.remove(containers).await?;
             }
@@ -124,11 +124,11 @@ impl Effects {
         Ok(None)
     }
 
-    /// What is on the disk from before: pods with all their files.
+    /// The pods with files on the disk from before the start, with the digests of the files.
     pub(crate) async fn files_on_disk(&self) -> Result<Vec<(PodUid, String)>, Fault> {
         let pods = self.runtime.pods_on_disk().await?;
-        // A directory without a digest was left half made; it is known, so that it can be removed
-        // or made again.
+        // A directory without a digest is incomplete; it is listed, so that it can be removed or
+        // made again.
         let digest = |pod: &PodUid| {
             let text = std::fs::read_to_string(self.digest_path(pod)).unwrap_or_default();
             text.strip_prefix(DIGEST_SCHEMA)
@@ -159,7 +159,7 @@ impl Effects {
     }
 }
 
-/// What a step is called.
+/// The name of a step, for logs and crash points.
 pub(crate) fn name(step: &Step) -> &'static str {
     match step {
         Step::PullImage { .. } => "pull-image",
@@ -177,7 +177,7 @@ pub(crate) fn name(step: &Step) -> &'static str {
     }
 }
 
-/// The container a step is about, for the message of its failure.
+/// The container of a step, for the message of its failure.
 pub(crate) fn container_of(step: &Step) -> Option<String> {
     match step {
         Step::StartContainer(spec) => Some(spec.name.clone()),

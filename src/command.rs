@@ -1,20 +1,20 @@
-//! What a person may ask of the daemon over `admin.sock`; the control loop answers each.
+//! The commands that a person can send to the daemon over `admin.sock`; the control loop answers
+//! each.
 
 use reconciler::name::{CommitId, NodeName, WorkloadKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-/// A command, and where its answer goes.
+/// A command, with the channel for its answer.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// What is asked.
     pub(crate) command: Command,
-    /// Where the answer goes. The loop answers when it has taken the command in, not when its
+    /// The channel for the answer. The loop answers when it has accepted the command, not when the
     /// effect is complete.
     pub(crate) answer: oneshot::Sender<Result<String, String>>,
 }
 
-/// What is asked.
+/// A command of a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Command {
@@ -22,42 +22,42 @@ pub(crate) enum Command {
     Sync,
     /// Go back to a commit within `history` and stay there until `resume` or until the head moves.
     Rollback {
-        /// Which; `None` is the healthy one before the current.
+        /// The commit; `None` is the healthy one before the current.
         commit: Option<CommitId>,
     },
     /// Go back on this host alone, with or without the store, until `resume --local`.
     RollbackLocal {
-        /// Which; `None` is the healthy one before the current.
+        /// The commit; `None` is the healthy one before the current.
         commit: Option<CommitId>,
     },
-    /// End that.
+    /// Ends a rollback of this host alone.
     ResumeLocal,
-    /// Take no new commit.
+    /// Takes no new commits.
     Suspend,
-    /// Take new commits again; also ends the pin of a rollback.
+    /// Takes new commits again; also ends the pin of a rollback.
     Resume,
-    /// Clear the mark of a failed commit, of all where none is named, and try the head afresh.
+    /// Clears the mark of a failed commit, or of all failed commits, and tries the head again.
     Retry {
-        /// Which.
+        /// The failed commit; `None` for all.
         commit: Option<CommitId>,
     },
-    /// Replace the pods of a workload by its own strategy; adds no content.
+    /// Replaces the pods of a workload by its own strategy; the content stays the same.
     Restart {
-        /// Which.
+        /// The workload with its kind, namespace and name.
         workload: WorkloadKey,
     },
-    /// Give a node up for good: its pods are made anew elsewhere.
+    /// Removes a node for good: its pods are made again on other nodes.
     RemoveNode {
-        /// Which.
+        /// The name of the node.
         node: NodeName,
     },
-    /// Make this host's copy the content of the store, and that store the one that all hosts
-    /// believe.
+    /// Makes this host's copy the content of the store, and that store the one that all hosts
+    /// trust.
     AdoptStore,
 }
 
 impl Command {
-    /// Whether only the leader can do it.
+    /// Whether only the leader can execute the command.
     pub(crate) fn needs_leader(&self) -> bool {
         match self {
             Self::Sync | Self::AdoptStore | Self::RollbackLocal { .. } | Self::ResumeLocal => false,

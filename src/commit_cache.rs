@@ -1,4 +1,4 @@
-//! Commits as this host has verified, read and checked them.
+//! The commits that this host has verified, read and checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,35 +20,35 @@ use crate::source::{
     verify::VerifiedCommit,
 };
 
-/// Nobody waits for longer than this before a commit is read again.
+/// The longest time until a commit is read again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// How a commit is read.
+/// Reads commits from the mirror, with this host's limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     /// The local repository.
     pub(crate) mirror: Mirror,
-    /// Where manifests are.
+    /// The files and directories with manifests.
     pub(crate) paths: Vec<SourcePath>,
-    /// How much there may be.
+    /// The limits of a commit's content.
     pub(crate) limits: SnapshotLimits,
-    /// What the host allows.
+    /// The host's limits and permissions for manifests.
     pub(crate) check: CheckSettings,
 }
 
-/// What reading a verified commit came to.
+/// The result of reading a verified commit.
 #[derive(Debug)]
 pub(crate) enum Reading {
-    /// It can be run.
+    /// The commit may run.
     Good(Arc<Commit>),
-    /// It is wrong in itself: never to be run.
+    /// The commit has invalid manifests: it must never run.
     Bad {
-        /// The first line of its message.
+        /// The first line of the commit's message.
         subject: String,
-        /// Everything that is wrong, a line each.
+        /// All problems, one line each.
         problems: Vec<String>,
     },
-    /// It could not be read now: nothing is said about it.
+    /// The commit could not be read now, which is no judgement about it.
     Unreadable(String),
 }
 
@@ -62,7 +62,7 @@ impl Reader {
         self.read_readable(&Readable::Eligible(commit), signer, read_as)
     }
 
-    /// Reads a commit that is not eligible, to keep up what runs of it.
+    /// Reads a commit that is not eligible, to keep up its running pods.
     pub(crate) fn read_kept(&self, commit: &CommitId) -> Reading {
         self.read_readable(&Readable::Kept(commit), String::new(), ReadAs::Accepted)
     }
@@ -114,7 +114,7 @@ impl Reader {
     }
 }
 
-/// All problems of a set of files, references and clashes included.
+/// All problems of a set of files, including references and conflicts between them.
 pub(crate) fn parse_and_check(
     files: &[(&str, &[u8])],
     settings: &CheckSettings,
@@ -148,35 +148,35 @@ fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
         .unwrap_or_default()
 }
 
-/// The commits in use, read once each.
+/// The commits in use, each of which is read once.
 #[derive(Debug, Default)]
 pub(crate) struct CommitCache {
     commits: BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible, of which something runs here.
+    /// Commits that are not eligible, and that pods of this host run from.
     kept: BTreeMap<CommitId, Arc<Commit>>,
-    /// Commits that are not eligible and of which nothing runs here, but that the cluster follows:
-    /// a leader compares a new commit with them.
+    /// Commits that are not eligible and that no pod of this host runs from, but that the rollout
+    /// follows: a leader compares a new commit with them.
     compared: BTreeMap<CommitId, Arc<Commit>>,
     /// Commits that were judged not to be eligible.
     barred: BTreeSet<CommitId>,
-    /// Why each of those that are read is not, and when that is judged again.
+    /// Why each commit that was read is not eligible, and when it is judged again.
     ineligible: BTreeMap<CommitId, (Timestamp, String)>,
-    /// Commits that could not be read, and when that is tried again.
+    /// Commits that could not be read, with the reason and the time of the next attempt.
     missing: BTreeMap<CommitId, (Timestamp, String)>,
 }
 
 impl CommitCache {
-    /// All that are eligible.
+    /// All eligible commits.
     pub(crate) fn commits(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
         &self.commits
     }
 
-    /// Those that are not eligible, of which something runs here.
+    /// The commits that are not eligible, and that pods of this host run from.
     pub(crate) fn kept(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
         &self.kept
     }
 
-    /// All that are not eligible and were read, for a leader to compare with.
+    /// All commits that were read and are not eligible, for a leader to compare with.
     pub(crate) fn comparable(&self) -> BTreeMap<CommitId, Arc<Commit>> {
         self.kept
             .iter()
@@ -185,37 +185,37 @@ impl CommitCache {
             .collect()
     }
 
-    /// Those that were judged not to be eligible, read or not.
+    /// The commits that were judged not to be eligible, read or not.
     pub(crate) fn barred(&self) -> &BTreeSet<CommitId> {
         &self.barred
     }
 
-    /// Notes that a commit was judged not to be eligible.
+    /// Records that a commit was judged not to be eligible.
     pub(crate) fn bar(&mut self, id: &CommitId) {
         self.barred.insert(id.clone());
     }
 
-    /// Puts a commit in that is not eligible, for a leader to compare with.
+    /// Adds a commit that is not eligible, for a leader to compare with.
     pub(crate) fn compare(&mut self, commit: Arc<Commit>, why: String, retry: Timestamp) {
         self.note_missing(commit.id.clone(), why, retry);
         self.compared.insert(commit.id.clone(), commit);
     }
 
-    /// Why those that are kept are not eligible.
+    /// Why the kept commits are not eligible.
     pub(crate) fn ineligible(&self) -> impl Iterator<Item = (&CommitId, &str)> {
         self.ineligible
             .iter()
             .map(|(id, (_, why))| (id, why.as_str()))
     }
 
-    /// Puts a commit in that is not eligible, of which something runs here.
+    /// Adds a commit that is not eligible, and that pods of this host run from.
     pub(crate) fn keep(&mut self, commit: Arc<Commit>, why: String, retry: Timestamp) {
         self.missing.remove(&commit.id);
         self.ineligible.insert(commit.id.clone(), (retry, why));
         self.kept.insert(commit.id.clone(), commit);
     }
 
-    /// Notes that a commit that is kept is not eligible still. False where it is not kept.
+    /// Records that a kept commit is still not eligible. False if the commit is not kept.
     pub(crate) fn keep_on(&mut self, id: &CommitId, why: &str, retry: Timestamp) -> bool {
         let entry = self.ineligible.get_mut(id);
         entry.is_some_and(|entry| {
@@ -224,7 +224,7 @@ impl CommitCache {
         })
     }
 
-    /// Puts an eligible commit in.
+    /// Adds an eligible commit.
     pub(crate) fn add(&mut self, commit: Arc<Commit>) {
         self.missing.remove(&commit.id);
         self.ineligible.remove(&commit.id);
@@ -234,33 +234,33 @@ impl CommitCache {
         self.commits.insert(commit.id.clone(), commit);
     }
 
-    /// Which of these must be read now.
+    /// The commits among `wanted` that must be read now.
     pub(crate) fn lacking(&self, wanted: &BTreeSet<CommitId>, now: Timestamp) -> Vec<CommitId> {
         wanted
             .iter()
             .filter(|id| !self.commits.contains_key(*id))
             .filter(|id| {
                 let waiting = self.missing.get(*id).or_else(|| self.ineligible.get(*id));
-                // A time further away than anybody waits is of a clock that was put back since.
+                // A time beyond the longest wait comes from before the clock was put back.
                 waiting.is_none_or(|(at, _)| *at <= now || *at > now + LONGEST_WAIT)
             })
             .cloned()
             .collect()
     }
 
-    /// Notes that a commit could not be read.
+    /// Records that a commit could not be read.
     pub(crate) fn note_missing(&mut self, id: CommitId, why: String, retry: Timestamp) {
         self.missing.insert(id, (retry, why));
     }
 
-    /// What could not be read, for people.
+    /// The commits that could not be read, as sentences for people.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> + '_ {
         self.missing
             .iter()
             .map(|(id, (_, why))| format!("commit {} cannot be read: {why}", id.short()))
     }
 
-    /// Forgets all but these.
+    /// Forgets all commits but these.
     pub(crate) fn retain(&mut self, keep: &BTreeSet<CommitId>) {
         self.commits.retain(|id, _| keep.contains(id));
         self.missing.retain(|id, _| keep.contains(id));

@@ -360,7 +360,7 @@ impl Config {
         })
     }
 
-    /// What cannot be right, said before anything is touched.
+    /// Checks for settings that cannot be right, before the daemon changes anything.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(
             !self.source.url.is_empty(),
@@ -474,7 +474,7 @@ impl Config {
         }
     }
 
-    /// This host's network; `subnet` is what a cluster has given it.
+    /// This host's network; `subnet` is the one that a cluster has reserved for it.
     pub(crate) fn host_network(&self, subnet: Option<Ipv4Net>) -> Result<HostNetwork> {
         let node_address = match self.node.address {
             Some(address) => address,
@@ -505,7 +505,7 @@ impl Config {
         self.network.dns.unwrap_or_else(tenth)
     }
 
-    /// What bounds the leader's decisions.
+    /// The limits and times of the leader's decisions.
     pub(crate) fn cluster_settings(&self) -> ClusterSettings {
         ClusterSettings {
             rollout: RolloutSettings {
@@ -527,7 +527,7 @@ impl Config {
     }
 }
 
-/// Longer than this nobody waits, and it can be added to any time.
+/// The longest duration of a setting: it can be added to any time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A duration as people write it: `10s`, `2m`, `1h 30m`.
@@ -557,7 +557,7 @@ fn taints<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Taint
         .collect()
 }
 
-/// A secret from a file, without the line's end.
+/// A secret from a file, without the end of its line.
 pub(crate) fn read_secret(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("read the secret in {}", path.display()))?;

@@ -1,10 +1,10 @@
-//! Who is connected to a listener: bounded in total and by source, so that no source can shut out
-//! another.
+//! The connections of a listener: limited in total and for each source, so that no source can shut
+//! out another.
 //!
-//! Where there is no room, what is least worth is closed: of a source that is at its own bound, or
-//! of the source that has most, the oldest connection that has proven nothing, then the one that
-//! has been idle for longest. So a flood of mute connections gives way to the next one that comes,
-//! also from the same address.
+//! If there is no room, the least valuable connection is closed: of a source that is at its own
+//! limit, or of the source that has most, the oldest connection that has proven nothing, then the
+//! one that has been idle for longest. So the connections of a silent flood are closed for the next
+//! one, also from the same address.
 
 pub(crate) mod life;
 pub(crate) mod listen;
@@ -25,19 +25,19 @@ pub(crate) use self::{
     listen::{Bounded, Caller, LimitedConnection},
 };
 
-/// A listener says at most this often that it is full.
+/// The shortest time between two warnings that a listener is full.
 const WARNINGS: Duration = Duration::from_secs(60);
-/// How long the next connection waits for closed ones to give their descriptors back.
+/// How long the next connection waits for closed ones to release their descriptors.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// Who a connection is from, as far as it counts.
+/// The source of a connection, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// A host or a pod. Of IPv6 the first 64 bits: one host has all the others for itself.
+    /// A host or a pod. For IPv6 the first 64 bits, since one host can use all addresses with them.
     Address(IpAddr),
     /// A user of this host.
     User(u32),
-    /// The kernel does not say.
+    /// The kernel does not report the source.
     Unknown,
 }
 
@@ -53,14 +53,14 @@ impl From<SocketAddr> for Source {
     }
 }
 
-/// What one listener may hold.
+/// The limits of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// Connections, with those that are closed and have not given their descriptor back.
+    /// All connections, including closed ones that have not released their descriptor.
     pub(crate) total: usize,
     /// Connections of one source.
     pub(crate) per_source: usize,
-    /// How long a connection may be silent.
+    /// The time limits of a connection.
     pub(crate) times: Times,
 }
 
@@ -76,7 +76,7 @@ impl Bounds {
     }
 }
 
-/// The connections of one listener. Clones are the same one.
+/// The connections of one listener, shared by clones.
 #[derive(Clone, Debug)]
 pub(crate) struct Connections {
     table: Arc<Table>,
@@ -92,14 +92,14 @@ struct Table {
 
 #[derive(Debug, Default)]
 struct OpenConnections {
-    /// By the order in which they came.
+    /// In the order of their arrival.
     open: BTreeMap<u64, Arc<Life>>,
     closing: usize,
     next: u64,
     warned: Option<Instant>,
 }
 
-/// A place among the connections; given back when dropped.
+/// A place among the connections; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     table: Arc<Table>,
@@ -108,7 +108,7 @@ pub(crate) struct Admission {
 }
 
 impl Connections {
-    /// None yet; `listener` is what logs call it.
+    /// No connections; `listener` is the name in log messages.
     pub(crate) fn new(listener: &'static str, bounds: Bounds) -> Self {
         let table = Table {
             listener,
@@ -121,7 +121,7 @@ impl Connections {
         }
     }
 
-    /// Waits, not for long, until closed connections have given descriptors back.
+    /// Waits for a short time until closed connections have released descriptors.
     pub(crate) async fn room(&self) {
         let table = &self.table;
         while table.lock().closing >= table.bounds.closing() {
@@ -134,7 +134,7 @@ impl Connections {
         }
     }
 
-    /// Takes a new connection in; `None` where it must be refused.
+    /// Admits a new connection; `None` if it must be refused.
     pub(crate) fn admit(&self, source: Source) -> Option<Admission> {
         let table = &self.table;
         let mut state = table.lock();
@@ -179,7 +179,8 @@ impl Table {
 }
 
 impl OpenConnections {
-    /// What a source gives up for its own next connection: never a request under way.
+    /// The connection of a source that is closed for the source's next one: never one with a
+    /// request under way.
     fn of_own(&self, source: Source) -> Option<u64> {
         let own = self.open.iter().filter(|(_, life)| life.source() == source);
         let idle = own.filter(|(_, life)| !life.is_busy());
@@ -187,7 +188,7 @@ impl OpenConnections {
             .map(|(number, _)| *number)
     }
 
-    /// What is given up for a connection of a source that has `of_source` so far, where the
+    /// The connection that is closed for one of a source with `of_source` connections, if the
     /// listener is full.
     fn of_most(&self, source: Source, of_source: usize) -> Option<u64> {
         let mut counts = BTreeMap::new();
@@ -205,7 +206,8 @@ impl OpenConnections {
             };
             return self.of_own(largest).or_else(newest_request);
         }
-        // No source has more than its share: many mute ones do not shut out one that speaks.
+        // No source has more than its share: many silent sources must not shut out one that sends
+        // requests.
         let unproven = self.open.iter().filter(|(_, life)| !life.is_proven());
         let oldest = unproven
             .min_by_key(|(number, life)| (life.since(), **number))
@@ -242,7 +244,7 @@ impl OpenConnections {
 }
 
 impl Admission {
-    /// How the connection is doing.
+    /// The phase and the deadline of the connection.
     pub(crate) fn life(&self) -> &Arc<Life> {
         &self.life
     }

@@ -1,4 +1,5 @@
-//! The one loop: level-triggered, each event only says "look again".
+//! The control loop. It is level-triggered: an event only causes the next cycle, which observes
+//! the whole state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,59 +16,59 @@ use crate::{
     view::View, watchdog::Watchdog,
 };
 
-/// Events that come in one breath are looked at together.
+/// Events that arrive within this time are handled by one cycle.
 const BREATH: Duration = Duration::from_millis(3);
-/// No look is further away than this.
+/// The longest time from one cycle to the next.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// How long a host of a cluster waits at its start for the store's first word. Without etcd it
-/// begins after this.
+/// How long a host of a cluster waits at its start for the first content of the store. If etcd
+/// does not answer within this time, the first cycle runs on this host's copy.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the end of the daemon waits for steps that are under way.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// What may make it look again.
+/// What may cause the next cycle.
 enum Event {
-    /// The repository has been looked at.
+    /// The follower has read the repository and judged its head.
     Source(SourceUpdate),
-    /// A lane has done something, or ended.
+    /// A lane has finished a step, or has ended.
     Lane(LaneEvent),
-    /// The engine or a probe has changed, or a time has come.
+    /// The engine or a probe has reported a change, or the deadline of the next cycle has come.
     Cycle,
-    /// A link or route of ours may have gone.
+    /// A link or route of this host may have been removed.
     Network,
-    /// Everything is looked at afresh, in case an event was lost.
+    /// The whole state is observed again, in case an event was lost.
     Resync,
-    /// The store tells something.
+    /// The store has reported a change of its content or of its connection.
     Store(StoreEvent),
-    /// A person asks for something.
+    /// A person has sent a request, such as `retry` or `rollback`.
     Asked(Request),
     /// The daemon must end.
     End,
 }
 
-/// Where events come from.
+/// The channels that events arrive on.
 pub(crate) struct Inputs {
-    /// What the follower finds.
+    /// Heads of the repository that the follower has judged.
     pub(crate) source: mpsc::Receiver<SourceUpdate>,
-    /// What lanes say.
+    /// Steps that lanes have finished.
     pub(crate) lanes: mpsc::UnboundedReceiver<LaneEvent>,
-    /// What the store tells.
+    /// Changes of the store's content and connection.
     pub(crate) store: mpsc::UnboundedReceiver<StoreEvent>,
-    /// What people ask for.
+    /// Requests of people, each with a channel for its answer.
     pub(crate) asked: mpsc::Receiver<Request>,
-    /// The engine has something new.
+    /// Changes when the engine has reported an event.
     pub(crate) engine: watch::Receiver<u64>,
-    /// The network has something new.
+    /// Changes when the kernel has reported a changed link or route.
     pub(crate) network: watch::Receiver<u64>,
-    /// A probe has something new.
+    /// Changes when a probe has a new result.
     pub(crate) probes: watch::Receiver<u64>,
-    /// Another host has begun to answer, or has stopped.
+    /// Changes when another host has begun to answer, or has stopped answering.
     pub(crate) inquiry: watch::Receiver<u64>,
-    /// Ends the daemon.
+    /// Notified when the daemon must end.
     pub(crate) end: Arc<Notify>,
 }
 
-/// The loop and what it works on.
+/// The loop, the host that it works on, and its inputs.
 pub(crate) struct ControlLoop {
     host: Host,
     inputs: Inputs,
@@ -76,7 +77,7 @@ pub(crate) struct ControlLoop {
     resync: Duration,
     next_cycle: Option<Instant>,
     next_resync: Instant,
-    /// How many looks there were.
+    /// The number of cycles since the start.
     cycles: u64,
 }
 
@@ -100,7 +101,7 @@ impl ControlLoop {
         }
     }
 
-    /// Looks, acts, publishes and waits, until it is told to end.
+    /// Runs a cycle, publishes the view and waits for the next event, until the daemon must end.
     pub(crate) async fn run(mut self) -> Result<()> {
         self.await_store_content().await;
         loop {
@@ -129,8 +130,8 @@ impl ControlLoop {
         self.finish().await
     }
 
-    /// Lets the store speak before anything is begun: this host may have been taken out of the
-    /// cluster while it was off, and what it ran runs elsewhere by now.
+    /// Waits for the store's content before the first cycle: this host may have been removed from
+    /// the cluster while it was off, and its pods may run on other hosts by now.
     async fn await_store_content(&mut self) {
         let deadline = Instant::now() + FIRST_WORD;
         while !self.host.has_store_content() {
@@ -160,7 +161,7 @@ impl ControlLoop {
         }
     }
 
-    /// An event that is there already.
+    /// An event that has already arrived; `None` if there is none.
     fn ready_event(&mut self) -> Option<Event> {
         let inputs = &mut self.inputs;
         if let Ok(event) = inputs.lanes.try_recv() {
@@ -175,7 +176,7 @@ impl ControlLoop {
         inputs.asked.try_recv().ok().map(Event::Asked)
     }
 
-    /// Takes an event in; false ends the loop.
+    /// Handles an event; false if it ends the loop.
     async fn handle(&mut self, event: Event) -> bool {
         match event {
             Event::Source(found) => self.host.source_update(found),
@@ -193,7 +194,7 @@ impl ControlLoop {
         true
     }
 
-    /// Lets steps under way come to their end, within bounds: containers go on running.
+    /// Waits for steps that are under way, for a bounded time. Containers go on running.
     async fn finish(mut self) -> Result<()> {
         let end = Instant::now() + LAST_STEPS;
         while !self.host.is_idle() {

@@ -1,4 +1,4 @@
-//! Crash points for the tests of crash safety: the daemon kills itself where it is told to.
+//! Crash points for the tests of crash safety: the daemon kills itself at a configured point.
 //!
 //! Only debug builds have them. `WINDLASS_CRASH_AT=start-sandbox:2` kills the process the second
 //! time it comes past the point `start-sandbox`, as `kill -9` would.
@@ -37,7 +37,7 @@ mod armed {
                 rustix::process::Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0))
         {
             eprintln!("windlass: crash point {name}");
-            // It ends the process at once; nothing is left to do with an error.
+            // The signal ends the process at once, so an error cannot be handled.
             let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
             std::thread::park();
         }
@@ -47,6 +47,6 @@ mod armed {
 #[cfg(debug_assertions)]
 pub(crate) use armed::point;
 
-/// Nothing, in a release.
+/// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 pub(crate) fn point(_name: &str) {}

@@ -1,4 +1,5 @@
-//! One cycle of this host: follow the store, read commits, observe, decide, remember, act, report.
+//! One cycle of this host: follow the store, read commits, observe, decide, plan, remember, act,
+//! publish.
 
 mod commits;
 mod detour;
@@ -58,40 +59,41 @@ pub(crate) use self::{
     memory::HostMemory,
 };
 
-/// How often deciding may change something that lets it decide more, in one cycle.
+/// The most rounds of deciding in one cycle: one decision may make the next one possible.
 const ROUNDS: usize = 16;
-/// When what failed outside of a lane is tried again.
+/// After this time a part that failed outside of a lane is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What never changes while the daemon runs.
+/// What does not change while the daemon runs.
 pub(crate) struct Fixed {
-    /// This host.
+    /// This host's own facts, as other hosts receive them.
     pub(crate) facts: NodeFacts,
-    /// Its network.
+    /// This host's bridge, subnet and ranges.
     pub(crate) network: HostNetwork,
-    /// Resolvers.
+    /// The DNS settings that pods receive.
     pub(crate) dns: DnsFacts,
-    /// Bounds.
+    /// The limits and times by which the leader decides.
     pub(crate) settings: ClusterSettings,
-    /// How long a stopping pod drains.
+    /// How long a stopping pod drains before its containers are stopped.
     pub(crate) drain: Duration,
     /// How many commits back a rollback may go.
     pub(crate) history: usize,
-    /// How commits are judged.
+    /// Judges whether a commit may run here.
     pub(crate) judge: Judge,
-    /// What a reader of `status` should know of the configuration.
+    /// Notes about the configuration that `status` shows.
     pub(crate) notes: Vec<String>,
-    /// Where other hosts' daemons find this one.
+    /// The address at which other hosts' daemons reach this host; `None` if they cannot.
     pub(crate) peer: Option<std::net::SocketAddr>,
     /// How packets reach the pods of other hosts.
     pub(crate) path: PeerPath,
-    /// How long the others may do without this host when its daemon ends.
+    /// For how long this host announces its absence when its daemon ends.
     pub(crate) away: Duration,
-    /// What time it is: the system's clock, or one that moves with a test's paused clock.
+    /// Returns the wall-clock time: the system's clock, or one that advances with a test's paused
+    /// clock.
     pub(crate) clock: fn() -> Timestamp,
 }
 
-/// The parts that act.
+/// The parts of the daemon that act on the engine, the network and the repository.
 pub(crate) struct Parts {
     pub(crate) runtime: Arc<dyn Pods>,
     pub(crate) network: Arc<dyn HostNet>,
@@ -101,19 +103,19 @@ pub(crate) struct Parts {
     pub(crate) lanes: Lanes,
     pub(crate) reader: Reader,
     pub(crate) metrics: Arc<Metrics>,
-    /// Makes the follower look at once.
+    /// Makes the follower fetch at once.
     pub(crate) nudge: Arc<tokio::sync::Notify>,
-    /// Asks other hosts directly.
+    /// Asks other hosts' daemons directly whether they live.
     pub(crate) inquiry: Inquiry,
 }
 
-/// This host: what it is made of, and what it remembers in groups with one writer each.
+/// This host: its parts, and its memory, in groups that have one writer each.
 pub(crate) struct Host {
     fixed: Fixed,
     parts: Parts,
     store: Store,
     memory: HostMemory,
-    /// Where this host went back by itself.
+    /// The commit that this host went back to by itself, if it did.
     detour: DetourFile,
     knowledge: Knowledge,
     membership: Membership,
@@ -155,8 +157,8 @@ impl Host {
         }
     }
 
-    /// One cycle. It never fails as a whole: what is in the way of one part becomes a trouble, and
-    /// that part is tried again.
+    /// One cycle. A cycle never fails as a whole: a failure of one part becomes a trouble, and that
+    /// part is tried again.
     pub(crate) async fn cycle(&mut self, now: Timestamp) -> Next {
         let began = std::time::Instant::now();
         self.acted = false;
@@ -174,12 +176,12 @@ impl Host {
         next.sooner(self.next_deadline())
     }
 
-    /// Observes, decides and acts. False where the engine does not answer.
+    /// Observes, decides and acts. The flag is false if the engine does not answer.
     async fn reconcile(&mut self, now: Timestamp) -> (Next, bool) {
         let observed = match self.observe().await {
             Ok(observed) => observed,
-            // An engine that does not answer is not a host without containers: nothing is concluded
-            // from it.
+            // Not "this host has no containers": while the engine does not answer, its containers
+            // are unknown, and no decision is based on them.
             Err(error) => {
                 self.engine.unready = Some(error.clone());
                 self.note("engine", Err(error.clone()));
@@ -204,7 +206,7 @@ impl Host {
         (next.sooner(acted), true)
     }
 
-    /// When the next cycle must come for what this one has left open.
+    /// When the next cycle must come for the work that this cycle has left unfinished.
     fn next_deadline(&self) -> Next {
         let ask = self.membership.next_ask();
         let save = self.store.replicated().and_then(|store| store.next_save());
@@ -226,7 +228,7 @@ impl Host {
         self.parts.metrics.cycle(began.elapsed(), result);
     }
 
-    /// Decides and plans until nothing changes any more.
+    /// Decides and plans until a round changes nothing.
     async fn decide(&mut self, now: Timestamp, observed: &Observed) -> (NodePlan, Next) {
         let mut round = 0;
         self.keep_new_pins();
@@ -278,12 +280,12 @@ impl Host {
         })
     }
 
-    /// Keeps a decision.
+    /// Writes a decision to the store.
     async fn commit(&mut self, changes: Vec<Change>) -> anyhow::Result<()> {
         self.commit_answered(changes, None).await
     }
 
-    /// Keeps a decision with the answer to whoever asked for it on another host: first the
+    /// Writes a decision, with the answer to the host on which a person asked for it: first the
     /// pointers, which are this host's own, then the state.
     async fn commit_answered(
         &mut self,
@@ -300,7 +302,7 @@ impl Host {
         }
         self.store.commit(changes, answer).await?;
         crash::point("state");
-        // Reported once it is kept, and not again for every try on a full disk.
+        // Reported only once it is stored, so that a full disk does not report it at every attempt.
         if let Some(after) = moved {
             self.reporter.report_rollout(*after, &self.parts.metrics);
         }
@@ -311,7 +313,7 @@ impl Host {
         self.troubles.note(what, result);
     }
 
-    /// Takes in what a lane says.
+    /// Handles an event of a lane.
     pub(crate) fn lane(&mut self, event: LaneEvent) {
         match event {
             LaneEvent::Did(done) => self.did(done),
@@ -332,14 +334,14 @@ impl Host {
         }
     }
 
-    /// Looks at everything afresh.
+    /// Causes everything to be observed again, in case an event was lost.
     pub(crate) async fn resync(&mut self) {
         self.parts.runtime.resync();
         self.check_network().await;
         self.collect_garbage().await;
     }
 
-    /// The view after a cycle, counted.
+    /// The view after the last cycle; its numbers go into the metrics as well.
     pub(crate) fn current_view(&self) -> Arc<View> {
         let view = self.view();
         self.parts.metrics.observe(&view);
@@ -351,23 +353,21 @@ impl Host {
         self.parts.lanes.is_idle()
     }
 
-    /// Puts what is remembered on disk.
+    /// Writes to the disk what this host remembers.
     pub(crate) async fn save(&mut self) {
         self.keep_new_pins();
         self.memory.save_if_changed(&mut self.troubles).await;
     }
 
-    /// What time it is.
     pub(crate) fn now(&self) -> Timestamp {
         (self.fixed.clock)()
     }
 
-    /// This host.
     pub(crate) fn name(&self) -> &NodeName {
         &self.fixed.facts.name
     }
 
-    /// The pods whose lanes repaired something, for the metrics.
+    /// Counts in the metrics the lanes that repair drift.
     fn count_drift(&self, why: &Why) {
         if let Why::Repair { drift, .. } = why {
             self.parts.metrics.repair(DriftCause::from(*drift));

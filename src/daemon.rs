@@ -1,4 +1,4 @@
-//! The daemon: everything is opened, bound and wired here, and nothing is decided.
+//! The daemon: opens, binds and connects its parts. No decision is made here.
 
 mod auditor;
 mod logs;
@@ -58,15 +58,15 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// Requests that may wait for the loop.
+/// How many requests may wait for the loop.
 const REQUESTS: usize = 64;
 /// The hidden subcommand that fetches.
 pub(crate) const FETCH_CHILD: &str = "fetch-child";
-/// Where the metrics are unless the configuration says otherwise.
+/// The address of the metrics unless the configuration names another one.
 pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
-/// Runs until it is told to end.
+/// Runs the daemon until it must end.
 pub(crate) async fn run(config: Config) -> Result<Ended> {
     config.check()?;
     descriptors::raise()?;
@@ -87,7 +87,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         config.peer_address()
     })
     .await?;
-    // Where the listeners of other hosts are, as the store knows them.
+    // The addresses of the other hosts' daemons, by the store.
     let book = AddressBook::default();
     let address_of = book.address_of();
     let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
@@ -260,7 +260,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
     let following = tokio::spawn(follower.run());
     tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
-    // Fine where nobody waits for it: only systemd does.
+    // Fails without systemd, where no process waits for the notification.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let control = ControlLoop::new(host, inputs, view, watchdog, config.rollout.resync);
@@ -268,7 +268,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     following.abort();
     drop(watch);
     drop(stop_serving);
-    // Its listeners end by themselves; a client that hangs does not keep the daemon.
+    // The listeners end by themselves; a client that hangs must not delay the end of the daemon.
     let serving = async {
         let _ = serving.await;
         if let Some(serving) = among_hosts {
@@ -280,8 +280,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     ended.map(|()| if moved { Ended::Moved } else { Ended::Told })
 }
 
-/// Ends the daemon when this host gets another address, where the configuration does not say which
-/// one is right.
+/// Ends the daemon when this host gets another address, unless the configuration names the address.
 fn watch_address(config: &Config, from: Ipv4Addr, end: &Arc<Notify>) -> Option<JoinHandle<()>> {
     let end = Arc::clone(end);
     config.node.address.is_none().then(|| {
@@ -295,7 +294,7 @@ fn watch_address(config: &Config, from: Ipv4Addr, end: &Arc<Notify>) -> Option<J
     })
 }
 
-/// Opens the store: of this host alone, or of its cluster, which a new host has to wait for.
+/// Opens the store: the local one, or that of a cluster, which a new host has to wait for.
 async fn open_store(
     config: &Config,
     data: &Path,
@@ -309,7 +308,7 @@ async fn open_store(
              run the whole cluster's pods; put them back, or `windlass uninstall` first",
             data.join(crate::store::MARKER).display()
         );
-        // Nobody tells a lonely host anything.
+        // A host that is alone receives no events of a store.
         let (_, events) = mpsc::unbounded_channel();
         return Ok((
             Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)),
@@ -375,7 +374,8 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<Runtim
         allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();
     for registry in &config.docker.registries {
-        // A file that cannot be read is found now, and not at the first pull, which reads it again.
+        // A file that cannot be read is an error at the start, and not only at the first pull,
+        // which reads the file again.
         read_secret(&registry.password_file)?;
         runtime.registries.push(RegistryAuth {
             host: registry.host.clone(),
@@ -387,7 +387,7 @@ fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<Runtim
     Ok(runtime)
 }
 
-/// How commits are read.
+/// The reader of commits, with this host's limits.
 pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
     let paths = match config.source.paths.as_slice() {
         [] => vec![SourcePath::root()],
@@ -407,7 +407,7 @@ pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
     })
 }
 
-/// What the host allows, for the daemon and for `check`.
+/// The host's limits and permissions for manifests, for the daemon and for `check`.
 pub(crate) fn check_settings(config: &Config) -> CheckSettings {
     let ranges = config.cluster_settings().ranges;
     CheckSettings {
@@ -426,7 +426,7 @@ pub(crate) fn check_settings(config: &Config) -> CheckSettings {
     }
 }
 
-/// How heads are judged.
+/// The judge of heads, by this configuration.
 fn judge(config: &Config, reader: Reader) -> Result<Judge> {
     let judge = Judge {
         mode: config.trust.mode,
@@ -435,7 +435,7 @@ fn judge(config: &Config, reader: Reader) -> Result<Judge> {
         allow_rewrite: config.trust.allow_rewrite,
         reader,
     };
-    // A file that cannot be read is found now, and not at the first push.
+    // A file that cannot be read is an error at the start, and not only at the first push.
     crate::follow::read_signers(judge.allowed_signers.as_deref())?;
     Ok(judge)
 }
@@ -472,7 +472,7 @@ fn follower(
         program,
         arguments: vec![FETCH_CHILD.into()],
     };
-    // Files that cannot be read are found now, and not at the first fetch.
+    // Files that cannot be read are an error at the start, and not only at the first fetch.
     credentials(config)?;
     let (followed, poll) = (config.clone(), source.poll);
     let credentials = Box::new(move || credentials(&followed));
@@ -516,8 +516,8 @@ fn credentials(config: &Config) -> Result<Option<Credentials>> {
     )
 }
 
-/// A local repository is watched, so that a push is seen at once; without the watch the poll sees
-/// it.
+/// Watches a local repository, so that a push is fetched at once; without the watch the next poll
+/// fetches it.
 fn watch_local(url: &RemoteUrl, nudge: &Arc<Notify>) -> Option<RefWatch> {
     let RemoteUrl::Local(repository) = url else {
         return None;
@@ -566,7 +566,7 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
     own.chain(config.node.labels.clone()).collect()
 }
 
-/// What a reader of `status` should know of the configuration.
+/// Notes about the configuration that `status` shows.
 fn notes(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     if config.trust.mode == Mode::Off {

@@ -1,5 +1,5 @@
-//! The data directory belongs to one process at a time, whatever sockets it listens on, and to no
-//! other user.
+//! The data directory belongs to one process at a time, whatever sockets the process listens on,
+//! and to no other user.
 
 use std::{
     fmt,
@@ -18,24 +18,24 @@ use rustix::{
 };
 
 const LOCK_FILE: &str = "lock";
-/// An engine that maps users mounts what lies here as another user, who must get through. Nobody
-/// else may list it, and each pod's directory is closed.
+/// The directory of the pods' files. An engine with user namespaces mounts files here as another
+/// user, who must pass. No other user may list it, and each pod's directory is closed.
 const PODS: &str = "pods";
-/// Others may pass through and read nothing.
+/// Other users may pass through and read nothing.
 const PASSAGE: u32 = 0o711;
 
-/// The data directory, held against others; let go when dropped, and by the kernel when the process
-/// is killed.
+/// The data directory with its locks; they are released when the value is dropped, and by the
+/// kernel when the process is killed.
 #[derive(Debug)]
 pub(crate) struct DataDir {
-    /// `None` where a stranger has locked the directory itself.
+    /// `None` if another user's process has locked the directory itself.
     _directory: Option<File>,
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory where it is missing, closes it to other users, and takes it; fails if
-    /// another process has it.
+    /// Makes the directory if it is missing, closes it to other users, and locks it; fails if
+    /// another process has locked it.
     pub(crate) fn take(path: &Path) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -43,9 +43,9 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("make the data directory {}", path.display()))?;
         set_mode(path, PASSAGE)?;
-        // Versions before this one lock the file only, and had it readable for everybody: whoever
-        // may read a file may lock it. Nobody else can open the directory, so this lock decides
-        // among processes of this version.
+        // Older versions lock only the file, and left it readable for all users: a user who can
+        // read a file can lock it. No other user can open the directory, so this lock decides among
+        // processes of this version.
         let directory = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let directory = match try_lock(&directory, path)? {
             Lock::Taken => Some(directory),
@@ -78,7 +78,7 @@ impl DataDir {
     }
 }
 
-/// Opens a file that is there only to be locked; mode 0600, also if it exists: whoever can open a
+/// Opens a file that is only used as a lock; mode 0600, also if it exists: a user who can open a
 /// file can lock it.
 pub(crate) fn open_lock(path: &Path) -> Result<File> {
     let file = File::options()
@@ -93,14 +93,14 @@ pub(crate) fn open_lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// What came of locking a file.
+/// The result of locking a file.
 enum Lock {
     Taken,
-    /// Only processes of other users have it open: none of them can be a daemon.
+    /// Only processes of other users have the file open: none of them can be a daemon.
     Strangers(Holders),
 }
 
-/// Locks a file of the data directory `data`; an error where a process of this user has it.
+/// Locks a file of the data directory `data`; an error if a process of this user has locked it.
 fn try_lock(file: &File, data: &Path) -> Result<Lock> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => return Ok(Lock::Taken),
@@ -109,7 +109,7 @@ fn try_lock(file: &File, data: &Path) -> Result<Lock> {
     }
     let holders = holders(file);
     let own = rustix::process::geteuid().as_raw();
-    // Where no process is found, the one that holds it may be in another PID namespace.
+    // If no process is listed, the holder of the lock may be in another PID namespace.
     if !holders.0.is_empty() && holders.0.iter().all(|holder| holder.uid != own) {
         return Ok(Lock::Strangers(holders));
     }
@@ -128,7 +128,7 @@ struct Holder {
     name: String,
 }
 
-/// The processes that have a file open, as far as they can be found.
+/// The processes that have a file open, as far as `/proc` shows them.
 #[derive(Debug)]
 struct Holders(Vec<Holder>);
 
@@ -148,8 +148,8 @@ impl fmt::Display for Holders {
     }
 }
 
-/// Looks through `/proc`. `/proc/locks` names who took a lock, and that process may have ended
-/// while a child of its holds the lock.
+/// Searches `/proc`. `/proc/locks` names the process that took a lock, which may have ended while
+/// its child process holds the lock.
 fn holders(file: &File) -> Holders {
     let Ok(wanted) = file.metadata() else {
         return Holders(Vec::new());
@@ -180,7 +180,7 @@ fn holders(file: &File) -> Holders {
     Holders(found.collect())
 }
 
-/// Takes away what earlier versions, or a umask, let other users do with what lies here.
+/// Removes the permissions that earlier versions, or a umask, gave other users on these files.
 fn close_to_others(data: &Path) -> Result<()> {
     let entries = fs::read_dir(data).with_context(|| format!("list {}", data.display()))?;
     for entry in entries {
@@ -188,7 +188,7 @@ fn close_to_others(data: &Path) -> Result<()> {
         let metadata = entry
             .metadata()
             .with_context(|| format!("look at {}", entry.path().display()))?;
-        // A link's mode means nothing, and what it leads to is not here.
+        // The mode of a symbolic link has no effect, and its target is not in this directory.
         if metadata.is_symlink() {
             continue;
         }
@@ -223,7 +223,7 @@ fn open_to_others(directory: &Path) -> Vec<std::path::PathBuf> {
         if !metadata.is_symlink() && mode & 0o006 != 0 {
             open.push(path.clone());
         }
-        // Whoever cannot pass a directory reaches nothing below it.
+        // A user who cannot pass a directory reaches nothing below it.
         if metadata.is_dir() && mode & 0o001 != 0 {
             let entries = fs::read_dir(&path).into_iter().flatten().flatten();
             pending.extend(entries.map(|entry| entry.path()));
@@ -317,7 +317,7 @@ mod tests {
         let parent = passable();
         let data = parent.path().join("data");
         drop(DataDir::take(&data).unwrap());
-        // As an older version left it.
+        // The state that an older version left.
         let lock = data.join(LOCK_FILE);
         set_mode(&lock, 0o644).unwrap();
         let stranger = Stranger::locks(&lock);

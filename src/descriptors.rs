@@ -1,5 +1,5 @@
-//! The descriptors a process may have open, and what share of them each listener gets: the daemon's
-//! own work is never left without.
+//! The number of descriptors that this process may open, and each listener's share of them: the
+//! daemon's own work always keeps some.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connections::{Bounds, Times};
 
-/// Descriptors that no listener gets: the engine, the store, git, files, netlink, and the listeners
-/// themselves.
+/// Descriptors that no listener gets: for the engine, the store, git, files, netlink, and the
+/// listeners themselves.
 const RESERVED: u64 = 128;
-/// What the shares below add up to. `LimitNOFILE=` of systemd is 1024 where nothing else is said.
+/// The sum of the shares below. systemd's default of `LimitNOFILE=` is 1024.
 const WHOLE: u64 = 1024 - RESERVED;
-/// With fewer the daemon does not start.
+/// With fewer descriptors the daemon does not start.
 const FEWEST: u64 = 256;
 
-/// A client that does not send a request's head in this time is let go.
+/// A client that does not send a request's head in this time is disconnected.
 const HEAD: Duration = Duration::from_secs(10);
-/// A watch or a followed log may last; it ends by itself after this.
+/// The time limit of a watch or a followed log.
 const LONG: Duration = Duration::from_secs(2 * 3600);
 
-/// What takes connections, or makes them for its clients.
+/// The users of descriptors: listeners, and connections that the daemon opens for their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taker {
     /// DNS over TCP.
     Dns,
-    /// Questions that the DNS asks of the host's own name servers; each has up to two sockets.
+    /// Queries to the host's own name servers; each has up to two sockets.
     DnsUpstream,
     /// The read API over TLS. A followed log has a connection to the engine, or to another host.
     Api,
@@ -38,7 +38,7 @@ pub(crate) enum Taker {
     ReadSocket,
     /// `admin.sock`
     AdminSocket,
-    /// Other hosts.
+    /// The listener for other hosts.
     Peers,
 }
 
@@ -55,8 +55,8 @@ impl Taker {
         Self::Peers,
     ];
 
-    /// Descriptors each, how many it may have where there are `WHOLE` descriptors, and how many at
-    /// most.
+    /// Descriptors for each connection, the number of connections if there are `WHOLE` descriptors,
+    /// and the largest number.
     fn share(self) -> (u64, u64, u64) {
         match self {
             Self::Dns => (1, 128, 512),
@@ -76,12 +76,12 @@ impl Taker {
         usize::try_from(scaled.min(most)).unwrap_or(usize::MAX)
     }
 
-    /// How many it may have at once in this process.
+    /// The largest number of connections at the same time in this process.
     pub(crate) fn most(self) -> usize {
         self.total(limit())
     }
 
-    /// The bounds of its listener in this process.
+    /// The limits of the listener in this process.
     pub(crate) fn bounds(self) -> Bounds {
         let total = self.most();
         let seconds = Duration::from_secs;
@@ -92,7 +92,7 @@ impl Taker {
             request,
         };
         let (part, times) = match self {
-            // What was usual for DNS over TCP; a question has been answered after 4 s.
+            // The usual values for DNS over TCP; a query is answered within 4 s.
             Self::Dns | Self::DnsUpstream => (
                 4,
                 Times {
@@ -101,15 +101,15 @@ impl Taker {
                 },
             ),
             Self::Api => (4, times(seconds(10), seconds(120), LONG)),
-            // A scrape or a hook that takes longer is cut off; most scrape every minute, over one
-            // connection. A proxy in front of the hooks is one source, and forges send dozens at
-            // once.
+            // A slower scrape or webhook is disconnected; most scrapers send a request every minute
+            // over one connection. A proxy in front of the webhooks is one source, and forges send
+            // dozens of requests at once.
             Self::Metrics | Self::Webhook => (2, times(seconds(30), seconds(150), seconds(60))),
-            // Two users of the group cannot keep the others out, and root is the usual one.
+            // Two users of the group cannot shut out the others, and root is the usual user.
             Self::ReadSocket => (2, times(seconds(10), seconds(60), LONG)),
-            // Only root gets in.
+            // Only root can open the socket.
             Self::AdminSocket => (1, times(seconds(10), seconds(10), seconds(120))),
-            // Joining is one question, by a host without a certificate.
+            // A host without a certificate sends one request, to join.
             Self::Peers => (4, times(seconds(15), seconds(120), LONG)),
         };
         Bounds {
@@ -120,8 +120,8 @@ impl Taker {
     }
 }
 
-/// Raises the limit to what the system allows this process. What it starts inherits the limit: none
-/// of that uses `select`, which knows no descriptor above 1023.
+/// Raises the limit to the maximum for this process. Child processes inherit the limit: none of
+/// them uses `select`, which does not support descriptors above 1023.
 pub(crate) fn raise() -> Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -144,7 +144,7 @@ pub(crate) fn raise() -> Result<()> {
     Ok(())
 }
 
-/// How many descriptors this process may have.
+/// The number of descriptors that this process may open.
 fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

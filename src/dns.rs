@@ -40,16 +40,18 @@ mod tcp;
 mod upstream;
 mod zone;
 
-/// Seconds for which clients may keep an answer: how long a changed Service may go unnoticed.
+/// For how many seconds clients may cache an answer: a changed Service may be unnoticed for this
+/// time.
 const TTL: u32 = 5;
-/// Connections that wait to be accepted: in a flood, those of others must not meet a full queue.
+/// The number of connections that wait to be accepted: in a flood, other clients must not meet a
+/// full queue.
 const TCP_BACKLOG: i32 = 1024;
-/// Aliases that are followed one after another.
+/// The most aliases that are followed one after another.
 const ALIASES: usize = 8;
-/// The largest UDP answer: what passes every link without fragments.
+/// The largest UDP answer: it passes every link without fragments.
 const UDP_PAYLOAD: u16 = 1232;
 
-/// The running server; it ends with this value.
+/// The running server, which ends when the value is dropped.
 pub(crate) struct Dns {
     zone: Arc<RwLock<Arc<Zone>>>,
     #[cfg(test)]
@@ -128,13 +130,13 @@ impl Drop for Dns {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // The thread has said what there was to say.
+            // The thread has logged its error already.
             let _ = thread.join();
         }
     }
 }
 
-/// Sockets that may be bound before the address is on a device.
+/// Sockets that can be bound before a device has the address.
 fn sockets(address: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
     let open = |kind, address: &SocketAddrV4| -> rustix::io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -185,7 +187,7 @@ struct Handler {
     upstream: Arc<Upstream>,
 }
 
-/// What is said to one question.
+/// The answer to one query.
 #[derive(Debug)]
 struct Reply {
     code: ResponseCode,
@@ -206,7 +208,7 @@ impl Reply {
 }
 
 impl Handler {
-    /// Looks a name up and follows aliases, in the zone and out of it.
+    /// Resolves a name and follows aliases, inside and outside of the zone.
     async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
         let zone = Arc::clone(&self.zone.read());
         let mut reply = Reply {
@@ -224,8 +226,8 @@ impl Handler {
                     reply.soa = answered.soa;
                     return reply;
                 }
-                // Before the first word about the zone nothing is known of its names; that none is
-                // there is not known either, and must not be remembered by whoever asks.
+                // Before the first records the names of the zone are unknown. "No such name" would
+                // be wrong, and clients would cache it.
                 ZoneAnswer::Nothing if zone.is_unknown() => {
                     return Reply::code(ResponseCode::ServFail);
                 }
@@ -238,7 +240,7 @@ impl Handler {
                     if data.is_empty() {
                         reply.soa = zone.soa();
                     } else {
-                        // Clients take the first address: each question gets another one.
+                        // Clients use the first address, so each query gets another one first.
                         let first = usize::from(turn) % data.len();
                         data.rotate_left(first);
                     }

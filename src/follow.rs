@@ -1,5 +1,5 @@
-//! Following the repository: fetch, verify, read, and say what was found. A nudge or the poll makes
-//! it look again.
+//! Follows the repository: fetches, verifies and reads the head of the branch, and reports the
+//! result. A nudge or the poll causes the next fetch.
 
 mod arrival;
 
@@ -32,68 +32,69 @@ use crate::{
     view::{FetchStart, RefusedCommit},
 };
 
-/// A look that came to nothing is repeated after so long at most: whoever relies on webhooks polls
-/// seldom, and the hook that led to this fetch does not come again.
+/// The longest delay before a failed fetch is repeated: a host that relies on webhooks polls
+/// seldom, and the webhook that led to this fetch is not sent again.
 const TROUBLE: Duration = Duration::from_secs(15);
-/// What is kept of a remote's words.
+/// The size limit of a remote's message.
 const TROUBLE_BYTES: usize = 2048;
 
-/// The class of a head for which there is no room.
+/// The class of a head that the mirror has no room for.
 const MIRROR_FULL: &str = "mirror-full";
 
-/// What looking at the repository came to.
+/// The result of one fetch and judgement.
 #[derive(Debug)]
 pub(crate) enum SourceUpdate {
     /// The head is verified, readable and good.
     Good {
-        /// Its content.
+        /// The content of the head.
         commit: Arc<Commit>,
-        /// The proof that it may be run.
+        /// The proof that the head may run here.
         verified: VerifiedCommit,
-        /// When the repository was asked.
+        /// When the fetch began.
         asked: FetchStart,
-        /// From then to knowing this.
+        /// The time from the start of the fetch to this result.
         took: Duration,
     },
-    /// The head is what it was.
+    /// The head is the same as before.
     Same {
-        /// When the repository was asked.
+        /// When the fetch began.
         asked: FetchStart,
     },
-    /// The head must not be run.
+    /// The head must not run.
     Refused {
-        /// Why.
+        /// The commit, with all reasons of the refusal.
         refusal: RefusedCommit,
-        /// The first line of its message.
+        /// The first line of the commit's message.
         subject: String,
-        /// When the repository was asked.
+        /// When the fetch began.
         asked: FetchStart,
-        /// Why it is not trusted, in a word, where its signatures, its history or its size are the
-        /// reason.
+        /// Why the head is not trusted, as a word for metrics; `None` if its manifests are the
+        /// reason, and not its signatures, its history or its size.
         untrusted: Option<String>,
     },
-    /// The remote could not be asked, or its answer could not be judged: nothing is known.
+    /// The remote did not answer, or its answer could not be judged: nothing is known about the
+    /// head.
     Trouble {
-        /// In a word.
+        /// The kind of failure, as a word for metrics.
         class: &'static str,
-        /// In a sentence.
+        /// The failure as a sentence.
         error: String,
     },
 }
 
-/// How the head is judged.
+/// How a head is judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Judge {
     /// Which commits need a signature.
     pub(crate) mode: Mode,
-    /// The file of those who are believed; read anew for every judgement, so that a key can be
+    /// The file of the trusted keys; read again for every judgement, so that a key can be
     /// withdrawn.
     pub(crate) allowed_signers: Option<PathBuf>,
-    /// The commit every head must descend from.
+    /// The commit that every head must descend from.
     pub(crate) anchor: Option<CommitId>,
     /// Whether history may be rewritten.
     pub(crate) allow_rewrite: bool,
-    /// How a commit is read once it is believed.
+    /// Reads a commit once it is trusted.
     pub(crate) reader: Reader,
 }
 
@@ -102,30 +103,31 @@ pub(crate) struct Follower {
     /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each
     /// fetch.
     pub(crate) request: FetchRequest,
-    /// The most that the mirror may have, in bytes.
+    /// The size limit of the mirror, in bytes.
     pub(crate) mirror_bytes: u64,
-    /// The heads that were refused lately.
+    /// The heads that were refused recently.
     pub(crate) refused: RefusedHeads,
-    /// Reads the credentials anew, so that a token can be rotated under a running daemon.
+    /// Reads the credentials again for each fetch, so that a token can be replaced under a running
+    /// daemon.
     pub(crate) credentials: Box<dyn Fn() -> Result<Option<Credentials>> + Send + Sync>,
-    /// Our own binary.
+    /// The daemon's own binary, which runs the fetch.
     pub(crate) child: ChildProgram,
-    /// How to judge.
     pub(crate) judge: Judge,
-    /// The pointers.
+    /// The trust directory with the pointers.
     pub(crate) trust: Arc<Mutex<TrustStore>>,
-    /// How often to look without being told to.
+    /// The interval of fetches without a nudge.
     pub(crate) poll: Duration,
-    /// Webhooks, the watch on a local repository and `windlass sync`.
+    /// Notified by webhooks, the watch on a local repository and `windlass sync`.
     pub(crate) nudge: Arc<Notify>,
-    /// Where it is said.
+    /// Receives the results.
     pub(crate) updates: mpsc::Sender<SourceUpdate>,
 }
 
 /// A head that needs no further judgement.
 struct Settled {
     head: CommitId,
-    /// For a refused one, what refused it: with other keys, for one, it may be trusted.
+    /// For a refused head, the digest of what refused it: with other keys, for example, the head
+    /// may be trusted.
     refused_by: Option<Option<String>>,
 }
 
@@ -138,7 +140,7 @@ impl Settled {
 }
 
 impl Follower {
-    /// Follows until nobody listens any more.
+    /// Follows the branch until the receiver of the results is dropped.
     pub(crate) async fn run(mut self) {
         let mut settled: Option<Settled> = None;
         loop {
@@ -160,7 +162,8 @@ impl Follower {
                 SourceUpdate::Refused {
                     refusal, untrusted, ..
                 } => {
-                    // A trusted head with bad manifests is what history goes forward from now.
+                    // A trusted head with invalid manifests is still the commit that history goes
+                    // forward from.
                     let refused_by = if untrusted.is_some() {
                         judged_by
                     } else {
@@ -183,19 +186,19 @@ impl Follower {
             } else {
                 self.poll
             });
-            // Which of the two it was does not matter: both only say "look again".
+            // The poll and a nudge have the same effect: the next fetch.
             let _ = tokio::time::timeout(wait, self.nudge.notified()).await;
         }
     }
 
     /// Whether a head that this host has refused is in use by now: a leader of an older version may
-    /// lack the rule that refuses it here, and what is in use is read as it was accepted.
+    /// lack the rule that refuses the head here, and a commit in use is read as an accepted one.
     fn is_taken_by_the_leader(&self, settled: &Settled) -> bool {
         settled.refused_by.is_some() && self.trust.lock().read_as(&settled.head) == ReadAs::Accepted
     }
 
     /// One fetch with its judgement. `settled` is the head that needs no further judgement;
-    /// `judged_by` says what would judge another.
+    /// `judged_by` is the digest of what would judge another head.
     async fn fetch_and_judge(
         &mut self,
         settled: Option<&CommitId>,
@@ -207,7 +210,7 @@ impl Follower {
             Err(error) => return trouble("credentials", &format!("{error:#}")),
         };
         let request = FetchRequest {
-            // Without the keys nothing can be judged, and so nothing is downloaded either.
+            // Without the keys no head can be judged, so none is downloaded either.
             task: if judged_by.is_some() {
                 Task::Fetch
             } else {
@@ -241,7 +244,7 @@ impl Follower {
         if let Some(damage) = arrival.damage() {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
-        // What replaces a damaged mirror is judged in any case, and then taken.
+        // A replacement of a damaged mirror is judged in any case, and then put in place.
         if !arrival.is_whole() {
             if settled == Some(arrival.head()) {
                 return SourceUpdate::Same { asked };
@@ -289,14 +292,14 @@ impl Follower {
             Err(error) => could_not_judge(&format!("{error:#}")),
         };
         if matches!(found, SourceUpdate::Trouble { .. }) {
-            // What could not be read may be damage, which a thorough check finds and repairs.
+            // A failed read may be caused by damage, which a thorough check detects and repairs.
             self.request.check = Check::Thorough;
         }
         found
     }
 
-    /// Judges a head while what was downloaded for it is in quarantine, and takes that into the
-    /// mirror if the head is trusted.
+    /// Judges a head while its download is in quarantine, and moves the download into the mirror if
+    /// the head is trusted.
     async fn judge(&self, arrival: &Arc<Arrival>) -> Result<JudgedHead> {
         let judge = || {
             let (judge, trust, arrival) = (
@@ -335,7 +338,8 @@ impl Follower {
             });
         }
         let compaction = match &judged {
-            // In a whole new clone the objects of a refused head lie beside what is kept.
+            // In a new clone the objects of a refused head lie beside those of the commits that are
+            // kept.
             Ok(JudgedHead::Refused {
                 untrusted: Some(_), ..
             }) => arrival.is_whole().then_some(false),
@@ -359,7 +363,7 @@ impl Follower {
         judged_by: Option<&str>,
         asked: FetchStart,
     ) -> SourceUpdate {
-        // What fills the mirror may be gone by the next start.
+        // The commits that fill the mirror may be gone at the next start.
         if class != MIRROR_FULL
             && let Some(judged_by) = judged_by
         {
@@ -385,8 +389,8 @@ impl Follower {
         }
     }
 
-    /// A digest of all that a refusal depends on beside the head itself; `None` where the keys
-    /// cannot be read.
+    /// A digest of all that a refusal depends on beside the head itself; `None` if the keys cannot
+    /// be read.
     fn judged_by(&self) -> Option<String> {
         let verified = self
             .trust
@@ -442,7 +446,7 @@ impl Judge {
         )
     }
 
-    /// How commits are judged now, by these signers.
+    /// The policy by which commits are judged now, with these signers.
     fn policy<'a>(&'a self, signers: &'a AllowedSigners) -> Policy<'a> {
         Policy {
             mode: self.mode,
@@ -453,8 +457,8 @@ impl Judge {
         }
     }
 
-    /// Whether a commit may run here. One that may is remembered as such: what is judged good stays
-    /// so.
+    /// Judges whether a commit may run here. An eligible commit is remembered, so that it stays
+    /// eligible when its key is withdrawn later.
     pub(crate) fn eligible(
         &self,
         trust: &Mutex<TrustStore>,
@@ -569,7 +573,7 @@ impl Judge {
     }
 }
 
-/// The keys that are believed.
+/// Reads the file of the trusted keys.
 pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
     let Some(path) = path else {
         return Ok(AllowedSigners::default());
@@ -579,15 +583,14 @@ pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
     AllowedSigners::parse(&text).with_context(|| path.display().to_string())
 }
 
-/// The word for a head of which nothing is known.
+/// The class of a head about which nothing is known.
 pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
-/// Nothing is known about the head.
 fn could_not_judge(error: &str) -> SourceUpdate {
     trouble(COULD_NOT_JUDGE, error)
 }
 
-/// Most of the words are the remote's or libgit2's.
+/// A failed fetch; most of the message is foreign text of the remote or of libgit2.
 fn trouble(class: &'static str, error: &str) -> SourceUpdate {
     SourceUpdate::Trouble {
         class,
@@ -595,7 +598,8 @@ fn trouble(class: &'static str, error: &str) -> SourceUpdate {
     }
 }
 
-/// A tenth more or less, so that five hundred hosts do not ask in one moment.
+/// The interval plus or minus up to a tenth, so that five hundred hosts do not fetch at the same
+/// instant.
 fn jittered(poll: Duration) -> Duration {
     let nanos = u32::try_from(Timestamp::now().subsec_nanosecond()).unwrap_or(0);
     poll.mul_f64(0.9 + 0.2 * f64::from(nanos % 1_000_000) / 1_000_000.0)

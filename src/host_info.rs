@@ -1,11 +1,11 @@
-//! What this host is made of, as `status.nodeInfo` of its Node shows it.
+//! The facts about this host that `status.nodeInfo` of its Node shows.
 
 use std::fs;
 
 use reconciler::{foreign::ForeignText, state::NodeSystem};
 
-/// Reads what the host's files say; what cannot be read stays empty, and the rest (when it was
-/// installed, how many pods it takes) is not theirs to say.
+/// Reads the facts from the host's files; facts that cannot be read stay empty. The other fields
+/// (the time of installation, the number of pods) are filled in by the caller.
 pub(crate) fn read(engine_version: Option<&str>) -> NodeSystem {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
         .unwrap_or_default()
@@ -35,7 +35,7 @@ fn pretty_name(release: &str) -> String {
     value.unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// `MemTotal` of proc_meminfo(5); 0 where it is not there.
+/// `MemTotal` of proc_meminfo(5) in bytes; 0 if it is missing.
 fn total_memory(meminfo: &str) -> u64 {
     let line = meminfo
         .lines()
@@ -44,7 +44,7 @@ fn total_memory(meminfo: &str) -> u64 {
         .unwrap_or_default()
 }
 
-/// Kubernetes' word for this machine's architecture.
+/// Kubernetes' name for this machine's architecture.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! What the daemon answers over HTTP.
+//! The HTTP listeners of the daemon.
 //!
 //! ```text
 //! windlass.sock  (0660)  the read-only Kubernetes API and /windlass/v1: kubectl's and the command line's reading
@@ -8,8 +8,7 @@
 //! webhook  TCP           /webhook/github, /webhook/generic (on `listen` where it has no address of its own)
 //! ```
 //!
-//! Everything here reads one immutable [`View`](crate::view::View) at a time; nothing here decides
-//! anything.
+//! All routes read one immutable [`View`](crate::view::View) at a time; no decision is made here.
 
 pub(crate) mod admin;
 pub(crate) mod api;
@@ -39,25 +38,25 @@ pub(crate) use self::windlass::{Auditor, Planner};
 use self::{api::LogSource, views::Views};
 use crate::{command::Request, metrics::Metrics};
 
-/// What the listeners need of the rest of the daemon.
+/// The parts of the daemon that the listeners use.
 pub(crate) struct HttpContext {
     /// The views that the control loop publishes.
     pub views: Views,
-    /// What is counted.
+    /// The metrics of the daemon.
     pub metrics: Arc<Metrics>,
-    /// Where pod logs come from.
+    /// Opens pod logs.
     pub logs: Arc<dyn LogSource>,
-    /// Who works out what another commit would change.
+    /// Computes what another commit would change.
     pub planner: Arc<dyn Planner>,
-    /// Who says on which grounds the pods run.
+    /// Reports the grounds on which the pods run.
     pub auditor: Arc<dyn Auditor>,
-    /// Where commands go.
+    /// Passes commands to the control loop.
     pub requests: mpsc::Sender<Request>,
     /// The loop counts as dead when its last view is older than this.
     pub silence: Duration,
 }
 
-/// Everything that may be read: the Kubernetes API and `/windlass/v1`.
+/// The routes that only read: the Kubernetes API and `/windlass/v1`.
 pub(crate) fn reading(daemon: &Arc<HttpContext>) -> Router {
     windlass::router(daemon).merge(api::router(daemon))
 }

@@ -1,4 +1,5 @@
-//! Lanes under way: each pod's steps in order, all pods side by side, one lane a key at a time.
+//! The lanes under way: the steps of each pod in order, all pods concurrently, and at most one lane
+//! for each key.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,16 +16,15 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::apply::{Done, Effects, container_of};
 
-/// What a lane says while it runs.
+/// An event of a lane.
 #[derive(Debug)]
 pub(crate) enum LaneEvent {
-    /// A step did something that must be remembered.
+    /// A step has a result that must be remembered.
     Did(Done),
     /// The lane has ended.
     Ended {
-        /// Which.
         key: LaneKey,
-        /// How; with the container whose step failed.
+        /// The result; an error names the container whose step failed.
         result: Result<(), (Fault, Option<String>)>,
     },
 }
@@ -34,7 +34,7 @@ struct RunningLane {
     why: Why,
 }
 
-/// The lanes under way and how the last ones ended.
+/// The lanes under way, and the failures of earlier ones.
 pub(crate) struct Lanes {
     effects: Arc<Effects>,
     running: BTreeMap<LaneKey, RunningLane>,
@@ -43,7 +43,8 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// No lanes yet. Their events are bounded by the lanes, and those by the plan: a few each.
+    /// No lanes. The channel of their events needs no bound: the plan limits the lanes, and each
+    /// lane sends a few events.
     pub(crate) fn new(effects: Arc<Effects>) -> (Self, mpsc::UnboundedReceiver<LaneEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         (
@@ -62,7 +63,7 @@ impl Lanes {
         self.running.keys().cloned().collect()
     }
 
-    /// Those of them that stop a pod.
+    /// The keys of lanes under way that stop a pod.
     pub(crate) fn stopping(&self) -> BTreeSet<LaneKey> {
         self.running
             .iter()
@@ -76,7 +77,7 @@ impl Lanes {
         &self.failures
     }
 
-    /// Starts a lane, unless one of its key is under way.
+    /// Starts a lane, unless a lane with its key is under way.
     pub(crate) fn start(&mut self, lane: Lane) {
         if self.running.contains_key(&lane.key) {
             return;
@@ -110,20 +111,20 @@ impl Lanes {
                     None,
                 ))
             });
-            // Nobody listening means that the daemon is ending.
+            // Without a receiver the daemon is ending.
             let _ = events.send(LaneEvent::Ended { key, result });
         });
     }
 
-    /// Stops a lane between or within its steps; what it leaves is found and put right by the next
-    /// plan.
+    /// Cancels a lane between or within its steps; the next plan observes and repairs what the lane
+    /// leaves.
     pub(crate) fn cancel(&self, key: &LaneKey) {
         if let Some(lane) = self.running.get(key) {
             lane.handle.abort();
         }
     }
 
-    /// Notes how a lane ended.
+    /// Records the result of a lane.
     pub(crate) fn ended(
         &mut self,
         key: LaneKey,
@@ -154,13 +155,13 @@ impl Lanes {
         }
     }
 
-    /// Forgets failures of what nobody asks for any more, and all where a person asked for another
-    /// try.
+    /// Forgets failures of lanes that are not wanted any more, and all failures when a person has
+    /// requested a retry.
     pub(crate) fn forget_failures(&mut self, keep: impl Fn(&LaneKey) -> bool) {
         self.failures.retain(|key, _| keep(key));
     }
 
-    /// Waits until no lane is under way, for a clean end.
+    /// Whether no lane is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty()
     }

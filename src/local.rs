@@ -18,7 +18,7 @@ use crate::{
     follow::read_signers,
 };
 
-/// What `doctor` looks at.
+/// The facts about this host that `doctor` checks.
 pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFacts {
     let read = args.config.as_ref().map(|file| Config::read(file));
     let summary = read.as_ref().map(|read| match read {

@@ -1,4 +1,4 @@
-//! The daemon's log: an event is one line, whatever is in it.
+//! The daemon's log: an event is one line, whatever text it contains.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -21,7 +21,7 @@ const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_net=warn,hickory_
 /// The longest message with its fields: journald cuts a line at 48 KiB.
 const EVENT_BYTES: usize = 16 * 1024;
 
-/// Log lines on standard error; `RUST_LOG` says how many.
+/// Writes log lines to standard error; `RUST_LOG` sets the level.
 pub(crate) fn start(format: LogFormat) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
@@ -58,8 +58,8 @@ fn json(
     builder.json().flatten_event(true).finish()
 }
 
-/// The message and the fields of an event or a span, escaped and bounded. Only they hold anything
-/// foreign.
+/// The message and the fields of an event or a span, escaped and bounded. Only these contain
+/// foreign text.
 struct EscapedFields;
 
 impl<'w> FormatFields<'w> for EscapedFields {
@@ -85,7 +85,7 @@ impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for EscapedJson<M> {
     }
 }
 
-/// Writes events, each of which comes in one piece.
+/// Writes events, each in one piece.
 struct EscapedJsonWriter<W>(W);
 
 impl<W: Write> Write for EscapedJsonWriter<W> {

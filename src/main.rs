@@ -43,7 +43,7 @@ use crate::{
     readdress::Ended,
 };
 
-/// Worker threads of the daemon: it waits far more than it works.
+/// The worker threads of the daemon, which mostly waits.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     if let CliCommand::FetchChild = cli.command {
         return source::child::child_main();
     }
-    // Every TLS client and server here uses ring; nobody can have been first.
+    // Every TLS client and server here uses ring; no other code has installed a provider before.
     rustls::crypto::ring::default_provider()
         .install_default()
         .unwrap_or_default();
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let mut out = Output::stdout(&mut stdout);
     let result = runtime.block_on(command(&cli, &mut out));
     let result = out.flush().map_err(CliError::Output).and(result);
-    // What still runs in the background is of no more use.
+    // Tasks that still run in the background are not needed any more.
     runtime.shutdown_background();
     cli::conclude(result).into()
 }

@@ -1,5 +1,5 @@
-//! What is counted, for Prometheus. Every label has a fixed set of values, except a commit id, of
-//! which there is one a pointer at a time.
+//! The metrics for Prometheus. Every label has a fixed set of values, except a commit id, of which
+//! there is one for each pointer at a time.
 
 mod family;
 mod words;
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     shown: Mutex<LastView>,
 }
 
-/// What the last view said, to tell what is new in the next.
+/// The values of the last view, by which changes are detected.
 #[derive(Default)]
 struct LastView {
     commits: BTreeMap<&'static str, CommitId>,
@@ -68,8 +68,7 @@ const PHASES: [PodPhase; 5] = [
 
 const NODE_STATES: [&str; 5] = ["Ready", "NotReady", "Away", "Silent", "Lost"];
 
-/// The pods of this host: whoever adds up the hosts of a cluster must not count each pod once a
-/// host.
+/// The pods of this host: the sum over the hosts of a cluster must count each pod once.
 fn own_pods(view: &View) -> impl Iterator<Item = (&PodUid, &PodStatus)> {
     view.pods.iter().filter(|(uid, _)| {
         view.state
@@ -80,7 +79,7 @@ fn own_pods(view: &View) -> impl Iterator<Item = (&PodUid, &PodStatus)> {
 }
 
 impl Metrics {
-    /// Registers everything. It fails only if two metrics had one name.
+    /// Registers all metrics. It fails only if two metrics had the same name.
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let family = family::Family::new(&registry);
@@ -174,8 +173,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A counter that appears with its first event has no increase to see: all of them are there
-    /// from the start.
+    /// Sets all counters to zero at the start: a counter that appears with its first event shows no
+    /// increase.
     fn start_at_zero(&self) {
         CycleResult::ALL.iter().for_each(|result| {
             self.cycles.with_label_values(&[result.label()]);
@@ -205,7 +204,7 @@ impl Metrics {
             .for_each(|phase| self.pods.with_label_values(&[phase.as_str()]).set(0.0));
     }
 
-    /// A cycle has ended.
+    /// Records the end of a cycle.
     pub(crate) fn cycle(&self, took: Duration, result: CycleResult) {
         self.cycle_seconds
             .with_label_values(&[result.label()])
@@ -213,42 +212,41 @@ impl Metrics {
         self.cycles.with_label_values(&[result.label()]).inc();
     }
 
-    /// A commit has left a phase, after so long.
+    /// Records that a commit has left a phase, after this time.
     pub(crate) fn push(&self, phase: PushPhase, took: Duration) {
         self.push_seconds
             .with_label_values(&[phase.label()])
             .observe(took.as_secs_f64());
     }
 
-    /// A commit was judged.
+    /// Records the judgement of a commit.
     pub(crate) fn signature(&self, outcome: SignatureOutcome) {
         self.signatures.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// A rollout has ended.
+    /// Records the end of a rollout.
     pub(crate) fn rollout(&self, result: RolloutResult) {
         self.rollouts.with_label_values(&[result.label()]).inc();
     }
 
-    /// An earlier commit became the target.
+    /// Records that an earlier commit became the target.
     pub(crate) fn rollback(&self, reason: RollbackReason) {
         self.rollbacks.with_label_values(&[reason.label()]).inc();
     }
 
-    /// Something was put back.
+    /// Records the repair of drift.
     pub(crate) fn repair(&self, cause: DriftCause) {
         self.repairs.with_label_values(&[cause.label()]).inc();
     }
 
-    /// A webhook was answered.
+    /// Records the answer to a webhook.
     pub(crate) fn webhook(&self, forge: &'static str, result: WebhookResult) {
         self.webhooks
             .with_label_values(&[forge, result.label()])
             .inc();
     }
 
-    /// A view was published: sets everything that is a state, and counts the restarts since the
-    /// view before.
+    /// Records a published view: sets all gauges, and counts the restarts since the view before.
     pub(crate) fn observe(&self, view: &View) {
         let rollout = &view.state.rollout;
         let mut counts = BTreeMap::new();
@@ -276,8 +274,8 @@ impl Metrics {
             .map(|(uid, status)| (uid.clone(), status.restarts()))
             .collect();
         for (uid, now) in &restarts {
-            // A pod that is new to us may have been restarted before the daemon was: those are not
-            // new.
+            // Restarts of a pod that is new to this process may have been before the daemon's
+            // start, so they do not count.
             let before = shown.restarts.get(uid).copied().unwrap_or(*now);
             self.restarts.inc_by(f64::from(now.saturating_sub(before)));
         }
@@ -319,7 +317,7 @@ impl Metrics {
         for (pointer, commit) in pointers {
             if shown.commits.get(pointer) != commit.as_ref() {
                 if let Some(old) = shown.commits.remove(pointer) {
-                    // What is not there need not be removed.
+                    // A missing value need not be removed.
                     self.commits
                         .remove_label_values(&[pointer, &foreign::escape(old.as_str())])
                         .unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The cluster's hosts among themselves: certificates from the cluster's own authority, and one
-//! listener over mutual TLS for what a host must ask another one directly.
+//! How the hosts of a cluster reach each other: certificates from the cluster's own authority, and
+//! one listener over mutual TLS for direct requests of other hosts.
 //!
 //! ```text
 //! cluster init   authority + own certificate         (the authority's key never leaves this host)
@@ -39,14 +39,14 @@ pub(crate) use self::{
     token::{JoinToken, TokenOffer},
 };
 
-/// The port of the listener unless the configuration says otherwise.
+/// The port of the listener, unless the configuration names another one.
 pub(crate) const PEER_PORT: u16 = 9465;
 
-/// Where a node's listener is, as far as is known.
+/// The address of a node's listener; `None` if this host does not know it.
 pub(crate) type AddressOf = Arc<dyn Fn(&NodeName) -> Option<SocketAddr> + Send + Sync>;
 
-/// What every node's name in its certificate ends with. Nothing resolves it: addresses come from
-/// elsewhere.
+/// The end of every node's name in its certificate. No DNS resolves these names: the addresses come
+/// from the store.
 const NODE_SUFFIX: &str = ".node.windlass";
 
 /// Schema of `tokens.json`, `issued.json` and `cluster.json`.
@@ -57,7 +57,7 @@ pub(crate) fn server_name(node: &NodeName) -> String {
     format!("{}{NODE_SUFFIX}", node.as_str().to_ascii_lowercase())
 }
 
-/// Whether a host may have a certificate under this name; if not, why.
+/// Checks whether a host may have a certificate under this name; the error is the reason why not.
 fn check_node_name(name: &str) -> Result<NodeName, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let node = NodeName::new(name);
@@ -68,8 +68,8 @@ fn check_node_name(name: &str) -> Result<NodeName, String> {
             name.chars().take(80).collect::<String>().escape_debug()
         ));
     }
-    // etcd takes the common name of a client's certificate for its user, and this user may do
-    // everything.
+    // etcd takes the common name of a client's certificate as its user, and the user root has all
+    // permissions.
     if name == "root" {
         return Err(
             "a node cannot be called root: that is the name of etcd's administrator".to_owned(),
@@ -78,7 +78,7 @@ fn check_node_name(name: &str) -> Result<NodeName, String> {
     Ok(node)
 }
 
-/// What to do about a certificate that has expired.
+/// The message about a certificate that has expired, with the next step.
 pub(crate) fn expired_advice(cluster: &ClusterFacts, node: &NodeName) -> String {
     if cluster.host == *node {
         return "run `windlass cluster rotate` here".to_owned();

@@ -1,5 +1,5 @@
-//! A host that has another address than before: its daemon starts anew, as for an upgrade, and all
-//! hosts follow.
+//! Restarts the daemon of a host that has got another address, as for an upgrade; the other hosts
+//! follow.
 
 use std::{
     io,
@@ -13,23 +13,23 @@ use tokio::time::sleep;
 
 use crate::config::node_address;
 
-/// How often it is looked at. That an address has gone the kernel tells nobody who is not asking
-/// for all of them.
+/// The interval of the checks. The kernel reports a removed address only to processes that
+/// subscribe to all address changes.
 const PACE: Duration = Duration::from_secs(2);
 
-/// How a daemon came to its end.
+/// Why a daemon has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was told to.
+    /// A signal ended the daemon.
     Told,
-    /// Its host has another address.
+    /// The host has another address.
     Moved,
 }
 
-/// Waits until this host has lost the address that its daemon was started with, and has another;
-/// gives that.
+/// Waits until this host has lost the address that its daemon was started with, and has another
+/// one; returns the new address.
 ///
-/// As long as it has the old one, that is right, wherever a default route leads.
+/// While the host has the old address, that one stays right, wherever a default route leads.
 pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
     let mut seen = None;
     loop {
@@ -39,8 +39,8 @@ pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
             None
         };
         match found {
-            // An address that was there twice is there to stay: a link that was down for a moment
-            // has its old one again.
+            // An address observed twice is stable: after a short failure of a link the host has its
+            // old address again.
             Some(to) if seen == Some(to) => return to,
             _ => seen = found,
         }
@@ -48,8 +48,8 @@ pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
     }
 }
 
-/// Starts this program anew, in the same process, with the same arguments. Returns only where that
-/// cannot be.
+/// Starts this program again, in the same process, with the same arguments. Returns only if that
+/// fails.
 pub(crate) fn start_anew() -> io::Error {
     match std::env::current_exe() {
         Ok(program) => Command::new(program)
@@ -59,7 +59,7 @@ pub(crate) fn start_anew() -> io::Error {
     }
 }
 
-/// Whether an address is none of this host's. Nothing is sent.
+/// Whether this host does not have an address. Sends no packet.
 fn is_gone(address: Ipv4Addr) -> bool {
     let bound = UdpSocket::bind((address, 0));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn an_address_of_this_host_is_there_and_another_s_is_gone() {
         assert!(!is_gone(Ipv4Addr::LOCALHOST));
-        // Kept for documentation (RFC 5737): nobody's.
+        // Reserved for documentation (RFC 5737): no host has it.
         assert!(is_gone(Ipv4Addr::new(192, 0, 2, 77)));
     }
 }

@@ -1,8 +1,9 @@
 //! Refused heads, kept in `trust/refused.json` so that none is downloaded again to be refused
 //! again.
 //!
-//! Each is kept with a digest of what judged it: keys, mode, anchor, the commit that history has to
-//! go forward from, and the limits. With another digest the head is downloaded and judged anew.
+//! Each head is stored with a digest of what judged it: keys, mode, anchor, the commit that history
+//! has to go forward from, and the limits. With another digest the head is downloaded and judged
+//! again.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,28 +15,29 @@ use crate::state_file::{self, StateFileError};
 use crate::view::RefusedCommit;
 
 const SCHEMA: u32 = 1;
-/// Somebody who lets the branch alternate between more heads than this makes them be downloaded
+/// The most heads that are stored: if a branch alternates between more heads, they are downloaded
 /// again.
 const MAX_HEADS: usize = 16;
-/// The class of what a key may not sign, by its times of validity for one.
+/// The class of refusals for a key that must not sign, for example because of its times of
+/// validity.
 const DEPENDS_ON_TIME: &str = "key-not-allowed";
-/// Of each text that is kept.
+/// The length limit of each stored text.
 const MAX_CHARS: usize = 1000;
 
-/// A head that was refused, with what `status` says of it.
+/// A refused head, with the facts for `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RefusedHead {
-    /// Which, and why.
+    /// The commit, and why it was refused.
     pub(crate) refusal: RefusedCommit,
-    /// The first line of its message.
+    /// The first line of the commit's message.
     pub(crate) subject: String,
-    /// Why it is not trusted, in a word.
+    /// Why the head is not trusted, as a word for metrics.
     pub(crate) class: String,
-    /// Digest of what judged it.
+    /// The digest of what judged the head.
     pub(crate) judged_by: String,
 }
 
-/// The heads that were refused lately.
+/// The heads that were refused recently.
 #[derive(Debug)]
 pub(crate) struct RefusedHeads {
     path: PathBuf,
@@ -48,8 +50,8 @@ struct StoredHeads {
 }
 
 impl RefusedHeads {
-    /// Reads them. Losing them costs a download and nothing else, so a file that cannot be read is
-    /// passed over.
+    /// Reads the refusals. Without them heads are only downloaded once more, so a file that cannot
+    /// be read is ignored.
     pub(crate) fn open(trust_directory: &Path) -> Self {
         let path = trust_directory.join("refused.json");
         let kept = state_file::read(&path, SCHEMA).unwrap_or_else(|error| {
@@ -60,12 +62,12 @@ impl RefusedHeads {
             None
         });
         let mut kept: StoredHeads = kept.unwrap_or_default();
-        // Whether a key is valid changes with time: a restart judges anew, as it always did.
+        // The validity of a key changes with time, so a restart judges such heads again.
         kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
         Self { path, kept }
     }
 
-    /// Those that the same keys, mode and limits refused.
+    /// The heads that the same keys, mode and limits refused.
     pub(crate) fn by(&self, judged_by: &str) -> BTreeSet<CommitId> {
         let same = self
             .kept
@@ -75,7 +77,7 @@ impl RefusedHeads {
         same.map(|head| head.refusal.commit.clone()).collect()
     }
 
-    /// What the same keys, mode and limits said of a head.
+    /// The refusal of a head by the same keys, mode and limits.
     pub(crate) fn find(&self, commit: &CommitId, judged_by: &str) -> Option<&RefusedHead> {
         self.kept
             .heads
@@ -83,7 +85,7 @@ impl RefusedHeads {
             .find(|head| head.refusal.commit == *commit && head.judged_by == judged_by)
     }
 
-    /// Keeps a refusal, in the place of an older one of the same head.
+    /// Stores a refusal, in place of an older one of the same head.
     pub(crate) fn add(&mut self, mut head: RefusedHead) -> Result<(), StateFileError> {
         let texts = [&mut head.refusal.summary, &mut head.subject].into_iter();
         for text in texts.chain(&mut head.refusal.problems) {

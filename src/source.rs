@@ -1,4 +1,4 @@
-//! Where manifests come from: a Git repository, of which only verified commits are believed.
+//! The source of manifests: a Git repository, of which only verified commits are trusted.
 //!
 //! ```text
 //! fetch ─► inspect ─► verify ─► snapshot

@@ -1,4 +1,4 @@
-//! State kept on the host's own disk: one JSON document a file, with a schema number, replaced
+//! State on the host's own disk: one JSON document in each file, with a schema number, replaced
 //! atomically.
 //!
 //! A document is written to a neighbouring file, flushed to disk and renamed over the old one, so
@@ -18,7 +18,7 @@ use thiserror::Error;
 /// Why a state file could not be read or written.
 #[derive(Debug, Error)]
 pub(crate) enum StateFileError {
-    /// The file is there and the system would not let us read it.
+    /// The file exists and cannot be read.
     #[error("read state file {}", path.display())]
     Read {
         /// The state file.
@@ -26,7 +26,7 @@ pub(crate) enum StateFileError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is not the JSON document it should be.
+    /// The file is not a valid JSON document.
     #[error(
         "state file {} is damaged; restore it from a backup, or move it away to start without what it remembers",
         path.display()
@@ -37,7 +37,7 @@ pub(crate) enum StateFileError {
         /// Where parsing stopped.
         source: serde_json::Error,
     },
-    /// A newer Windlass wrote the file.
+    /// A newer version of Windlass wrote the file.
     #[error(
         "state file {} has schema {found}, and this version knows schemas up to {newest}; \
          run the version that wrote it, or a newer one", path.display()
@@ -50,7 +50,7 @@ pub(crate) enum StateFileError {
         /// The newest schema number this version understands.
         newest: u32,
     },
-    /// The new state could not be put on disk; the old file is as it was.
+    /// The new state could not be written; the old file is unchanged.
     #[error("write state file {} ({step}); the old one is untouched", path.display())]
     Write {
         /// The state file.
@@ -70,7 +70,7 @@ pub(crate) enum StateFileError {
     },
 }
 
-/// Reads a document whose schema is at most `newest`; `None` where there is no such file.
+/// Reads a document whose schema is at most `newest`; `None` if there is no such file.
 pub(crate) fn read<T: DeserializeOwned>(
     path: &Path,
     newest: u32,
@@ -100,7 +100,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
-/// Replaces the document at `path`; when this returns `Ok`, the new state survives a power cut.
+/// Replaces the document at `path`; after `Ok` the new state survives a power failure.
 pub(crate) fn write<T: Serialize>(
     path: &Path,
     schema: u32,
@@ -117,13 +117,13 @@ pub(crate) fn write<T: Serialize>(
     write_bytes(path, &text)
 }
 
-/// Replaces a file that is no document of ours, such as a key: the same way, mode 0600.
+/// Replaces a file that is no state document, such as a key, in the same way; mode 0600.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileError> {
     let _turn = WriteTurn::of(path);
     let fresh = fresh_path(path);
     replace(path, &fresh, bytes).map_err(|(step, source)| {
-        // A leftover is harmless, the next write truncates it; on a full disk its room is worth
-        // having back.
+        // The next write truncates the file, so it does no harm, but on a full disk its space is
+        // needed.
         let _ = fs::remove_file(&fresh);
         StateFileError::Write {
             path: path.to_owned(),
@@ -133,7 +133,7 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateFileErro
     })
 }
 
-/// Removes the document at `path`; fine if there is none.
+/// Removes the document at `path`; succeeds if there is none.
 pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
     let _turn = WriteTurn::of(path);
     match fs::remove_file(path) {
@@ -148,16 +148,16 @@ pub(crate) fn remove(path: &Path) -> Result<(), StateFileError> {
 
 /// The state files that this process is changing now.
 static IN_CHANGE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-/// Told whenever one of them is done.
+/// Notified whenever one of these changes is done.
 static CHANGED: Condvar = Condvar::new();
 
-/// The only change of a file that is under way. Two writers of one file share its neighbour: either
-/// could rename what the other has half written, so they take turns. Between processes, the lock of
-/// the directory sees to that.
+/// The turn to change a file. Two writers of one file share the temporary file beside it, and
+/// either could rename what the other has half written, so they take turns. Between processes the
+/// lock of the directory ensures that.
 struct WriteTurn(PathBuf);
 
 impl WriteTurn {
-    /// Waits until nobody else changes the file.
+    /// Waits until no other thread changes the file.
     fn of(path: &Path) -> Self {
         let mut busy = IN_CHANGE.lock();
         CHANGED.wait_while(&mut busy, |busy| busy.contains(path));
@@ -197,7 +197,8 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, 
         .map_err(|error| ("flush directory", error))
 }
 
-/// One fixed neighbour a file: whatever a crash leaves there, the next write takes over.
+/// The temporary file of a file, always the same: the next write replaces what a crash leaves
+/// there.
 fn fresh_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -293,8 +294,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sample.json");
         write(&path, 1, &sample(7)).unwrap();
-        // A directory in the neighbour's place makes the write fail as a full disk would: before
-        // the rename.
+        // A directory in the place of the temporary file makes the write fail before the rename, as
+        // a full disk would.
         fs::create_dir(fresh_path(&path)).unwrap();
         assert!(matches!(
             write(&path, 1, &sample(8)),

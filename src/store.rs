@@ -1,8 +1,9 @@
-//! Where decisions are kept: on this host's disk, or in etcd with a copy on this host's disk.
+//! Where decisions are stored: on this host's disk, or in etcd with a copy on this host's disk.
 //!
 //! ```text
 //! Store ─┬─ LocalStore         one host, always its own leader
-//!        └─ ReplicatedStore    etcd (etcd/), its keys (layout), what they say (contents), what this node says (publisher)
+//!        └─ ReplicatedStore    etcd (etcd/), its keys (layout) and their content (contents),
+//!                              and the keys of this node (publisher)
 //! ```
 
 mod agreed;
@@ -38,26 +39,27 @@ pub(crate) use self::{
     replicated::{Joining, NODE_LEASE, ReplicatedStore, StoreStatus},
 };
 
-/// Where decisions are kept.
+/// Where decisions are stored.
 #[derive(Debug)]
 pub(crate) enum Store {
-    /// On this host alone.
+    /// The store of a host that is alone.
     Local(Box<LocalStore>),
-    /// In a cluster.
+    /// The store of a cluster.
     Replicated(Box<ReplicatedStore>),
 }
 
-/// What asking a host directly has come to.
+/// What this host learnt by asking another host's daemon directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeAnswer {
-    /// Whether its daemon answered; `None` where nobody can ask it.
+    /// Whether the daemon answered; `None` if this host cannot ask it.
     pub(crate) answers: Option<bool>,
-    /// Since when the lease of one that does not answer has run out, before etcd takes it away.
+    /// For a node that does not answer: since when its lease has run out, before etcd removes the
+    /// lease.
     pub(crate) ran_out: Option<Instant>,
 }
 
 impl NodeAnswer {
-    /// Lays what was found over what the store tells of a node.
+    /// Adds this result to what the store shows of the node.
     pub(crate) fn lay_over(self, signs: &mut NodeSigns) {
         signs.answers = self.answers;
         signs.silent_for = signs
@@ -66,14 +68,14 @@ impl NodeAnswer {
     }
 }
 
-/// The nodes, judged.
+/// The nodes with the leader's judgement of their lives.
 #[derive(Debug)]
 pub(crate) struct JudgedNodes {
-    /// All of them, this one too.
+    /// All nodes, this host included.
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
-    /// Why nodes that seem lost are not given up.
+    /// Why nodes that seem lost are not given up; `None` if nothing prevents that.
     pub(crate) brake: Option<String>,
-    /// When to judge again.
+    /// When the nodes must be judged again.
     pub(crate) next: Next,
 }
 
@@ -86,7 +88,7 @@ impl Store {
         }
     }
 
-    /// Which installation this is: what its containers are known by.
+    /// The id of this installation, which its containers carry as a label.
     pub(crate) fn installation(&self) -> &str {
         match self {
             Self::Local(store) => store.installation(),
@@ -94,7 +96,7 @@ impl Store {
         }
     }
 
-    /// When that was made.
+    /// When this installation was made; `None` if its version did not record that.
     pub(crate) fn installed(&self) -> Option<Timestamp> {
         match self {
             Self::Local(store) => store.installed(),
@@ -102,7 +104,7 @@ impl Store {
         }
     }
 
-    /// The part of a cluster's store, if this is one.
+    /// The store of a cluster; `None` on a host that is alone.
     pub(crate) fn replicated(&self) -> Option<&ReplicatedStore> {
         match self {
             Self::Local(_) => None,
@@ -118,13 +120,13 @@ impl Store {
         }
     }
 
-    /// Whether this host decides.
+    /// Whether this host decides now.
     pub(crate) fn leads(&self) -> bool {
         self.replicated().is_none_or(ReplicatedStore::leads)
     }
 
-    /// Keeps a decision, with the answer to whoever asked for it on another host; it is believed
-    /// once it is kept.
+    /// Stores a decision, with the answer to the host on which a person asked for it. The snapshot
+    /// has the decision only once it is stored.
     pub(crate) async fn commit(
         &mut self,
         changes: Vec<Change>,
@@ -136,19 +138,19 @@ impl Store {
         }
     }
 
-    /// The other hosts.
+    /// The facts of the other hosts; empty on a host that is alone.
     pub(crate) fn peers(&self) -> &BTreeMap<NodeName, NodeFacts> {
         static NONE: BTreeMap<NodeName, NodeFacts> = BTreeMap::new();
         self.replicated().map_or(&NONE, ReplicatedStore::peers)
     }
 
-    /// What the other hosts say.
+    /// The reports of the other hosts; empty on a host that is alone.
     pub(crate) fn reports(&self) -> &BTreeMap<NodeName, NodeReport> {
         static NONE: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
         self.replicated().map_or(&NONE, ReplicatedStore::reports)
     }
 
-    /// What this host says to the others.
+    /// Publishes this host's facts and report to the other hosts.
     pub(crate) fn publish(
         &mut self,
         facts: &NodeFacts,
@@ -160,17 +162,17 @@ impl Store {
         }
     }
 
-    /// Takes in what etcd tells.
+    /// Handles an event of etcd.
     pub(crate) fn event(&mut self, event: StoreEvent) {
         if let Self::Replicated(store) = self {
             store.event(event);
         }
     }
 
-    /// Puts what is known on this host's disk.
+    /// Writes to this host's disk what it must remember of the store.
     pub(crate) fn save(&mut self) -> Result<()> {
         if let Self::Replicated(store) = self {
-            // Who was taken out of the cluster is not heard any more.
+            // The reports of a host that was removed from the cluster do not count any more.
             let taken_over = store.take_over();
             store.take_reports();
             taken_over?;
@@ -179,7 +181,7 @@ impl Store {
         Ok(())
     }
 
-    /// Which nodes there are and live, by what is heard of the others.
+    /// Judges which nodes there are and which of them live, by the signs of the other hosts.
     pub(crate) fn judge_nodes(
         &self,
         own: &NodeFacts,
@@ -201,7 +203,7 @@ impl Store {
                 next: Next::AwaitChange,
             };
         };
-        // This host counts, too: two of three are a majority of all three.
+        // This host counts, too: two of three nodes are a majority only if all three count.
         signs.insert(
             own.name.clone(),
             NodeSigns {
@@ -232,7 +234,7 @@ impl Store {
         }
     }
 
-    /// The nodes as the store shows them to whoever does not lead.
+    /// The nodes as the store shows them to a host that does not lead.
     pub(crate) fn shown_nodes(
         &self,
         own: &NodeFacts,
@@ -274,7 +276,7 @@ impl Store {
         nodes
     }
 
-    /// Makes this host's copy the store's content.
+    /// Writes this host's copy into the store as its content.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         match self {
             Self::Local(_) => {
@@ -286,7 +288,7 @@ impl Store {
         }
     }
 
-    /// Says that this host comes back soon.
+    /// Announces that this host will be back within `back_within`.
     pub(crate) async fn leave(&mut self, back_within: Duration) {
         if let Self::Replicated(store) = self {
             store.leave(back_within).await;

@@ -1,9 +1,9 @@
 //! What this host trusts, on its own disk: `trust/pointers.json`, `trust/trusted.json`,
 //! `trust/accepted.json` and `trust/images.json`.
 //!
-//! None of it lives in the store: a stolen store must not be able to move `verified` back, nor to
-//! make a commit eligible that this host did not judge. The image pins make a rollback bring back
-//! the very image a commit ran with, also where its tag has moved since.
+//! Nothing of it is in the store: a stolen store must not be able to move `verified` back, nor to
+//! make a commit eligible that this host did not judge. With the image pins a rollback starts the
+//! same images that the commit ran with, also if a tag has moved since.
 
 mod accepted;
 mod set;
@@ -25,8 +25,8 @@ use crate::source::verify::{Accepted, Grounds, VerifiedCommit};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
-/// Of a long line that is accepted at once, as behind a far anchor, so many of the newest commits
-/// are remembered.
+/// The most commits that are remembered of a long line that is accepted at once, as after a distant
+/// anchor: the newest ones.
 const MOST_REMEMBERED: usize = 1000;
 
 /// Why the trust directory could not be used.
@@ -35,32 +35,32 @@ pub(crate) enum TrustError {
     /// The directory is missing and cannot be made.
     #[error("create trust directory {}", path.display())]
     Directory {
-        /// The trust directory.
+        /// The path of the trust directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// One of its files.
+    /// A file of the directory cannot be read or written.
     #[error(transparent)]
     File(#[from] StateFileError),
 }
 
-/// The three commits the life of a commit turns on.
+/// The three commits that the life of a commit moves through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Pointers {
     /// The newest accepted commit: history may only go forward from here.
     pub(crate) verified: Option<VerifiedCommit>,
-    /// The commit this host is being brought to.
+    /// The commit that this host must run.
     pub(crate) target: Option<VerifiedCommit>,
     /// The last commit that became healthy: where a rollback goes.
     pub(crate) healthy: Option<VerifiedCommit>,
-    /// Commits in use here that are not eligible any more, or by an older version's rules only:
-    /// what runs of them is kept up in place.
+    /// Commits in use here that are not eligible any more, or only by an older version's rules:
+    /// their running pods are kept up in place.
     pub(crate) kept: BTreeSet<CommitId>,
 }
 
 impl Pointers {
-    /// Every commit a pointer names, each once: what a repository must hold to be worth keeping.
+    /// Every commit that a pointer names, each once: a mirror must hold all of them.
     pub(crate) fn commits(&self) -> BTreeSet<CommitId> {
         [&self.verified, &self.target, &self.healthy]
             .into_iter()
@@ -76,7 +76,7 @@ struct StoredPointers {
     verified: Option<StoredCommit>,
     target: Option<StoredCommit>,
     healthy: Option<StoredCommit>,
-    /// Written by versions that had no trusted set.
+    /// Written by versions without a trusted set.
     #[serde(default)]
     in_use: Vec<StoredCommit>,
     #[serde(default)]
@@ -92,7 +92,8 @@ struct StoredCommit {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StoredGrounds {
-    /// An older version took every commit before a verified one for verified. That is judged again.
+    /// An older version took every ancestor of a verified commit for verified. This version judges
+    /// such commits again.
     AncestorOf(#[expect(dead_code, reason = "read past")] CommitId),
     #[serde(untagged)]
     Judged(Grounds),
@@ -108,7 +109,7 @@ impl StoredCommit {
 }
 
 impl StoredPointers {
-    /// Every commit that is named.
+    /// Every commit that the file names.
     fn commits(&self) -> impl Iterator<Item = &CommitId> {
         let pointers = [&self.verified, &self.target, &self.healthy]
             .into_iter()
@@ -119,7 +120,7 @@ impl StoredPointers {
             .chain(&self.kept)
     }
 
-    /// The pointers, and what an older version had judged good by itself.
+    /// The pointers, and the commits whose own signature an older version had judged good.
     fn read(self) -> (Pointers, Vec<VerifiedCommit>) {
         let named = [&self.target, &self.healthy]
             .into_iter()
@@ -150,7 +151,7 @@ impl StoredPointers {
     }
 }
 
-/// The trust directory, read once and written through.
+/// The trust directory: its files are read once, and written at every change.
 #[derive(Debug)]
 pub(crate) struct TrustStore {
     pointers_path: PathBuf,
@@ -158,11 +159,11 @@ pub(crate) struct TrustStore {
     images_path: PathBuf,
     pointers: Pointers,
     trusted: TrustedSet,
-    /// Whether the trusted set is on disk as it is here.
+    /// Whether the trusted set on the disk equals this one.
     trusted_is_saved: bool,
     images: ImagePins,
     accepted: AcceptedHeads,
-    /// Whether the file of the images lacks something.
+    /// Whether the file of the images lacks a pin.
     images_are_unsaved: bool,
 }
 
@@ -172,7 +173,7 @@ struct ImagePins {
 }
 
 impl TrustStore {
-    /// Opens `directory`, creating it with mode 0700 where it is missing.
+    /// Opens `directory`; creates it with mode 0700 if it is missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, TrustError> {
         create_private(directory).map_err(|source| TrustError::Directory {
             path: directory.to_owned(),
@@ -210,13 +211,13 @@ impl TrustStore {
         })
     }
 
-    /// The commits that this host judged good.
+    /// The commits whose own signature this host judged good.
     pub(crate) fn trusted(&self) -> &TrustedSet {
         &self.trusted
     }
 
-    /// Remembers an accepted head: first the commits that were judged good on the way, then that
-    /// history may only go forward from it.
+    /// Records an accepted head: first the commits that were judged good on the way, then the head
+    /// as the commit that history goes forward from.
     pub(crate) fn advance(
         &mut self,
         accepted: &Accepted,
@@ -231,7 +232,7 @@ impl TrustStore {
         })
     }
 
-    /// Puts commits that were judged good into the trusted set.
+    /// Adds commits that were judged good to the trusted set.
     pub(crate) fn remember(
         &mut self,
         commits: &[VerifiedCommit],
@@ -264,27 +265,28 @@ impl TrustStore {
         Ok(())
     }
 
-    /// The pointers as they are on disk.
+    /// The pointers as they are on the disk.
     pub(crate) fn pointers(&self) -> &Pointers {
         &self.pointers
     }
 
-    /// Puts new pointers on disk, and goes by them only once they are there.
+    /// Writes new pointers to the disk; they take effect only once they are written.
     pub(crate) fn set_pointers(&mut self, pointers: Pointers) -> Result<(), StateFileError> {
         if pointers == self.pointers {
             return Ok(());
         }
         self.accepted.keep()?;
-        // What an older version's pointers say of commits in use goes with them.
+        // The facts about commits in use that only an older version's pointers hold are written
+        // first, since they are lost with those pointers.
         self.set_trusted(self.trusted.clone())?;
         state_file::write(&self.pointers_path, SCHEMA, &pointers)?;
         self.pointers = pointers;
         Ok(())
     }
 
-    /// For what the manifests of a commit are read. A commit that is in use was accepted: by this
-    /// host as a head, or by the leader that decided to run it. That a head is `verified` says only
-    /// that its signatures are good.
+    /// Whether the manifests of a commit are read as new or as accepted. A commit that is in use
+    /// was accepted: by this host as a head, or by the leader that decided to run it. The pointer
+    /// `verified` shows only that the signatures of a head are good.
     pub(crate) fn read_as(&self, commit: &CommitId) -> ReadAs {
         let Pointers {
             verified: _,
@@ -308,14 +310,14 @@ impl TrustStore {
         self.accepted.add(head)
     }
 
-    /// What every image reference of every commit means on this host.
+    /// The image that every image reference stands for, for each commit on this host.
     pub(crate) fn pins(&self) -> &Pins {
         &self.images.commits
     }
 
-    /// Records what references mean for commits, by one write however many there are. A tag is
-    /// resolved once a commit; it is asked for again, and its meaning replaced, only where the
-    /// image has gone from the disk and cannot be had by its digest.
+    /// Records the images that references stand for, in one write. A tag is resolved once for each
+    /// commit; it is resolved again, and its image replaced, only if the image is gone from the
+    /// disk and cannot be pulled by its digest.
     pub(crate) fn pin_images(
         &mut self,
         pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
@@ -342,7 +344,7 @@ impl TrustStore {
         self.save_images()
     }
 
-    /// Writes the file if it lacks something, also what an earlier write could not put there.
+    /// Writes the file if it lacks a pin, also one that an earlier write failed to store.
     fn save_images(&mut self) -> Result<(), StateFileError> {
         if !self.images_are_unsaved {
             return Ok(());

@@ -1,33 +1,32 @@
-//! Time since the host booted, which orders moments: no setting of the clock moves it.
+//! Time since the host booted, which orders moments: setting the clock does not change it.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment in nanoseconds of `CLOCK_BOOTTIME`: the daemon and the commands on one host share it,
-/// it goes on while the host sleeps, and it never goes back. It means nothing on another host or
-/// after a reboot, so it is kept nowhere.
+/// A moment in nanoseconds of `CLOCK_BOOTTIME`: the daemon and the commands on one host share this
+/// clock, which continues while the host sleeps and never goes back. A moment has no meaning on
+/// another host or after a reboot, so it is never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Uptime(u64);
 
 impl Uptime {
-    /// This moment.
     pub(crate) fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);
-        // Neither is negative, and the sum lasts for five hundred years.
+        // Neither part is negative, and the sum fits for five hundred years.
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 
-    /// How long ago it was.
+    /// The time since this moment.
     pub(crate) fn elapsed(self) -> Duration {
         Duration::from_nanos(Self::now().0.saturating_sub(self.0))
     }
 
-    /// A moment so long before this one.
+    /// The moment that lies this time before `self`.
     #[cfg(test)]
     pub(crate) fn before(self, time: Duration) -> Self {
         Self(

@@ -1,5 +1,5 @@
-//! What the daemon shows: one immutable view a cycle, made by the control loop, read by the API,
-//! the metrics and the command line.
+//! The view: one immutable value for each cycle, published by the control loop, and read by the
+//! API, the metrics and the command line.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,119 +17,119 @@ use crate::uptime::Uptime;
 /// The view. Cheap to clone: it is shared as an `Arc` through a watch channel.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// When it was made, for people.
+    /// The wall-clock time of the view, for people.
     pub(crate) at: Timestamp,
-    /// When it was made, to see how old it is.
+    /// The time of the view since boot, by which its age is measured.
     pub(crate) made: Uptime,
-    /// This host.
+    /// The name of this host.
     pub(crate) node: NodeName,
     /// All hosts.
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
-    /// How this host stands in its cluster; `None` where it is alone.
+    /// This host's state in its cluster; `None` for a host that is alone.
     pub(crate) cluster: Option<ClusterView>,
-    /// What was decided.
+    /// The decisions.
     pub(crate) state: Arc<ClusterState>,
-    /// What the pods are doing.
+    /// The reported status of all pods.
     pub(crate) pods: Arc<BTreeMap<PodUid, PodStatus>>,
-    /// The objects of every commit in use: the driving one, and those that running pods were made
-    /// from.
+    /// The objects of every commit in use: the driving commit, and those that running pods were
+    /// made from.
     pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
-    /// Why some of those may not run here: what runs of them is kept up in place.
+    /// Why some of these commits may not run here: their running pods are kept up in place.
     pub(crate) ineligible: BTreeMap<CommitId, String>,
-    /// Which commit each of this host's pods was last run from, by this host's own record.
+    /// The commit that each of this host's pods was last started from, by this host's own record.
     pub(crate) origins: BTreeMap<PodUid, CommitId>,
-    /// Where commits come from and how that stands.
+    /// The repository, and the result of the last fetch.
     pub(crate) source: SourceStatus,
-    /// What the last plan wanted done here: one line a lane.
+    /// The last plan of this host, one entry for each lane.
     pub(crate) plan: Vec<LaneView>,
     /// Whether the first cycle since start has converged.
     pub(crate) converged: bool,
-    /// What stands in the way of the daemon itself: the engine does not answer, the disk is full.
+    /// What prevents parts of the daemon from working: the engine does not answer, the disk is
+    /// full.
     pub(crate) troubles: Vec<String>,
-    /// What a reader of `status` should know of the configuration: verification is off, privileged
-    /// pods are allowed.
+    /// Notes about the configuration for `status`: verification is off, privileged pods are
+    /// allowed.
     pub(crate) notes: Vec<String>,
-    /// What happened lately, oldest first, bounded by the control loop.
+    /// Recent events, oldest first; the control loop limits their number.
     pub(crate) events: Vec<EventView>,
 }
 
-/// How a host stands in its cluster.
+/// The state of a host in its cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClusterView {
     /// The cluster's id.
     pub(crate) id: String,
-    /// Who leads, as far as is known here.
+    /// The leader, as far as this host knows.
     pub(crate) leader: Option<NodeName>,
     /// `current`, `lost`, `frozen` or `conflict`.
     pub(crate) store: String,
-    /// Since when the store is not current.
+    /// Since when the store is not current; absent while it is.
     pub(crate) since: Option<Timestamp>,
-    /// Why not.
+    /// Why the store is not current.
     pub(crate) why: Option<String>,
-    /// Each node in a word: `Ready`, `NotReady`, `Away`, `Silent`, `Lost`.
+    /// The state of each node: `Ready`, `NotReady`, `Away`, `Silent`, `Lost`.
     pub(crate) nodes: BTreeMap<NodeName, String>,
 }
 
-/// Something that happened to an object, as Kubernetes' Event.
+/// An event of an object, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EventView {
-    /// Kind of the object, `Pod`.
+    /// The kind of the object, such as `Pod`.
     pub(crate) kind: String,
-    /// Which object.
+    /// The namespace and name of the object.
     pub(crate) key: ObjectKey,
-    /// Its uid, where it is a pod.
+    /// The uid of the object, if it is a pod.
     pub(crate) uid: Option<PodUid>,
-    /// Type `Warning`, otherwise `Normal`.
+    /// Whether the event's type is `Warning` and not `Normal`.
     pub(crate) warning: bool,
-    /// One word: `Pulled`, `Started`, `BackOff`.
+    /// The reason in one word, such as `Pulled`, `Started`, `BackOff`.
     pub(crate) reason: String,
-    /// A sentence.
+    /// The reason as a sentence.
     pub(crate) message: String,
-    /// When it was first seen.
+    /// The time of the first occurrence.
     pub(crate) first: Timestamp,
-    /// When it was last seen.
+    /// The time of the last occurrence.
     pub(crate) last: Timestamp,
-    /// How often.
+    /// The number of occurrences.
     pub(crate) count: u32,
 }
 
-/// Where commits come from and how that stands.
+/// The repository, and the result of the last fetch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SourceStatus {
     /// The URL, without credentials.
     pub(crate) url: String,
-    /// The branch.
+    /// The followed branch, without `refs/heads/`.
     pub(crate) branch: String,
     /// `mainline`, `all`, `head` or `off`.
     pub(crate) verification: String,
-    /// The newest commit seen there.
+    /// The newest commit of the branch; absent if none is known.
     pub(crate) head: Option<CommitId>,
-    /// The newest one that was found trusted: the base of forward-only.
+    /// The newest commit that this host has verified: history goes forward from it.
     #[serde(default)]
     pub(crate) verified: Option<CommitId>,
-    /// When it was last asked with success: the time at which the question was begun, for people.
+    /// When the last successful fetch began, by the wall clock.
     pub(crate) fetched: Option<Timestamp>,
-    /// The same in nanoseconds since this host booted, so that `sync` can tell an answer to its own
-    /// question from an older one, whatever the clock is set to in between.
+    /// The same in nanoseconds since this host booted, so that `sync` can tell the result of its
+    /// own fetch from an older one, whatever the clock is set to in between.
     #[serde(default)]
     pub(crate) fetched_uptime_nanos: Option<Uptime>,
-    /// Why it could not be asked or judged, if that is so now.
+    /// Why the last fetch or judgement failed; absent if it did not.
     pub(crate) error: Option<String>,
-    /// Why the head is not run, if it was refused.
+    /// Why the head must not run; absent unless it was refused.
     pub(crate) refusal: Option<RefusedCommit>,
 }
 
-/// When a question to the repository was begun.
+/// When a fetch began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FetchStart {
-    /// By the clock on the wall.
+    /// By the wall clock.
     pub(crate) at: Timestamp,
-    /// In the order of things.
+    /// By the time since boot, which no setting of the clock changes.
     pub(crate) uptime: Uptime,
 }
 
 impl FetchStart {
-    /// Now.
     pub(crate) fn now() -> Self {
         Self {
             at: Timestamp::now(),
@@ -139,7 +139,7 @@ impl FetchStart {
 }
 
 impl SourceStatus {
-    /// The repository has answered a question that was begun then.
+    /// Records a fetch that the repository has answered.
     pub(crate) fn answered(&mut self, asked: FetchStart) {
         self.fetched = Some(asked.at);
         self.fetched_uptime_nanos = Some(asked.uptime);
@@ -150,11 +150,11 @@ impl SourceStatus {
 /// A refused commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RefusedCommit {
-    /// Which.
+    /// The commit's id.
     pub(crate) commit: CommitId,
-    /// In one sentence.
+    /// The refusal as one sentence.
     pub(crate) summary: String,
-    /// Everything that is wrong with it.
+    /// All problems of the commit.
     pub(crate) problems: Vec<String>,
 }
 
@@ -163,8 +163,8 @@ pub(crate) struct RefusedCommit {
 pub(crate) struct LaneView {
     /// The pod or image it works on.
     pub(crate) subject: String,
-    /// Why.
+    /// The reason of the lane.
     pub(crate) why: String,
-    /// Its steps, a phrase each.
+    /// The steps, one phrase each.
     pub(crate) steps: Vec<String>,
 }

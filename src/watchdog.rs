@@ -1,5 +1,5 @@
-//! Leaves leading and new pods to others while the control loop hangs, as on a disk that does not
-//! answer: the leases of a host that cannot decide or act are kept alive by threads of their own.
+//! Gives up leadership and takes no new pods while the control loop hangs, for example on a disk
+//! that does not answer: the leases of such a host are still renewed, by threads of their own.
 
 use std::{
     sync::{Arc, Weak},
@@ -10,18 +10,18 @@ use parking_lot::Mutex;
 
 use crate::store::Presence;
 
-/// A look that takes longer hangs. The longest that one does on purpose is to wait for a slow
+/// A cycle that takes longer counts as hanging. The longest intended wait in a cycle is for a slow
 /// store.
 const HANGS: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_secs(1);
 
-/// When the look under way began.
+/// When the cycle under way began.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog(Arc<Mutex<Option<Instant>>>);
 
 impl Watchdog {
-    /// Watches over the loop on behalf of the others. A thread, since nothing else runs for sure by
-    /// then; it ends with the watchdog.
+    /// Starts to watch the loop, on a thread of its own, since the runtime may hang too; the thread
+    /// ends with the watchdog.
     pub(crate) fn start(presence: Option<Presence>) -> std::io::Result<Self> {
         let watchdog = Self::default();
         if let Some(presence) = presence {
@@ -33,12 +33,12 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    /// A look begins.
+    /// A cycle begins.
     pub(crate) fn cycle_begins(&self) {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// It is over.
+    /// The cycle has ended.
     pub(crate) fn waiting(&self) {
         *self.0.lock() = None;
     }

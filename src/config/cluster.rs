@@ -82,7 +82,7 @@ impl Config {
         Ok(())
     }
 
-    /// Whether this host is one of several.
+    /// Whether this host is configured as a member of a cluster.
     pub(crate) fn is_clustered(&self) -> bool {
         !self.store.endpoints.is_empty()
     }

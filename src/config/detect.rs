@@ -1,4 +1,4 @@
-//! What a host says about itself where the configuration does not.
+//! The facts about a host that its configuration may omit.
 
 use std::{
     fs,
@@ -18,13 +18,13 @@ pub(super) fn host_name() -> Result<String> {
     Ok(name)
 }
 
-/// The address from which this host reaches the world. Nothing is sent: connecting a UDP socket
-/// only asks the routing table.
+/// The address of this host on the default route. Connecting a UDP socket sends no packet: it only
+/// reads the routing table.
 pub(crate) fn node_address() -> Result<Ipv4Addr> {
     let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| {
-            // Any address behind the default route will do; this one is kept for documentation (RFC
-            // 5737).
+            // Any address behind the default route is suitable; this one is reserved for
+            // documentation (RFC 5737).
             socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9))?;
             socket.local_addr()
         })
@@ -39,7 +39,7 @@ pub(crate) fn node_address() -> Result<Ipv4Addr> {
     }
 }
 
-/// What the host's own resolver says.
+/// The settings of the host's own resolver.
 pub(crate) fn dns_facts(cluster: Ipv4Addr, zone: &str) -> DnsFacts {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let mut facts = DnsFacts {

@@ -1,5 +1,5 @@
-//! Which paths of the configuration no pod may mount: every setting is classified here, or this
-//! does not compile.
+//! The paths of the configuration that no pod may mount: every setting is classified here, or the
+//! crate does not compile.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use super::{
     RegistryConfig, RolloutConfig, SourceConfig, StoreConfig, TrustConfig, WebhookConfig,
 };
 
-/// Where a host's configuration lies, with the files that it names.
+/// The directory of a host's configuration, with the files that it names.
 const CONFIGURATION: &str = "/etc/windlass";
 
-/// Paths that no pod may mount: whoever reads them has a secret of this host, and whoever writes
-/// them decides who is trusted here.
+/// Paths that no pod may mount: a pod that reads them has a secret of this host, and a pod that
+/// writes them decides who is trusted here.
 #[derive(Default)]
 struct Guarded(Vec<PathBuf>);
 
@@ -76,8 +76,8 @@ fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
         password_file,
         ssh_key_file,
         known_hosts_file,
-        // Often the system's own file: what lies in /etc/ssl/certs is nobody's secret, and pods are
-        // given it.
+        // Often the system's own file: the files in /etc/ssl/certs are public, and pods may mount
+        // them.
         ca_file: _,
     } = source;
     guarded.add(
@@ -116,8 +116,8 @@ fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
 }
 
 fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
-    // The engine's socket is as good as root, and pods that manage the engine are given it on
-    // purpose: `host-paths` of [allow] forbids it.
+    // Access to the engine's socket equals root, and pods that manage the engine mount it on
+    // purpose: `host-paths` of [allow] can forbid it.
     let DockerConfig {
         socket: _,
         config_file,
@@ -215,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    /// The names of a section's settings, as its type says them: serde lists them where it refuses
-    /// an unknown one.
+    /// The names of a section's settings, from its type: serde lists them in its error about an
+    /// unknown one.
     fn settings(section: &str) -> BTreeSet<String> {
         let header = if section.is_empty() {
             String::new()

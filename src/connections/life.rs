@@ -1,5 +1,5 @@
-//! How one connection is doing: whether it has proven itself, whether a request is under way, and
-//! until when it may go on like that.
+//! The life of one connection: whether it has proven itself, whether a request is under way, and
+//! until when it may continue.
 
 use std::{
     future::poll_fn,
@@ -17,12 +17,13 @@ use tokio::time::Instant;
 
 use super::Source;
 
-/// How long a connection may be in each phase.
+/// The time limits of a connection's phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
-    /// From its beginning, or the first byte of a request, to the end of that request's head.
+    /// From the start of the connection, or the first byte of a request, to the end of that
+    /// request's head.
     pub(crate) head: Duration,
-    /// From its beginning until it has proven itself.
+    /// From the start of the connection until it has proven itself.
     pub(crate) unproven: Duration,
     /// Between two requests.
     pub(crate) idle: Duration,
@@ -30,10 +31,10 @@ pub(crate) struct Times {
     pub(crate) request: Duration,
 }
 
-/// What a connection does.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A request's head is awaited, or the handshake.
+    /// The connection waits for the head of a request, or for the handshake.
     Head,
     /// A request is under way.
     Request,
@@ -41,7 +42,7 @@ enum Phase {
     Idle,
 }
 
-/// One connection, as its listener, its stream and its requests see it.
+/// One connection, as its listener, its stream and its requests use it.
 #[derive(Debug)]
 pub(crate) struct Life {
     source: Source,
@@ -81,15 +82,15 @@ impl Life {
         }
     }
 
-    /// Begins anew, after a handshake that has a time of its own.
+    /// Starts the time limits again, after a handshake that has a limit of its own.
     pub(crate) fn begin(&self) {
         let now = Instant::now();
         let mut state = self.lock();
         (state.begun, state.since) = (now, now);
     }
 
-    /// The client has shown what this listener asks for: a token, a signature, a certificate, a
-    /// question.
+    /// The client has presented what this listener requires: a token, a signature, a certificate, a
+    /// query.
     pub(crate) fn prove(&self) {
         self.lock().proven = true;
     }
@@ -100,7 +101,7 @@ impl Life {
         UnderWay(Arc::clone(self))
     }
 
-    /// Ready when the connection was closed for another one.
+    /// Returns when the connection was closed for another one.
     pub(crate) async fn closed(&self) {
         poll_fn(|context| {
             if self.is_closed(context) {
@@ -130,7 +131,7 @@ impl Life {
         }
     }
 
-    /// The client takes an answer that was complete before it was all sent.
+    /// The client has received a part of an answer that is complete but not all sent.
     pub(super) fn has_written(&self) {
         let mut state = self.lock();
         if state.phase == Phase::Idle {
@@ -138,7 +139,7 @@ impl Life {
         }
     }
 
-    /// When the connection ends unless something happens.
+    /// When the connection ends if nothing is received or sent until then.
     pub(super) fn deadline(&self) -> Instant {
         let LifeState {
             begun,

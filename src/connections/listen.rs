@@ -1,5 +1,4 @@
-//! A listener that holds no more connections than it may, and the connections it accepts, which end
-//! by themselves.
+//! A listener with a limited number of connections, each of which ends by itself.
 
 use std::{
     future::Future,
@@ -22,9 +21,9 @@ use tokio::{
 
 use super::{Admission, Connections, Life, Source};
 
-/// A listener that says who a connection is from.
+/// A listener that knows the source of a connection.
 pub(crate) trait Sourced: Listener {
-    /// Who it is from.
+    /// The source of a connection.
     fn source(io: &Self::Io, address: &Self::Addr) -> Source;
 }
 
@@ -42,8 +41,8 @@ impl Sourced for UnixListener {
     }
 }
 
-/// Wraps a listener. What is too much is closed at once: it does not wait in the kernel's queue,
-/// where it would be in the way of others.
+/// Wraps a listener. A connection beyond the limit is closed at once: in the kernel's queue it
+/// would delay others.
 pub(crate) struct Bounded<L> {
     listener: L,
     connections: Connections,
@@ -78,27 +77,25 @@ impl<L: Sourced> Listener for Bounded<L> {
     }
 }
 
-/// A connection with an end. It gives its place back when it is dropped.
+/// A connection with a limited life. It releases its place when it is dropped.
 pub(crate) struct LimitedConnection<T> {
-    // The descriptor is closed before its place is given to another one.
+    // Declared first, so that the descriptor is closed before its place is released.
     io: T,
     admission: Admission,
     end: Pin<Box<Sleep>>,
 }
 
 impl<T> LimitedConnection<T> {
-    /// A new one.
     pub(crate) fn new(io: T, admission: Admission) -> Self {
         let end = Box::pin(sleep_until(admission.life().deadline()));
         Self { io, admission, end }
     }
 
-    /// What is inside.
     pub(crate) fn get_ref(&self) -> &T {
         &self.io
     }
 
-    /// How it is doing.
+    /// The phase and the deadline of the connection.
     pub(crate) fn life(&self) -> &Arc<Life> {
         self.admission.life()
     }

@@ -1,4 +1,4 @@
-//! Tells a connection when a request of it is under way, from its head to the last byte of its
+//! Notes in a connection's life that a request is under way, from its head to the last byte of its
 //! answer.
 
 use std::{
@@ -17,17 +17,17 @@ use http_body::{Frame, SizeHint};
 
 use super::{Caller, life::UnderWay};
 
-/// What a client must show before it counts as one that belongs here.
+/// What a client must present before its connection counts as proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
     /// One whole request.
     Request,
-    /// What the route asks for: it calls [`Life::prove`](super::Life::prove), and finds the
+    /// What the route requires: the route calls [`Life::prove`](super::Life::prove), and finds the
     /// [`Caller`] in the request.
     Shown,
 }
 
-/// Follows the requests of routes. `C` is what the listener says of a connection.
+/// Follows the requests of routes. `C` is the listener's description of a connection.
 pub(crate) fn watched<C>(router: Router, proof: Proof) -> Router
 where
     C: AsRef<Caller> + Clone + Send + Sync + 'static,
@@ -54,7 +54,7 @@ where
     response.map(|body| Body::new(TrackedBody { body, under_way }))
 }
 
-/// The body of an answer; the request is over when it is dropped.
+/// The body of an answer; the request ends when the body is dropped.
 struct TrackedBody {
     body: Body,
     #[expect(dead_code, reason = "its end is the request's")]

@@ -1,4 +1,4 @@
-//! Which connection gives way to which, and when one ends by itself.
+//! Which connection is closed for which, and when a connection ends by itself.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -10,7 +10,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 16 in total, 2 of them for those that are closing; 6 of one source.
+/// 16 in total, 2 of them for connections that are closing; 6 of one source.
 fn connections() -> Connections {
     let times = Times {
         head: 10 * SECOND,
@@ -57,7 +57,7 @@ async fn a_flood_of_one_source_leaves_the_others_their_room() {
     let mut flood: Vec<_> = (0..1000)
         .filter_map(|_| connections.admit(source(1)))
         .collect();
-    // Closed ones give their places back as they end.
+    // Closed connections release their places when they end.
     flood.retain(|admission| is_open(admission.life()));
     assert_eq!(flood.len(), 6);
     let others: Vec<_> = (2..=9)
@@ -80,7 +80,7 @@ async fn a_mute_connection_gives_way_to_the_next_of_its_source() {
     assert!(!is_open(kept[0].life()), "the oldest is closed");
     assert!(kept[1..].iter().all(|admission| is_open(admission.life())));
     kept.remove(0);
-    // Whoever has proven itself is not closed for one that has not.
+    // A connection that has proven itself is not closed for one that has not.
     newest.life().prove();
     for _ in 0..100 {
         kept.retain(|admission| is_open(admission.life()));

@@ -1,5 +1,5 @@
-//! The loop as a whole, over a fake engine and network: what it does when a part of the host is in
-//! the way, and how it goes on when that part is well again.
+//! The whole loop over a fake engine and network: what the loop does when a part of the host fails,
+//! and how it continues when that part works again.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -32,7 +32,7 @@ fn web(image: &str) -> String {
     )
 }
 
-/// A bare Pod: a new one waits until the old one has gone, since both have one name.
+/// A bare Pod: a replacement waits until the old pod is gone, since both have the same name.
 fn db(image: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: db}}\n\
@@ -44,8 +44,8 @@ fn both(web_image: &str, db_image: &str) -> String {
     format!("{}---\n{}", web(web_image), db(db_image))
 }
 
-/// Keeps a state file from being written, as a full disk does: its neighbour, which is written
-/// first, is a directory.
+/// Prevents a state file from being written, as a full disk does: the temporary file beside it,
+/// which is written first, is a directory.
 fn obstruct(file: &Path) -> impl Fn() + use<> {
     let neighbour = file.with_extension("json.new");
     fs::create_dir(&neighbour).unwrap();
@@ -173,7 +173,7 @@ async fn what_others_change_in_the_network_is_repaired_within_the_interval_of_ch
     daemon.until_healthy(&commit).await;
     sleep(MINUTE).await;
 
-    // The first one comes long after the last check, the second one right after it.
+    // The first change comes long after the last check, the second change right after that check.
     for at_most in [Duration::from_millis(100), Duration::from_millis(5_100)] {
         let began = Instant::now();
         bed.network.state().drift.push(Drift::Table);

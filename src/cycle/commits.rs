@@ -1,5 +1,5 @@
-//! What a host knows of commits: which it has verified and read, what was found in the repository,
-//! and which matter.
+//! What a host knows of commits: which commits it has verified and read, which head the repository
+//! has, and which commits are in use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,24 +25,25 @@ use crate::{
 };
 
 /// How often a commit that is kept up, and is not eligible, is judged again: its signer may have
-/// been added.
+/// been added since.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
 /// What this host knows of commits.
 pub(super) struct Knowledge {
     pub(super) trust: Arc<Mutex<TrustStore>>,
-    /// How the repository stands, for people.
+    /// The state of the repository, as `status` shows it.
     pub(super) source: SourceStatus,
-    /// The newest commit there, as it was judged.
+    /// The newest commit of the followed branch, with its verdict.
     pub(super) head: Head,
     /// Eligible commits.
     pub(super) verified: BTreeMap<CommitId, VerifiedCommit>,
     /// Commits that this host once accepted and that are not eligible now, see
     /// [`crate::trust::Pointers::kept`].
     kept: BTreeSet<CommitId>,
-    /// Commits that were read.
+    /// The commits that were read from the mirror.
     pub(super) commit_cache: CommitCache,
-    /// What images mean, from lanes and from plans since `images.json` was last written.
+    /// The images of tags that lanes resolved or plans took over since `images.json` was last
+    /// written.
     new_pins: Vec<(CommitId, String, ImagePin)>,
     /// The commits that are pinned in the mirror.
     pinned: BTreeSet<CommitId>,
@@ -67,12 +68,12 @@ impl Knowledge {
         }
     }
 
-    /// Whether this host has seen a commit as a head, or may run it.
+    /// Whether this host has judged a commit as a head, or may run it.
     pub(super) fn knows(&self, id: &CommitId) -> bool {
         self.verified.contains_key(id) || self.source.head.as_ref() == Some(id)
     }
 
-    /// The head, where it may be run.
+    /// The head, if it is accepted.
     pub(super) fn accepted_head(&self) -> Option<&CommitId> {
         match &self.head {
             Head::Accepted(head) => Some(head),
@@ -80,7 +81,7 @@ impl Knowledge {
         }
     }
 
-    /// Notes what images mean; [`Host::keep_new_pins`] puts it on disk.
+    /// Notes which images tags stand for; [`Host::keep_new_pins`] writes them to the disk.
     pub(super) fn add_pins(
         &mut self,
         pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
@@ -88,7 +89,8 @@ impl Knowledge {
         self.new_pins.extend(pins);
     }
 
-    /// Puts on disk which commits matter, as far as this host has verified them itself.
+    /// Writes the rollout's pointers to the disk, for the commits that this host has verified
+    /// itself.
     pub(super) fn set_pointers(&self, rollout: &Rollout) -> anyhow::Result<()> {
         let mut trust = self.trust.lock();
         let mut pointers = trust.pointers().clone();
@@ -105,7 +107,8 @@ impl Knowledge {
         self.pinned == *commits
     }
 
-    /// Lets go of all commits but these: in memory, in the trust directory, and of their images.
+    /// Forgets all commits but these: in memory, in the trust directory, and the pins of their
+    /// images.
     pub(super) fn retain(
         &mut self,
         keep: &BTreeSet<CommitId>,
@@ -121,7 +124,7 @@ impl Knowledge {
         Ok(trust.retain_images(keep)?)
     }
 
-    /// Pins exactly these commits in the mirror. False where that must be tried again.
+    /// Pins exactly these commits in the mirror. False if that must be tried again.
     pub(super) async fn pin_in(&mut self, mirror: Mirror, commits: BTreeSet<CommitId>) -> bool {
         let wanted = commits.clone();
         let pinned = tokio::task::spawn_blocking(move || mirror.pin(&wanted)).await;
@@ -130,7 +133,8 @@ impl Knowledge {
                 self.pinned = commits;
                 return true;
             }
-            // A fetch is under way; nothing is collected while it is.
+            // A fetch is under way, which pins nothing and collects no garbage: the pins are set
+            // afterwards.
             Ok(Ok(false)) => {}
             Ok(Err(error)) => {
                 tracing::debug!("the pins of the mirror are set in a later cycle: {error}")
@@ -140,7 +144,7 @@ impl Knowledge {
         false
     }
 
-    /// Takes in what the follower found.
+    /// Takes over a verdict of the follower.
     fn source_update(&mut self, found: SourceUpdate, metrics: &Metrics) {
         match found {
             SourceUpdate::Same { asked } => self.source.answered(asked),
@@ -211,8 +215,8 @@ impl Knowledge {
     }
 }
 
-/// The eligible commits of the trusted set, and those that this host accepted once and that are not
-/// eligible now.
+/// The eligible commits of the trusted set, and the commits that this host accepted once and that
+/// are not eligible now.
 fn trusted_at_start(
     fixed: &Fixed,
     trust: &Mutex<TrustStore>,
@@ -228,7 +232,8 @@ fn trusted_at_start(
             trust.pointers().clone(),
         )
     };
-    // What cannot be judged now, since the mirror is not there, is judged when it is wanted.
+    // A commit that cannot be judged now, since there is no mirror yet, is judged when it is
+    // needed.
     let eligible = |id: CommitId| {
         let judged = fixed.judge.eligible(trust, fixed.history, &id);
         judged.ok().and_then(Result::ok).map(|commit| (id, commit))
@@ -242,7 +247,7 @@ fn trusted_at_start(
     (eligible, kept)
 }
 
-/// Reads a commit, away from the loop's thread.
+/// Reads a commit on a thread for blocking work, since that takes long for a large commit.
 async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Commit>, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Reading::Good(commit)) => Ok(commit),
@@ -255,8 +260,8 @@ async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Com
 }
 
 impl Host {
-    /// Puts on disk what images mean: what lanes have found since the last cycle, and what a plan
-    /// has taken over from the commit before. However many there are, the file is written once.
+    /// Writes to the disk which images tags stand for: pins of lanes since the last cycle, and pins
+    /// that a plan took over from the commit before. The file is written once for all of them.
     pub(super) fn keep_new_pins(&mut self) {
         let Knowledge {
             trust, new_pins, ..
@@ -268,8 +273,8 @@ impl Host {
         );
     }
 
-    /// The commits that something here runs from or that the rollout names: by what was decided,
-    /// and by this host's own record of what it last ran its pods from.
+    /// The commits that pods of this host run from or that the rollout names: by the store's
+    /// decisions, and by this host's own record of where it started its pods from.
     pub(super) fn in_use(&self) -> BTreeSet<CommitId> {
         let mut in_use = commits_in_use(self.store.snapshot());
         in_use.extend(self.detour.current().map(|detour| detour.commit.clone()));
@@ -277,13 +282,13 @@ impl Host {
         in_use
     }
 
-    /// The commits that this host's pods were last run from, by its own record.
+    /// The commits that this host started its pods from, by its own record.
     fn origins(&self) -> impl Iterator<Item = &CommitId> {
         let pods = self.memory.pods().pods.values();
         pods.filter_map(|pod| pod.origin.as_ref().map(|origin| &origin.commit))
     }
 
-    /// Reads the commits that are in use and not here yet.
+    /// Reads the commits that are in use and not in memory yet.
     pub(super) async fn read_commits(&mut self, now: Timestamp) {
         for id in self.knowledge.commit_cache.lacking(&self.in_use(), now) {
             match self.eligible(&id).await {
@@ -298,7 +303,8 @@ impl Host {
 
     async fn read_commit(&mut self, verified: VerifiedCommit, now: Timestamp) {
         let (reader, id) = (self.parts.reader.clone(), verified.id().clone());
-        // It is in use, so it was accepted: here or by the leader, now or by an older version.
+        // The commit is in use, so it was accepted: by this host or the leader, by this version or
+        // an older one.
         match read(move || reader.read(&verified, ReadAs::Accepted)).await {
             Ok(commit) => self.knowledge.commit_cache.add(commit),
             Err(why) => self
@@ -308,7 +314,7 @@ impl Host {
         }
     }
 
-    /// Reads a commit that may not run here, if something of it runs here by this host's own
+    /// Reads a commit that is not eligible, if pods of this host run from it by this host's own
     /// records.
     async fn keep_up(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + JUDGE_AGAIN;
@@ -347,8 +353,8 @@ impl Host {
         }
     }
 
-    /// Reads a commit of which nothing may run here and nothing does, if the cluster follows it:
-    /// who leads must be able to say what a new commit takes away from it.
+    /// Reads a commit that is not eligible and that no pod here runs from, if the rollout follows
+    /// it: a leader must be able to compare a new commit with it, to see what the new one deletes.
     async fn compare(&mut self, id: CommitId, why: String, now: Timestamp) {
         let again = now + RETRY;
         let rollout = &self.store.snapshot().rollout;
@@ -373,8 +379,8 @@ impl Host {
         }
     }
 
-    /// The proof that a commit may run here. Where there is none the repository is looked at: the
-    /// leader may be ahead.
+    /// The proof that a commit is eligible. If there is none, the follower is nudged: the leader
+    /// may have fetched the commit earlier.
     async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
         if let Some(verified) = self.knowledge.verified.get(id) {
             return Ok(verified.clone());
@@ -407,7 +413,7 @@ impl Host {
         Err(why)
     }
 
-    /// Takes in what the follower found.
+    /// Takes over a verdict of the follower.
     pub(crate) fn source_update(&mut self, found: SourceUpdate) {
         self.knowledge.source_update(found, &self.parts.metrics);
     }

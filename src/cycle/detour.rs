@@ -1,4 +1,5 @@
-//! `windlass rollback --local`: this host alone goes back, with or without the store.
+//! `windlass rollback --local`: this host alone goes back to an earlier commit, with or without the
+//! store.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
 
-/// `detour.json` in the data directory; there only while there is a detour.
+/// `detour.json` in the data directory; the file exists only during a detour.
 #[derive(Debug)]
 pub(crate) struct DetourFile {
     path: PathBuf,
@@ -25,7 +26,7 @@ pub(crate) struct DetourFile {
 }
 
 impl DetourFile {
-    /// Reads it.
+    /// Reads `detour.json`; no file means no detour.
     pub(crate) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("detour.json");
         let saved: Option<Detour> = state_file::read(&path, SCHEMA)?;
@@ -55,7 +56,7 @@ impl DetourFile {
 }
 
 impl Host {
-    /// The commit of the detour, if it could be read.
+    /// The commit of the detour, if that commit could be read.
     fn detour_commit(&self) -> Option<&Commit> {
         let detour = self.detour.current()?;
         self.knowledge
@@ -65,7 +66,7 @@ impl Host {
             .map(AsRef::as_ref)
     }
 
-    /// What this host acts on where it went back by itself, or is no member any more.
+    /// The state that this host acts on during a detour, or after it was removed from the cluster.
     pub(super) fn own_state(&self, now: Timestamp, observed: &Observed) -> Option<ClusterState> {
         if self
             .store
@@ -87,8 +88,8 @@ impl Host {
         ))
     }
 
-    /// Goes on with the detour, after a plan, and reports in the others' terms. True if there is
-    /// more to plan.
+    /// Continues the detour after a plan, and reports its pods as the other hosts know them. True
+    /// if there is more to plan.
     pub(super) fn go_on_with_detour(&mut self, report: NodeReport) -> bool {
         let Some(before) = self.detour.current.clone() else {
             self.reporter.report = report;
@@ -111,7 +112,7 @@ impl Host {
         self.detour.current.as_ref() != Some(&before)
     }
 
-    /// Sets out.
+    /// Goes back to an earlier commit on this host alone: writes `detour.json`.
     pub(super) fn set_out(
         &mut self,
         wanted: Option<CommitId>,
@@ -133,7 +134,7 @@ impl Host {
         ))
     }
 
-    /// Returns to what was decided.
+    /// Ends the detour: this host follows the cluster's decisions again.
     pub(super) fn return_from_detour(&mut self) -> Result<String, String> {
         let Some(detour) = &mut self.detour.current else {
             return Err(
@@ -147,7 +148,7 @@ impl Host {
         Ok("this host runs what the cluster decides again".to_owned())
     }
 
-    /// What a reader should know of it.
+    /// The note that `status` shows during a detour.
     pub(super) fn detour_note(&self) -> Option<String> {
         let detour = self.detour.current().filter(|detour| !detour.ended)?;
         Some(format!(

@@ -1,5 +1,5 @@
-//! What the container engine shows: observed anew in each cycle, and remembered for a time in which
-//! the engine does not answer.
+//! What the container engine lists: observed again in each cycle, and remembered for the time in
+//! which the engine does not answer.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use reconciler::{observed::Observed, plan::Next, state::Preparation};
 
 use super::{Host, leader::Led};
 
-/// What is known of the engine.
+/// What this host knows of the engine.
 #[derive(Debug, Default)]
 pub(super) struct EngineMemory {
     /// The last complete observation.
@@ -18,7 +18,7 @@ pub(super) struct EngineMemory {
 }
 
 impl Host {
-    /// The containers, images and links that are there, with what lanes and probes say.
+    /// Observes the containers, images and links, with the results of lanes and probes.
     pub(super) async fn observe(&mut self) -> Result<Observed, String> {
         let observation = self.parts.runtime.observe().await;
         let observation = observation.map_err(|fault| fault.message)?;
@@ -41,11 +41,11 @@ impl Host {
         })
     }
 
-    /// A cycle without the engine. Nothing is done to containers; what runs and the other hosts'
-    /// pods get their traffic as before, and the other hosts' engines may be well.
+    /// A cycle without the engine. No container is started or stopped; the pods of this host and of
+    /// other hosts receive traffic as before, since the engines of other hosts may work.
     pub(super) async fn reconcile_without_engine(&mut self, now: Timestamp, why: &str) -> Next {
-        // Before the first plan nothing is known of this host's pods, and what was last reported of
-        // them holds.
+        // Before the first plan this host does not know its pods, so the last report about them
+        // still holds.
         let Some(last) = self.engine.last.take() else {
             return match self.lead(now).await {
                 Led::Rest(next) | Led::Failed(next) => next,
@@ -72,7 +72,7 @@ impl Host {
         self.publish_report();
         self.memory.save_if_changed(&mut self.troubles).await;
 
-        // A plan without its lanes looks like one with nothing to do, and is none.
+        // This plan has no lanes although there may be work, so it must not count as converged.
         let converged = self.reporter.converged;
         let acted = self.act(plan).await;
         self.reporter.converged = converged;

@@ -1,4 +1,4 @@
-//! Acting on a plan, and on what people ask for.
+//! Acts on a plan, and on the requests of people.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +16,13 @@ use reconciler::{
 use super::{Host, RETRY, leader::Requester, reporter};
 use crate::{apply::Done, command::Command};
 
-/// Unused images are removed above this share of the engine's disk.
+/// Unused images are removed when more than this share of the engine's disk is used.
 const FULL_PERCENT: u8 = 80;
 
 impl Host {
-    /// Publishes before anything is stopped, so that no connection is led to a pod that is going. A
-    /// new pod takes nothing from anybody, so it does not wait for that.
+    /// Publishes the network tables before anything is stopped, so that no connection is sent to a
+    /// pod that is about to stop. The start of a new pod does not wait for that, since it takes no
+    /// traffic from other pods.
     pub(super) async fn act(&mut self, plan: NodePlan) -> Next {
         let at_rest = plan.lanes.is_empty() && self.parts.lanes.is_idle();
         self.reporter
@@ -67,7 +68,7 @@ impl Host {
         self.parts.prober.set(&plan.probes);
         self.reporter.converged |= at_rest;
 
-        // Nothing that takes traffic is stopped while the table still leads there.
+        // No pod is stopped while the network table still sends traffic to it.
         let mut others = others;
         others.retain(|lane| published || !matches!(lane.why, Why::Stop { .. }));
         self.start(others);
@@ -76,8 +77,8 @@ impl Host {
 
     fn start(&mut self, lanes: Vec<Lane>) {
         for lane in lanes {
-            // A new pod's address must be on the disk before anybody can use it; what runs is
-            // looked after all the same.
+            // A new pod's address must be on the disk before the pod can use it; running pods are
+            // maintained all the same.
             if self.troubles.has("memory") && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
@@ -90,15 +91,15 @@ impl Host {
         }
     }
 
-    /// Remembers what a step did.
+    /// Remembers the result of a step.
     pub(super) fn did(&mut self, done: Done) {
         match done {
             Done::Pinned(commit, image, pin) => {
                 if let Some(warning) = &pin.warning {
                     tracing::warn!(%image, "{warning}");
                 }
-                // Written by the next cycle, before its plan builds on it, with all others that
-                // came since the last one.
+                // Written by the next cycle before its plan depends on it, together with all other
+                // pins that came since the last cycle.
                 self.knowledge.add_pins([(commit, image, pin)]);
             }
             Done::Files(pod, digest) => {
@@ -111,7 +112,7 @@ impl Host {
         }
     }
 
-    /// Pins what is in use in the mirror and the trust directory, and lets go of the rest.
+    /// Pins the commits in use in the mirror and the trust directory, and releases all others.
     pub(super) async fn keep_what_is_needed(&mut self) -> Next {
         let mut keep = self.needed();
         self.knowledge.commit_cache.retain(&keep);
@@ -139,14 +140,14 @@ impl Host {
         }
     }
 
-    /// The commits that something here runs from, and the head.
+    /// The commits that pods of this host run from or the rollout names, and the head.
     fn needed(&self) -> BTreeSet<CommitId> {
         let mut needed = self.in_use();
         needed.extend(self.knowledge.accepted_head().cloned());
         needed
     }
 
-    /// Commits that a rollback could go to: the last healthy ones.
+    /// The commits that a rollback could go to: the last healthy ones.
     fn returnable(&self) -> BTreeSet<CommitId> {
         let healthy = self.store.snapshot().rollout.history.iter().rev();
         healthy
@@ -156,9 +157,10 @@ impl Host {
             .collect()
     }
 
-    /// Removes images that we pulled and that nothing needs, when the disk is nearly full.
+    /// Removes images that the daemon pulled and no commit needs, when the engine's disk is nearly
+    /// full.
     pub(super) async fn collect_garbage(&mut self) {
-        // An image that a lane has just brought is not unused.
+        // An image that a lane has just pulled must count as used.
         self.keep_new_pins();
         let Ok(found) = self.parts.runtime.observe().await else {
             return;
@@ -180,7 +182,7 @@ impl Host {
         }
     }
 
-    /// Does what a person asks for.
+    /// Executes a request of a person on the host that leads.
     pub(super) async fn act_on(
         &mut self,
         command: Command,
@@ -241,8 +243,8 @@ impl Host {
             None => None,
         };
         let cleared = retry(rollout, commit.as_ref(), now);
-        // Whoever retries has changed something outside of Git: back-offs of pulls would only make
-        // them wait.
+        // A person who retries has changed something outside of Git: the back-off of pulls would
+        // only delay the retry.
         self.parts.lanes.forget_failures(|_| false);
         self.parts.nudge.notify_one();
         Ok(match cleared {
@@ -271,8 +273,8 @@ impl Host {
         ))
     }
 
-    /// The commit that a rollback goes to: one that was healthy here, verified by this host, within
-    /// history.
+    /// The commit that a rollback goes to: one that was healthy, that this host has verified, and
+    /// that lies within the history limit.
     pub(super) fn rollback_target(
         &mut self,
         rollout: &Rollout,
@@ -292,8 +294,8 @@ impl Host {
                     "{prefix} names no commit that was healthy on this host: see `windlass history`"
                 )
             })?,
-            // Before the target's own entry, so that a second rollback goes further back and not
-            // forward again.
+            // Starts before the target's own entry, so that a second rollback goes further back and
+            // not forward again.
             None => {
                 let after = healthy.iter().position(is_target).map_or(0, |at| at + 1);
                 let before = healthy.into_iter().skip(after).find(|id| !is_target(id));
@@ -315,7 +317,7 @@ impl Host {
     }
 }
 
-/// The one commit that begins with these digits.
+/// The one commit whose id begins with these digits.
 fn full_id<'a>(known: impl Iterator<Item = &'a CommitId>, prefix: &CommitId) -> Option<CommitId> {
     let mut matching = known.filter(|id| id.as_str().starts_with(prefix.as_str()));
     let first = matching.next()?;

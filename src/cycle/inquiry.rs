@@ -1,8 +1,8 @@
-//! Asking other hosts directly: before the leader gives one up, it hears it out.
+//! Asks other hosts directly whether they live, before the leader gives one of them up.
 //!
-//! As long as this host leads it asks all others again and again, so that the answer, or the lack
-//! of one, is there when a lease ends. Of one that no longer answers the lease is followed to its
-//! end: etcd itself says it up to half a second later.
+//! While this host leads, it asks all other hosts at intervals, so that an answer, or its absence,
+//! is known when a lease ends. When a host stops answering, this host follows the remaining time of
+//! that host's lease, since etcd reports the end of a lease up to half a second late.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,24 +24,25 @@ use crate::{
     store::{Etcd, LeaseFate, NodeAnswer},
 };
 
-/// How often a host is asked.
+/// The interval at which a host is asked.
 const PACE: Duration = Duration::from_millis(1500);
-/// How often one that has stopped answering is, as long as its lease is followed.
+/// The interval for a host that has stopped answering, while its lease is followed.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The first questions of a leader go out within this time.
+/// The first questions of a new leader are spread over this time.
 const SPREAD: Duration = Duration::from_secs(1);
-/// So many leases are followed at a time; of more that go at once etcd's own word is good enough.
+/// How many leases are followed at the same time; if more hosts stop answering at once, etcd's own
+/// report is early enough.
 const FOLLOWED: usize = 8;
-/// So long a lease that has run out counts as that: by then etcd has said it, or the host has a new
-/// one.
+/// How long an observed end of a lease counts: by then etcd has reported it, or the host has a new
+/// lease.
 const HOLDS: Duration = Duration::from_secs(3);
 
-/// Where other hosts' daemons listen, as the store says.
+/// The addresses of other hosts' daemons, by the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressBook(Arc<Mutex<BTreeMap<NodeName, SocketAddr>>>);
 
 impl AddressBook {
-    /// Replaces what was known.
+    /// Replaces all addresses.
     pub(super) fn set(&self, addresses: BTreeMap<NodeName, SocketAddr>) {
         *self.0.lock() = addresses;
     }
@@ -50,16 +51,17 @@ impl AddressBook {
         self.0.lock().get(node).copied()
     }
 
-    /// The book as a question.
+    /// The address book as a function from a node's name to its address.
     pub(crate) fn address_of(&self) -> AddressOf {
         let book = self.clone();
         Arc::new(move |node| book.get(node))
     }
 }
 
-/// Asks hosts whether they live.
+/// Asks the daemons of other hosts whether they live.
 pub(crate) struct Inquiry {
-    /// Without both nobody is asked, and silence alone decides.
+    /// `None` if there is no client for other hosts or no etcd: then no host is asked, and only its
+    /// lease decides.
     with: Option<(PeerClient, Etcd)>,
     book: AddressBook,
     asked: Arc<Mutex<BTreeMap<NodeName, AskedHost>>>,
@@ -67,7 +69,7 @@ pub(crate) struct Inquiry {
     changed: watch::Sender<u64>,
 }
 
-/// A host that is being asked, until this is dropped.
+/// A host that is asked at intervals until this value is dropped.
 struct AskedHost {
     found: NodeAnswer,
     task: AbortHandle,
@@ -96,13 +98,13 @@ impl Inquiry {
         &self.book
     }
 
-    /// Goes up when something new was found.
+    /// Changes when there is a new result.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Asks exactly these from now on, and says what was found. Who has not been asked to the end
-    /// yet counts as answering.
+    /// Asks exactly these nodes from now on, and returns the results. A node whose first question
+    /// has no result yet counts as answering.
     pub(super) fn ask(&self, nodes: &BTreeSet<NodeName>) -> BTreeMap<NodeName, NodeAnswer> {
         let mut asked = self.asked.lock();
         asked.retain(|node, _| nodes.contains(node));
@@ -140,7 +142,7 @@ impl Inquiry {
     }
 }
 
-/// Asking one host.
+/// The task that asks one host.
 struct Asking {
     line: PeerLine,
     etcd: Etcd,
@@ -178,8 +180,8 @@ impl Asking {
                     ran_out: None,
                 });
             }
-            // It has no lease, or keeps one that is renewed: nothing is learnt from its lease
-            // before it has answered again.
+            // The host has no lease, or renews it: its lease shows nothing new before the host has
+            // answered again.
             while !self.answers().await {
                 tokio::time::sleep(PACE).await;
             }
@@ -199,7 +201,7 @@ impl Asking {
         }
     }
 
-    /// Whether its lease runs out before it answers again.
+    /// Whether the host's lease runs out before the host answers again.
     async fn is_outlasted(&mut self) -> bool {
         let Ok(_one_of_few) = self.followed.clone().try_acquire_owned() else {
             return false;
@@ -230,7 +232,8 @@ impl Asking {
     }
 }
 
-/// A share of a whole, another one for each node, so that not all are asked at once.
+/// A fraction from 0 to 1 that depends on the node's name, so that not all nodes are asked at the
+/// same instant.
 fn share(node: &NodeName) -> f64 {
     let mut hasher = DefaultHasher::new();
     node.as_str().hash(&mut hasher);

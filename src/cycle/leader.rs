@@ -1,4 +1,4 @@
-//! What a host does because it leads: judge which nodes live, decide, and do what people ask for.
+//! What a host does as the leader: judge which nodes live, decide, and execute requests of people.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,18 +23,18 @@ use crate::{
     uptime::Uptime,
 };
 
-/// Who asked for something on another host.
+/// The request of another host that a decision answers.
 pub(super) struct Requester {
     node: NodeName,
     question: String,
 }
 
-/// Decisions further apart than this mean that nobody could decide in between.
+/// If two decisions are further apart than this, no leader could decide in between.
 const LONG_GAP: Duration = Duration::from_secs(150);
-/// A wall clock that is off by more than this from what the monotonic one says has jumped.
+/// The wall clock has jumped if it differs by more than this from the monotonic clock.
 const JUMP: Duration = Duration::from_secs(5);
 
-/// How the newest commit here stands to what was decided before.
+/// How this host's head relates to the commits that were decided before.
 #[derive(Debug)]
 pub(super) struct Behind {
     head: CommitId,
@@ -44,33 +44,33 @@ pub(super) struct Behind {
     observed: Uptime,
 }
 
-/// What this host keeps of its leading, from one cycle to the next.
+/// What the leader remembers from one cycle to the next.
 #[derive(Debug, Default)]
 pub(super) struct LeaderMemory {
-    /// When this leader last decided, by both its clocks.
+    /// When this leader last decided, by the monotonic and the wall clock.
     decided: Option<(Instant, Timestamp)>,
-    /// The nodes, as this host judged them when it last led.
+    /// The nodes as this host judged them when it last led.
     judged: BTreeMap<NodeName, KnownNode>,
-    /// How this host's head stands to what was decided before.
+    /// How this host's head relates to what was decided before; `None` before the first comparison.
     behind: Option<Behind>,
-    /// Since when another host has a commit that this one cannot get.
+    /// Since when another host has verified a commit that this host cannot fetch.
     outrun: Option<Instant>,
-    /// What a reader of `status` should know of the decisions.
+    /// Notes about the decisions that `status` shows.
     pub(super) notes: Vec<String>,
 }
 
 impl LeaderMemory {
-    /// Notes whether another host has a commit that this one cannot get.
+    /// Records whether another host has a commit that this host cannot fetch.
     pub(super) fn set_outrun(&mut self, outrun: bool) {
         self.outrun = outrun.then(|| self.outrun.unwrap_or_else(Instant::now));
     }
 
-    /// Whether this host has lacked that commit for too long to go on leading.
+    /// Whether this host has lacked such a commit for too long to go on leading.
     fn is_outrun(&self) -> bool {
         self.outrun.is_some_and(|since| since.elapsed() > OUTRUN)
     }
 
-    /// Whether nobody could decide for a time before now, or another leader did, or the clock has
+    /// Whether no leader could decide for a while, another leader decided last, or the clock has
     /// jumped.
     fn decides_after_gap(&self, instant: Instant, now: Timestamp) -> bool {
         self.decided.is_none_or(|(last, then)| {
@@ -83,16 +83,16 @@ impl LeaderMemory {
     }
 }
 
-/// So long a leader may lack a commit that others have before it leaves leading to them.
+/// How long a leader may lack a commit that other hosts have before it leaves leading to them.
 const OUTRUN: Duration = Duration::from_secs(20);
 
-/// What came of one decision.
+/// The result of one decision.
 pub(super) enum Led {
     /// Nothing is to be decided until then.
     Rest(Next),
-    /// Something was decided: there may be more.
+    /// Something was decided: the next round may decide more.
     Decided,
-    /// It could not be kept; tried again then.
+    /// The decision could not be stored; it is tried again then.
     Failed(Next),
 }
 
@@ -101,7 +101,7 @@ impl Host {
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
             self.leader.decided = None;
-            // One that has to look first is back in a moment.
+            // A leader that has to fetch first decides in a later cycle.
             if !self
                 .store
                 .replicated()
@@ -109,7 +109,7 @@ impl Host {
             {
                 self.parts.inquiry.ask(&BTreeSet::new());
             }
-            // What this host could not write as a leader is another leader's by now.
+            // If this host failed to write as the leader, another host may lead by now.
             if self
                 .store
                 .replicated()
@@ -117,7 +117,7 @@ impl Host {
             {
                 self.troubles.clear("state");
             }
-            // What is in the way of deciding is for who decides to say.
+            // Only the host that decides reports what prevents decisions.
             self.troubles.clear("nodes");
             self.troubles.clear("budget");
             self.leader.notes.clear();
@@ -184,14 +184,15 @@ impl Host {
         }
     }
 
-    /// What is heard of the other nodes: from the store, from themselves, and from etcd.
+    /// The signs of life of the other nodes: from the store, from the nodes themselves, and from
+    /// etcd.
     async fn signs(&mut self) -> BTreeMap<NodeName, NodeSigns> {
         let Some(store) = self.store.replicated_mut() else {
             return BTreeMap::new();
         };
         let mut signs = store.signs();
-        // Who was given up is asked no more once its lease is gone: only a new lease brings it
-        // back.
+        // A node that was given up is not asked any more once its lease is gone: only a new lease
+        // brings the node back.
         let given_up = |signs: &NodeSigns| signs.silent_for.is_some() && signs.lost_for.is_some();
         let asked = signs
             .iter()
@@ -204,8 +205,9 @@ impl Host {
         signs
     }
 
-    /// Time in which nobody could decide is no commit's, and what another leader wrote down, or
-    /// this one before its clock jumped, is no time of this clock: the deadlines begin anew.
+    /// Starts the deadlines anew after a time in which no leader could decide: a commit must not
+    /// fail for that time. The times that another leader recorded, or this leader before its clock
+    /// jumped, cannot be compared with this clock.
     async fn excuse_gap(&mut self, now: Timestamp) -> anyhow::Result<()> {
         let instant = Instant::now();
         let gap = self.leader.decides_after_gap(instant, now);
@@ -216,7 +218,7 @@ impl Host {
         Ok(())
     }
 
-    /// What every node says, this one too.
+    /// The reports of all nodes, this host included.
     pub(super) fn all_reports(&self) -> BTreeMap<NodeName, NodeReport> {
         let own = (self.fixed.facts.name.clone(), self.reporter.report.clone());
         self.store
@@ -227,8 +229,8 @@ impl Host {
             .collect()
     }
 
-    /// The newest commit, as far as this host may decide by it: a leader whose clone is behind what
-    /// was decided before must fetch first, and never leads back.
+    /// The newest commit by which this host may decide: a leader whose mirror is behind what was
+    /// decided must fetch first, and never leads the cluster back.
     fn leading_head(&mut self) -> Head {
         if self.store.replicated().is_none() {
             return self.knowledge.head.clone();
@@ -255,7 +257,8 @@ impl Host {
         let behind = match known {
             None => {
                 let behind = self.is_behind(&head, &newest, false);
-                // Once: a source that cannot be reached is asked again at its own pace.
+                // Nudged once: a source that cannot be reached is retried at the follower's own
+                // pace.
                 if behind {
                     self.parts.nudge.notify_one();
                 }
@@ -266,7 +269,7 @@ impl Host {
                     observed: Uptime::now(),
                 }
             }
-            // The branch was looked at since: what it lost by a rewrite will not come.
+            // The branch was read since: commits that a rewrite removed from it will not come.
             Some(known)
                 if known.behind
                     && self
@@ -293,8 +296,8 @@ impl Host {
         }
     }
 
-    /// Whether a commit that was decided on before is not known here, or comes after this head. One
-    /// that was rewritten may be unknown for good.
+    /// Whether a commit that was decided before is unknown here, or is a descendant of this head. A
+    /// commit that a rewrite removed may be unknown for good.
     fn is_behind(&self, head: &CommitId, others: &[CommitId], rewritten: bool) -> bool {
         let Ok(repo) = self.parts.reader.mirror.open() else {
             return true;
@@ -307,7 +310,7 @@ impl Host {
         })
     }
 
-    /// Answers what people asked on other hosts.
+    /// Answers the requests that people made on other hosts.
     pub(super) async fn answer_asks(&mut self) {
         if !self.store.leads() {
             return;
@@ -325,7 +328,8 @@ impl Host {
                 true => self.act_on(ask.command, Some(asker)).await,
                 false => Err("only the host itself does that".to_owned()),
             };
-            // What is done is answered by the same write.
+            // A request that was executed has its answer from the same write; only a failed one is
+            // answered here.
             let Err(why) = done else { continue };
             let answer = AnswerDoc {
                 id: ask.id,
@@ -341,7 +345,8 @@ impl Host {
         }
     }
 
-    /// Keeps what somebody asked for, with the answer where that was on another host.
+    /// Stores a decision that a person asked for, with the answer if the request came from another
+    /// host.
     pub(super) async fn commit_for(
         &mut self,
         asker: Option<Requester>,
@@ -363,7 +368,7 @@ impl Host {
         Ok(answer)
     }
 
-    /// Gives a node up for good.
+    /// Removes a node from the cluster for good.
     pub(super) async fn remove_node(
         &mut self,
         node: &NodeName,
@@ -395,7 +400,7 @@ impl Host {
                 "node {node} lives: stop its daemon first (`systemctl stop windlass`), or cordon and drain it in Git"
             ));
         }
-        // A store that was filled anew knows nothing of it; the hosts do.
+        // A store that was filled anew has no report of the node; the hosts' copies have one.
         let said = member
             .facts
             .as_ref()
@@ -414,7 +419,7 @@ impl Host {
             "node {node} is not of the cluster any more; its {count} pods are made anew elsewhere, those with data on its \
              disk too. Do not start its daemon again before `windlass uninstall` there"
         );
-        // What is not of the cluster is not out either.
+        // A node that is not a member has not been removed either.
         let changes = vec![
             Change::Put(Record::Removed(node.clone(), installation)),
             Change::Delete(RecordKey::Outage(node.clone())),
@@ -422,7 +427,7 @@ impl Host {
         self.commit_for(asker, changes, answer).await
     }
 
-    /// The nodes, as this host knows them.
+    /// The nodes, as this host judged or received them.
     pub(super) fn nodes(&self) -> BTreeMap<NodeName, KnownNode> {
         if self.store.leads() && !self.leader.judged.is_empty() {
             return self.leader.judged.clone();

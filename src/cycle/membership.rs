@@ -1,5 +1,5 @@
-//! What a host does because it is one of several: follow the store, tell the others, reach their
-//! pods.
+//! What a host does as a member of a cluster: follow the store, publish its report, and keep routes
+//! to the pods of other hosts.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
     view::ClusterView,
 };
 
-/// How long a question to the leader waits for its answer.
+/// How long a request to the leader waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a person asked and the leader has not answered yet.
+/// A request of a person that the leader has not answered yet.
 struct OpenAsk {
     id: String,
     until: Instant,
@@ -31,18 +31,18 @@ struct OpenAsk {
 /// What this host has done about the other hosts, and what it waits for.
 #[derive(Default)]
 pub(super) struct Membership {
-    /// The other hosts that the network leads to.
+    /// The other hosts that this host's routes lead to.
     reached_peers: Option<Peers>,
-    /// A commit that another host has seen, for which the repository was asked.
+    /// The commit reported by another host for which this host has last nudged its follower.
     nudged_for: Option<CommitId>,
-    /// When this host may ask for what all hosts have learnt of.
+    /// When this host may fetch a commit that all hosts have learnt of.
     fetch_turn: FetchTurn,
-    /// What people asked and the leader has not answered.
+    /// Requests of people that the leader has not answered.
     open_asks: Vec<OpenAsk>,
 }
 
 impl Membership {
-    /// When an open question must be looked at again.
+    /// The time until the next open request exceeds its deadline.
     pub(super) fn next_ask(&self) -> Option<Duration> {
         self.open_asks
             .iter()
@@ -50,7 +50,7 @@ impl Membership {
             .min()
     }
 
-    /// Gives people the leader's answers.
+    /// Passes the leader's answers on to the people who wait for them.
     fn close_asks(&mut self, store: &mut ReplicatedStore) {
         let mut still_open = Vec::new();
         for open in std::mem::take(&mut self.open_asks) {
@@ -75,7 +75,7 @@ impl Membership {
         }
     }
 
-    /// Puts a question to the leader, and gives its id.
+    /// Sends a request to the leader, and returns its id.
     fn ask_leader(&self, store: &mut Store, command: Command) -> Result<String, String> {
         if !self.open_asks.is_empty() {
             return Err(
@@ -97,19 +97,19 @@ impl Membership {
 }
 
 impl Host {
-    /// Takes in what the store tells.
+    /// Handles an event of the store.
     pub(crate) fn store_event(&mut self, event: StoreEvent) {
         self.store.event(event);
     }
 
-    /// Whether there is no store, or this host has read it since it began.
+    /// Whether this host is alone, or has read the store since its start.
     pub(crate) fn has_store_content(&self) -> bool {
         self.store
             .replicated()
             .is_none_or(|store| matches!(store.status(), StoreStatus::Current))
     }
 
-    /// Makes what the store says this host's own, and says how it stands with it.
+    /// Takes over the decisions in the store, and notes the troubles of the store and the members.
     pub(super) fn follow_store(&mut self) {
         let saved = self.store.save();
         self.note("store-copy", saved.map_err(|error| format!("{error:#}")));
@@ -137,8 +137,8 @@ impl Host {
         }
         self.leader.set_outrun(outrun);
 
-        // Another host has seen a push that this one has not: once is enough, since the poll comes
-        // anyway.
+        // Another host has verified a push that this host has not fetched: one nudge is enough,
+        // since the poll comes anyway.
         if let Some(news) = news
             && self.membership.nudged_for.as_ref() != Some(&news)
         {
@@ -152,7 +152,7 @@ impl Host {
         }
     }
 
-    /// The pointers on this host's disk follow what was decided, wherever that was.
+    /// Writes the pointers of the rollout to this host's disk, whichever host decided them.
     fn follow_rollout(&mut self) {
         let after = self.store.snapshot().rollout.clone();
         if after == self.reporter.reported_rollout {
@@ -163,8 +163,8 @@ impl Host {
         self.reporter.report_rollout(after, &self.parts.metrics);
     }
 
-    /// Looks at the repository for what the store has just told all hosts of: the forge serves them
-    /// one after the other.
+    /// Fetches a commit that the store has just published to all hosts, in this host's turn: the
+    /// forge serves the hosts one after the other.
     pub(super) fn fetch_in_turn(&mut self) {
         let Some(store) = self.store.replicated() else {
             return self.parts.nudge.notify_one();
@@ -175,7 +175,7 @@ impl Host {
             .nudge(&self.parts.nudge, &self.fixed.facts.name, members);
     }
 
-    /// How this host stands in its cluster.
+    /// The state of this host's membership, for the view; `None` for a host that is alone.
     pub(super) fn cluster_view(&self) -> Option<ClusterView> {
         let store = self.store.replicated()?;
         let (word, since, why) = match store.status() {
@@ -198,12 +198,12 @@ impl Host {
         })
     }
 
-    /// What this host says of itself, as it is now.
+    /// This host's facts, with its present readiness.
     pub(super) fn facts(&self) -> NodeFacts {
         self.fixed.facts.clone()
     }
 
-    /// This host's network: its pods' packets fit through every other host.
+    /// This host's network, with an MTU such that its pods' packets fit through every other host.
     pub(super) fn network(&self) -> HostNetwork {
         let least = self.store.peers().values().map(|peer| peer.mtu).min();
         let own = self.fixed.network.mtu;
@@ -213,7 +213,7 @@ impl Host {
         }
     }
 
-    /// Tells the others how this host is.
+    /// Publishes this host's report to the other hosts.
     pub(super) fn publish_report(&mut self) {
         if self.store.replicated().is_none() {
             return;
@@ -228,7 +228,7 @@ impl Host {
         self.store.publish(&facts, self.fixed.peer, &report);
     }
 
-    /// Makes the pods of other hosts reachable.
+    /// Sets the routes to the pods of other hosts.
     pub(super) async fn reach_peers(&mut self) {
         if self.store.replicated().is_none() {
             return;
@@ -259,14 +259,14 @@ impl Host {
         );
     }
 
-    /// Does what a person asks for, here or through the leader.
+    /// Executes a request of a person on this host, or passes it on to the leader.
     pub(crate) async fn asked(&mut self, request: Request) {
         let Request { command, answer } = request;
         tracing::info!(?command, "asked for");
         let elsewhere = command.needs_leader() && !self.store.leads();
         if !elsewhere {
             let done = self.act_on(command, None).await;
-            // Who asked may have gone; what was asked is done all the same.
+            // The person may have closed the connection; the request is executed all the same.
             let _ = answer.send(done);
             return;
         }
@@ -282,13 +282,13 @@ impl Host {
         }
     }
 
-    /// Says good-bye to the other hosts, until soon.
+    /// Announces to the other hosts that this host will be back soon, and gives leadership up.
     pub(crate) async fn leave(&mut self) {
         self.store.leave(self.fixed.away).await;
     }
 }
 
-/// What is wrong with the store and the members, by the words of [`Host::note`].
+/// The troubles of the store and of the members, each under its part's word for [`Host::note`].
 fn store_troubles(
     store: &ReplicatedStore,
     own: &NodeName,
@@ -328,7 +328,7 @@ fn store_troubles(
     ]
 }
 
-/// No trouble, or all of these as one.
+/// `Ok` if there is no sentence, otherwise one error with all of them.
 fn all_of(sentences: impl IntoIterator<Item = String>) -> Result<(), String> {
     let sentences: Vec<String> = sentences.into_iter().collect();
     if sentences.is_empty() {
@@ -338,7 +338,7 @@ fn all_of(sentences: impl IntoIterator<Item = String>) -> Result<(), String> {
     }
 }
 
-/// To ten seconds: what an answer took on its way makes no new sentence.
+/// Rounded to ten seconds: the network delay of a report must not change the sentence.
 fn skew_sentence(node: &NodeName, skew: SignedDuration) -> String {
     let side = if skew.is_negative() {
         "behind"

@@ -23,13 +23,13 @@ struct MemoryDocument {
     hooked: BTreeSet<ContainerId>,
 }
 
-/// `node.json`, written when it has changed, before anything is done that depends on it.
+/// `node.json`: written when it has changed, before any step that depends on it.
 #[derive(Debug)]
 pub(crate) struct HostMemory {
     path: PathBuf,
     saved: MemoryDocument,
     current: MemoryDocument,
-    /// Pods with a directory, and the digest of their files; this one is on the disk itself.
+    /// Pods that have a directory of files on the disk, with the digest of those files.
     pub(crate) files: BTreeMap<PodUid, String>,
 }
 
@@ -53,8 +53,8 @@ impl HostMemory {
         self.current.pods = pods;
     }
 
-    /// Takes back the addresses of pods on this disk that are connected and not remembered:
-    /// `node.json` was lost, and what runs keeps the address that it has.
+    /// Reserves again the addresses of connected pods that `node.json` does not have: the file was
+    /// lost, and a running pod keeps its address.
     pub(crate) fn recover_addresses(&mut self, links: &BTreeMap<String, Ipv4Addr>) {
         for uid in self.files.keys() {
             if let Some(address) = links.get(&link_name(uid)) {
@@ -72,7 +72,7 @@ impl HostMemory {
         self.current.hooked.insert(container);
     }
 
-    /// Forgets hooks of containers that are no pod's current one.
+    /// Forgets the hooks of containers that are not the current container of any pod.
     fn forget_hooks(&mut self) {
         let current: BTreeSet<&ContainerId> = self
             .current
@@ -94,7 +94,7 @@ impl HostMemory {
         }
     }
 
-    /// Writes the file if there is something new in it.
+    /// Writes the file if its content has changed.
     pub(super) async fn save_if_changed(&mut self, troubles: &mut Troubles) {
         self.forget_hooks();
         if self.current == self.saved {

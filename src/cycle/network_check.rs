@@ -1,5 +1,5 @@
-//! Looking for what somebody else has changed in the host's network, and repairing it: in a cycle
-//! that comes long enough after the last check, and at every resync.
+//! Checks the host's network for changes that somebody else made, and repairs them: in a cycle that
+//! comes long enough after the last check, and at every resync.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 use super::Host;
 use crate::metrics::DriftCause;
 
-/// The least time from one check to the next: a flood of link events must not become a flood of
+/// The shortest time from one check to the next: a flood of link events must not become a flood of
 /// checks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// When the host's network was last checked, and whether that holds.
+/// When the host's network was last checked, and whether the result still holds.
 #[derive(Debug)]
 pub(super) struct NetworkCheck {
     checked: Instant,
-    /// Whether a link or route has changed since then.
+    /// Whether a link or route has changed since the last check.
     is_stale: bool,
 }
 
 impl NetworkCheck {
-    /// The network was prepared just before.
+    /// The state right after the network was prepared at the start.
     pub(super) fn new() -> Self {
         Self {
             checked: Instant::now(),
@@ -38,14 +38,14 @@ impl NetworkCheck {
         INTERVAL.saturating_sub(self.checked.elapsed())
     }
 
-    /// When a change that came too soon after a check must be looked at.
+    /// The time until the next check, if a change came too soon after the last one.
     pub(super) fn next(&self) -> Option<Duration> {
         self.is_stale.then(|| self.until_due())
     }
 }
 
 impl Host {
-    /// A link or route of this host may have gone.
+    /// Notes that a link or route of this host may have been removed.
     pub(crate) fn network_changed(&mut self) {
         self.network_check.is_stale = true;
     }
@@ -56,7 +56,8 @@ impl Host {
         }
     }
 
-    /// Repairs what somebody else has changed. Where nobody has, this asks the kernel little.
+    /// Repairs what somebody else has changed. If nothing was changed, a check costs few requests
+    /// to the kernel.
     pub(super) async fn check_network(&mut self) {
         self.network_check.begin();
         match self.parts.network.resync().await {

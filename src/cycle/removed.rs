@@ -1,5 +1,5 @@
-//! A host that was taken out of the cluster while nobody heard from it: what it ran runs elsewhere
-//! by now.
+//! A host that was removed from the cluster while it was unreachable: what it ran runs elsewhere by
+//! now.
 
 use jiff::Timestamp;
 use reconciler::{
@@ -8,8 +8,7 @@ use reconciler::{
     state::{ClusterState, PodPlace, PodRecord, StopReason, StopRecord},
 };
 
-/// The state that such a host acts on: what was decided, and a stop record for everything that is
-/// here.
+/// The state that such a host acts on: the decisions it has, and a stop record for every pod on it.
 pub(super) fn farewell(
     state: &ClusterState,
     node: &NodeName,
@@ -21,7 +20,7 @@ pub(super) fn farewell(
         at: now,
         reason: StopReason::NodeExcluded,
     };
-    // The leader has forgotten them, or is about to.
+    // Pods that only the engine still lists: the leader has deleted their records, or is about to.
     for container in observed.containers.values() {
         let pod = &container.identity;
         own.pods

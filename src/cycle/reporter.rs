@@ -1,4 +1,4 @@
-//! What a cycle reports: in the log, the metrics and the view, and to the other hosts.
+//! What a cycle reports: to the log, the metrics, the view and the other hosts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,7 +29,7 @@ pub(super) struct LastPlan {
 }
 
 impl LastPlan {
-    /// Takes the lanes of a cycle; an empty plan clears them once nothing is under way.
+    /// Takes the lanes of a cycle; an empty plan clears them once no step is under way.
     pub(super) fn lanes(&mut self, lanes: &[Lane], idle: bool) {
         if !lanes.is_empty() {
             self.lanes = lanes.iter().map(lane_view).collect();
@@ -50,7 +50,7 @@ pub(super) struct Reporter {
     pub(super) events: RecentEvents,
     /// Whether a cycle since the start had nothing to do.
     pub(super) converged: bool,
-    /// What the DNS was last given.
+    /// The records that the DNS server received last.
     pub(super) published_names: DnsRecords,
 }
 
@@ -75,7 +75,7 @@ impl Reporter {
 }
 
 impl Host {
-    /// What the pods are doing: each node speaks for its own.
+    /// The state of all pods, each as its own node reported it.
     fn statuses(&self) -> BTreeMap<PodUid, PodStatus> {
         let state = self.store.snapshot();
         let mut statuses = BTreeMap::new();
@@ -148,7 +148,8 @@ impl Host {
             .collect()
     }
 
-    /// The commits that may not run here of which something runs, or which are followed.
+    /// Notes about commits that may not run here although something of them runs, or the rollout
+    /// follows them.
     fn ineligible_notes(&self) -> impl Iterator<Item = String> {
         let rollout = &self.store.snapshot().rollout;
         self.knowledge.commit_cache.ineligible().filter_map(|(id, why)| {
@@ -165,7 +166,7 @@ impl Host {
         })
     }
 
-    /// What a reader of `status` should know though nothing stands in the way.
+    /// Notes that `status` shows although nothing prevents the rollout.
     fn all_notes(&self) -> Vec<String> {
         let state = self.store.snapshot();
         let faulty = state.rollout.faulty.iter();
@@ -204,8 +205,8 @@ impl Host {
         notes.chain(self.image_notes()).map(printable).collect()
     }
 
-    /// Who did not get the images of a commit in time, and what this host cannot pull though nobody
-    /// needs it here yet.
+    /// Notes about nodes that did not get the images of a commit in time, and about images that
+    /// this host cannot pull although none of its pods needs them yet.
     fn image_notes(&self) -> Vec<String> {
         let rollout = &self.store.snapshot().rollout;
         let off = rollout
@@ -238,13 +239,14 @@ fn shared((id, commit): (&CommitId, &Arc<Commit>)) -> (CommitId, Arc<Commit>) {
     (id.clone(), Arc::clone(commit))
 }
 
-/// A sentence with words of other hosts, of the store or of the kernel in it.
+/// Makes a sentence safe to print: it may contain foreign text of other hosts, the store or the
+/// kernel.
 fn printable(sentence: String) -> String {
     foreign::escape(&sentence).into_owned()
 }
 
-/// A line for the log about a lane; pulls of unchanged state and clean-ups are not worth one at
-/// this level.
+/// The log line of a lane; `None` for routine pulls and clean-ups, which are not logged at this
+/// level.
 pub(super) fn announce(lane: &Lane) -> Option<String> {
     match &lane.why {
         Why::Continue { .. } => None,
@@ -294,7 +296,7 @@ pub(crate) fn lane_view(lane: &Lane) -> LaneView {
     }
 }
 
-/// A step in a few words; no values of variables or files.
+/// A step in a few words, without the values of variables or the contents of files.
 fn phrase(step: &Step) -> String {
     match step {
         Step::PullImage { reference, .. } => format!("get image {reference}"),
@@ -314,7 +316,7 @@ fn phrase(step: &Step) -> String {
     }
 }
 
-/// Says in the log and the metrics what a new state of the rollout means.
+/// Reports a new state of the rollout to the log and the metrics.
 fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let short = |commit: &Option<reconciler::name::CommitId>| {
         commit
@@ -359,8 +361,8 @@ fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
             CommitState::Healthy => metrics.rollout(RolloutResult::Healthy),
             CommitState::RolledBack => {
                 metrics.rollout(RolloutResult::RolledBack);
-                // One that a newer commit had superseded is given up without the target going
-                // anywhere.
+                // A commit that a newer commit had superseded is given up while the target stays
+                // the same.
                 if after.rollback.is_none() {
                     tracing::error!(commit = entry.commit.short(), "given up: {}", entry.reason);
                     metrics.rollback(entry.class.unwrap_or_default().into());
@@ -402,7 +404,7 @@ fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
 /// How many events are kept.
 const EVENTS: usize = 256;
 
-/// What happened lately, as Kubernetes' events.
+/// The latest events, as `kubectl get events` shows them.
 #[derive(Debug, Default)]
 pub(super) struct RecentEvents {
     list: std::collections::VecDeque<EventView>,
@@ -411,12 +413,12 @@ pub(super) struct RecentEvents {
 }
 
 impl RecentEvents {
-    /// All of them, oldest first.
+    /// All events, oldest first.
     pub(super) fn list(&self) -> Vec<EventView> {
         self.list.iter().cloned().collect()
     }
 
-    /// What a lane sets out to do for its pod.
+    /// Records the start of a lane as an event of its pod.
     pub(super) fn lane(&mut self, lane: &Lane, state: &ClusterState) {
         let LaneKey::Pod(uid) = &lane.key else { return };
         let Some(record) = state.pods.get(uid) else {
@@ -439,7 +441,7 @@ impl RecentEvents {
         self.add(uid, record, reason, warning, describe(&lane.why));
     }
 
-    /// Where pods were placed, and why there.
+    /// Records on which nodes pods were placed, and why.
     pub(super) fn placed(&mut self, placed: &BTreeMap<PodUid, Choice>, state: &ClusterState) {
         for (uid, why) in placed {
             if let Some(record) = state.pods.get(uid)
@@ -456,8 +458,8 @@ impl RecentEvents {
         }
     }
 
-    /// Probes that began to fail since the last cycle. What a liveness probe says is reported with
-    /// the restart it causes.
+    /// Records probes that began to fail since the last cycle. The message of a liveness probe is
+    /// recorded with the restart that it causes.
     pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
         let mut failing = std::collections::BTreeSet::new();
         for (key, fact) in observed.probes.iter().filter(|(_, fact)| !fact.ok) {
@@ -487,7 +489,7 @@ impl RecentEvents {
         self.failing = failing;
     }
 
-    /// What went wrong with a pod.
+    /// Records a failure of a pod.
     pub(super) fn failure(
         &mut self,
         uid: &PodUid,

@@ -1,14 +1,15 @@
-//! What stands in the way of the daemon itself, each under a fixed word, until it is put right.
+//! Troubles: what prevents a part of the daemon from working, under a fixed word for each part,
+//! until that part works again.
 
 use std::collections::BTreeMap;
 
-/// Troubles by the part that is in trouble.
+/// Troubles by the word of the part that has failed.
 #[derive(Debug, Default)]
 pub(super) struct Troubles(BTreeMap<&'static str, String>);
 
 impl Troubles {
-    /// Notes how a part fares. A trouble is logged when it begins and when its message changes, and
-    /// not again for every try.
+    /// Notes the result of a part. A trouble is logged when it begins and when its message changes,
+    /// not at every attempt.
     pub(super) fn note(&mut self, part: &'static str, result: Result<(), String>) {
         match result {
             Ok(()) => self.clear(part),
@@ -26,7 +27,7 @@ impl Troubles {
         self.0.insert(part, error);
     }
 
-    /// The part is well again, or another host's to look after.
+    /// Removes a part's trouble: the part works again, or another host is responsible for it.
     pub(super) fn clear(&mut self, part: &'static str) {
         self.0.remove(part);
     }
@@ -39,7 +40,7 @@ impl Troubles {
         self.0.is_empty()
     }
 
-    /// The sentences, in the order of their parts' names.
+    /// The messages, in the order of their parts' words.
     pub(super) fn sentences(&self) -> impl Iterator<Item = &String> {
         self.0.values()
     }

@@ -1,19 +1,19 @@
-//! When it is this host's turn to ask the repository for a commit that the whole cluster has just
-//! learnt of.
+//! When it is this host's turn to fetch a commit that all hosts of the cluster have learnt of at
+//! the same time.
 
 use std::{sync::Arc, time::Duration};
 
 use reconciler::name::NodeName;
 use tokio::{sync::Notify, time::Instant};
 
-/// From one host's fetch to the next one's.
+/// The time from one host's fetch to the next host's.
 const APART: Duration = Duration::from_millis(10);
-/// The last host of the largest cluster waits for so long.
+/// The longest delay: that of the last host in a large cluster.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// How long this host waits: its place among the members, by name, so that no two fetch in the same
-/// instant. The time in which all of them fetch grows with their number up to [`LONGEST`]; a host
-/// that is alone does not wait.
+/// The delay of this host by its place among the members, in the order of their names, so that no
+/// two hosts fetch at the same instant. The time in which all hosts fetch grows with their number
+/// up to [`LONGEST`]; a host that is alone does not wait.
 fn delay<'a>(own: &NodeName, members: impl Iterator<Item = &'a NodeName>) -> Duration {
     let (mut before, mut others) = (0, 0);
     for name in members.filter(|name| *name != own) {
@@ -27,13 +27,13 @@ fn delay<'a>(own: &NodeName, members: impl Iterator<Item = &'a NodeName>) -> Dur
 /// Nudges the follower when it is this host's turn.
 #[derive(Debug, Default)]
 pub(super) struct FetchTurn {
-    /// When the follower is nudged, or was.
+    /// When the follower is nudged, or was nudged last.
     due: Option<Instant>,
 }
 
 impl FetchTurn {
-    /// Nudges `follower` after this host's delay. Whatever asks for a nudge while one is coming is
-    /// served by that one.
+    /// Nudges `follower` after this host's delay. A request that comes while a nudge is due is
+    /// served by that nudge.
     pub(super) fn nudge<'a>(
         &mut self,
         follower: &Arc<Notify>,

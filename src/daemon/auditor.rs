@@ -1,4 +1,4 @@
-//! On which grounds the pods of this host run, for `windlass trust audit`.
+//! The grounds on which the pods of this host run, for `windlass trust audit`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     view::View,
 };
 
-/// Answers `trust audit` from the trusted set, and from the signers file as it is now.
+/// Answers `trust audit` from the trusted set, and from the present signers file.
 #[derive(Clone)]
 pub(super) struct TrustAuditor {
     judge: Judge,
@@ -69,7 +69,7 @@ impl TrustAuditor {
         })
     }
 
-    /// The grounds of one commit; which pod they are of is filled in by the caller.
+    /// The grounds of one commit; the caller fills in the pod.
     fn grounds_of(&self, signers: &AllowedSigners, id: &CommitId) -> PodTrust {
         let known = self.trust.lock().trusted().get(id).cloned();
         let mut row = PodTrust {

@@ -1,4 +1,5 @@
-//! Pod logs for the API: of this host from the engine, of another one from its daemon.
+//! Pod logs for the API: the engine's logs on this host, or those that another host's daemon
+//! returns.
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use reconciler::{fault::FaultKind, plan::Role};
@@ -9,17 +10,16 @@ use crate::{
     peer::{AddressOf, LogRequest, PeerClient},
 };
 
-/// Reads the logs of this host's containers, and has those of others read by their hosts.
+/// Reads the logs of this host's containers, and requests other containers' logs from their hosts.
 pub(super) struct EngineLogs {
     runtime: Runtime,
     remote: Option<RemoteLogs>,
 }
 
-/// How other hosts are asked.
+/// How the daemons of other hosts are reached.
 pub(super) struct RemoteLogs {
-    /// With this host's certificate.
+    /// Uses this host's certificate.
     pub(super) client: PeerClient,
-    /// Where they are.
     pub(super) address_of: AddressOf,
 }
 

@@ -1,5 +1,5 @@
-//! What another commit would change here: the same two functions on a copy of the state, with
-//! nothing applied.
+//! What another commit would change on this host: the functions that decide and plan run on a copy
+//! of the state, and nothing is applied.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -68,8 +68,8 @@ impl OfflinePlanner {
         })
     }
 
-    /// The commit that a revision names: a full id, `HEAD` for the newest verified one, or what the
-    /// mirror makes of it. It need not be a verified one.
+    /// The commit that a revision names: a full id, `HEAD` for the newest verified commit, or a
+    /// revision that the mirror can resolve. It need not be verified.
     fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, String> {
         if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
             return Ok(verified.clone());
@@ -98,7 +98,7 @@ impl OfflinePlanner {
         Ok(CommitId::new(commit.id().to_string()))
     }
 
-    /// Only a commit that may run here is read.
+    /// Reads a commit that may run here; other commits are an error.
     fn read(&self, id: &CommitId) -> Result<Arc<Commit>, String> {
         let judged = self
             .judge
@@ -119,8 +119,8 @@ impl Planner for OfflinePlanner {
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
         let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
         async move {
-            // Reading and checking a large commit takes a core for a while: one at a time, beside
-            // the workers.
+            // Reading and checking a large commit uses a core for a while: only one commit is read
+            // at a time, so that the daemon's workers keep the other cores.
             let Ok(_slot) = slot.try_acquire() else {
                 return Err(
                     "another plan is being worked out: try again when it is done".to_owned(),
@@ -147,7 +147,7 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
         .into_iter()
         .partition(|(id, _)| is_kept(id));
     commits.insert(commit.id.clone(), Arc::clone(commit));
-    // Each node speaks for its own pods, and one that has none has nothing to say.
+    // Each node reports only its own pods, and a node without pods needs no report.
     let mut reports: BTreeMap<NodeName, NodeReport> = view
         .nodes
         .keys()

@@ -1,5 +1,5 @@
-//! `names.json`: what the cluster's DNS was last told, so that it answers before the first cycle
-//! after a start.
+//! `names.json`: the records that the cluster's DNS received last, so that it answers before the
+//! first cycle after a start.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,23 +13,22 @@ use crate::state_file;
 
 const SCHEMA: u32 = 1;
 
-/// The file. What is in it can always be worked out again, so that no trouble with it stops
-/// anything.
+/// The file. Its content can always be computed again, so an error with it stops nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct NamesFile {
     path: PathBuf,
     writing: Arc<Mutex<Writing>>,
 }
 
-/// What the file's one writer is at.
+/// The state of the file's one writer.
 #[derive(Debug, Default)]
 enum Writing {
     /// There is nothing to write.
     #[default]
     Idle,
-    /// It writes, and goes on with what is newer, if there is such.
+    /// The writer is writing; after that it writes `next`, if there is one.
     Busy {
-        /// The newest that came since it began; what was newest before is not written any more.
+        /// The newest records since the write began; older ones are not written any more.
         next: Option<DnsRecords>,
     },
 }
@@ -43,7 +42,7 @@ impl NamesFile {
         }
     }
 
-    /// What was last told, if it is about this zone.
+    /// The records in the file, if they are of this zone.
     pub(crate) fn read(&self, zone: &str) -> DnsRecords {
         let nothing = DnsRecords {
             zone: zone.to_owned(),
@@ -62,8 +61,8 @@ impl NamesFile {
         }
     }
 
-    /// Writes it beside the loop, which does not wait for a disk to answer questions. What was told
-    /// last is what the file holds in the end, however slow the disk is.
+    /// Writes the file beside the loop, which does not wait for a disk. The file holds the last
+    /// records in the end, however slow the disk is.
     pub(crate) fn write(&self, records: &DnsRecords) {
         let mut writing = self.writing.lock();
         match &mut *writing {
@@ -132,8 +131,8 @@ mod tests {
                 names: names.collect(),
             }
         };
-        // Each shorter than the one before: the rest of a longer one behind it would be no
-        // document.
+        // Each document is shorter than the one before: the rest of a longer one behind it would
+        // make the file invalid.
         for count in (1..=100).rev() {
             file.write(&told(count));
         }

@@ -1,7 +1,7 @@
-//! DNS over TCP: one task a connection, one question after another.
+//! DNS over TCP: one task for each connection, which answers one query after the other.
 //!
-//! hickory's own listener takes whatever comes, and a thousand connections would leave the daemon
-//! without descriptors.
+//! hickory's own listener accepts every connection, and a thousand connections would leave the
+//! daemon without descriptors.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -22,10 +22,10 @@ use tokio::{
 use super::Handler;
 use crate::connections::{Bounded, LimitedConnection};
 
-/// Bytes before a question's identifier, flags and counts are complete.
+/// The number of bytes in which a query's identifier, flags and counts are complete.
 const HEADER: usize = 12;
 
-/// Answers until it is dropped; all connections end with it.
+/// Answers until the future is dropped, which ends all connections.
 pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) {
     let mut tasks = JoinSet::new();
     loop {
@@ -52,7 +52,7 @@ async fn talk(
         let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut question).await?;
 
-        // A whole question is all that this listener asks for.
+        // One whole query proves the connection.
         life.prove();
         let under_way = life.start_request();
         let answered = tokio::select! {
@@ -63,7 +63,7 @@ async fn talk(
             return Ok(());
         };
         let length = u16::try_from(answered.len()).map_err(io::Error::other)?;
-        // One write: with two, the second would wait for the first one's acknowledgement.
+        // One write: with two, the second would wait for the acknowledgement of the first.
         stream
             .write_all(&[&length.to_be_bytes(), answered.as_slice()].concat())
             .await?;
@@ -71,7 +71,7 @@ async fn talk(
     }
 }
 
-/// The answer to one question; `None` where there is nothing to say.
+/// The answer to one query; `None` if there is no answer.
 async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Option<Vec<u8>> {
     let malformed = malformed(&question);
     let Ok(request) = Request::from_bytes(question, address, Protocol::Tcp) else {
@@ -87,8 +87,8 @@ async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Op
     answer.0.lock().take()
 }
 
-/// "Format error", with the identifier, the operation and "recursion desired" of what was asked
-/// (RFC 1035, 4.1.1).
+/// "Format error", with the identifier, the operation and "recursion desired" of the query (RFC
+/// 1035, 4.1.1).
 fn malformed(question: &[u8]) -> Option<Vec<u8>> {
     let [first, second, flags, ..] = *question.get(..HEADER)? else {
         return None;
@@ -99,7 +99,7 @@ fn malformed(question: &[u8]) -> Option<Vec<u8>> {
     (flags & response == 0).then_some(answer)
 }
 
-/// Where an answer is put by whoever makes it.
+/// Receives the answer from the handler.
 #[derive(Clone, Default)]
 struct AnswerSlot(Arc<Mutex<Option<Vec<u8>>>>);
 

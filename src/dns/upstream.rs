@@ -1,5 +1,5 @@
-//! Names outside the cluster's zone: the host's own name servers are asked, and their answers kept
-//! for a while.
+//! Names outside the cluster's zone: they are queried from the host's own name servers, and the
+//! answers are cached.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,16 +20,16 @@ use tokio::{sync::Semaphore, time};
 use super::Reply;
 use crate::descriptors::Taker;
 
-/// How long one name server is waited for.
+/// The time limit of a query to one name server.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a question may take in all; clients ask again after 5 s.
+/// The time limit of a query in all; clients repeat a query after 5 s.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// Answers that are kept.
+/// The most answers that are cached.
 const CACHE: u64 = 2048;
 
 /// The host's name servers.
 pub(super) struct Upstream {
-    /// `None` if there are none.
+    /// `None` if the host has no name servers.
     resolver: Option<TokioResolver>,
     questions: Semaphore,
 }
@@ -41,15 +41,14 @@ impl Upstream {
         } else {
             Some(resolver(servers)?)
         };
-        // One question too many is answered "server failure" at once.
+        // A query beyond the limit is answered with "server failure" at once.
         Ok(Self {
             resolver,
             questions: Semaphore::new(Taker::DnsUpstream.most()),
         })
     }
 
-    /// Asks for a name. Whatever keeps it from being answered is a server failure, never "no such
-    /// name".
+    /// Queries a name. Any failure is answered with "server failure", never with "no such name".
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
         let (Some(resolver), Ok(_question)) = (&self.resolver, self.questions.try_acquire()) else {
             return Reply::code(ResponseCode::ServFail);
@@ -90,7 +89,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
     let options = builder.options_mut();
     options.timeout = PATIENCE;
     options.attempts = 1;
-    // A question has so many sockets; the share of descriptors counts on it.
+    // The number of sockets for a query, on which the share of descriptors depends.
     options.num_concurrent_reqs = 2;
     options.cache_size = CACHE;
     options.use_hosts_file = ResolveHosts::Never;

@@ -1,5 +1,5 @@
-//! The cluster's zone: what there is by a name, by the DNS specification that Kubernetes clusters
-//! follow (1.1.0).
+//! The cluster's zone: the data of each name, by the DNS specification for Kubernetes clusters
+//! (1.1.0).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,26 +21,26 @@ const REFRESH_S: i32 = 7200;
 const RETRY_S: i32 = 1800;
 const EXPIRE_S: i32 = 86_400;
 
-/// The records with what follows from them.
+/// The records with the names that are derived from them.
 #[derive(Debug)]
 pub(super) struct Zone {
     records: DnsRecords,
-    /// Names that exist only because others lie below them.
+    /// Names that exist only because other names lie below them.
     parents: BTreeSet<String>,
-    /// Service addresses to names.
+    /// The names of Service addresses.
     pointers: BTreeMap<Ipv4Addr, String>,
 }
 
-/// What there is by a name.
+/// The data of a name.
 #[derive(Debug, PartialEq)]
 pub(super) enum ZoneAnswer {
-    /// The name is not ours to know.
+    /// The name is not in the cluster's zone.
     Outside,
-    /// There is no such name.
+    /// The name does not exist.
     Nothing,
-    /// The name exists, with this data of the asked type; often none.
+    /// The name exists, with this data of the queried type, which is often empty.
     Data(Vec<RData>),
-    /// The name stands for another one.
+    /// The name is an alias of another one.
     Alias(Box<(Name, RData)>),
 }
 
@@ -69,13 +69,13 @@ impl Zone {
         }
     }
 
-    /// Whether nothing was said about it yet: even the DNS server's own name comes with the first
-    /// word.
+    /// Whether no records have been published yet: even the DNS server's own name comes with the
+    /// first records.
     pub(super) fn is_unknown(&self) -> bool {
         self.records.names.is_empty()
     }
 
-    /// Looks a name up, in any case of letters.
+    /// The data of a name, in any case of letters.
     pub(super) fn find(&self, name: &Name, kind: RecordType) -> ZoneAnswer {
         let text = name.to_lowercase().to_ascii();
         let text = text.trim_end_matches('.');
@@ -113,8 +113,8 @@ impl Zone {
         }
     }
 
-    /// The record that goes with "no such name" and "no such data", and says for how long to
-    /// believe it.
+    /// The SOA record in answers for "no such name" and "no such data", which determines for how
+    /// long they are cached.
     pub(super) fn soa(&self) -> Option<Record> {
         Some(Record::from_rdata(
             absolute(&self.records.zone)?,

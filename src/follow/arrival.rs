@@ -1,4 +1,5 @@
-//! What a fetch brought: in quarantine until its head is judged, then in the mirror or deleted.
+//! The download of one fetch: in quarantine until its head is judged, then in the mirror or
+//! deleted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::source::{
     quarantine::Quarantine,
 };
 
-/// The mirror would grow beyond its limit.
+/// The mirror would exceed its size limit.
 #[derive(Debug, Error)]
 #[error(
     "the local repository would have {bytes} bytes with this commit, and source.max-mirror-bytes allows {limit}; raise \
@@ -27,10 +28,10 @@ pub(super) struct NoRoom {
     limit: u64,
 }
 
-/// A mirror of some gigabytes is packed in less.
+/// Packing a mirror of several gigabytes takes less.
 const COMPACTION_DEADLINE: Duration = Duration::from_secs(900);
 
-/// One fetch that came to an end. Dropped, it leaves nothing behind but what was accepted.
+/// A fetch that has ended. When the value is dropped, only an accepted download remains.
 pub(super) struct Arrival {
     quarantine: Arc<Quarantine>,
     fetched: Fetched,
@@ -39,8 +40,8 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Fetches into a new quarantine, and reads the headers of all objects that came, before
-    /// anybody reads their content.
+    /// Fetches into a new quarantine, and checks the headers of all downloaded objects before their
+    /// content is read.
     pub(super) async fn fetch(
         child: &ChildProgram,
         request: FetchRequest,
@@ -55,7 +56,7 @@ impl Arrival {
         if quarantine.holds_refused(&request.branch, &request.keep)
             && let Err(error) = compact(&quarantine, child, &request, mirror_bytes).await
         {
-            // What is damaged is found by the fetch, and repaired.
+            // The fetch detects the damage of the mirror, and repairs it.
             tracing::warn!(
                 "a head that was never accepted is still in the local repository: {error:#}"
             );
@@ -75,12 +76,12 @@ impl Arrival {
         })
     }
 
-    /// The branch's head.
+    /// The head of the branch at the remote.
     pub(super) fn head(&self) -> &CommitId {
         &self.fetched.head
     }
 
-    /// What was wrong with the mirror, where all was downloaded anew.
+    /// The damage of the mirror, if the whole history was downloaded for it.
     pub(super) fn damage(&self) -> Option<&str> {
         self.fetched.repaired.as_deref()
     }
@@ -90,7 +91,7 @@ impl Arrival {
         self.quarantine.open(self.fetched.brought)
     }
 
-    /// Takes what was downloaded into the mirror: its head is trusted.
+    /// Moves the download into the mirror: its head is trusted.
     pub(super) fn accept(&self) -> Result<()> {
         let Fetched { brought, head, .. } = &self.fetched;
         let limit = self.mirror_bytes;
@@ -105,7 +106,7 @@ impl Arrival {
         accepted.context("take what was fetched into the mirror")
     }
 
-    /// Takes nothing but what repairs a damaged mirror: the head is refused.
+    /// Moves nothing into the mirror but the repair of a damaged one: the head is refused.
     pub(super) fn refuse(&self) -> Result<()> {
         if self.is_whole() {
             self.quarantine
@@ -115,18 +116,18 @@ impl Arrival {
         Ok(())
     }
 
-    /// Whether it is to replace a damaged mirror.
+    /// Whether the download replaces a damaged mirror.
     pub(super) fn is_whole(&self) -> bool {
         self.fetched.brought == Brought::Whole
     }
 
-    /// Whether so many packs lie in the mirror that reading slows down.
+    /// Whether the mirror has so many packs that reading slows down.
     pub(super) fn is_scattered(&self) -> bool {
         self.quarantine.is_scattered()
     }
 
-    /// Makes one pack of what accepted commits reach; `accepted` says whether the head is one by
-    /// now.
+    /// Makes one pack of the objects that accepted commits reach; `accepted` tells whether the head
+    /// is accepted by now.
     pub(super) async fn compact(&self, child: &ChildProgram, accepted: bool) -> Result<()> {
         let mut request = self.request.clone();
         if accepted {
@@ -144,7 +145,7 @@ async fn compact(
 ) -> Result<()> {
     let size = mirror_bytes.max(request.limits.received_bytes);
     let limits = FetchLimits {
-        // Nobody sends anything: it takes as long as it takes to read and pack what is here.
+        // No remote takes part: the time depends only on reading and packing local objects.
         deadline: request.limits.deadline.max(COMPACTION_DEADLINE),
         received_bytes: size,
         address_space_bytes: request
@@ -166,7 +167,7 @@ async fn compact(
         .context("put the compacted mirror in place")
 }
 
-/// Runs what blocks on a thread that may. A panic there goes on here.
+/// Runs blocking work on a thread for it. A panic of the work is resumed here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,

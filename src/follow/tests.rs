@@ -64,7 +64,7 @@ impl Bed {
         self.data.path().join("mirror.git")
     }
 
-    /// Commits one file and pushes it over what was there.
+    /// Commits one file and force-pushes the commit.
     fn push(&self, content: impl AsRef<[u8]>, signed: bool) -> CommitId {
         self.work.write("content.bin", content);
         let manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
@@ -180,14 +180,14 @@ impl Following {
         }
     }
 
-    /// Ends it, and waits until it has let go of the mirror.
+    /// Ends the follower, and waits until it has released the mirror.
     async fn end(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-/// Bytes that do not compress.
+/// Bytes that cannot be compressed.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed * 2 + 1;
     let mut next = || {
@@ -212,7 +212,7 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
     let before = bed.mirror_files();
     for seed in 1..7 {
         if seed == 4 {
-            // The same from a repository on this host.
+            // The same with a repository on this host.
             following.end().await;
             bed.is_local = true;
             following = bed.follow();
@@ -287,7 +287,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
         "a restart downloads nothing"
     );
 
-    // With keys that cannot be read nobody can judge, and so nothing is downloaded.
+    // With keys that cannot be read no head can be judged, so none is downloaded.
     fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
     let found = following.look_again().await;
     assert!(
@@ -313,7 +313,7 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
     let mut following = bed.follow();
     assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
     let before = bed.mirror_files();
-    // Signed or not: nobody comes so far as to read a signature.
+    // Signed or not makes no difference: the size is checked before any signature is read.
     let head = bed.push(vec![0; 65 * MIB], true);
     let (refusal, _, untrusted) = following.refusal().await;
     assert_eq!(
@@ -345,7 +345,7 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     bed.push(noise(10 * MIB, 1), true);
     let mut following = bed.follow();
     assert!(matches!(following.next().await, SourceUpdate::Good { .. }));
-    // Garbage as an older version left it.
+    // Garbage as an older version left it in the mirror.
     let garbage = bed
         .mirror()
         .join("objects/pack/pack-0000000000000000000000000000000000000000.pack");

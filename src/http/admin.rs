@@ -1,5 +1,5 @@
-//! `admin.sock`: the only way to act. Who may open the socket may do everything; who did is in the
-//! log.
+//! `admin.sock`: the only way to act. A user who can open the socket may do everything; the log
+//! names the user.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,20 +22,19 @@ use crate::{
     },
 };
 
-/// The loop takes a command in between two cycles; one that does not come back for so long is
-/// stuck.
+/// The loop handles a command between two cycles; if it does not answer within this time, it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a command answers.
+/// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CommandAnswer {
-    /// Whether the command was taken in.
+    /// Whether the command was executed.
     pub ok: bool,
-    /// What was done, or why not.
+    /// What was done, or why the command failed.
     pub message: String,
 }
 
-/// Who is at the other end of a Unix socket.
+/// The user at the other end of a Unix socket.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     caller: Caller,

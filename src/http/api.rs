@@ -1,5 +1,5 @@
-//! A read-only Kubernetes API over the daemon's view: enough of it for an unmodified kubectl to
-//! read.
+//! A read-only Kubernetes API over the daemon's view: enough for an unmodified kubectl to read
+//! from.
 //!
 //! A path becomes a [`Target`], a target becomes objects, objects become a list, a table, one
 //! object or a watch.
@@ -41,7 +41,7 @@ pub(crate) use self::{
 };
 use super::{HttpContext, views::Numbered};
 
-/// Answers every path that no other route has.
+/// The handler of every path that no other route has.
 pub(crate) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new().fallback(answer).with_state(daemon.clone())
 }
@@ -100,8 +100,8 @@ async fn route(
     }
 }
 
-/// The log of a pod of this host, for another host of the cluster: the parameters of the log route,
-/// and which pod by `namespace` and `name`.
+/// The log of a pod of this host, for another host of the cluster: with the parameters of the log
+/// route, and the pod in `namespace` and `name`.
 pub(crate) async fn log_for_peer(daemon: &HttpContext, uri: &Uri) -> Response {
     #[derive(serde::Deserialize)]
     struct Which {
@@ -118,7 +118,7 @@ pub(crate) async fn log_for_peer(daemon: &HttpContext, uri: &Uri) -> Response {
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// The view that is wanted, if it is there.
+/// The requested view, if it exists.
 fn current_view(daemon: &HttpContext, wanted: Wanted) -> Result<Numbered, ApiError> {
     let current = daemon.views.current();
     match wanted {

@@ -14,28 +14,28 @@ use ring::{digest, hmac, rand::SystemRandom};
 use super::api::ApiError;
 use crate::connections::Caller;
 
-/// A token to compare with. It keeps a keyed hash of the token only, and neither content nor length
-/// of what is presented shows in the time a comparison takes.
+/// A token to compare with. Only a keyed hash of the token is stored, and the time of a comparison
+/// shows neither content nor length of the presented token.
 pub(crate) struct BearerToken {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
-/// A token that guards nothing.
+/// Why a token is refused as a protection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BearerTokenError {
-    /// Too short to withstand guessing.
+    /// The token is too short to withstand guessing.
     #[error(
         "the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`"
     )]
     Short(usize),
-    /// No randomness.
+    /// The system returned no random numbers.
     #[error("the system gives no random numbers")]
     Random,
 }
 
 impl BearerToken {
-    /// Takes a token as it is in its file; white space around it does not count.
+    /// Takes the content of the token's file, without white space around it.
     pub(crate) fn new(text: &str) -> Result<Self, BearerTokenError> {
         let text = text.trim();
         if text.len() < 32 {
@@ -56,7 +56,7 @@ impl BearerToken {
     }
 }
 
-/// Lets only requests with the token through.
+/// Passes on only requests with the token.
 pub(super) fn guarded(router: Router, token: BearerToken) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(token), check))
 }
@@ -74,7 +74,7 @@ async fn check(State(token): State<Arc<BearerToken>>, request: Request, next: Ne
                 .then_some(token.trim())
         });
     if presented.is_some_and(|presented| token.is(presented)) {
-        // Without the token a connection ends soon.
+        // A connection without a valid token is closed soon.
         if let Some(caller) = request.extensions().get::<Caller>() {
             caller.0.prove();
         }

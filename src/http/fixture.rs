@@ -1,4 +1,4 @@
-//! A view of a small host, made by hand, and a daemon that serves it.
+//! A view of a small host, made by hand, and a daemon that serves this view.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -43,20 +43,20 @@ use crate::{
 
 /// The commit that runs.
 pub(crate) const NEW: &str = "2222222222222222222222222222222222222222";
-/// The commit before it.
+/// The commit before `NEW`.
 pub(crate) const OLD: &str = "1111111111111111111111111111111111111111";
-/// A secret's value, which must never be seen.
+/// The value of a Secret, which no answer may contain.
 pub(crate) const HIDDEN: &str = "correct horse battery staple";
 
-/// TLS clients need a provider, even those that never use it.
+/// Installs the TLS provider that clients need, even those that never use TLS.
 pub(crate) fn crypto() {
-    // Another test may have been first.
+    // Another test may have installed the provider first.
     rustls::crypto::ring::default_provider()
         .install_default()
         .unwrap_or_default();
 }
 
-/// A daemon over a view, with everything a test wants to reach.
+/// A daemon over a view, with the parts that tests use.
 pub(crate) struct Fixture {
     pub(crate) daemon: Arc<HttpContext>,
     pub(crate) publish: watch::Sender<Arc<View>>,
@@ -85,7 +85,7 @@ pub(crate) fn fixture() -> Fixture {
     }
 }
 
-/// Says what it was asked.
+/// Records the requests for logs, and returns two lines with the name of the container.
 struct FakeLogs(Arc<Mutex<Vec<(LogTarget, LogOptions)>>>);
 
 impl LogSource for FakeLogs {
@@ -161,7 +161,7 @@ impl Auditor for FakeAuditor {
     }
 }
 
-/// The time at which everything below was so. It is near the present, because tables show ages.
+/// A time in the past. It is near the present, because tables show ages.
 fn ago(seconds: u64) -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap() - Duration::from_secs(seconds)
 }
@@ -265,10 +265,10 @@ pub(crate) fn view() -> View {
     }
 }
 
-/// Acts on a terminal, forges a line, turns the direction of writing.
+/// A text that acts on a terminal, forges a line and reverses the direction of writing.
 const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}y\u{200b}";
 
-/// A view as an older version or a hostile host may have left it: nothing in it was escaped.
+/// A view as an older version or a malicious host may have made it: none of its texts is escaped.
 pub(crate) fn unescaped() -> View {
     let mut view = view();
     let state = Arc::make_mut(&mut view.state);
@@ -492,8 +492,7 @@ fn service(meta: Meta, selector: BTreeMap<String, String>) -> Service {
     }
 }
 
-/// The secret's values are left in on purpose: the API must not rely on somebody else to take them
-/// out.
+/// The manifests contain the values of the Secret on purpose: the API itself must remove them.
 fn originals(image: &str) -> Vec<(&'static str, &'static str, &'static str, Value)> {
     let container = json!({ "name": "httpd", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] });
     vec![

@@ -43,10 +43,10 @@ const WORDS: [&str; 22] = [
     "/api/v1/pods?watch=true",
     "http://a/",
 ];
-/// Nothing comes from the client for so long before it hangs up: an answer that takes work may be
-/// given before.
+/// How long the client waits without a byte from the server before it closes the connection: an
+/// answer that takes work may come within this time.
 const QUIET: Duration = Duration::from_secs(5);
-/// For so long a connection is kept: a watch has no end of its own.
+/// How long a connection is kept: a watch has no end of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A listener in memory.
@@ -68,7 +68,7 @@ impl Listener for Pipes {
     }
 }
 
-/// A runtime whose clock stands still while anybody works, and jumps where everybody waits.
+/// A runtime with a paused clock, which advances only when all tasks wait.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -77,7 +77,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// What a server answers to a client that sends these pieces and then nothing more.
+/// The bytes that a server answers to a client that sends these pieces and then nothing more.
 pub(crate) async fn answer(router: Router, pieces: &[&[u8]]) -> Vec<u8> {
     let (connect, pipes) = mpsc::channel(1);
     let server = tokio::spawn(async { axum::serve(Pipes(pipes), router).await });
@@ -88,7 +88,7 @@ pub(crate) async fn answer(router: Router, pieces: &[&[u8]]) -> Vec<u8> {
     let exchange = async {
         let send = async {
             for piece in pieces {
-                // A server may hang up early.
+                // The server may close the connection early.
                 if writing.write_all(piece).await.is_err() {
                     break;
                 }
@@ -108,9 +108,9 @@ pub(crate) async fn answer(router: Router, pieces: &[&[u8]]) -> Vec<u8> {
     answer
 }
 
-/// The status of each answer that came over a connection; an answer must begin as HTTP has it.
+/// The status of each answer on a connection; every answer must begin as HTTP requires.
 pub(crate) fn statuses(answer: &[u8]) -> Result<Vec<u16>, TestCaseError> {
-    // A client that begins with the preface of HTTP/2 is answered in it: a frame of settings.
+    // A client that begins with the preface of HTTP/2 is answered in HTTP/2: by a SETTINGS frame.
     if answer.get(3) == Some(&4) {
         return Ok(Vec::new());
     }
@@ -143,7 +143,7 @@ fn any_bytes_of_a_connection_are_answered_or_refused() {
         fixture.asked.lock().clear();
         prop_assert!(!whole.contains(&500), "{whole:?}");
 
-        // It makes no difference where the network has cut a request in two.
+        // The answer must not depend on where the network splits a request.
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let cut = statuses(&runtime.block_on(answer(router(), &[first, second])))?;
         if let (Some(cut), Some(whole)) = (cut.first(), whole.first()) {

@@ -28,7 +28,7 @@ async fn metrics(State(daemon): State<Arc<HttpContext>>) -> Response {
     }
 }
 
-/// The control loop is alive: it publishes a view at least at every slow resync.
+/// 200 while the control loop is alive: the loop publishes a view at least at every resync.
 async fn healthy(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, String) {
     let view = daemon.views.current().view;
     let age = view.made.elapsed();
@@ -43,7 +43,7 @@ async fn healthy(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, String)
     (StatusCode::OK, "ok\n".to_owned())
 }
 
-/// The first cycle since start has converged.
+/// 200 once the first cycle since the start has converged.
 async fn ready(State(daemon): State<Arc<HttpContext>>) -> (StatusCode, &'static str) {
     if daemon.views.current().view.converged {
         (StatusCode::OK, "ok\n")

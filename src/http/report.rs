@@ -1,5 +1,5 @@
-//! What `/windlass/v1` answers: everything about commits and the daemon that Kubernetes has no word
-//! for.
+//! The answers of `/windlass/v1`: facts about commits and the daemon that have no place in
+//! Kubernetes' API.
 
 use std::collections::BTreeMap;
 
@@ -18,124 +18,125 @@ use crate::view::{ClusterView, LaneView, SourceStatus, View};
 /// `/windlass/v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StatusReport {
-    /// Version of the daemon.
+    /// The version of the daemon.
     pub version: String,
-    /// When the view was made.
+    /// The time of the view, in RFC 3339.
     pub at: Timestamp,
-    /// This host.
+    /// The name of this host.
     pub node: String,
-    /// How this host stands in its cluster, where it is one of several.
+    /// This host's state in its cluster; absent for a host that is alone.
     #[serde(default)]
     pub cluster: Option<ClusterView>,
-    /// The commit that must run.
+    /// The commit that must run; absent before the first one.
     pub target: Option<CommitReport>,
-    /// The last one that was healthy.
+    /// The last commit that was healthy; absent if there was none.
     pub healthy: Option<CommitReport>,
-    /// The newest one that was found trusted.
+    /// The newest commit that this host has verified; absent if there is none.
     pub verified: Option<CommitReport>,
-    /// The newest one in the repository.
+    /// The newest commit of the followed branch; absent if none is known.
     pub head: Option<CommitReport>,
-    /// How far the target is: one word.
+    /// The phase of the target, as one word.
     pub phase: String,
-    /// What is waited for, or why it is degraded; empty where there is nothing to say.
+    /// What the rollout waits for, or why it is degraded; empty if neither is the case.
     pub message: String,
-    /// Something outside of the commit is in the way: the registry, the engine, the disk. Time does
-    /// not count meanwhile.
+    /// Whether something outside of the commit is in its way: the registry, the engine, the disk.
+    /// Deadlines are extended by this time.
     pub waiting: bool,
-    /// Since when the phase is what it is.
+    /// When the phase began.
     pub since: Option<Timestamp>,
-    /// Present while the target is a commit that was gone back to.
+    /// Present while the target is a commit that a rollback went to.
     pub rollback: Option<Rollback>,
-    /// The head that a manual rollback has left.
+    /// The head that a manual rollback has left; absent without one.
     pub pinned_against: Option<CommitId>,
-    /// No new commit is taken.
+    /// Whether new commits are not taken.
     pub suspended: bool,
-    /// Commits that failed, and why.
+    /// The commits that failed, with the reasons.
     pub bad: BTreeMap<CommitId, String>,
-    /// Where commits come from and how that stands.
+    /// The repository, and the result of the last fetch.
     pub source: SourceStatus,
-    /// Pods by phase.
+    /// The number of pods in each phase.
     pub pods: BTreeMap<String, usize>,
-    /// Pods that are ready.
+    /// The number of ready pods.
     pub ready_pods: usize,
-    /// Pods that are not as they should be, each in a sentence; the first of them.
+    /// The first pods that are not as the commit wants them, one sentence each.
     pub unwell: Vec<String>,
-    /// What stands in the daemon's own way.
+    /// The troubles of the daemon itself.
     pub troubles: Vec<String>,
-    /// Warnings of the commit that drives.
+    /// The warnings about the manifests of the driving commit.
     pub warnings: Vec<Problem>,
-    /// What a reader should know of the configuration.
+    /// Notes about the configuration and the cluster.
     pub notes: Vec<String>,
-    /// Whether the first cycle since start has converged.
+    /// Whether the first cycle since the start has converged.
     pub converged: bool,
-    /// The newest entry of the history about the head.
+    /// The state of the head in the newest entry of the history.
     pub head_state: Option<CommitState>,
     /// Why the head is in that state.
     pub head_reason: String,
 }
 
-/// A commit for people.
+/// A commit, as people read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CommitReport {
-    /// Its id.
+    /// The full id.
     pub id: CommitId,
-    /// The first line of its message; empty where it is not known.
+    /// The first line of the commit's message; empty if it is not known.
     pub subject: String,
-    /// Who signed it; empty where that is not known or not asked.
+    /// The signer; empty if the signer is not known or signatures are not checked.
     pub signer: String,
-    /// Committer's time, where it is known.
+    /// The committer's time; absent if it is not known.
     pub time: Option<Timestamp>,
 }
 
 /// `/windlass/v1/history`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HistoryReport {
-    /// Newest first.
+    /// The entries, newest first.
     pub entries: Vec<HistoryEntry>,
 }
 
 /// `/windlass/v1/plan`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PlanReport {
-    /// The commit that it leads to.
+    /// The commit of the plan; absent if there is no target.
     pub commit: Option<CommitId>,
-    /// One a pod or image.
+    /// One lane for each pod or image.
     pub lanes: Vec<LaneView>,
 }
 
 /// `/windlass/v1/trust`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct TrustReport {
-    /// This host.
+    /// The name of this host.
     pub node: String,
-    /// `mainline`, `all`, `head` or `off`.
+    /// The signature mode: `mainline`, `all`, `head` or `off`.
     pub mode: String,
-    /// The pods of this host, by name.
+    /// The pods of this host, ordered by name.
     pub pods: Vec<PodTrust>,
 }
 
-/// On which grounds a pod runs.
+/// The grounds on which a pod runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PodTrust {
-    /// Namespace and name.
+    /// The namespace and the name of the pod.
     pub pod: String,
-    /// The commit it was last run from.
+    /// The commit that the pod was last started from.
     pub commit: CommitId,
     /// `signature`, `anchor`, `mode off`, or `none`.
     pub grounds: String,
-    /// Who signed that commit.
+    /// The signer of that commit; absent if its own signature was not judged.
     pub signer: Option<Signer>,
-    /// When this host judged it, in RFC 3339; absent where a version before the trusted set did.
+    /// When this host judged the commit, in RFC 3339; absent if a version without the trusted set
+    /// judged it.
     pub judged: Option<Timestamp>,
-    /// What to know of it: its key was withdrawn or has expired since; why it may not run.
+    /// A doubt about the commit: its key was withdrawn or has expired since, or the commit may not
+    /// run.
     pub note: String,
 }
 
-/// How many unwell pods are named.
+/// The most pods that are named in `unwell`.
 const NAMED: usize = 20;
 
 impl StatusReport {
-    /// Reads it out of a view.
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let message = match &rollout.phase {
@@ -195,7 +196,6 @@ impl StatusReport {
 }
 
 impl HistoryReport {
-    /// Reads it out of a view.
     pub(crate) fn new(view: &View) -> Self {
         Self {
             entries: view.state.rollout.history.iter().rev().cloned().collect(),
@@ -214,7 +214,7 @@ impl CommitReport {
                 time: Some(commit.time),
             };
         }
-        // A commit that was refused is known to the history only.
+        // A refused commit is only in the history.
         let entry = entry(view, id);
         let subject = entry.map(|entry| entry.subject.clone()).unwrap_or_default();
         let signer = entry.map(|entry| entry.signer.clone()).unwrap_or_default();
@@ -236,11 +236,11 @@ fn entry<'a>(view: &'a View, id: &CommitId) -> Option<&'a HistoryEntry> {
         .find(|entry| entry.commit == *id)
 }
 
-/// So long a pod stops before it is named without its host having said what is in the way.
+/// After this number of seconds a stopping pod is named, also if its host has reported no reason.
 const LONG_STOP: i64 = 30;
 
-/// A pod that was told to stop and does not go. Only its own host knows what the engine says of
-/// that.
+/// The sentence about a pod that must stop and has not. Only the pod's own host has the engine's
+/// message.
 fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
     let stop = record.stop.as_ref()?;
     let node = record.place.node()?;
@@ -262,7 +262,7 @@ fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
     ))
 }
 
-/// Pods that wait for something or have failed.
+/// Sentences about the pods that wait for something or have failed.
 fn unwell(view: &View) -> Vec<String> {
     use reconciler::{state::PodPlace, status::ContainerPhase};
     let mut sentences: Vec<String> = view

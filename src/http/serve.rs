@@ -1,5 +1,5 @@
-//! The listeners. All of them are bound before the daemon does anything, so that a clash is found
-//! at once.
+//! The listeners. All of them are bound before the daemon does anything, so that a conflict is
+//! reported at once.
 
 use std::{
     fs, io,
@@ -40,55 +40,54 @@ use crate::{
     descriptors::Taker,
 };
 
-/// Open streams are given so long to end when the daemon stops.
+/// How long open streams have to end when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Where to listen.
+/// The addresses and paths of the listeners.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerConfig {
-    /// Directory of `windlass.sock` (0660; give the directory a group and setgid to let that group
-    /// read) and `admin.sock` (0600).
+    /// The directory of `windlass.sock` (0660; give the directory a group and setgid to let that
+    /// group read) and `admin.sock` (0600).
     pub socket_dir: PathBuf,
     /// `/metrics`, `/healthz`, `/readyz`; `None` serves none of them.
     pub listen: Option<SocketAddr>,
     /// `/webhook/*`; `None` serves them on `listen`. Without a secret there are none.
     pub webhook: Option<SocketAddr>,
-    /// The read API over TCP.
+    /// The read API over TCP; `None` if it is not served there.
     pub kubectl: Option<KubectlConfig>,
 }
 
-/// The read API over TCP. kubectl sends a token over TLS only, so TLS it is.
+/// The read API over TCP. It requires TLS, since kubectl sends a token only over TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct KubectlConfig {
-    /// Where.
     pub address: SocketAddr,
-    /// File with the token.
+    /// The path of the file with the token.
     pub token: PathBuf,
-    /// PEM file with the certificate chain.
+    /// The path of the PEM file with the certificate chain.
     pub certificate: PathBuf,
-    /// PEM file with the certificate's key.
+    /// The path of the PEM file with the certificate's key.
     pub key: PathBuf,
 }
 
 /// Why a listener cannot be set up.
 #[derive(Debug, Error)]
 pub(crate) enum ListenError {
-    /// A Unix socket.
+    /// A Unix socket cannot be bound.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// A TCP port.
+    /// A TCP port cannot be bound.
     #[error("cannot listen at {0}: is something else listening there?")]
     Bind(SocketAddr, #[source] io::Error),
-    /// A file for the kubectl listener.
+    /// A file of the kubectl listener cannot be read.
     #[error("cannot read {0}")]
     File(PathBuf, #[source] io::Error),
-    /// A certificate or key.
+    /// A file has no certificate or no key.
     #[error("{0} holds no usable PEM")]
     Pem(PathBuf, #[source] rustls::pki_types::pem::Error),
-    /// The certificate and its key.
+    /// The certificate and the key cannot be used.
     #[error("cannot use the certificate of the kubectl listener")]
     Tls(#[from] rustls::Error),
-    /// The token.
+    /// The token cannot be used.
     #[error("cannot use the token of the kubectl listener")]
     Token(#[from] BearerTokenError),
 }
@@ -103,9 +102,10 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds everything that is asked for, or nothing.
+    /// Binds all configured listeners, or none.
     pub(crate) async fn bind(config: &ListenerConfig) -> Result<Self, ListenError> {
-        // The admin socket comes first: a living daemon is found before anything of its is touched.
+        // The admin socket comes first: a running daemon is detected before any of its sockets is
+        // changed.
         let admin = socket::bind(&config.socket_dir.join("admin.sock"), 0o600)?;
         let read = socket::bind(&config.socket_dir.join("windlass.sock"), 0o660)?;
         let kubectl = match &config.kubectl {
@@ -122,21 +122,22 @@ impl Bound {
         })
     }
 
-    /// Where metrics are served, once the port is known.
+    /// The address of the metrics, once the port is known.
     pub(crate) fn listen_address(&self) -> Option<SocketAddr> {
         self.listen
             .as_ref()
             .and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the read API is served over TCP.
+    /// The address of the read API over TCP.
     pub(crate) fn kubectl_address(&self) -> Option<SocketAddr> {
         self.kubectl
             .as_ref()
             .and_then(|(listener, _)| axum::serve::Listener::local_addr(listener).ok())
     }
 
-    /// Answers on the Unix sockets, until this is dropped, that the daemon waits, and what for.
+    /// Answers on the Unix sockets that the daemon waits, and for what, until the returned value is
+    /// dropped.
     pub(crate) fn say_waiting(&self, why: &watch::Receiver<String>) -> io::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         for (listener, connections) in [&self.read, &self.admin] {
@@ -147,7 +148,8 @@ impl Bound {
             let answer = move || {
                 let message = format!("the daemon has not begun yet: {}", *why.borrow());
                 let body = Json(serde_json::json!({ "message": message }));
-                // Whoever asks again is to come to the daemon that has begun.
+                // The connection is closed, so that the next request reaches the daemon that has
+                // started by then.
                 std::future::ready((
                     StatusCode::SERVICE_UNAVAILABLE,
                     [(CONNECTION, "close")],
@@ -201,7 +203,7 @@ impl Bound {
             .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });
         tasks.spawn(async move { report("admin.sock", serving.await) });
         let mut on_listen = watched::<Caller>(health::router(&daemon), Proof::Request);
-        // A hook's proof is its signature.
+        // The signature of a webhook is its authentication.
         let hooks = webhooks.map(|hooks| watched::<Caller>(hooks.router(), Proof::Shown));
         if let Some(listener) = self.webhook {
             let listener = bounded(listener, "webhook", Taker::Webhook);
@@ -224,9 +226,9 @@ impl Bound {
             spawn(&mut tasks, "kubectl", listener, router, stop.clone());
         }
         let mut stop = stop;
-        // The sender's end is as good as its word.
+        // A dropped sender counts as a stop.
         stop.changed().await.unwrap_or_default();
-        // Watches and followed logs do not end by themselves; the clients start again.
+        // Watches and followed logs do not end by themselves; the clients start them again.
         let farewell = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             tasks.shutdown().await;

@@ -1,5 +1,5 @@
-//! Unix sockets: made with their mode before anybody can reach them, and never taken from a living
-//! daemon.
+//! Unix sockets: they have their mode before any client can connect, and are never taken from a
+//! running daemon.
 
 use std::{
     fs, io,
@@ -13,28 +13,27 @@ use tokio::net::UnixListener;
 /// Why a socket cannot be served.
 #[derive(Debug, Error)]
 pub(crate) enum SocketError {
-    /// A daemon answers there.
+    /// A daemon answers on the socket.
     #[error(
         "another windlass runs here: {0} answers; stop it first, or give this one another --socket-dir"
     )]
     Taken(PathBuf),
-    /// Something failed.
+    /// An operation on the socket failed.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
 }
 
-/// Binds `path` with this mode. What a dead daemon left is replaced.
+/// Binds `path` with this mode. The socket of a dead daemon is replaced.
 ///
-/// The socket is bound in a directory that only we can enter, gets its mode, and is then renamed
-/// into place: nobody can connect while the mode is still the umask's, and there is no moment
-/// without a socket.
+/// The socket is bound in a directory that only the daemon's user can enter, receives its mode, and
+/// is then renamed into place: no client can connect while the mode is still that of the umask, and
+/// at no moment is there no socket.
 pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
     let failed = |action: &'static str, path: &Path| {
         let path = path.to_owned();

@@ -75,7 +75,7 @@ async fn run(
 
 /// The token of the listener for kubectl.
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-/// How long a genuine client may wait for its answer.
+/// How long a legitimate client waits for its answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// A listener for kubectl with a certificate of its own.
@@ -255,7 +255,7 @@ async fn health_says_whether_the_loop_lives_and_has_converged() {
         "pods are not for everybody who may scrape"
     );
     let mut view = fixture::view();
-    // The clock may be set while the loop lives.
+    // The clock may be set while the loop runs.
     for hours in [-1, 1] {
         view.at = Timestamp::now() + jiff::SignedDuration::from_hours(hours);
         fixture.publish.send(Arc::new(view.clone())).unwrap();
@@ -276,7 +276,7 @@ async fn health_says_whether_the_loop_lives_and_has_converged() {
     assert!(code == 503 && text.contains("limit 60 s"), "{text}");
 }
 
-/// Debian's Prometheus, and not only its checker, reads what is served.
+/// Debian's Prometheus itself, and not only its checker, scrapes the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_scrapes_the_daemon() {
     let fixture = fixture();
@@ -418,7 +418,8 @@ async fn mute_tls_connections_shut_out_nobody_and_end() {
     let without = client().get(&pods).send().await.unwrap();
     assert_eq!(without.status(), StatusCode::UNAUTHORIZED);
 
-    // All of them end, whatever they wait for; who has shown the token goes on.
+    // All silent connections are closed, whatever they wait for; a client with a valid token
+    // continues.
     for stream in &mut mute {
         let ended = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0])).await;
         assert_eq!(ended.expect("a mute connection ends").unwrap_or(0), 0);
@@ -476,7 +477,8 @@ async fn slow_heads_do_not_shut_out_a_webhook() {
         StatusCode::OK
     );
     for stream in &mut slow {
-        // What comes before the end is the server's word about a request that did not come in time.
+        // Before it closes the connection, the server answers that the request did not come in
+        // time.
         let ended = async {
             while stream
                 .read(&mut [0; 512])

@@ -1,4 +1,4 @@
-//! TLS for the listeners that have it: kubectl's and the one for the cluster's other hosts.
+//! TLS for the listeners of kubectl and of the cluster's other hosts.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,16 +16,16 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::connections::{Bounded, Caller, LimitedConnection};
 
-/// A client that does not get through its handshake in this time is dropped.
+/// The time limit of a handshake; after it the client is disconnected.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Complete handshakes that wait to be served.
+/// The most connections with a complete handshake that wait to be served.
 const READY: usize = 32;
 
 /// A connection behind TLS.
 pub(crate) type TlsConnection = TlsStream<LimitedConnection<TcpStream>>;
 
-/// Accepts connections whose handshake is complete. Handshakes run side by side, as many as there
-/// are connections, so that a silent client holds up nobody.
+/// Accepts connections whose handshake is complete. The handshakes of all connections run
+/// concurrently, so that a silent client delays no other.
 pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsConnection, SocketAddr)>,
     address: io::Result<SocketAddr>,
@@ -64,9 +64,9 @@ async fn accept_all(
         let (acceptor, sender) = (acceptor.clone(), sender.clone());
         tokio::spawn(async move {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                // The time for a request's head begins now.
+                // The time limit for a request's head begins now.
                 stream.get_ref().0.life().begin();
-                // The receiver is gone only when the listener is.
+                // Sending fails only if the listener was dropped.
                 sender.send((stream, address)).await.unwrap_or_default();
             }
         });

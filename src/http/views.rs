@@ -1,4 +1,4 @@
-//! The last few views that somebody has read, numbered, so that a watch can go on where a list
+//! The last views that a client has read, with numbers, so that a watch can continue where a list
 //! ended.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -9,16 +9,15 @@ use tokio::sync::watch;
 
 use crate::view::View;
 
-/// How many views are kept. A client lists and then watches within moments, so a few are enough;
-/// one that comes later is told to list again.
+/// The number of views that are kept. A client lists and then watches within moments, so a few are
+/// enough; a later client must list again.
 const KEPT: usize = 8;
 
-/// A view and its number, which is the `resourceVersion` of everything in it.
+/// A view with its number, which is the `resourceVersion` of all its objects.
 #[derive(Clone)]
 pub(crate) struct Numbered {
-    /// Greater for later views, also over a restart of the daemon.
+    /// Increases with every view, also over a restart of the daemon.
     pub number: u64,
-    /// The view.
     pub view: Arc<View>,
 }
 
@@ -44,8 +43,8 @@ impl Views {
         if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
             return last.clone();
         }
-        // Counting on from the clock keeps numbers rising over restarts, so that an old client's is
-        // never met again.
+        // Numbers begin at the clock's time, so that they increase over restarts, and the number of
+        // an old client is never used again.
         let clock = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let number = kept.back().map_or(clock, |last| clock.max(last.number + 1));
         let numbered = Numbered { number, view };
@@ -56,7 +55,7 @@ impl Views {
         numbered
     }
 
-    /// The view of this number, if it is still here.
+    /// The view with this number; `None` if it is not kept any more.
     pub(crate) fn get(&self, number: u64) -> Option<Numbered> {
         let kept = self.kept.lock();
         kept.iter()
@@ -64,7 +63,7 @@ impl Views {
             .cloned()
     }
 
-    /// A receiver of its own, to wait for the next view.
+    /// A receiver that waits for the next view.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.receiver.clone()
     }

@@ -1,14 +1,14 @@
-//! `/webhook/github` and `/webhook/generic`: somebody who knows the secret says "look again".
+//! `/webhook/github` and `/webhook/generic`: a sender that knows the secret causes the next fetch.
 //!
-//! A hook carries no content that is believed: it only makes the next fetch come sooner. What is
-//! checked is therefore about cost and noise: size, signature, rate, which branch, replay. Only
-//! signed requests count against the rate, so that nobody else can use it up; unsigned ones cost
-//! their sender a connection each, and those are bounded by the listener.
+//! No content of a webhook is trusted: it only makes the next fetch come sooner. The checks are
+//! therefore about cost and noise: size, signature, rate, branch, replay. Only signed requests
+//! count against the rate, so that no other client can use it up; an unsigned request costs its
+//! sender a connection, and the listener limits those.
 //!
-//! A body that was seen within the hour does not count again. GitHub has a button that sends a
-//! delivery again, so there it is answered 200 "already seen"; a generic sender that repeats a body
-//! byte by byte would never be heard, so it is told 409 and should put a commit id or a time into
-//! it.
+//! A body that was received within the last hour does not count again. GitHub has a button that
+//! repeats a delivery, so its repeated body is answered with 200 "already seen"; a generic sender
+//! that repeats a body byte by byte would never have an effect, so it is answered with 409 and
+//! should add a commit id or a time to the body.
 
 mod bucket;
 mod nudge;
@@ -46,29 +46,29 @@ use crate::{
     metrics::{Metrics, WebhookResult},
 };
 
-/// The largest body that is read. GitHub's own limit is 25 MB, but a push that large says no more
-/// than a small one.
+/// The size limit of a body. GitHub's own limit is 25 MB, but the branch name is all that is read
+/// of a push.
 const BODY_BYTES: usize = 1024 * 1024;
-/// A body must be there in this time.
+/// The time limit for receiving a body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// How webhooks are judged.
+/// How webhooks are checked.
 #[derive(Clone)]
 pub(crate) struct WebhookSettings {
-    /// The shared secret; `None` means that there are no webhooks.
+    /// The shared secret; `None` if there are no webhooks.
     pub secret: Option<Sensitive<String>>,
     /// The followed branch, without `refs/heads/`.
     pub branch: String,
 }
 
-/// A secret that protects nothing.
+/// The secret is too short to protect anything.
 #[derive(Debug, Error)]
 #[error(
     "the webhook secret has {0} characters: at least 16 are needed, for example from `openssl rand -hex 32`"
 )]
 pub(crate) struct WeakSecret(usize);
 
-/// The hooks with their memory.
+/// The state of the webhooks: their key, rate and recent bodies.
 pub(crate) struct Webhooks {
     shared: Arc<Shared>,
 }
@@ -83,7 +83,8 @@ struct Shared {
 }
 
 impl Webhooks {
-    /// `None` without a secret: then the routes do not exist. `notify` is told to look again.
+    /// `None` without a secret: then the routes do not exist. An accepted webhook notifies
+    /// `notify`.
     pub(crate) fn new(
         config: &WebhookSettings,
         metrics: Arc<Metrics>,
@@ -140,7 +141,7 @@ async fn generic(
     shared.answer(Forge::Generic, caller, &headers, body).await
 }
 
-/// Who sends.
+/// The sender of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forge {
     Github,
@@ -163,7 +164,7 @@ impl Forge {
     }
 }
 
-/// The one field that is read of a body.
+/// The only field that is read from a body.
 #[derive(Deserialize)]
 struct Pushed {
     #[serde(rename = "ref")]
@@ -203,7 +204,7 @@ impl Shared {
         headers: &HeaderMap,
         body: Body,
     ) -> WebhookResult {
-        // Without a signature there is no reason to read a body at all.
+        // The body of a request without a signature is not read.
         let signature = headers
             .get(forge.signature_header())
             .and_then(|value| value.to_str().ok());
@@ -249,7 +250,7 @@ impl Shared {
     }
 }
 
-/// What a sender is told.
+/// The status and message of an answer.
 fn words(result: WebhookResult, forge: Forge) -> WebhookAnswer {
     match (result, forge) {
         (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
@@ -280,7 +281,7 @@ fn words(result: WebhookResult, forge: Forge) -> WebhookAnswer {
     }
 }
 
-/// The whole body, if it is small enough and comes in time.
+/// The whole body, if it is small enough and arrives in time.
 async fn read(body: Body) -> Result<Vec<u8>, WebhookResult> {
     let mut chunks = body.into_data_stream();
     let reading = async {

@@ -19,15 +19,15 @@ use super::{
 };
 use crate::view::{SourceStatus, View};
 
-/// Works out what this host would do if another commit were the target.
+/// Computes what this host would do if another commit were the target.
 pub(crate) trait Planner: Send + Sync {
-    /// The plan for a revision of the followed repository; an error is one for people.
+    /// The plan for a revision of the followed repository; the error is a message for people.
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>>;
 }
 
-/// Says on which grounds the pods of this host run.
+/// Reports the grounds on which the pods of this host run.
 pub(crate) trait Auditor: Send + Sync {
-    /// The grounds, one line a pod; an error is one for people.
+    /// The grounds of each pod; the error is a message for people.
     fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>>;
 }
 
@@ -45,7 +45,7 @@ pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StatusQuery {
-    /// Answer with a line for each change.
+    /// Answers with a line for each change.
     #[serde(default)]
     watch: bool,
 }
@@ -72,7 +72,7 @@ async fn status(
 }
 
 fn line(view: &View) -> Bytes {
-    // A report is plain data with text keys, so it can always be written.
+    // A report is plain data with text keys, so serializing it cannot fail.
     let mut line = serde_json::to_vec(&StatusReport::new(view)).unwrap_or_default();
     line.push(b'\n');
     Bytes::from(line)
@@ -100,7 +100,7 @@ async fn source(State(daemon): State<Arc<HttpContext>>) -> Json<SourceStatus> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanQuery {
-    /// Which commit; without it the plan that is being carried out.
+    /// The revision of the planned commit; without it the answer is the plan under way.
     revision: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! `windlass check`: everything that is wrong with manifests, from a directory or a revision,
-//! without a daemon.
+//! `windlass check`: reports all problems of manifests, from a directory or a revision, without a
+//! daemon.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,11 @@ use crate::{
     source::snapshot::{is_manifest, looks_like_manifest},
 };
 
-/// A file larger than this is no manifest; its size alone is a problem that the reader names.
+/// The largest part of a file that is read: a larger file is no manifest, and its size alone is a
+/// problem that the reader reports.
 const READ_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Reads what is named and checks it, with what a daemon without configuration would allow.
+/// Reads the named files and checks them, with the permissions of a daemon without configuration.
 pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     let path = Path::new(&args.what);
     let FilesToCheck {
@@ -44,7 +45,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
         .iter()
         .map(|(path, content)| (path.as_str(), content.as_slice()))
         .collect();
-    // It is what would be pushed next.
+    // The check is that of a new head, since these files would be pushed next.
     let (objects, found) = parse_and_check(
         &borrowed,
         &check_settings(&Config::default()),
@@ -62,16 +63,16 @@ pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     })
 }
 
-/// What is to be checked.
+/// The files to check.
 #[derive(Default)]
 struct FilesToCheck {
     /// Paths with their content.
     files: Vec<(String, Vec<u8>)>,
-    /// Paths that are no manifests only by the case of their ending.
+    /// Paths that are no manifests only because of the case of their ending.
     passed_over: Vec<String>,
 }
 
-/// Files below a directory, or the one file; names that begin with a dot are passed over, as the
+/// The files below a directory, or the one file; names that begin with a dot are skipped, as the
 /// daemon does.
 fn from_disk(path: &Path) -> Result<FilesToCheck> {
     let mut found = FilesToCheck::default();

@@ -12,7 +12,7 @@ use crate::{
     store::LocalStore,
 };
 
-/// Removes, or says what would be removed.
+/// Removes everything, or lists what would be removed.
 pub(crate) async fn uninstall(
     args: &UninstallArgs,
     socket_dir: PathBuf,
@@ -64,7 +64,7 @@ pub(crate) async fn uninstall(
         writeln!(out, "removed {line}")?;
     }
     for socket in ["windlass.sock", "admin.sock"] {
-        // Left behind by a daemon that was killed; gone after one that ended.
+        // A daemon that was killed leaves the sockets; one that ended has removed them.
         let _ = std::fs::remove_file(socket_dir.join(socket));
     }
     if !removed.failed.is_empty() {

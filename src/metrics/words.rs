@@ -69,15 +69,15 @@ words! {
 }
 
 words! {
-    /// What became of a commit.
+    /// The end of a commit's rollout.
     RolloutResult {
-        /// It ran and was good.
+        /// The commit ran and became healthy.
         Healthy = "healthy",
-        /// It failed, and another one runs.
+        /// The commit failed, and an earlier one runs.
         RolledBack = "rolled_back",
-        /// It failed, and there was none to go back to.
+        /// The commit failed, and there was no commit to go back to.
         Degraded = "degraded",
-        /// A newer one took its place.
+        /// A newer commit took its place.
         Superseded = "superseded",
         /// It was never run.
         Refused = "refused",
@@ -93,11 +93,11 @@ words! {
         Image = "image",
         /// A container does not stay up.
         CrashLoop = "crash_loop",
-        /// Something did not become ready in time.
+        /// A workload did not become ready before its deadline.
         Deadline = "deadline",
         /// The engine refuses a container.
         Rejected = "rejected",
-        /// Somebody asked for it.
+        /// A person requested the rollback.
         Manual = "manual",
         /// Something else.
         Other = "other",
@@ -105,7 +105,7 @@ words! {
 }
 
 words! {
-    /// What was found changed.
+    /// The drift that was repaired.
     DriftCause {
         /// A sandbox was gone.
         SandboxGone = "sandbox_gone",
@@ -123,23 +123,23 @@ words! {
 }
 
 words! {
-    /// What became of a webhook request.
+    /// The result of a webhook request.
     WebhookResult {
-        /// It made the daemon look again.
+        /// The webhook caused a fetch.
         Accepted = "accepted",
-        /// It is not about the followed branch.
+        /// The webhook is not about the followed branch.
         Ignored = "ignored",
-        /// Its body was seen before.
+        /// The body was received before.
         Replayed = "replayed",
-        /// It has no signature.
+        /// The request has no signature.
         Unsigned = "unsigned",
-        /// Its signature is wrong.
+        /// The signature is wrong.
         BadSignature = "bad_signature",
-        /// Its body is too large.
+        /// The body is too large.
         TooLarge = "too_large",
-        /// Its body did not come, or not in time.
+        /// The body did not arrive, or not in time.
         Incomplete = "incomplete",
-        /// There are too many of them.
+        /// The rate of requests is too high.
         RateLimited = "rate_limited",
     }
 }

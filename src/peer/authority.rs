@@ -32,35 +32,34 @@ pub(crate) struct Authority {
     facts: ClusterFacts,
 }
 
-/// Why somebody does not get a certificate.
+/// Why a certificate is refused.
 #[derive(Debug, Error)]
 pub(crate) enum CertificateRefusal {
-    /// The token.
+    /// The token is not valid.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
-    /// The name that is asked for.
+    /// The requested name is not allowed.
     #[error("{0}")]
     Name(String),
-    /// Somebody else has the name.
+    /// Another host has the name.
     #[error(
         "a valid certificate for {name} was made at {made:.0}: if that installation is gone, make a token with \
          `windlass cluster token --node {name} --replace`; else give this host another name"
     )]
     Taken {
-        /// The name.
         name: String,
-        /// When the other one got it.
+        /// When that host received its certificate.
         made: Timestamp,
     },
-    /// The certificate that is to be renewed.
+    /// The certificate that is to be renewed is not valid.
     #[error(
         "the certificate that is to be renewed has been replaced by another one for {0}: join with a new token"
     )]
     Replaced(String),
-    /// The request is not one.
+    /// The certificate request is malformed.
     #[error("the certificate request cannot be used: {0}")]
     Request(String),
-    /// Our own trouble.
+    /// A failure of the authority's own host.
     #[error("the authority cannot sign now: {0:#}")]
     Broken(#[from] anyhow::Error),
 }
@@ -71,31 +70,31 @@ struct Ledger {
     certificates: BTreeMap<String, Issued>,
 }
 
-/// What a name has.
+/// The certificates of a name.
 #[derive(Debug, Serialize, Deserialize)]
 struct Issued {
-    /// The serial number of its certificate and, after a renewal, of the one before: its owner may
-    /// not have got the answer.
+    /// The serial number of the name's certificate and, after a renewal, of the one before: its
+    /// owner may not have received the answer.
     serials: Vec<String>,
     made: Timestamp,
     expires: Timestamp,
 }
 
-/// A certificate for something that is no node, such as a server of etcd.
+/// A certificate for a program that is no node, such as a server of etcd.
 #[derive(Clone, Debug)]
 pub(crate) struct Other {
-    /// Its common name, and a DNS name of it.
+    /// The common name, which is also a DNS name of the certificate.
     pub(crate) name: String,
-    /// Its addresses.
+    /// The IP addresses of the certificate.
     pub(crate) addresses: Vec<IpAddr>,
-    /// How long it is good.
+    /// For how long the certificate is valid.
     pub(crate) life: Duration,
-    /// Though there is a valid one.
+    /// Whether it is issued although a valid one exists.
     pub(crate) replace: bool,
 }
 
 impl Authority {
-    /// The authority, if this host has it.
+    /// Opens the authority; `None` if this host does not have it.
     pub(crate) fn open(directory: &PeerDirectory) -> Result<Option<Self>> {
         if !directory.ca_key().exists() {
             return Ok(None);
@@ -151,7 +150,7 @@ impl Authority {
         &self.facts.cluster
     }
 
-    /// Makes a one-time token that leads to this host's listener.
+    /// Makes a one-time token with the address of this host's listener.
     pub(crate) fn token(
         &self,
         offer: &TokenOffer,
@@ -176,7 +175,7 @@ impl Authority {
         })
     }
 
-    /// A new host's certificate, for a token.
+    /// Issues a new host's certificate, for a token.
     pub(crate) fn join(
         &self,
         secret: &[u8],
@@ -186,7 +185,7 @@ impl Authority {
     ) -> Result<String, CertificateRefusal> {
         let _lock = self.directory.lock()?;
         let mut tokens = Tokens::read(&self.directory)?;
-        // The token comes first: who has none learns nothing about names.
+        // The token is checked first: a client without one learns nothing about names.
         let bare = NodeName::new(node);
         let replace = tokens.redeem(secret, &bare, now)?;
         let node = check_node_name(node).map_err(CertificateRefusal::Name)?;
@@ -195,14 +194,14 @@ impl Authority {
             ledger.check_free(node.as_str(), now)?;
         }
         let chain = self.sign(request, &Subject::node(&node), now, NODE_LIFE)?;
-        // A crash between the two costs a token and gives nobody a certificate.
+        // A crash between the two writes costs a token, and issues no certificate.
         tokens.write(&self.directory)?;
         ledger.note(&chain, None, now)?;
         self.write_ledger(&ledger)?;
         Ok(chain)
     }
 
-    /// A new certificate for who presents a good one: the name is that certificate's.
+    /// Issues a new certificate to the owner of a valid one, for the name in that certificate.
     pub(crate) fn renew(
         &self,
         presented: &Facts,
@@ -224,7 +223,8 @@ impl Authority {
         Ok(chain)
     }
 
-    /// A new certificate for this host, whatever became of the old one: the authority is here.
+    /// Issues a new certificate for this host, whatever the state of the old one: the authority is
+    /// here.
     pub(crate) fn renew_own(&self, now: Timestamp) -> Result<Facts> {
         let node = &self.facts.host;
         let (key, request) = certificate::request(node.as_str())?;
@@ -237,8 +237,8 @@ impl Authority {
         Ok(facts)
     }
 
-    /// A certificate for something that is no node: `NAME.pem`, `NAME-key.pem` and `ca.pem` in a
-    /// directory.
+    /// Issues a certificate for a program that is no node: `NAME.pem`, `NAME-key.pem` and `ca.pem`
+    /// in a directory.
     pub(crate) fn certify(&self, other: &Other, directory: &Path, now: Timestamp) -> Result<Facts> {
         let Other {
             name,
@@ -339,7 +339,8 @@ impl Ledger {
         }
     }
 
-    /// Notes a certificate that was made. The one it renews may be renewed once more.
+    /// Records a certificate that was issued. The certificate that it renews may be renewed once
+    /// more.
     fn note(&mut self, chain: &str, renews: Option<&Facts>, now: Timestamp) -> Result<Facts> {
         let facts = certificate::facts_of_pem(chain)?;
         let before = renews.map(|before| before.serial.clone());
@@ -349,7 +350,7 @@ impl Ledger {
             made: now,
             expires: facts.until,
         };
-        // What has expired says nothing any more, and would only grow.
+        // Entries of expired certificates are useless, and would only make the file grow.
         self.certificates.retain(|_, issued| issued.expires > now);
         self.certificates.insert(facts.name.clone(), issued);
         Ok(facts)

@@ -19,31 +19,31 @@ use x509_parser::{
 use super::{NODE_SUFFIX, random, server_name};
 use reconciler::digest::hex;
 
-/// How long a host's certificate is good; it is renewed when a third of that is left.
+/// For how long a host's certificate is valid; it is renewed when a third of that is left.
 pub(crate) const NODE_LIFE: Duration = Duration::from_secs(90 * DAY);
-/// How long the authority's is good.
+/// For how long the authority's certificate is valid.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3652 * DAY);
 const DAY: u64 = 24 * 60 * 60;
-/// Certificates are good from a while before they are made, because the clocks of hosts differ.
+/// Certificates are valid from some time before they are made, because the clocks of hosts differ.
 const SKEW: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// What is read from a certificate.
+/// The content of a certificate that this crate uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Its common name.
+    /// The common name.
     pub(crate) name: String,
-    /// Its DNS names.
+    /// The DNS names.
     pub(crate) dns: Vec<String>,
-    /// Its serial number, in hexadecimal.
+    /// The serial number, in hexadecimal.
     pub(crate) serial: String,
-    /// Since when it is good.
+    /// The start of the validity.
     pub(crate) from: Timestamp,
-    /// Until when it is good.
+    /// The end of the validity.
     pub(crate) until: Timestamp,
 }
 
 impl Facts {
-    /// Reads a certificate; who signed it is for TLS to judge.
+    /// Reads a certificate; its signature is for TLS to judge.
     pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).context("read a certificate")?;
         let name = parsed
@@ -76,8 +76,8 @@ impl Facts {
         })
     }
 
-    /// The node it was made for; `None` for a certificate of something else, such as a server of
-    /// etcd.
+    /// The node that the certificate was made for; `None` for another certificate, such as that of
+    /// a server of etcd.
     pub(crate) fn node(&self) -> Option<NodeName> {
         let node = NodeName::new(self.name.as_str());
         (self.dns == [server_name(&node)]).then_some(node)
@@ -89,13 +89,13 @@ impl Facts {
             <= self.from.duration_until(self.until).as_secs()
     }
 
-    /// Whether it is due for long: the daemon has tried many times.
+    /// Whether renewal has been due for long: the daemon has tried many times.
     pub(crate) fn renewal_is_overdue(&self, now: Timestamp) -> bool {
         now.duration_until(self.until).as_secs() * 4
             <= self.from.duration_until(self.until).as_secs()
     }
 
-    /// Days that are left; negative afterwards.
+    /// The number of days until the certificate expires; negative afterwards.
     pub(crate) fn days_left(&self, now: Timestamp) -> i64 {
         now.duration_until(self.until)
             .as_secs()
@@ -103,19 +103,17 @@ impl Facts {
     }
 }
 
-/// Who a certificate is for.
+/// The subject of a certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
     /// The common name.
     pub(super) name: String,
-    /// DNS names.
     pub(super) dns: Vec<String>,
-    /// Addresses.
     pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Subject {
-    /// A node: one DNS name, and no address, since it may change.
+    /// The subject of a node: one DNS name, and no address, since the address may change.
     pub(super) fn node(node: &NodeName) -> Self {
         Self {
             name: node.as_str().to_owned(),
@@ -124,7 +122,7 @@ impl Subject {
         }
     }
 
-    /// Whether this would be taken for a node.
+    /// Whether a certificate with this subject would be taken for a node's.
     pub(super) fn is_of_a_node(&self) -> bool {
         self.dns
             .iter()
@@ -132,8 +130,8 @@ impl Subject {
     }
 }
 
-/// A key and a request for a certificate, both as PEM. The name in it is for people: the authority
-/// knows better.
+/// A key and a certificate request, both as PEM. The name in the request is only for people: the
+/// authority sets the name itself.
 pub(super) fn request(name: &str) -> Result<(KeyPair, String)> {
     let key = KeyPair::generate().context("make a key")?;
     let mut params = CertificateParams::default();
@@ -145,7 +143,7 @@ pub(super) fn request(name: &str) -> Result<(KeyPair, String)> {
     Ok((key, request))
 }
 
-/// A new authority: certificate and key, as PEM.
+/// Makes an authority: certificate and key, as PEM.
 pub(super) fn authority(cluster: &str, now: Timestamp) -> Result<(String, String)> {
     let key = KeyPair::generate().context("make a key")?;
     let mut params = CertificateParams::default();
@@ -160,7 +158,7 @@ pub(super) fn authority(cluster: &str, now: Timestamp) -> Result<(String, String
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
-/// Reads a request, and checks that who made it has the key.
+/// Reads a request, and checks that its sender has the key.
 pub(super) fn check_request(request: &str) -> Result<CertificateSigningRequestParams> {
     let request = CertificateSigningRequestParams::from_pem(request).context("it does not read")?;
     ensure!(
@@ -170,8 +168,8 @@ pub(super) fn check_request(request: &str) -> Result<CertificateSigningRequestPa
     Ok(request)
 }
 
-/// Signs a request. Only its key is taken; everything else is as we say. Returns the certificate
-/// with the authority's behind it, as PEM.
+/// Signs a request. Only its key is used; the authority sets all other fields. Returns the
+/// certificate followed by the authority's, as PEM.
 pub(super) fn issue(
     ca: &str,
     ca_key: &str,
@@ -211,7 +209,7 @@ pub(super) fn issue(
     Ok(format!("{}{ca}", certificate.pem()))
 }
 
-/// The first certificate of a PEM text, read.
+/// The content of the first certificate in a PEM text.
 pub(super) fn facts_of_pem(chain: &str) -> Result<Facts> {
     let first = CertificateDer::from_pem_slice(chain.as_bytes()).context("read a certificate")?;
     Facts::read(&first)
@@ -231,15 +229,15 @@ pub(super) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     pem + "\n-----END CERTIFICATE-----\n"
 }
 
-/// 128 random bits; the first byte makes them positive and keeps their length.
+/// A serial number of 128 random bits; the first byte makes it positive and fixes its length.
 fn serial() -> Result<SerialNumber> {
     let mut bytes = random::<16>()?;
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// Sets since when and until when a certificate is good. rcgen's times can be added to, but not be
-/// named from here.
+/// Sets the validity of a certificate. The type of rcgen's times cannot be named in this crate, so
+/// the times are computed by addition to a date that rcgen makes.
 fn set_times(params: &mut CertificateParams, now: Timestamp, life: Duration) -> Result<()> {
     let now = u64::try_from(now.as_second()).context("the clock says that it is before 1970")?;
     let now = Duration::from_secs(now);

@@ -1,4 +1,4 @@
-//! Asking another node of the cluster.
+//! Sends requests to another node of the cluster.
 
 use std::{error::Error as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -17,135 +17,127 @@ use tokio::time::timeout;
 
 use super::{Identity, PeerDirectory, server_name};
 
-/// A ping has come back in this time, or it has not.
+/// The time limit of a ping, from connecting to the whole answer.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_millis(400);
-/// Any other answer has begun in this time.
+/// The time limit until any other answer begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection is there in this time.
+/// The time limit of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// The most of an answer that is no log.
+/// The size limit of an answer that is no log.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// A log that is followed ends when the other host has been silent for about twice this.
+/// A followed log ends when the other host has been silent for about twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A question to another node, over mutual TLS.
+/// Sends requests to other nodes, over mutual TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerClient {
     identity: Arc<Identity>,
 }
 
-/// What a living node answers.
+/// The answer of a living node to a ping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ping {
-    /// Its name.
+    /// The node's name.
     pub(crate) node: NodeName,
-    /// Its version of Windlass.
+    /// The node's version of Windlass.
     pub(crate) version: String,
-    /// Its clock.
+    /// The node's clock.
     pub(crate) now: Timestamp,
 }
 
-/// Which log, in the words of the Kubernetes route.
+/// A container's log, with the parameters of the Kubernetes route.
 #[derive(Clone, Debug)]
 pub(crate) struct LogRequest {
-    /// The pod.
     pub(crate) pod: ObjectKey,
-    /// Which of its containers; the only one without it.
+    /// The container's name; `None` means the pod's only container.
     pub(crate) container: Option<String>,
-    /// Go on with what is written from now on.
+    /// Whether the log continues with lines that are written from now on.
     pub(crate) follow: bool,
-    /// The log of the attempt before.
+    /// Whether the log of the previous attempt is wanted.
     pub(crate) previous: bool,
-    /// The time before each line.
+    /// Whether each line begins with its time.
     pub(crate) timestamps: bool,
-    /// Only so many of the last lines.
+    /// The number of last lines; `None` for all.
     pub(crate) tail: Option<u64>,
-    /// Only what was written since then.
+    /// The earliest time of a line; `None` for all.
     pub(crate) since: Option<Timestamp>,
 }
 
-/// A log as it comes.
+/// The text of a log in pieces, as it arrives.
 pub(crate) type LogText = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Why a node does not answer as it should.
+/// Why a request to a node failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum PeerError {
-    /// Nothing came.
+    /// There was no answer.
     #[error("{node} at {address} does not answer: {reason}")]
     Silent {
-        /// Who was asked.
         node: NodeName,
-        /// Where.
         address: SocketAddr,
-        /// What the network said.
+        /// The reason that the network reported.
         reason: String,
     },
-    /// Something answers, and there is no connection that both sides believe.
+    /// The connection failed because one side does not trust the other.
     #[error("no trusted connection to {node} at {address}: {reason}")]
     Untrusted {
-        /// Who was asked.
         node: NodeName,
-        /// Where.
         address: SocketAddr,
-        /// What TLS said.
+        /// The reason that TLS reported.
         reason: String,
     },
-    /// The node says no.
+    /// The node refused the request.
     #[error("{message}")]
     Refused {
-        /// The status of its answer.
+        /// The HTTP status of the answer.
         status: u16,
-        /// Its words.
+        /// The message in the answer.
         message: String,
     },
-    /// The answer is none.
+    /// The answer has an invalid form.
     #[error("the answer of {node} at {address} cannot be used: {reason}")]
     Broken {
-        /// Who was asked.
         node: NodeName,
-        /// Where.
         address: SocketAddr,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
 }
 
-/// A body that says why not: ours, or a `Status` of Kubernetes.
+/// The body of a refusal: this API's, or a `Status` of Kubernetes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) message: String,
 }
 
-/// What is sent to `/peer/v1/renew`.
+/// The body of a request to `/peer/v1/renew`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RenewRequest {
-    /// PEM.
+    /// The certificate request, as PEM.
     pub(super) request: String,
 }
 
-/// What `/peer/v1/renew` and `/peer/v1/join` answer.
+/// The answer to `/peer/v1/renew` and `/peer/v1/join`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Certified {
-    /// The certificate with the authority's behind it, PEM.
+    /// The certificate followed by the authority's, as PEM.
     pub(super) certificate: String,
-    /// The cluster's name.
     pub(super) cluster: String,
 }
 
 impl PeerClient {
-    /// With the certificate in this directory; `None` where there is none.
+    /// A client with the certificate in this directory; `None` if there is no certificate.
     pub(crate) fn new(directory: &Path) -> anyhow::Result<Option<Self>> {
         Ok(Identity::open(&PeerDirectory::new(directory))?.map(Self::with))
     }
 
-    /// With this certificate.
+    /// A client with this certificate.
     pub(crate) fn with(identity: Arc<Identity>) -> Self {
         Self { identity }
     }
 
-    /// Whether this node lives: only who holds its key can answer.
+    /// Whether this node lives: only the owner of the node's key can answer.
     pub(crate) async fn ping(
         &self,
         node: &NodeName,
@@ -154,7 +146,7 @@ impl PeerClient {
         self.line(node).ping(address).await
     }
 
-    /// For asking one node again and again.
+    /// A connection for repeated requests to one node.
     pub(crate) fn line(&self, node: &NodeName) -> PeerLine {
         PeerLine {
             client: self.clone(),
@@ -191,7 +183,7 @@ impl PeerClient {
             .boxed())
     }
 
-    /// A new certificate from the host that has the authority.
+    /// Requests a new certificate from the host that has the authority.
     pub(super) async fn renew(
         &self,
         node: &NodeName,
@@ -218,7 +210,7 @@ impl PeerClient {
     }
 }
 
-/// A node that is asked again and again, over one connection as long as that lasts.
+/// A node that receives repeated requests, over one connection while that works.
 #[derive(Debug)]
 pub(crate) struct PeerLine {
     client: PeerClient,
@@ -227,7 +219,7 @@ pub(crate) struct PeerLine {
 }
 
 impl PeerLine {
-    /// Whether the node lives: only who holds its key can answer.
+    /// Whether the node lives: only the owner of the node's key can answer.
     pub(crate) async fn ping(&mut self, address: SocketAddr) -> Result<Ping, PeerError> {
         let target = PeerTarget {
             node: self.node.clone(),
@@ -250,8 +242,7 @@ impl PeerLine {
         let answer = timeout(PING_TIMEOUT, asked)
             .await
             .unwrap_or_else(|_| Err(late()));
-        // After a failure everything is made anew, the connection and the certificate that it was
-        // made with.
+        // After a failure both the connection and the client with its certificate are made again.
         if answer.is_ok() {
             self.kept = Some((address, http));
         }
@@ -260,7 +251,7 @@ impl PeerLine {
 }
 
 impl LogRequest {
-    /// Parameters of the route: those of Kubernetes, and which pod.
+    /// The query parameters: those of the Kubernetes route, and the pod.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let LogRequest {
             pod,
@@ -288,15 +279,14 @@ impl LogRequest {
     }
 }
 
-/// Whether a connection stays for the next question.
+/// Whether a connection stays open for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
     Yes,
     No,
 }
 
-/// Who is asked, and where: the name is what the certificate must say, the address is where it is
-/// asked for.
+/// The target of a request: the node whose name the certificate must have, and its address.
 pub(super) struct PeerTarget {
     pub(super) node: NodeName,
     pub(super) address: SocketAddr,
@@ -330,7 +320,7 @@ impl PeerTarget {
             .map_err(|error| self.broken(innermost(&error)))
     }
 
-    /// The answer, if it is a good one.
+    /// Sends the request and returns the answer, if its status is a success.
     pub(super) async fn send(
         &self,
         request: reqwest::RequestBuilder,
@@ -355,7 +345,7 @@ impl PeerTarget {
         })
     }
 
-    /// A small answer.
+    /// Reads a small answer.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
         response: Response,
@@ -417,19 +407,19 @@ impl PeerTarget {
 }
 
 impl PeerError {
-    /// Whether the node itself said that the question is wrong.
+    /// Whether the node itself refused the request as wrong.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status < StatusCode::INTERNAL_SERVER_ERROR.as_u16())
     }
 }
 
-/// Whether TLS stands in the way, in either direction.
+/// Whether TLS failed, on either side.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut next = error.source();
     while let Some(error) = next {
         let mut held: &(dyn std::error::Error + 'static) = error;
-        // An `io::Error` shows the source of what it holds, and not what it holds: one in another
-        // hides it.
+        // The source of an `io::Error` is the source of the error in it, so the inner error has to
+        // be taken out: one `io::Error` inside another hides it.
         while let Some(inner) = held
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
@@ -444,7 +434,7 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The innermost error, which is the one that says something.
+/// The message of the innermost error, which is the most precise one.
 fn innermost(error: &reqwest::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(next) = last.source() {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{SCHEMA, identity::provider};
 use crate::{data_dir, state_file};
 
-/// The directory; it need not be there yet.
+/// The directory; it need not exist yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerDirectory {
     path: PathBuf,
@@ -35,21 +35,20 @@ pub(crate) struct PeerDirectory {
 /// `cluster.json`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterFacts {
-    /// The cluster's name, which is the authority's.
+    /// The cluster's name, which is also the authority's.
     pub(crate) cluster: String,
     /// The host that has the authority.
     pub(crate) host: NodeName,
-    /// Where that host's listener was when this one joined; `None` on that host itself.
+    /// The address of that host's listener when this host joined; `None` on that host itself.
     pub(crate) address: Option<SocketAddr>,
 }
 
 impl PeerDirectory {
-    /// Names it.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// Where it is.
+    /// The path from the repository's root.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -64,12 +63,12 @@ impl PeerDirectory {
         self.path.join("ca-key.pem")
     }
 
-    /// This host's certificate, the authority's behind it.
+    /// This host's certificate, followed by the authority's.
     pub(crate) fn node(&self) -> PathBuf {
         self.path.join("node.pem")
     }
 
-    /// Its key.
+    /// The key of this host's certificate.
     pub(crate) fn node_key(&self) -> PathBuf {
         self.path.join("node-key.pem")
     }
@@ -86,12 +85,12 @@ impl PeerDirectory {
         self.path.join("cluster.json")
     }
 
-    /// A certificate whose key is being put in place.
+    /// A certificate whose key is being replaced.
     fn node_next(&self) -> PathBuf {
         self.path.join("node.pem.next")
     }
 
-    /// Makes it, for root's eyes only.
+    /// Makes the directory, accessible to root only.
     pub(super) fn make(&self) -> Result<()> {
         let made = DirBuilder::new()
             .recursive(true)
@@ -102,8 +101,8 @@ impl PeerDirectory {
             .with_context(|| format!("set the mode of {}", self.path.display()))
     }
 
-    /// Held while something is changed here: the daemon and a command may want to at once. Waits
-    /// for the other, which is done at once.
+    /// Locks the directory during a change, since the daemon and a command may change it at the
+    /// same time. Waits for the other process, which takes only a moment.
     pub(super) fn lock(&self) -> Result<File> {
         let path = self.path.join("lock");
         let file = data_dir::open_lock(&path)?;
@@ -120,8 +119,8 @@ impl PeerDirectory {
         Ok(state_file::write(&self.cluster(), SCHEMA, facts)?)
     }
 
-    /// Puts a new certificate and its key in place of the old ones. A crash in between is mended by
-    /// the next reader.
+    /// Replaces this host's certificate and key. The next reader repairs the state after a crash in
+    /// between.
     pub(super) fn replace_node(&self, certificate: &str, key: &str) -> Result<()> {
         state_file::write_bytes(&self.node_next(), certificate.as_bytes())?;
         state_file::write_bytes(&self.node_key(), key.as_bytes())?;
@@ -133,7 +132,7 @@ impl PeerDirectory {
         fs::rename(&next, self.node()).with_context(|| format!("rename {}", next.display()))
     }
 
-    /// This host's certificate with its key; `None` where there is none.
+    /// This host's certificate with its key; `None` if there is none.
     pub(super) fn read_node(&self) -> Result<Option<CertifiedKey>> {
         let Some(certificates) = read_certificates(&self.node())? else {
             return match read_certificates(&self.node_next())? {
@@ -148,7 +147,7 @@ impl PeerDirectory {
         }
     }
 
-    /// A crash came between the key and the certificate.
+    /// Completes a replacement after a crash between the key and the certificate.
     fn mend(&self) -> Result<CertifiedKey> {
         let _lock = self.lock()?;
         if let Some(next) = read_certificates(&self.node_next())?
@@ -174,7 +173,7 @@ impl PeerDirectory {
         })
     }
 
-    /// The authority's certificate; an error where there is none.
+    /// The authority's certificate; an error if there is none.
     pub(super) fn read_ca(&self) -> Result<CertificateDer<'static>> {
         let path = self.ca();
         let found = read_certificates(&path)?.and_then(|found| found.into_iter().next());
@@ -182,7 +181,7 @@ impl PeerDirectory {
     }
 }
 
-/// All certificates of a PEM file; `None` where there is no such file.
+/// All certificates of a PEM file; `None` if there is no such file.
 pub(super) fn read_certificates(path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>> {
     let text = match fs::read(path) {
         Ok(text) => text,

@@ -1,5 +1,5 @@
-//! This host among the others: its listener, bound before anything is done, and the renewal of its
-//! certificate.
+//! This host's listener for other hosts, which is bound at the start of the daemon, and the renewal
+//! of its certificate.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Instant};
 
@@ -19,7 +19,7 @@ use crate::{
     http::HttpContext,
 };
 
-/// Followed logs are given so long to end when the daemon stops.
+/// How long followed logs have to end when the daemon stops.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A host with a certificate.
@@ -32,7 +32,7 @@ pub(crate) struct PeerHost {
 }
 
 impl PeerHost {
-    /// Binds; `None` where this host has no certificate and none is expected of it.
+    /// Binds the listener; `None` if this host has no certificate and needs none.
     pub(crate) async fn bind(
         directory: &Path,
         node: &NodeName,
@@ -88,12 +88,12 @@ impl PeerHost {
         }))
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For asking others.
+    /// The client for requests to other hosts.
     pub(crate) fn client(&self) -> PeerClient {
         PeerClient::with(self.identity.clone())
     }
@@ -128,7 +128,7 @@ impl PeerHost {
         });
         let renewing = tokio::spawn(renewal::keep(self.identity, address_of));
         let mut stop = stop;
-        // The sender's end is as good as its word.
+        // A dropped sender counts as a stop.
         stop.changed().await.unwrap_or_default();
         renewing.abort();
         let farewell = async { while tasks.join_next().await.is_some() {} };

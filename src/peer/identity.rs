@@ -1,4 +1,4 @@
-//! This host's certificate as TLS uses it. New files are picked up at the next handshake, without a
+//! This host's certificate as TLS uses it. New files take effect at the next handshake, without a
 //! restart.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
@@ -34,7 +34,7 @@ struct Loaded {
     facts: Facts,
 }
 
-/// By it a file that was replaced is told from the old one.
+/// Identifies a version of a file: a replaced file has another stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     inode: u64,
@@ -51,13 +51,13 @@ impl FileStamp {
     }
 }
 
-/// The one provider of cryptography.
+/// The provider of cryptography, the same for all connections.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
 impl Identity {
-    /// Reads the directory; `None` where this host belongs to no cluster.
+    /// Reads the directory; `None` if this host belongs to no cluster.
     pub(crate) fn open(directory: &PeerDirectory) -> Result<Option<Arc<Self>>> {
         let stamp = FileStamp::of(&directory.node());
         let Some(pair) = directory.read_node()? else {
@@ -77,7 +77,7 @@ impl Identity {
             pair.end_entity_cert()
                 .context("use this host's certificate")?,
         )?;
-        // A stamp that is older than what was read costs one more look.
+        // A stamp that is older than the content only causes one more read.
         let stamp = stamp.unwrap_or(FileStamp {
             inode: 0,
             changed: (0, 0),
@@ -96,22 +96,21 @@ impl Identity {
         })))
     }
 
-    /// Whom this host's certificate is for, and until when.
+    /// The name in this host's certificate and its validity.
     pub(crate) fn facts(&self) -> Facts {
         self.current().facts
     }
 
-    /// The directory it is from.
     pub(crate) fn directory(&self) -> &PeerDirectory {
         &self.directory
     }
 
-    /// Which cluster this is.
+    /// The cluster that this host belongs to.
     pub(crate) fn cluster(&self) -> &ClusterFacts {
         &self.cluster
     }
 
-    /// What is on disk now; what was there before, while that cannot be used.
+    /// The files on the disk now; the last usable ones while those cannot be used.
     fn current(&self) -> Loaded {
         let stamp = FileStamp::of(&self.directory.node());
         let old = self.loaded.read().clone();
@@ -144,7 +143,8 @@ impl Identity {
         })
     }
 
-    /// For the listener: a client without a certificate gets in, and no further than to `join`.
+    /// The TLS configuration of the listener: a client without a certificate can connect, and may
+    /// only use `join`.
     pub(super) fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
         let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
             .allow_unauthenticated()
@@ -156,13 +156,13 @@ impl Identity {
             .context("set up TLS 1.3")?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(resolver);
-        // Certificates are judged at each connection, by the clock of that moment.
+        // Certificates are judged at each connection, by the clock at that time.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
     }
 
-    /// For asking another node.
+    /// The TLS configuration for requests to another node.
     pub(super) fn client_config(self: &Arc<Self>) -> Result<ClientConfig> {
         let resolver: Arc<dyn ResolvesClientCert> = self.clone();
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -174,7 +174,7 @@ impl Identity {
         Ok(config)
     }
 
-    /// Whether a chain is a good certificate of this node, from this cluster's authority.
+    /// Whether a chain is a valid certificate of this node, from this cluster's authority.
     pub(super) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
@@ -185,7 +185,7 @@ impl Identity {
     }
 }
 
-/// Whether a chain is a good certificate of this node.
+/// Whether a chain is a valid certificate of this node.
 pub(super) fn verify(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],

@@ -1,4 +1,4 @@
-//! Joining a cluster with a token. The key is made here and stays here.
+//! Joins a cluster with a token. The key is made on this host and stays here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,30 +28,29 @@ use super::{
 };
 use crate::state_file;
 
-/// What is sent to `/peer/v1/join`.
+/// The body of a request to `/peer/v1/join`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinRequest {
     /// The token's secret, in base64url.
     pub(super) secret: String,
-    /// Who wants to join.
+    /// The name of the new host.
     pub(super) node: String,
-    /// PEM.
+    /// The certificate request, as PEM.
     pub(super) request: String,
 }
 
-/// What came of it.
+/// The result of joining.
 #[derive(Clone, Debug)]
 pub(crate) struct Joined {
-    /// The cluster's name.
     pub(crate) cluster: String,
     /// The host that has the authority.
     pub(crate) host: NodeName,
-    /// Until when the certificate is good.
+    /// When the certificate expires.
     pub(crate) until: Timestamp,
 }
 
-/// Gets this host its certificate.
+/// Requests this host's certificate from the authority's host.
 pub(crate) async fn join(
     directory: &PeerDirectory,
     node: &NodeName,
@@ -111,9 +110,9 @@ pub(crate) async fn join(
     })
 }
 
-/// The whole of joining takes no longer.
+/// The time limit of joining as a whole.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What is most often wrong with a certificate that was made a moment ago.
+/// The most frequent reason why a new certificate is not accepted.
 const CLOCKS: &str =
     "the certificate that came back cannot be used: do the clocks of the two hosts agree?";
 
@@ -166,7 +165,7 @@ fn pinned(chain: &[CertificateDer<'_>], authority: &[u8; 32]) -> Option<Certific
         .map(|found| found.clone().into_owned())
 }
 
-/// Believes a server whose certificate is from the token's authority, for the token's host.
+/// Trusts a server whose certificate is from the token's authority, for the token's host.
 #[derive(Debug)]
 struct Pinned {
     authority: [u8; 32],

@@ -1,5 +1,5 @@
-//! Connections of other hosts, bounded. Who shows no certificate gives way to the nodes, and cannot
-//! stay.
+//! Connections of other hosts, with limits. Clients without a certificate make room for the nodes,
+//! and are disconnected soon.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -46,14 +46,14 @@ impl Listener for PeerListener {
     }
 }
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
-    /// Its address.
     pub(super) address: SocketAddr,
-    /// Its certificate, which TLS has found to be from this cluster's authority.
+    /// The client's certificate, which TLS has verified against this cluster's authority; `None` if
+    /// the client presented none.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// Its connection.
+    /// The connection's limits.
     pub(super) caller: Caller,
 }
 

@@ -1,4 +1,4 @@
-//! New certificates in time: a third of the old one's life is left for trying.
+//! Renews certificates in time: a third of the old one's life is left for attempts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use super::{
     certificate::{self, Facts},
 };
 
-/// How often it is looked at; a renewal that failed is tried again then.
+/// How often the expiry is checked; a failed renewal is repeated at the next check.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// The first renewal comes a little after the start, when other hosts have had time to start too.
+/// The first renewal comes some time after the start, so that other hosts have time to start too.
 const FIRST: Duration = Duration::from_secs(30);
 
-/// What came of a renewal.
+/// The result of a renewal.
 #[derive(Clone, Debug)]
 pub(crate) struct Renewed {
-    /// Whose certificate.
+    /// The name in the certificate.
     pub(crate) name: String,
-    /// Until when the new one is good.
+    /// When the new certificate expires.
     pub(crate) until: Timestamp,
 }
 
-/// Renews whenever it is due, for as long as the daemon runs.
+/// Renews the certificate whenever it is due, while the daemon runs.
 pub(super) async fn keep(identity: Arc<Identity>, address_of: AddressOf) {
     tokio::time::sleep(FIRST).await;
     loop {
@@ -46,7 +46,8 @@ pub(super) async fn keep(identity: Arc<Identity>, address_of: AddressOf) {
     }
 }
 
-/// Renews now: from the authority where it is here, else from the host that has it.
+/// Renews the certificate now: by the authority on this host, or by a request to the authority's
+/// host.
 pub(crate) async fn renew(identity: &Arc<Identity>, address_of: &AddressOf) -> Result<Renewed> {
     let directory = identity.directory();
     if let Some(authority) = Authority::open(directory)? {

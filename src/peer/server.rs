@@ -1,5 +1,5 @@
-//! What a host answers to the cluster's other hosts, `/peer/v1`. All but `join` is for nodes with a
-//! certificate only.
+//! The requests of the cluster's other hosts, `/peer/v1`. All routes but `join` require a node's
+//! certificate.
 
 use std::{
     collections::BTreeMap,
@@ -32,32 +32,31 @@ use super::{
 };
 use crate::http::{HttpContext, api};
 
-/// The largest body: a secret, a name and a certificate request fit many times.
+/// The size limit of a body: a secret, a name and a certificate request fit many times.
 const BODY_BYTES: usize = 16 * 1024;
-/// Of a refusal, which may quote what was asked.
+/// The size limit of a refusal, which may quote the request.
 const MESSAGE_BYTES: usize = 1024;
-/// Attempts to join in one minute, from one address and from all.
+/// The most attempts to join in one minute, from one address and from all addresses.
 const ATTEMPTS: (u32, u32) = (10, 100);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What the routes need.
+/// The state of the routes.
 pub(super) struct Served {
-    /// This host.
     pub(super) node: NodeName,
-    /// The host that has the authority, for the message of one that has not.
+    /// The host that has the authority, named in the refusal of a host without it.
     pub(super) host: NodeName,
-    /// The authority, where it is here.
+    /// The authority, if this host has it.
     pub(super) authority: Option<Authority>,
-    /// The rest of the daemon.
+    /// The views, logs and metrics of the daemon.
     pub(super) daemon: Arc<HttpContext>,
-    /// Who tried to join lately.
+    /// The recent attempts to join.
     pub(super) attempts: Attempts,
 }
 
 impl Served {
-    /// Whether a node was given up, and not installed anew since.
+    /// Whether a node was removed, and not installed again since.
     fn is_removed(&self, node: &NodeName) -> bool {
-        // Not as a reader's view: those are kept for a while.
+        // Not through the views of readers, since those are kept for a while.
         self.daemon
             .views
             .subscribe()
@@ -98,7 +97,7 @@ fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
         .into_response()
 }
 
-/// Lets a node through, and says who it is.
+/// Passes on requests of nodes, with the name of the node.
 async fn nodes_only(
     State(served): State<Arc<Served>>,
     ConnectInfo(remote): ConnectInfo<Remote>,
@@ -184,7 +183,7 @@ async fn join(
         Ok(body) => body,
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
-    // Whatever is no secret is an unknown one.
+    // A text that is not base64url counts as an unknown secret.
     let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
     let name: String = node.chars().take(80).collect();
     let signed = sign(&served, move |authority| {
@@ -196,7 +195,7 @@ async fn join(
     signed
 }
 
-/// Has the authority sign, off the threads that serve: it writes files.
+/// Lets the authority sign on a thread for blocking work, since signing writes files.
 async fn sign(
     served: &Arc<Served>,
     how: impl FnOnce(&Authority) -> Result<String, CertificateRefusal> + Send + 'static,
@@ -250,7 +249,6 @@ struct AttemptWindow {
 }
 
 impl Attempts {
-    /// None yet.
     pub(super) fn new(now: Instant) -> Self {
         Self(Mutex::new(AttemptWindow {
             since: now,
@@ -259,8 +257,8 @@ impl Attempts {
         }))
     }
 
-    /// Counts one, and says whether it may go on. No more addresses are held than attempts are
-    /// allowed.
+    /// Counts an attempt, and returns whether it may continue. No more addresses are stored than
+    /// attempts are allowed.
     fn may(&self, address: IpAddr, now: Instant) -> bool {
         let mut window = self.0.lock();
         if now.duration_since(window.since) >= MINUTE {

@@ -41,7 +41,7 @@ pub(super) fn name(node: &str) -> NodeName {
     NodeName::new(node)
 }
 
-/// A directory that a host would have.
+/// The data directory of a host.
 pub(super) struct Disk {
     _parent: TempDir,
     pub(super) directory: PeerDirectory,
@@ -57,7 +57,7 @@ pub(super) fn disk() -> Disk {
     }
 }
 
-/// A listening host.
+/// A host with a running listener.
 pub(super) struct ListeningHost {
     pub(super) address: SocketAddr,
     pub(super) fixture: Fixture,
@@ -82,7 +82,7 @@ pub(super) async fn serve(disk: &Disk, node: &str) -> ListeningHost {
     let fixture = fixture();
     let mut shown = view();
     shown.node = name(node);
-    // The fixture's pods are this host's.
+    // The fixture's pods become pods of this host.
     for pod in Arc::make_mut(&mut shown.state).pods.values_mut() {
         pod.place = reconciler::state::PodPlace::Node(name(node));
     }
@@ -196,8 +196,8 @@ async fn hosts_of_one_cluster_answer_each_other() {
     );
 }
 
-/// A way to an address, which counts connections; it is closed, with all that go through it, when
-/// the task is aborted.
+/// A forwarder to an address, which counts connections; it is closed, with all its connections,
+/// when the task is aborted.
 async fn counted_way(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (address, count) = (
@@ -296,7 +296,7 @@ async fn a_log_that_cannot_be_had_says_why_in_that_hosts_words() {
         ..log_of("batch")
     };
     assert_eq!(ask(request).await, "container x is not valid for pod batch");
-    // The pod has moved in the meantime: the question is not handed on.
+    // The pod has moved in the meantime: the request is not passed on.
     let mut moved = view();
     moved.node = name("n2");
     for pod in Arc::make_mut(&mut moved.state).pods.values_mut() {
@@ -331,7 +331,7 @@ async fn a_host_that_is_down_is_named_with_its_address_and_the_reason() {
 #[tokio::test]
 async fn a_silent_host_costs_a_ping_and_no_more() {
     let pair = pair().await;
-    // The kernel takes the connection, and nobody ever speaks.
+    // The kernel accepts the connection, and no process ever answers.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = mute.local_addr().unwrap();
     let start = Instant::now();

@@ -1,4 +1,5 @@
-//! Join tokens: what is handed from the authority's host to a new one, and what is kept of them.
+//! Join tokens: the text that a person copies from the authority's host to a new one, and the hash
+//! that the authority keeps.
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -14,37 +15,37 @@ use super::{PeerDirectory, SCHEMA, random};
 use crate::state_file;
 use reconciler::digest::hex;
 
-/// What a token begins with; the number is its form's.
+/// The beginning of a token, with the version of its format.
 const PREFIX: &str = "wlj1.";
-/// Longer than this no token is.
+/// The length limit of a token, in bytes.
 const LONGEST: usize = 2048;
-/// Tokens that are kept at a time, used and expired ones among them.
+/// The most tokens that are stored, including used and expired ones.
 const KEPT: usize = 256;
-/// So long after its end a token is still named as expired and not as unknown.
+/// For this time after its end a token is reported as expired and not as unknown.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A one-time token, as the new host sees it.
+/// A one-time token, as the new host reads it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct JoinToken {
     /// The host that has the authority.
     pub(crate) host: NodeName,
-    /// Its listener.
+    /// The address of that host's listener.
     pub(crate) address: SocketAddr,
-    /// SHA-256 of the authority's certificate: by it the new host knows whom it speaks to.
+    /// SHA-256 of the authority's certificate, by which the new host verifies the authority's host.
     pub(crate) authority: [u8; 32],
-    /// By it the authority's host knows who may join.
+    /// The secret by which the authority's host verifies the new host.
     pub(crate) secret: [u8; 32],
 }
 
-/// No token.
+/// Why a text is no token.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum JoinTokenError {
-    /// Something else altogether.
+    /// The text does not have the form of a token.
     #[error(
         "this is no join token: one begins with {PREFIX} and is printed by `windlass cluster token`"
     )]
     Other,
-    /// A piece is missing, or changed.
+    /// A part of the token is missing or changed.
     #[error("the join token is damaged: copy all of what `windlass cluster token` printed")]
     Damaged,
 }
@@ -71,7 +72,7 @@ impl fmt::Display for JoinToken {
     }
 }
 
-/// The secret is not shown.
+/// Prints no secret.
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
@@ -110,37 +111,38 @@ fn bytes(text: &str) -> Result<[u8; 32], JoinTokenError> {
     bytes.try_into().map_err(|_| JoinTokenError::Damaged)
 }
 
-/// What a token is to be good for.
+/// What a new token allows.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenOffer {
-    /// How long.
+    /// For how long the token is valid.
     pub(crate) life: Duration,
-    /// For this node only.
+    /// The only node that may use the token; `None` for any node.
     pub(crate) node: Option<NodeName>,
-    /// Also where that node has a valid certificate already, which then is not renewed any more.
+    /// Whether the token also replaces a valid certificate of that node, which then is not renewed
+    /// any more.
     pub(crate) replace: bool,
 }
 
-/// What may be said to somebody who presents a token.
+/// Why a presented token is refused.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum TokenRefusal {
-    /// Made by somebody else, long forgotten, or invented.
+    /// The token was made elsewhere, was removed long ago, or never existed.
     #[error("the join token is not known here: make a new one with `windlass cluster token`")]
     Unknown,
-    /// Once is enough.
+    /// The token was used before.
     #[error(
         "the join token was used at {when:.0} by {node}: make a new one with `windlass cluster token`"
     )]
     Used {
-        /// For whom.
+        /// The node that used the token.
         node: String,
-        /// When.
+        /// When the token was used.
         when: Timestamp,
     },
-    /// Too late.
+    /// The token has expired.
     #[error("the join token has expired at {0:.0}: make a new one with `windlass cluster token`")]
     Expired(Timestamp),
-    /// Made for another node.
+    /// The token is for another node.
     #[error("the join token is for the node {0} only")]
     OtherNode(String),
 }
@@ -151,7 +153,7 @@ pub(super) struct Tokens {
     tokens: Vec<StoredToken>,
 }
 
-/// A token as its maker keeps it.
+/// A token as the authority's host stores it.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredToken {
     /// SHA-256 of the secret, in hexadecimal.
@@ -169,17 +171,17 @@ struct Used {
 }
 
 impl Tokens {
-    /// Reads what is kept.
+    /// Reads the stored tokens.
     pub(super) fn read(directory: &PeerDirectory) -> Result<Self> {
         Ok(state_file::read(&directory.tokens(), SCHEMA)?.unwrap_or_default())
     }
 
-    /// Writes it.
+    /// Writes the stored tokens.
     pub(super) fn write(&self, directory: &PeerDirectory) -> Result<()> {
         Ok(state_file::write(&directory.tokens(), SCHEMA, self)?)
     }
 
-    /// Makes a token's secret, and keeps its hash.
+    /// Makes a token's secret, and stores its hash.
     pub(super) fn make(&mut self, offer: &TokenOffer, now: Timestamp) -> Result<[u8; 32]> {
         self.tokens.retain(|kept| kept.expires + REMEMBERED > now);
         anyhow::ensure!(
@@ -200,8 +202,8 @@ impl Tokens {
         Ok(secret)
     }
 
-    /// Uses a token up, if it is good for this node. Says whether an existing certificate may be
-    /// replaced.
+    /// Uses up a token, if it is valid for this node. Returns whether an existing certificate may
+    /// be replaced.
     pub(super) fn redeem(
         &mut self,
         secret: &[u8],
@@ -210,7 +212,7 @@ impl Tokens {
     ) -> Result<bool, TokenRefusal> {
         let presented = hash(secret);
         let same = SameBytes::new();
-        // All are compared, so that the time says nothing about which one it is.
+        // All tokens are compared, so that the time does not show which one matches.
         let found = self
             .tokens
             .iter_mut()
@@ -241,7 +243,7 @@ fn hash(secret: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, secret).as_ref())
 }
 
-/// Compares under a key of its own, so that neither content nor length shows in the time it takes.
+/// Compares with a random key, so that the time shows neither content nor length.
 struct SameBytes(Option<hmac::Key>);
 
 impl SameBytes {
@@ -249,7 +251,7 @@ impl SameBytes {
         Self(hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok())
     }
 
-    /// Never, without randomness.
+    /// Whether both texts are equal; false without randomness.
     fn are(&self, one: &str, other: &str) -> bool {
         let Some(key) = &self.0 else { return false };
         let tag = hmac::sign(key, other.as_bytes());

@@ -1,14 +1,15 @@
-//! The file of keys a host believes: OpenSSH's `allowed_signers`, as ssh-keygen(1) describes it.
+//! The file of the keys that a host trusts: OpenSSH's `allowed_signers`, as ssh-keygen(1) describes
+//! it.
 //!
 //! ```text
 //! deployer@example.com,*@ops.example.com namespaces="git",valid-before="20270101Z" ssh-ed25519 AAAA... comment
 //! ```
 //!
-//! As with `git verify-commit`, a key vouches for a commit when one of its lines allows the
-//! namespace `git` at the asked time; the principal names the signer and is not compared with the
-//! committer. Unlike ssh-keygen, which skips what it cannot read, one bad line makes the whole file
-//! an error: a host must not run on half a policy. Times without a trailing `Z` are taken as UTC,
-//! not as the host's zone, so that every host judges alike.
+//! As with `git verify-commit`, a key vouches for a commit if one of its lines allows the namespace
+//! `git` at the given time; the principal names the signer and is not compared with the committer.
+//! ssh-keygen skips lines that it cannot read; here one bad line makes the whole file an error: a
+//! host must not run on half a policy. Times without a trailing `Z` are taken as UTC, not as the
+//! host's zone, so that every host judges alike.
 
 mod line;
 mod pattern;
@@ -26,27 +27,27 @@ use thiserror::Error;
 use self::line::{Line, SignerEntry};
 use super::ssh_signature::{NAMESPACE, VerifyingKey};
 
-/// A file larger than this is not a list of signers.
+/// A larger file is not a list of signers.
 const MAX_BYTES: usize = 1024 * 1024;
-/// A message says of one line no more than this: the line may be a megabyte of anything.
+/// The size limit of a message about one line: a line may be a megabyte of any text.
 const PROBLEM_BYTES: usize = 400;
-/// Bad lines that a message lists.
+/// The most bad lines that a message lists.
 const LISTED: usize = 10;
 
-/// Everything wrong with an `allowed_signers` file.
+/// All problems of an `allowed_signers` file.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("allowed signers: {}", join(problems))]
 pub(crate) struct AllowedSignersError {
-    /// One entry a bad line, in order.
+    /// One entry for each bad line, in order.
     pub(crate) problems: Vec<LineProblem>,
 }
 
-/// What is wrong with one line.
+/// The problem of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LineProblem {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub(crate) line: usize,
-    /// What is wrong, and what to write instead.
+    /// The problem, and what to write instead.
     pub(crate) what: String,
 }
 
@@ -56,12 +57,12 @@ impl fmt::Display for LineProblem {
     }
 }
 
-/// Who signed: recorded with the commit, printed by `history`.
+/// The signer: recorded with the commit, printed by `history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signer {
     /// The first principal of the line that vouched.
     pub(crate) principal: String,
-    /// The key, as `SHA256:...`.
+    /// The fingerprint of the key, as `SHA256:...`.
     pub(crate) fingerprint: String,
 }
 
@@ -71,60 +72,60 @@ impl fmt::Display for Signer {
     }
 }
 
-/// Which of the two moments a key was not valid at.
+/// The time at which a key was not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// The time the commit claims; its signer chose it.
+    /// The time that the commit claims; its signer chose it.
     CommitTime,
-    /// The time this host first saw the commit.
+    /// The time when this host first observed the commit.
     FirstSight,
 }
 
 /// Why a known key does not vouch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotAllowed {
-    /// All its lines say `namespaces=` without `git`.
+    /// All lines of the key have `namespaces=` without `git`.
     Namespace {
-        /// What they allow.
+        /// The allowed namespaces.
         allowed: String,
     },
-    /// Its line begins later.
+    /// The line of the key begins later.
     NotYetValid {
-        /// Who the line names.
+        /// The principal of the line.
         principal: String,
         /// The line's `valid-after`.
         since: Timestamp,
-        /// Which moment lay before it.
+        /// The moment that lies before `since`.
         at: Moment,
     },
-    /// Its line ended earlier.
+    /// The line of the key has ended.
     Expired {
-        /// Who the line names.
+        /// The principal of the line.
         principal: String,
         /// The line's `valid-before`.
         until: Timestamp,
-        /// Which moment lay after it.
+        /// The moment that lies after `until`.
         at: Moment,
     },
-    /// It is listed as `cert-authority` only, and such a key signs certificates, not commits.
+    /// The key is listed as `cert-authority` only, and such a key signs certificates, not commits.
     OnlyAuthority,
-    /// Its principals are all negated, or negate themselves.
+    /// The principals are all negated, or negate themselves.
     NoPrincipal,
 }
 
 /// A key of the file: parsed once, looked up by its wire form.
 #[derive(Debug)]
 pub(crate) struct AllowedKey {
-    /// What verifies its signatures.
+    /// The key as the verifier takes it.
     pub(crate) verifying: VerifyingKey,
-    /// `SHA256:...`.
+    /// Of the form `SHA256:...`.
     pub(crate) fingerprint: String,
     lines: Vec<Line>,
 }
 
 impl AllowedKey {
-    /// Whether one of the key's lines vouches in `namespace` at both moments; if none does, why the
-    /// first does not.
+    /// Whether one of the key's lines vouches in `namespace` at both moments; otherwise why the
+    /// first line does not.
     pub(crate) fn allows(
         &self,
         namespace: &str,
@@ -147,7 +148,7 @@ impl AllowedKey {
     }
 }
 
-/// The keys a host believes.
+/// The keys that a host trusts.
 #[derive(Debug, Default)]
 pub(crate) struct AllowedSigners {
     keys: BTreeMap<Vec<u8>, AllowedKey>,
@@ -184,17 +185,18 @@ impl AllowedSigners {
         }
     }
 
-    /// How many keys are believed.
+    /// The number of trusted keys.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The key of this wire form.
+    /// The key with this wire form, if it is trusted.
     pub(crate) fn key(&self, blob: &[u8]) -> Option<&AllowedKey> {
         self.keys.get(blob)
     }
 
-    /// Why a key that signed a commit would not vouch for a new one at this time, if it would not.
+    /// Why a key that signed a commit would not vouch for a new commit at this time; `None` if it
+    /// would.
     pub(crate) fn doubt(&self, signer: &Signer, now: Timestamp) -> Option<String> {
         let key = self
             .keys

@@ -1,9 +1,9 @@
-//! Fetching in a child process of our own binary.
+//! Fetches in a child process of the daemon's own binary.
 //!
-//! libgit2 parses what a stranger sends and has calls that nothing interrupts. In a child it can be
-//! killed at the deadline, and a crash or a flood of memory ends the child and not the daemon.
-//! Request and answer are one JSON document each, on standard input and as the last line of
-//! standard output; secrets never stand in arguments or environment.
+//! libgit2 parses data of an untrusted remote and has calls that cannot be interrupted. A child
+//! process can be killed at the deadline, and a crash or excessive memory ends the child and not
+//! the daemon. Request and answer are one JSON document each, on standard input and as the last
+//! line of standard output; secrets never appear in arguments or in the environment.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -28,23 +28,23 @@ use super::fetch::{
 const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
 /// An answer holds a few ids or one message.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
-/// Of each text in an answer.
+/// The size limit of each text in an answer.
 const TEXT_BYTES: usize = 1024;
-/// Of each list in an answer.
+/// The length limit of each list in an answer.
 const ITEMS: usize = 20;
-/// The fetch stops by itself at its deadline; the kill is for the calls that do not.
+/// The fetch ends by itself at its deadline; the child is killed after this additional time for
+/// calls that do not.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The directory of trusted certificates where only a file counts. It must exist: git2 replaces
-/// what does not by the system's.
+/// The directory of trusted certificates if only `ca_file` counts. It must exist: git2 replaces a
+/// missing directory by the system's.
 const NO_CERTIFICATES: &str = "no-certificates";
 
-/// How to start the child: our own binary and its hidden subcommand.
+/// How to start the child: the daemon's own binary and its hidden subcommand.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildProgram {
-    /// The binary.
     pub(crate) program: PathBuf,
-    /// What makes it call [`child_main`].
+    /// The arguments that make the binary call [`child_main`].
     pub(crate) arguments: Vec<OsString>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn fetch_in_child(
     }
 }
 
-/// Compacts the mirror in a child, into the quarantine that the caller has begun.
+/// Compacts the mirror in a child process, into the quarantine that the caller has begun.
 pub(crate) async fn compact_in_child(
     child: &ChildProgram,
     request: &FetchRequest,
@@ -77,7 +77,7 @@ pub(crate) async fn compact_in_child(
     run_in_child(child, &request).await.map(drop)
 }
 
-/// What the child did.
+/// The answer of the child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ChildAnswer {
@@ -101,7 +101,8 @@ async fn run_in_child(
     };
 
     let exchange = async {
-        // A child that dies early closes its end; how it died says more than the broken pipe.
+        // A child that dies early closes its end of the pipe; its exit status explains more than
+        // the broken pipe.
         let _ = input.write_all(&document).await;
         drop(input);
         let mut answer = Vec::new();
@@ -115,7 +116,7 @@ async fn run_in_child(
     match tokio::time::timeout(limit, exchange).await {
         Ok(Ok((answer, status))) => read_answer(&answer, status, &url, request),
         Ok(Err(error)) => Err(failed(format!("talk to it: {error}"))),
-        // The process is dropped here, and with that killed.
+        // The process is dropped here, which kills it.
         Err(_) => Err(FetchError::Timeout {
             url: url.to_string(),
             seconds: request.limits.deadline.as_secs(),
@@ -123,9 +124,9 @@ async fn run_in_child(
     }
 }
 
-/// The child's whole life: reads a request, fetches, writes the answer.
+/// The main function of the child: reads a request, fetches, writes the answer.
 pub(crate) fn child_main() -> ExitCode {
-    // A repository holds Secrets: what is fetched is for root alone.
+    // A repository may hold Secrets: only root may read what is fetched.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let answer = match read_request() {
         Ok(request) => {
@@ -172,15 +173,15 @@ fn command(child: &ChildProgram, request: &FetchRequest, url: &RemoteUrl) -> Com
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        // libgit2 takes its configuration and known_hosts from the home directory: not from that of
-        // whoever runs us.
+        // libgit2 reads its configuration and known_hosts from the home directory, which must not
+        // be that of the user who started the daemon.
         .env("HOME", &home)
         .env("XDG_CONFIG_HOME", &home)
         .env_remove("SSH_AUTH_SOCK")
         .kill_on_drop(true);
-    // These two are how OpenSSL is told its authorities; the directory is empty. It reads them all
-    // at its start, which takes longer than a local fetch and is for nothing where there is no
-    // https.
+    // OpenSSL reads its certificate authorities from these two variables; the directory is empty.
+    // Reading the system's authorities at the start takes longer than a local fetch, and is useless
+    // without https.
     match &request.ca_file {
         Some(file) => command
             .env("SSL_CERT_FILE", file)
@@ -222,7 +223,7 @@ fn read_answer(
             url,
             seconds: request.limits.deadline.as_secs(),
         }),
-        // What is not libgit2's ends so when memory runs out.
+        // Code outside of libgit2 aborts when memory runs out.
         Some(Signal::ABORT) => Err(FetchError::PackRefused {
             url,
             head: None,
@@ -234,8 +235,8 @@ fn read_answer(
     }
 }
 
-/// Cuts what is too long. A pack that has taken the child over says what it likes, and messages are
-/// kept, printed and sent to other hosts.
+/// Truncates long texts and lists. A child that a malicious pack controls can answer anything, and
+/// messages are stored, printed and sent to other hosts.
 fn bound(value: &mut Value) {
     match value {
         Value::String(text) => *text = ForeignText::bounded(text, TEXT_BYTES).into(),
@@ -257,10 +258,11 @@ fn read_request() -> io::Result<FetchRequest> {
     serde_json::from_slice(&document).map_err(io::Error::from)
 }
 
-/// Bounds what a hostile pack can make this process use, and ends it with the daemon.
+/// Limits the resources that a malicious pack can make this process use, and ends the process with
+/// the daemon.
 fn limit_self(request: &FetchRequest) -> io::Result<()> {
-    // The kernel means the thread that started us, so that must be one that stays: a worker of the
-    // runtime, no blocking thread.
+    // The kernel sends this signal when the thread that started the process ends, so that thread
+    // must stay: a worker of the runtime, and no blocking thread (prctl(2), PR_SET_PDEATHSIG).
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let limits = &request.limits;
     let pack_and_index = limits.received_bytes.saturating_mul(2);
@@ -288,15 +290,16 @@ fn home(mirror: &Path) -> PathBuf {
     home.into()
 }
 
-/// A home directory with exactly the configuration a fetch needs.
+/// Makes a home directory with exactly the configuration that a fetch needs.
 fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     let home = home(&request.mirror);
     std::fs::create_dir_all(home.join(".ssh"))?;
     std::fs::create_dir_all(home.join(NO_CERTIFICATES))?;
-    // A repository on this host often belongs to a user of its own. libgit2 runs no hooks and no
-    // filters here, which is what the ownership check protects from.
+    // A repository on this host often belongs to another user. libgit2 runs no hooks and no filters
+    // here, against which the ownership check protects.
     //
-    // Packs of a local repository are made here, by windows of ten objects that need not be small.
+    // Packs of a local repository are made on this host, with windows of ten objects that may be
+    // large.
     let configuration = "[safe]\n\tdirectory = *\n[pack]\n\twindowMemory = 64m\n";
     std::fs::write(home.join(".gitconfig"), configuration)?;
     let known_hosts = match &request.known_hosts {
@@ -308,7 +311,7 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     std::fs::write(home.join(".ssh/known_hosts"), known_hosts)
 }
 
-/// git2 would take the system's authorities in place of a file that is not there.
+/// git2 would use the system's certificate authorities in place of a missing file.
 fn check_ca_file(request: &FetchRequest) -> Result<(), FetchError> {
     let Some(file) = &request.ca_file else {
         return Ok(());

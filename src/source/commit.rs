@@ -1,67 +1,66 @@
 //! A commit object, read from its bytes.
 //!
-//! Parsed here rather than by libgit2 because judging needs what the signature was made over: the
-//! object without its signature header, byte for byte, as Git itself cuts it.
+//! Parsed here and not by libgit2, since judging needs the bytes that were signed: the object
+//! without its signature header, byte for byte, as Git itself removes it.
 
 use git2::{ObjectType, Oid, Repository};
 use jiff::Timestamp;
 use reconciler::{foreign::ForeignText, name::CommitId};
 use thiserror::Error;
 
-/// The trailer that lets a commit delete more than the budget.
+/// The trailer that allows a commit to delete more than the budget.
 const ALLOW_DELETIONS: &str = "Windlass-Allow-Deletions";
-/// Subjects are printed in lists and messages; more than this of one helps nobody.
+/// The size limit of a subject: subjects are printed in lists and messages.
 const SUBJECT_BYTES: usize = 160;
 
-/// Why a commit could not be read. Nothing is said about its worth.
+/// Why a commit could not be read. This is no judgement about the commit.
 #[derive(Debug, Error)]
 pub(crate) enum CommitError {
     /// The text is not an object id.
     #[error("{id:?} is not a full commit id; write all its digits, as git rev-parse prints them")]
     BadId {
-        /// What was given.
+        /// The text as it was entered.
         id: String,
     },
-    /// The object database does not have it, or what it has does not hash to its id.
+    /// The object database does not have the commit, or has bytes that do not hash to its id.
     #[error("read commit {} from the mirror", id.short())]
     Read {
-        /// The commit.
+        /// The commit's id.
         id: CommitId,
-        /// What libgit2 said.
+        /// libgit2's error.
         source: git2::Error,
     },
-    /// There is an object of this id and it is no commit.
+    /// The object with this id is not a commit.
     #[error("object {} is a {kind}, not a commit", id.short())]
     NotACommit {
-        /// The object.
+        /// The object's id.
         id: CommitId,
-        /// What it is.
+        /// The type of the object.
         kind: &'static str,
     },
-    /// The object is a commit in name only.
+    /// The object is a commit without a valid header.
     #[error("commit {} has a malformed header: {what}", id.short())]
     Malformed {
-        /// The commit.
+        /// The commit's id.
         id: CommitId,
-        /// What is wrong with it.
+        /// What is wrong with the header.
         what: &'static str,
     },
 }
 
-/// What people and the rollout want to know of a commit.
+/// The properties of a commit that people and the rollout use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitInfo {
-    /// Its id.
     pub(crate) id: CommitId,
-    /// The first line of its message, at most 160 bytes of it.
+    /// The first line of the message, at most 160 bytes of it.
     pub(crate) subject: ForeignText,
-    /// When it says its change was made.
+    /// The time of the change, by the author.
     pub(crate) author_time: Timestamp,
-    /// When it says it was committed.
+    /// The time of the commit, by the committer.
     pub(crate) committer_time: Timestamp,
-    /// Whether its last paragraph holds `Windlass-Allow-Deletions: yes`.
+    /// Whether the last paragraph holds `Windlass-Allow-Deletions: yes`.
     pub(crate) allow_deletions: bool,
-    /// The commit before it on its own line; none for a root.
+    /// The first parent; `None` for a root commit.
     pub(crate) first_parent: Option<CommitId>,
 }
 
@@ -72,8 +71,8 @@ impl CommitInfo {
     }
 }
 
-/// The commits before `head` on its first-parent line, newest first, at most `count`, `head` not
-/// among them.
+/// The commits before `head` on its first-parent line, newest first, at most `count`, without
+/// `head`.
 pub(crate) fn first_parent_ancestors(
     repo: &Repository,
     head: &CommitId,
@@ -89,8 +88,8 @@ pub(crate) fn first_parent_ancestors(
     Ok(ancestors)
 }
 
-/// A commit id from configuration or a command line; an abbreviated one names nothing for sure and
-/// is refused.
+/// A commit id from the configuration or a command line; an abbreviated id is ambiguous and
+/// refused.
 pub(crate) fn parse_id(text: &str) -> Result<CommitId, CommitError> {
     let id = CommitId::new(text);
     oid(&id).map(|_| id)
@@ -101,10 +100,10 @@ pub(crate) fn exists(repo: &Repository, id: &CommitId) -> bool {
     oid(id).is_ok_and(|oid| repo.odb().is_ok_and(|database| database.exists(oid)))
 }
 
-/// The typed object id of a name.
+/// The id in libgit2's type.
 pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
     Oid::from_str(id.as_str())
-        // libgit2 also takes prefixes and capitals.
+        // libgit2 also accepts prefixes and capitals.
         .ok()
         .filter(|oid| oid.to_string() == id.as_str())
         .ok_or_else(|| CommitError::BadId {
@@ -112,20 +111,19 @@ pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
         })
 }
 
-/// A commit's parts, with its signature kept apart from what was signed.
+/// The parts of a commit, with its signature separated from the signed bytes.
 #[derive(Debug)]
 pub(crate) struct CommitObject {
-    /// Its id.
     pub(crate) id: CommitId,
-    /// The tree it records.
+    /// The id of the commit's tree.
     pub(crate) tree: Oid,
-    /// Its parents, in order.
+    /// The ids of the parents, in order.
     pub(crate) parents: Vec<Oid>,
-    /// When it says its change was made.
+    /// The time of the change, by the author.
     pub(crate) author_time: Timestamp,
-    /// When it says it was committed; the signer chose this.
+    /// The time of the commit, by the committer; the signer chose it.
     pub(crate) committer_time: Timestamp,
-    /// Its signature headers: name and value, in order. A sound commit has none or one.
+    /// The signature headers: name and value, in order. A valid commit has none or one.
     pub(crate) signatures: Vec<(String, Vec<u8>)>,
     /// The object without its signature headers.
     pub(crate) signed_bytes: Vec<u8>,
@@ -133,7 +131,7 @@ pub(crate) struct CommitObject {
 }
 
 impl CommitObject {
-    /// Reads a commit whose bytes hash to its id (libgit2 checks that on every read from disk).
+    /// Reads a commit whose bytes hash to its id (libgit2 checks that at every read from disk).
     pub(crate) fn read(repo: &Repository, id: &CommitId) -> Result<Self, CommitError> {
         let oid = oid(id)?;
         let read = |source| CommitError::Read {
@@ -225,14 +223,14 @@ impl CommitObject {
         })
     }
 
-    /// The first line of the message, fit to be printed on a terminal.
+    /// The first line of the message, safe to print on a terminal.
     pub(crate) fn subject(&self) -> ForeignText {
         let message = self.message();
         let line = message.trim_start().lines().next().unwrap_or_default();
         ForeignText::bounded(line, SUBJECT_BYTES)
     }
 
-    /// What people want to know of it.
+    /// The properties that people and the rollout use.
     pub(crate) fn info(&self) -> CommitInfo {
         CommitInfo {
             id: self.id.clone(),
@@ -256,9 +254,9 @@ impl CommitObject {
     }
 }
 
-/// The headers of a commit, in the order in which Git writes them. Git and libgit2 stop looking for
-/// parents at the first header of another sort, so one that comes later would be a parent for us
-/// alone.
+/// The headers of a commit, in the order in which Git writes them. Git and libgit2 stop reading
+/// parents at the first header of another kind, so a later parent header would be a parent only in
+/// this parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Header {
     Tree,
@@ -296,7 +294,7 @@ fn parse_oid(value: &[u8]) -> Result<Oid, &'static str> {
         .ok_or("an object id of the wrong form")
 }
 
-/// The seconds of `Name <address> 1700000000 +0100`.
+/// The time in `Name <address> 1700000000 +0100`.
 fn parse_time(value: &[u8]) -> Result<Timestamp, &'static str> {
     let after_address = value
         .iter()
@@ -316,8 +314,8 @@ fn parse_time(value: &[u8]) -> Result<Timestamp, &'static str> {
         .ok_or("a time out of range")
 }
 
-/// Trailers are the lines of the last paragraph, as Git means them; a message that is only a
-/// subject has none.
+/// Whether the trailers allow deletions. Trailers are the lines of the last paragraph, as in Git; a
+/// message that is only a subject has none.
 fn allows_deletions(message: &str) -> bool {
     let message = message.trim_end();
     let Some((_, last)) = message.rsplit_once("\n\n") else {
@@ -392,8 +390,7 @@ mod tests {
         let person = "Dev <dev@example.com> 1700000000 +0100";
         let parent = format!("parent {}\n", "1".repeat(40));
         let tree = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
-        // Neither Git nor libgit2 sees a parent there, so that the history they walk is another
-        // one.
+        // Neither Git nor libgit2 reads a parent there, so they list another history.
         for headers in [
             format!("{PLAIN}{parent}"),
             format!("{parent}{tree}author {person}\ncommitter {person}\n"),

@@ -1,8 +1,8 @@
 //! Which commits may run on this host.
 //!
 //! A signature vouches for the commit that carries it, and for what a merge brings in as a part of
-//! that merge. It makes no other commit one to be run: neither the commits before it, nor those
-//! that a merge brought in.
+//! that merge. It makes no other commit eligible: neither the commits before it, nor those that a
+//! merge brought in.
 
 use git2::Repository;
 use reconciler::name::CommitId;
@@ -19,13 +19,13 @@ pub(crate) enum Ineligible {
     /// This host has accepted no head yet.
     #[error("this host has not accepted any commit yet")]
     NothingAccepted,
-    /// It does not come after the anchor.
+    /// The commit does not descend from the anchor.
     #[error("it does not descend from the anchor {}: what is older, or lies elsewhere, never runs", anchor.short())]
     BeforeAnchor {
-        /// The anchor.
+        /// The anchor's id.
         anchor: CommitId,
     },
-    /// It is not where a rollback could go.
+    /// The commit is not one that a rollback could go to.
     #[error(
         "it is not one of the last {history} commits on the first-parent line of {}: what lies elsewhere can be \
          brought back by a new, signed commit", verified.short()
@@ -33,16 +33,16 @@ pub(crate) enum Ineligible {
     OffTheLine {
         /// The newest accepted commit.
         verified: CommitId,
-        /// How far back the line was followed.
+        /// The number of commits on the line that were compared.
         history: usize,
     },
-    /// This host does not judge its signature good.
+    /// This host does not judge the signature of the commit good.
     #[error("{}", .0)]
     Untrusted(CommitRefusal),
 }
 
-/// Says whether a commit may run here, and on which grounds. `known` is the trusted set's entry of
-/// it, `verified` the newest accepted head.
+/// Whether a commit may run here, and on which grounds. `known` is the commit's entry in the
+/// trusted set, `verified` the newest accepted head.
 pub(crate) fn eligible(
     repo: &Repository,
     policy: &Policy<'_>,
@@ -80,8 +80,8 @@ pub(crate) fn eligible(
         .map_err(Ineligible::Untrusted))
 }
 
-/// Whether a commit is `verified` or one of the `history` before it on its first-parent line, and
-/// not before the anchor.
+/// Whether a commit is `verified` or one of the `history` commits before it on its first-parent
+/// line, and not before the anchor.
 fn is_on_line(
     repo: &Repository,
     policy: &Policy<'_>,

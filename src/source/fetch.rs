@@ -1,9 +1,9 @@
-//! Downloading what the followed branch adds into the quarantine.
+//! Downloads what the followed branch adds into the quarantine.
 //!
-//! [`fetch`] is complete in itself and speaks serde on both sides, because the daemon runs it in a
-//! child process (see [`super::child`]) that can be killed at its deadline and that has limits of
-//! its own. It reads the mirror and writes to the quarantine alone; the daemon has made that
-//! directory, and takes the pack over from there.
+//! [`fetch`] takes and returns serializable values, because the daemon runs it in a child process
+//! (see [`super::child`]) that can be killed at its deadline and that has limits of its own. It
+//! reads the mirror and writes only to the quarantine; the daemon has made that directory, and
+//! moves the pack from there.
 
 mod copy;
 mod error;
@@ -28,8 +28,8 @@ use super::mirror::{self, Check, Mirror, MirrorError};
 use super::pack::PackError;
 use super::quarantine::{self, COMPACTED, INCOMING, InspectError};
 
-/// Downloads what the mirror lacks of the branch's head and history, or all of it where the mirror
-/// is damaged.
+/// Downloads the commits of the branch that the mirror lacks, or all of them if the mirror is
+/// damaged.
 pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     let url: RemoteUrl = request.url.parse()?;
     if request.credentials.is_some() && url.is_plain_http() {
@@ -61,7 +61,7 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
     Ok(fetched)
 }
 
-/// What is said of a download whose headers were refused.
+/// The error for a download whose headers were refused.
 pub(crate) fn refused_by_headers(
     error: InspectError,
     url: &RemoteUrl,
@@ -84,7 +84,7 @@ pub(crate) fn refused_by_headers(
     }
 }
 
-/// The two ways a fetch goes wrong: the far side's, and ours, which a new clone may heal.
+/// The two causes of a failed fetch: the remote, and the mirror, which a new clone may repair.
 enum Trouble {
     Remote(FetchError),
     Damaged(MirrorError),
@@ -106,7 +106,7 @@ fn fetch_addition(
         Ok(fetched) => Ok(fetched),
         Err(FetchFailure::Known(error)) => Err(Trouble::Remote(error)),
         Err(failure) => {
-            // Which side an unclear error is about shows in whether ours still reads.
+            // An unclear error is the mirror's if the mirror cannot be read any more.
             mirror
                 .check(&known, &request.keep, Check::Thorough)
                 .map_err(Trouble::Damaged)?;
@@ -116,7 +116,7 @@ fn fetch_addition(
 }
 
 /// A repository in the quarantine that has the mirror's objects as its alternates, and the mirror's
-/// refs: they say to the remote what need not be sent.
+/// refs: by these the remote knows which objects need not be sent.
 fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, MirrorError> {
     let path = mirror.quarantine().join(INCOMING);
     mirror::create(&path)?;
@@ -138,8 +138,8 @@ fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, Mir
     Ok(repo)
 }
 
-/// Downloads everything, without what the damaged mirror has. It replaces the mirror only if it
-/// holds everything that is still needed.
+/// Downloads everything, without the objects of the damaged mirror. The download replaces the
+/// mirror only if it holds everything that is still needed.
 fn fetch_whole(
     mirror: &Mirror,
     url: &RemoteUrl,
@@ -156,7 +156,7 @@ fn fetch_whole(
     let path = mirror.quarantine().join(INCOMING);
     mirror::remove_all(&path).map_err(|error| kept(chain(&error)))?;
     let repo = mirror::create(&path).map_err(|error| kept(chain(&error)))?;
-    // A head that was refused is needed as well: what is kept is part of its history.
+    // A refused head is needed as well: the commits that are kept are part of its history.
     let everything = FetchRequest {
         task: Task::Fetch,
         refused: BTreeSet::new(),
@@ -184,7 +184,7 @@ fn fetch_whole(
     })
 }
 
-/// Brings the branch over.
+/// Transfers the branch from the remote.
 fn transfer(
     repo: &Repository,
     url: &RemoteUrl,
@@ -220,8 +220,8 @@ fn transfer(
     })
 }
 
-/// Copies what the refs of accepted commits reach into one pack in the quarantine; the rest is
-/// garbage.
+/// Copies what the refs of accepted commits reach into one pack in the quarantine; other objects
+/// are garbage.
 pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let mirror = Mirror::new(&request.mirror);
     let refs = |source| disk(&mirror, &mirror.refs_error("repack", source));
@@ -242,7 +242,7 @@ fn disk(mirror: &Mirror, error: &MirrorError) -> FetchError {
     FetchError::disk(mirror.path(), error)
 }
 
-/// An error with its causes, for the one line that crosses the process boundary.
+/// An error with its causes in one line, for the answer of the child process.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,5 +1,5 @@
-//! The local repository: bare, with history, one remote branch, and refs of ours that pin every
-//! commit in use.
+//! The local repository: bare, with history, one remote branch, and refs of this daemon that pin
+//! every commit in use.
 //!
 //! ```text
 //! <data>/mirror.git             the repository
@@ -25,70 +25,70 @@ use thiserror::Error;
 use super::commit::{self, CommitError, CommitObject};
 
 const PINS: &str = "refs/windlass/pin/";
-/// Every fetch that brings something adds a pack; beyond this many they are made into one.
+/// Every fetch that downloads objects adds a pack; more packs than this are combined into one.
 const MAX_PACKS: usize = 50;
 
 /// Why the local repository could not be used.
 #[derive(Debug, Error)]
 pub(crate) enum MirrorError {
-    /// A file operation on it failed.
+    /// A file operation on the mirror failed.
     #[error("{step} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         step: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It does not open as a repository.
+    /// The directory cannot be opened as a repository.
     #[error("open mirror {}", path.display())]
     Open {
-        /// The mirror.
+        /// The path of the mirror.
         path: PathBuf,
-        /// What libgit2 said.
+        /// libgit2's error.
         source: git2::Error,
     },
-    /// A ref of it could not be read or written.
+    /// A ref of the mirror could not be read or written.
     #[error("{step} in mirror {}", path.display())]
     Refs {
-        /// What was tried.
+        /// The operation.
         step: &'static str,
-        /// The mirror.
+        /// The path of the mirror.
         path: PathBuf,
-        /// What libgit2 said.
+        /// libgit2's error.
         source: git2::Error,
     },
-    /// A commit that must be there is not, or not whole.
+    /// A commit that must be in the mirror is missing or incomplete.
     #[error("mirror {} does not hold commit {} whole", path.display(), commit.short())]
     Incomplete {
-        /// The mirror.
+        /// The path of the mirror.
         path: PathBuf,
-        /// The commit.
+        /// The commit's id.
         commit: CommitId,
-        /// What reading it met.
+        /// The error when the commit was read.
         source: CommitError,
     },
 }
 
-/// How closely the mirror is looked at.
+/// How thoroughly the mirror is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Check {
-    /// The refs, and the commits and root trees they name.
+    /// The refs, and the commits and root trees that they name.
     Quick,
-    /// Every object of those commits, and the commits of all their history. For when something
-    /// could not be read.
+    /// Every object of those commits, and the commits of all their history. For use after a failed
+    /// read.
     Thorough,
 }
 
-/// Exclusive use of the mirror's files, until dropped or the process ends.
+/// Exclusive use of the mirror's files, until the value is dropped or the process ends.
 #[derive(Debug)]
 pub(crate) struct MirrorLock(
     #[expect(dead_code, reason = "it is the open file that holds the lock")] File,
 );
 
-/// The local repository's place on disk.
+/// The path of the local repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Mirror {
     path: PathBuf,
@@ -100,13 +100,13 @@ impl Mirror {
         Self { path: path.into() }
     }
 
-    /// Where it is.
+    /// The path from the repository's root.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens it for reading. A fetch may put another repository in its place: open anew for every
-    /// cycle.
+    /// Opens the mirror for reading. A fetch may put another repository in its place, so it must be
+    /// opened again for every cycle.
     pub(crate) fn open(&self) -> Result<Repository, MirrorError> {
         Repository::open_bare(&self.path).map_err(|source| MirrorError::Open {
             path: self.path.clone(),
@@ -114,9 +114,9 @@ impl Mirror {
         })
     }
 
-    /// Pins exactly these commits against being collected, and releases all others; those that the
-    /// mirror lacks are passed over. False, and nothing is done, while a fetch is under way: that
-    /// may take as long as its deadline.
+    /// Pins exactly these commits against garbage collection, and releases all others; commits that
+    /// the mirror lacks are skipped. False, without any change, while a fetch is under way: waiting
+    /// could take as long as the fetch's deadline.
     pub(crate) fn pin(&self, commits: &BTreeSet<CommitId>) -> Result<bool, MirrorError> {
         let Some(_lock) = self.lock_by(FlockOperation::NonBlockingLockExclusive)? else {
             return Ok(false);
@@ -130,7 +130,7 @@ impl Mirror {
         Ok(true)
     }
 
-    /// Waits for exclusive use. Whoever holds it is bounded by the deadline of a fetch.
+    /// Waits for exclusive use. The wait is bounded by the deadline of a fetch.
     pub(super) fn lock(&self) -> Result<MirrorLock, MirrorError> {
         let lock = self.lock_by(FlockOperation::LockExclusive)?;
         lock.ok_or_else(|| MirrorError::Io {
@@ -140,7 +140,7 @@ impl Mirror {
         })
     }
 
-    /// `None` where the operation does not wait and somebody else has it.
+    /// Takes the lock; `None` if the operation does not wait and another process holds the lock.
     fn lock_by(&self, operation: FlockOperation) -> Result<Option<MirrorLock>, MirrorError> {
         let path = self.beside("lock");
         let error = |step| {
@@ -164,8 +164,7 @@ impl Mirror {
         }
     }
 
-    /// Puts right what a killed fetch left: a half-done replacement, lock files, half-written
-    /// packs.
+    /// Repairs what a killed fetch left: an unfinished replacement, lock files, incomplete packs.
     pub(super) fn recover(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
         let (old, fresh) = (self.beside("old"), self.beside("new"));
         if old.exists() && !self.path.exists() {
@@ -181,7 +180,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Makes an empty mirror where there is none.
+    /// Makes an empty mirror if there is none.
     pub(super) fn create_if_missing(&self) -> Result<(), MirrorError> {
         if self.path.exists() {
             Ok(())
@@ -190,7 +189,7 @@ impl Mirror {
         }
     }
 
-    /// Where a fetch puts what it downloads.
+    /// The directory that a fetch downloads into.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.beside("quarantine")
     }
@@ -200,12 +199,12 @@ impl Mirror {
         Self::new(self.beside("new")).open()
     }
 
-    /// The size in bytes of its objects.
+    /// The size in bytes of the mirror's objects.
     pub(super) fn bytes(&self) -> u64 {
         directory_bytes(&self.path.join("objects"))
     }
 
-    /// Reads what must be readable: all refs, the commits they name and `keep`.
+    /// Checks that all refs, the commits they name and the commits in `keep` can be read.
     pub(super) fn check(
         &self,
         repo: &Repository,
@@ -235,15 +234,15 @@ impl Mirror {
         Ok(())
     }
 
-    /// An empty repository beside this one, to be filled and then put in its place.
+    /// Makes an empty repository beside this one, to be filled and then put in its place.
     pub(super) fn begin_replacement(&self, _lock: &MirrorLock) -> Result<Repository, MirrorError> {
         let fresh = self.beside("new");
         remove_all(&fresh)?;
         create(&fresh)
     }
 
-    /// Puts the replacement in the mirror's place. A crash in between is put right by
-    /// [`Self::recover`].
+    /// Puts the replacement in the mirror's place. [`Self::recover`] repairs the state after a
+    /// crash in between.
     pub(super) fn replace(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
         let (old, fresh) = (self.beside("old"), self.beside("new"));
         remove_all(&old)?;
@@ -254,7 +253,7 @@ impl Mirror {
         remove_all(&old)
     }
 
-    /// Whether so many packs lie around that reading slows down.
+    /// Whether there are so many packs that reading slows down.
     pub(super) fn is_scattered(&self) -> bool {
         fs::read_dir(self.path.join("objects/pack")).is_ok_and(|packs| {
             packs
@@ -292,7 +291,7 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
         {
             continue;
         }
-        // libgit2 would write a ref to an object that is not there.
+        // libgit2 would write a ref to an object that does not exist.
         repo.find_commit(id)?;
         repo.reference(&name, id, true, "in use")?;
     }
@@ -309,13 +308,13 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
     Ok(())
 }
 
-/// Lets the followed branch point at an accepted head. The branch or URL may have been configured
-/// anew; what the old one brought is no longer followed.
+/// Sets the followed branch to an accepted head. The configuration may name another branch or URL
+/// than before; the former branch is no longer followed.
 pub(super) fn follow(repo: &Repository, branch: &str, head: &CommitId) -> Result<(), git2::Error> {
     let tracking = tracking(branch);
     let head = Oid::from_str(head.as_str())?;
     if ref_target(repo, &tracking)? != Some(head) {
-        // libgit2 would write a ref to an object that is not there.
+        // libgit2 would write a ref to an object that does not exist.
         repo.find_commit(head)?;
         repo.reference(&tracking, head, true, "fetch")?;
     }
@@ -345,8 +344,8 @@ pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error>
     Ok(found)
 }
 
-/// Those refs that accepted commits have: the pins, the branch where its head is one that is kept,
-/// and a pin for what is kept and has none.
+/// The refs that belong to accepted commits: the pins, the branch if its head is kept, and a pin
+/// for each kept commit without one.
 pub(super) fn accepted_refs(
     repo: &Repository,
     keep: &BTreeSet<CommitId>,
@@ -377,7 +376,7 @@ fn directory_bytes(directory: &Path) -> u64 {
 }
 
 pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
-    // A repository holds Secrets: what is fetched is for root alone.
+    // A repository may hold Secrets: only root may read what is fetched.
     match DirBuilder::new().mode(0o700).create(path) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
             return Err(MirrorError::Io {
@@ -408,7 +407,8 @@ fn check_commit(
     };
     let object = match CommitObject::read(repo, id) {
         Ok(object) => object,
-        // It is there and whole; that it is no sound commit is for the verifier to say.
+        // The object exists and is complete; whether it is a valid commit is the verifier's
+        // judgement.
         Err(CommitError::Malformed { .. } | CommitError::NotACommit { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -424,7 +424,7 @@ fn check_commit(
     }
 }
 
-/// Reads every object below a tree; libgit2 compares each one's hash with its id.
+/// Reads every object below a tree; libgit2 compares the hash of each object with its id.
 fn check_tree(
     repo: &Repository,
     database: &Odb<'_>,
@@ -440,7 +440,7 @@ fn check_tree(
             continue;
         }
         for entry in &repo.find_tree(id)? {
-            // A submodule's commit lives in another repository.
+            // The commit of a submodule is in another repository.
             if entry.kind() != Some(ObjectType::Commit) {
                 pending.push(entry.id());
             }
@@ -449,8 +449,8 @@ fn check_tree(
     Ok(())
 }
 
-/// Removes lock files, and in the pack directory whatever is not a finished pack. Only best effort:
-/// what cannot be removed makes the step fail that it is in the way of, and that names it.
+/// Removes lock files, and from the pack directory all files that are not finished packs. A file
+/// that cannot be removed makes the step fail that needs its place, and that step reports it.
 fn remove_leftovers(directory: &Path, recurse: bool) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
@@ -490,7 +490,7 @@ pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
     }
 }
 
-/// The commit a ref names, if there is such a ref.
+/// The commit that a ref names; `None` if the ref does not exist.
 pub(super) fn ref_target(repo: &Repository, name: &str) -> Result<Option<Oid>, git2::Error> {
     match repo.find_reference(name) {
         Ok(reference) => Ok(reference.target()),

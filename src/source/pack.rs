@@ -1,9 +1,9 @@
-//! The headers of a pack's objects: id, type and inflated size of each, read before any content is.
+//! The headers of a pack's objects: id, type and inflated size of each, read before any content.
 //!
-//! A pack from a stranger may hold an object of a gigabyte in a megabyte, also hidden as the base
-//! of a small delta. Here nothing is inflated but the first bytes of a delta, which say how large
-//! its base and its result are. Every base has to be an object of the same pack that the index
-//! names, so that no object escapes the look.
+//! A pack of an untrusted remote may hold an object of a gigabyte in a megabyte, also hidden as the
+//! base of a small delta. Here only the first bytes of a delta are inflated, which hold the sizes
+//! of its base and its result. Every base must be an object of the same pack that the index names,
+//! so that every object is checked.
 //!
 //! Formats: gitformat-pack(5).
 
@@ -20,7 +20,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use thiserror::Error;
 
-/// What an index of version 2 begins with.
+/// The first bytes of an index of version 2.
 const INDEX_START: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 const FANOUT_END: usize = 8 + 256 * 4;
 const ID: usize = 20;
@@ -28,56 +28,57 @@ const ID: usize = 20;
 const INDEX_BYTES_PER_OBJECT: u64 = 20 + 4 + 4 + 8;
 /// Git itself makes no longer chains of deltas.
 const MAX_DELTA_DEPTH: usize = 4095;
-/// Two sizes of at most 64 bits, seven bits a byte.
+/// Two sizes of at most 64 bits, with seven bits in a byte.
 const DELTA_START: usize = 20;
-/// Of a compressed delta only the beginning is at hand.
+/// Only the beginning of a compressed delta is available.
 const INFLATE_FLAGS: u32 = TINFL_FLAG_PARSE_ZLIB_HEADER
     | TINFL_FLAG_HAS_MORE_INPUT
     | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-/// Read at once; entries are looked at in the order of their offsets.
+/// The number of bytes read at once; entries are read in the order of their offsets.
 const WINDOW: usize = 64 * 1024;
-/// The most of an entry that is looked at: its header, its base, and the compressed start of a
+/// The most bytes of an entry that are read: its header, its base, and the compressed start of a
 /// delta.
 const ENTRY_START: usize = 2048;
 
-/// Why a pack's headers could not be read. No content of it may be read then.
+/// Why a pack's headers could not be read. No content of such a pack may be read.
 #[derive(Debug, Error)]
 pub(crate) enum PackError {
     /// The pack or its index cannot be read from disk.
     #[error("read {path}")]
     Io {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no pack as Git makes them.
+    /// The file is not a pack as Git makes it.
     #[error("the pack is malformed: {0}")]
     Malformed(&'static str),
-    /// It holds more objects than a fetch may bring.
+    /// The pack holds more objects than a fetch may download.
     #[error("the pack holds {objects} objects, and a fetch may bring {limit}")]
     TooMany {
-        /// How many it says it holds.
+        /// The number of objects by the pack's header.
         objects: u64,
-        /// How many it may hold.
+        /// The largest accepted number of objects.
         limit: u64,
     },
 }
 
-/// What is known of an object without its content.
+/// The facts about an object that are known without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectHeader {
-    /// Its id, by the index.
+    /// The id by the index.
     pub(crate) id: Oid,
     /// Commit, tree, blob or tag.
     pub(crate) kind: ObjectType,
-    /// Its size in bytes, inflated and with its delta resolved.
+    /// The size in bytes, inflated and with the delta resolved.
     pub(crate) bytes: u64,
-    /// The size in bytes of the delta it is stored as, inflated; zero where it is stored whole.
+    /// The size in bytes of the delta that stores the object, inflated; zero if the object is
+    /// stored whole.
     pub(crate) delta_bytes: u64,
 }
 
-/// Reads the header of every object of a pack, in the order in which they lie in it.
+/// Reads the headers of all objects of a pack, in the order of their offsets.
 pub(crate) fn headers(
     pack: &Path,
     index: &Path,
@@ -136,7 +137,7 @@ struct IndexEntry {
 /// An object by its entry in the pack.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
-    /// Of what is compressed: the object, or the delta.
+    /// The inflated size of the compressed part: the object, or the delta.
     bytes: u64,
     sort: Sort,
 }
@@ -144,12 +145,12 @@ struct Stored {
 #[derive(Clone, Copy, Debug)]
 enum Sort {
     Whole(ObjectType),
-    /// A delta of the object that lies so many bytes before it.
+    /// A delta whose base begins this number of bytes before it.
     OffsetDelta {
         back: u64,
         result: u64,
     },
-    /// A delta of an object of this id.
+    /// A delta of the object with this id.
     IdDelta {
         base: Oid,
         result: u64,
@@ -162,7 +163,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         source,
     };
     let malformed = PackError::Malformed("its index is not whole");
-    // By its size first: an index is read at once.
+    // The size is checked first, since an index is read at once.
     let size = std::fs::symlink_metadata(path).map_err(failed)?.len();
     let most =
         FANOUT_END as u64 + 2 * ID as u64 + max_objects.saturating_mul(INDEX_BYTES_PER_OBJECT);
@@ -209,7 +210,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
             };
             u64::from(high) << 32 | u64::from(low)
         };
-        // No file is so large, and the system would call such an offset a wrong argument.
+        // No file is so large, and the system would report such an offset as an invalid argument.
         if offset >> 62 != 0 {
             return Err(malformed);
         }
@@ -231,7 +232,7 @@ fn check_pack_header(start: &[u8], objects: usize) -> Result<(), PackError> {
     let count = start
         .get(8..12)
         .and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
-    // Every entry is one that the index names.
+    // The index must name every entry of the pack.
     match count {
         Some(count) if count as usize == objects => Ok(()),
         _ => Err(PackError::Malformed(
@@ -293,7 +294,7 @@ fn next_byte(rest: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// How many bytes before a delta its base lies.
+/// The number of bytes between a delta and its base.
 fn base_distance(rest: &mut &[u8]) -> Result<u64, PackError> {
     let short = || PackError::Malformed("an entry ends early");
     let mut byte = next_byte(rest).ok_or_else(short)?;
@@ -309,12 +310,12 @@ fn base_distance(rest: &mut &[u8]) -> Result<u64, PackError> {
 }
 
 /// The size of a delta's result. A delta begins with the sizes of its base and of its result;
-/// libgit2 applies none whose base has another size.
+/// libgit2 applies no delta whose base has another size.
 fn result_size(compressed: &[u8], inflater: &mut DecompressorOxide) -> Result<u64, PackError> {
     let malformed = || PackError::Malformed("a delta does not begin with two sizes");
     inflater.init();
     let mut start = [0; DELTA_START];
-    // It stops where the buffer is full.
+    // Inflating stops when the buffer is full.
     let (status, _, written) = decompress(inflater, compressed, &mut start, 0, INFLATE_FLAGS);
     if (status as i8) < 0 {
         return Err(malformed());
@@ -324,7 +325,7 @@ fn result_size(compressed: &[u8], inflater: &mut DecompressorOxide) -> Result<u6
     size_number(&mut start).ok_or_else(malformed)
 }
 
-/// A number of seven bits a byte, the lowest first.
+/// A number with seven bits in a byte, the lowest bits first.
 fn size_number(rest: &mut &[u8]) -> Option<u64> {
     let (mut number, mut shift) = (0, 0);
     while shift <= 56 {
@@ -338,7 +339,7 @@ fn size_number(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The type of every object: a delta's is that of what it is a delta of in the end.
+/// The type of every object: a delta has the type of the whole object at the end of its chain.
 fn kinds(entries: &[IndexEntry], stored: &[Stored]) -> Result<Vec<ObjectType>, PackError> {
     let too_deep = || PackError::Malformed("a chain of more deltas than Git makes");
     let bases = Bases::new(entries);
@@ -380,7 +381,7 @@ fn kinds(entries: &[IndexEntry], stored: &[Stored]) -> Result<Vec<ObjectType>, P
     Ok(known.into_iter().flatten().map(|(kind, _)| kind).collect())
 }
 
-/// Finds the bases of deltas among the entries.
+/// Looks up the bases of deltas among the entries.
 struct Bases<'a> {
     entries: &'a [IndexEntry],
     by_id: Vec<usize>,
@@ -426,8 +427,7 @@ impl FileWindow {
         }
     }
 
-    /// The beginning of what lies at an offset: [`ENTRY_START`] bytes, or less before the end of
-    /// the file.
+    /// The bytes at an offset: [`ENTRY_START`] bytes, or fewer before the end of the file.
     fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
         let inside = offset
             .checked_sub(self.start)

@@ -1,5 +1,4 @@
-//! The quarantine: where a fetch puts what it downloads, until this host has looked at it and
-//! accepted the head.
+//! The quarantine: the place of a download until this host has checked it and accepted the head.
 //!
 //! ```text
 //! child:  download ─► one pack in <data>/mirror.git.quarantine/      (it writes nowhere else)
@@ -7,8 +6,8 @@
 //!                                             └─► refused: the quarantine is deleted
 //! ```
 //!
-//! The daemon takes nothing from the child but the pack and its index: not the configuration, refs
-//! or alternates of the repository that the child made for itself. Content is read only after
+//! The daemon takes only the pack and its index from the child: not the configuration, refs or
+//! alternates of the repository that the child made for itself. Content is read only after
 //! [`Quarantine::inspect`].
 
 use std::collections::BTreeSet;
@@ -26,26 +25,26 @@ use super::fetch::{Brought, FetchLimits};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 use super::pack::{self, ObjectHeader, PackError};
 
-/// Nobody writes a longer message; a signature has a few kilobytes.
+/// No person writes a longer message; a signature has a few kilobytes.
 const MAX_COMMIT_BYTES: u64 = 1024 * 1024;
 /// About 100,000 names in one directory.
 pub(crate) const MAX_TREE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Why what a fetch brought is not read any further.
+/// Why the content of a download is not read.
 #[derive(Debug, Error)]
 pub(crate) enum InspectError {
-    /// An object of it is over its limit.
+    /// An object of the download is over its limit.
     #[error(transparent)]
     TooLarge(#[from] Oversized),
-    /// The headers of its objects cannot be read.
+    /// The headers of the download's objects cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// The quarantine holds something else than one pack.
+    /// The quarantine holds other files than one pack with its index.
     #[error("the quarantine {path} holds {found}, where one pack with its index was to be")]
     Layout {
-        /// The quarantine.
+        /// The path of the quarantine.
         path: String,
-        /// What is there.
+        /// The files in the quarantine.
         found: String,
     },
 }
@@ -65,8 +64,8 @@ pub(crate) struct Oversized {
     is_delta: bool,
 }
 
-/// The quarantine of one fetch. Dropped, it is deleted; its directory is empty at the start of each
-/// fetch.
+/// The quarantine of one fetch, which is deleted when the value is dropped; its directory is empty
+/// at the start of each fetch.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     mirror: Mirror,
@@ -75,8 +74,8 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Takes the mirror for a fetch: waits for it, puts right what a killed fetch left, and makes
-    /// the empty directory that the child may write to.
+    /// Locks the mirror for a fetch: waits for the lock, repairs what a killed fetch left, and
+    /// makes the empty directory that the child may write to.
     pub(crate) fn begin(mirror: &Mirror) -> Result<Self, MirrorError> {
         let lock = mirror.lock()?;
         mirror.recover(&lock)?;
@@ -101,8 +100,8 @@ impl Quarantine {
         })
     }
 
-    /// Whether the mirror holds a head that was never accepted: older versions took in what they
-    /// refused. It has to be compacted before anything of that is read.
+    /// Whether the mirror holds a head that was never accepted: older versions moved refused heads
+    /// into the mirror. Such a mirror must be compacted before the refused objects are read.
     pub(crate) fn holds_refused(&self, branch: &str, keep: &BTreeSet<CommitId>) -> bool {
         let Ok(repo) = self.mirror.open() else {
             return false;
@@ -113,13 +112,12 @@ impl Quarantine {
         target.is_some_and(|head| !keep.contains(&CommitId::new(head.to_string())))
     }
 
-    /// Reads the headers of all objects that were downloaded, and refuses those over a limit.
+    /// Reads the headers of all downloaded objects, and refuses objects over a limit.
     pub(crate) fn inspect(&self, limits: &FetchLimits) -> Result<(), InspectError> {
         inspect(&incoming(&self.path), limits)
     }
 
-    /// The repository as it would be with what was downloaded. To be called after
-    /// [`Self::inspect`].
+    /// Opens the repository as it would be with the download. To be called after [`Self::inspect`].
     pub(crate) fn open(&self, brought: Brought) -> Result<Repository, MirrorError> {
         match brought {
             Brought::Nothing => self.mirror.open(),
@@ -141,7 +139,7 @@ impl Quarantine {
         }
     }
 
-    /// Takes what was downloaded into the mirror, and lets the branch point at the accepted head.
+    /// Moves the download into the mirror, and sets the branch to the accepted head.
     pub(crate) fn accept(
         &self,
         brought: Brought,
@@ -168,7 +166,7 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Whether the mirror would be larger than this with what was downloaded; says how large.
+    /// The size of the mirror with the download, if that is over the limit.
     pub(crate) fn would_exceed(&self, limit: u64) -> Option<u64> {
         let incoming = the_pack(&incoming(&self.path)).ok()?;
         let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.len());
@@ -176,7 +174,7 @@ impl Quarantine {
         (bytes > limit).then_some(bytes)
     }
 
-    /// Whether so many packs lie around that reading the mirror slows down.
+    /// Whether there are so many packs that reading the mirror slows down.
     pub(crate) fn is_scattered(&self) -> bool {
         self.mirror.is_scattered()
     }
@@ -198,14 +196,14 @@ impl Quarantine {
         self.mirror.replace(&self.lock)
     }
 
-    /// Keeps of a whole new clone only what this host runs: its head was refused, and the mirror is
-    /// damaged.
+    /// Keeps of a new clone only the commits that this host runs: its head was refused, and the
+    /// mirror is damaged.
     pub(crate) fn repair(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
         let repo = self.mirror.replacement()?;
         self.replace(&repo, keep)
     }
 
-    /// Puts the replacement in the mirror's place, if it holds all that is needed.
+    /// Puts the replacement in the mirror's place, if it holds all commits that are needed.
     fn replace(&self, repo: &Repository, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
         self.mirror.check(repo, keep, Check::Thorough)?;
         mirror::pin(repo, keep).map_err(|source| self.mirror.refs_error("pin commits", source))?;
@@ -215,8 +213,8 @@ impl Quarantine {
 
 impl Drop for Quarantine {
     fn drop(&mut self) {
-        // What cannot be deleted now is deleted before the next fetch, which says what is in the
-        // way.
+        // What cannot be deleted now is deleted before the next fetch, which reports what prevents
+        // that.
         let _ = mirror::remove_all(&self.path);
     }
 }
@@ -230,15 +228,15 @@ fn compacted(quarantine: &Path) -> PathBuf {
     quarantine.join(COMPACTED).join("objects")
 }
 
-/// The repository that the child makes.
+/// The repository that the child downloads into.
 pub(super) const INCOMING: &str = "incoming.git";
-/// The repository that it makes of the mirror without its garbage.
+/// The repository that the child makes from the mirror without garbage.
 pub(super) const COMPACTED: &str = "compacted.git";
 
 /// Reads the headers of all objects of the one pack in an objects directory.
 pub(super) fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), InspectError> {
     let (pack, index) = the_pack(objects)?;
-    // The bases of a thin pack come on top of what was received: at most one a delta.
+    // The bases of a thin pack are added to the received objects: at most one for each delta.
     for header in pack::headers(&pack, &index, limits.objects.saturating_mul(2))? {
         check_size(&header, limits)?;
     }
@@ -291,7 +289,7 @@ fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
             .map(|entry| Ok(entry.map_err(failed)?.path()))
             .collect()
     };
-    // A loose object would be read beside the pack, and nobody would have looked at it.
+    // A loose object would be read beside the pack, without a check of its header.
     let other = names(objects)?
         .into_iter()
         .find(|path| !path.ends_with("pack") && !path.ends_with("info"));
@@ -317,8 +315,8 @@ fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
     }
 }
 
-/// Moves the one pack to another directory of packs: first the pack, then the index that makes it
-/// count.
+/// Moves the one pack to another directory of packs: first the pack, then the index, since git
+/// reads a pack only with its index.
 fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
     let (pack, index) = the_pack(objects).map_err(|error| MirrorError::Io {
         step: "find the pack in",
@@ -333,7 +331,7 @@ fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
         let flushed = File::open(file).and_then(|open| open.sync_all());
         flushed.map_err(failed("flush", file))?;
     }
-    // A pack is named by its content, and what is in use is not written over.
+    // A pack is named after its content, and a pack in use must not be overwritten.
     if to.join(index.file_name().unwrap_or_default()).exists() {
         return Ok(());
     }

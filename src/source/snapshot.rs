@@ -1,10 +1,10 @@
-//! The manifests of one verified commit, as bytes, straight from the object database.
+//! The manifests of one verified commit, as bytes, directly from the object database.
 //!
-//! Taken are `*.yaml`, `*.yml` and `*.json` under the configured paths, in lower case; files whose
-//! ending differs from these only by its case are named. A directory or file whose name begins with
-//! a dot is passed over while walking (`.github/workflows/ci.yml` is no manifest) and is read where
-//! a configured path names it. There is no work tree and so there are no filters or attributes:
-//! what is signed is what is read.
+//! Files that are read: `*.yaml`, `*.yml` and `*.json` under the configured paths, in lower case;
+//! files whose ending differs from these only by its case are named. A directory or file whose name
+//! begins with a dot is skipped (`.github/workflows/ci.yml` is no manifest), unless a configured
+//! path names it. There is no work tree, so there are no filters or attributes: the bytes that are
+//! read are the bytes that were signed.
 
 mod path;
 mod problem;
@@ -20,18 +20,18 @@ pub(crate) use self::walk::{is_manifest, looks_like_manifest};
 use super::commit::{CommitError, CommitInfo, CommitObject};
 use super::verify::VerifiedCommit;
 
-/// How much a commit may hold.
+/// The limits of a commit's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotLimits {
-    /// Manifest files.
+    /// The number of manifest files.
     pub(crate) files: usize,
-    /// Bytes of one file.
+    /// The size of one file, in bytes.
     pub(crate) file_bytes: usize,
-    /// Bytes of all files.
+    /// The size of all files, in bytes.
     pub(crate) total_bytes: usize,
-    /// Directories below each other.
+    /// The depth of nested directories.
     pub(crate) depth: usize,
-    /// Tree entries looked at, manifests or not.
+    /// The number of tree entries that are visited, manifests or not.
     pub(crate) entries: usize,
 }
 
@@ -50,21 +50,21 @@ impl Default for SnapshotLimits {
 /// Why there is no snapshot.
 #[derive(Debug, Error)]
 pub(crate) enum SnapshotError {
-    /// The commit holds what cannot be taken. It is refused whole; everything found is listed.
+    /// The commit has files that cannot be accepted. It is refused as a whole; all problems are
+    /// listed.
     #[error("{0}")]
     Refused(SnapshotProblems),
-    /// The mirror could not be read; nothing is said about the commit.
+    /// The mirror could not be read; that is no judgement about the commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// A tree or blob of the commit is missing or damaged in the mirror: fetch with a thorough
     /// check.
     #[error("read {path} of commit {commit} from the mirror")]
     Read {
-        /// The commit, short.
+        /// The commit's abbreviated id.
         commit: String,
-        /// Where in it.
+        /// The path of the tree or blob in the commit.
         path: String,
-        /// What libgit2 said.
         source: git2::Error,
     },
 }
@@ -72,24 +72,22 @@ pub(crate) enum SnapshotError {
 /// One manifest file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SourceFile {
-    /// Its path from the repository's root, with `/`.
+    /// The path from the repository's root, with `/`.
     pub(crate) path: String,
-    /// Its content as committed.
+    /// The content as committed.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What a snapshot can be made of, and nothing else.
+/// The commits that a snapshot can be taken of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Readable<'a> {
     /// A commit that may run here.
     Eligible(&'a VerifiedCommit),
-    /// A commit that may not run here, of which something runs all the same: it is read to keep
-    /// that up.
+    /// A commit that may not run here although pods of it run: it is read to keep these pods up.
     Kept(&'a CommitId),
 }
 
 impl Readable<'_> {
-    /// The commit.
     pub(crate) fn id(&self) -> &CommitId {
         match self {
             Self::Eligible(commit) => commit.id(),
@@ -108,7 +106,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Reads every manifest under `paths`. A path that is missing or holds no manifest is a
-    /// problem, never an empty listing: nothing must be deleted because a directory was renamed.
+    /// problem, and never an empty list: no object may be deleted because a directory was renamed.
     pub(crate) fn read(
         repo: &Repository,
         commit: &Readable<'_>,
@@ -124,12 +122,12 @@ impl Snapshot {
         })
     }
 
-    /// Subject, times and trailer of that commit.
+    /// The commit's subject, times and trailer.
     pub(crate) fn info(&self) -> &CommitInfo {
         &self.info
     }
 
-    /// Its files, sorted by path, each once.
+    /// The commit's files, sorted by path, each once.
     pub(crate) fn files(&self) -> &[SourceFile] {
         &self.files
     }

@@ -1,8 +1,8 @@
 //! SSH signatures over commits: the SSHSIG container (OpenSSH's PROTOCOL.sshsig), and its check
 //! with ring.
 //!
-//! ssh-key only parses keys here; it could verify too, but not as fast, and it does not read
-//! certificates at all.
+//! The crate ssh-key only parses keys here; it could verify too, but not as fast, and it does not
+//! read certificates.
 
 use reconciler::foreign::ForeignText;
 use ring::digest::{SHA256, SHA512, digest};
@@ -13,43 +13,43 @@ use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, Signature};
 use thiserror::Error;
 
-/// The first line of an armoured signature; it tells SSH from OpenPGP.
+/// The first line of an armoured signature; it distinguishes SSH from OpenPGP.
 pub(crate) const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
-/// The namespace Git signs commits in.
+/// The namespace in which Git signs commits.
 pub(crate) const NAMESPACE: &str = "git";
-/// No key type makes a larger one; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the
+/// No key type makes a larger signature; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the
 /// signature.
 const MAX_ARMOUR_BYTES: usize = 16 * 1024;
 const MIN_RSA_BITS: usize = 2048;
-/// RFC 4251 lets a name have 64 characters.
+/// RFC 4251 limits a name to 64 characters.
 const TYPE_NAME_BYTES: usize = 64;
-/// The bit of a security key's flags that says somebody touched it.
+/// The bit of a security key's flags which shows that a person touched the key.
 const USER_PRESENT: u8 = 1;
 
-/// Why a signature says nothing for its commit.
+/// Why a signature does not count for its commit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum SignatureError {
-    /// Not a well-formed SSHSIG.
+    /// The signature is not a well-formed SSHSIG.
     #[error("its SSH signature is malformed: {0}")]
     Malformed(&'static str),
-    /// Made with a certificate instead of a plain key.
+    /// The signature was made with a certificate instead of a plain key.
     #[error(
         "it is signed with the certificate type {0}; SSH certificates are not supported yet, sign with a plain key"
     )]
     Certificate(ForeignText),
-    /// Made for something else than commits, so it must not count for one.
+    /// The signature was made for another use than commits, so it must not count for one.
     #[error("its signature was made for \"{0}\", not for \"git\"")]
     Namespace(ForeignText),
-    /// A key or signature type nobody here can check.
+    /// A type of key or signature that this host cannot check.
     #[error("its signature is of the type {0}; use ed25519, ecdsa-sha2-nistp256, -nistp384 or rsa")]
     Unsupported(ForeignText),
-    /// RSA too short to be believed.
+    /// The RSA key is too short to be trusted.
     #[error("its RSA key has {0} bits; at least 2048 are needed")]
     WeakKey(usize),
-    /// A security key that was not touched.
+    /// The security key was not touched.
     #[error("its security key signed without being touched")]
     NoUserPresence,
     /// The key did not make this signature over this commit.
@@ -62,7 +62,7 @@ pub(crate) enum SignatureError {
 /// A parsed SSHSIG.
 #[derive(Debug)]
 pub(crate) struct SshSignature {
-    /// The signing key as it stands in the signature, to be looked up.
+    /// The signing key with its encoding in the signature, by which it is looked up.
     pub(crate) key_blob: Vec<u8>,
     hash: HashAlg,
     signature: Signature,
@@ -119,7 +119,7 @@ impl SshSignature {
         })
     }
 
-    /// The signing key as people compare it: `SHA256:...`.
+    /// The fingerprint of the signing key, as people compare it: `SHA256:...`.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
             "SHA256:{}",
@@ -137,7 +137,7 @@ impl SshSignature {
         )
     }
 
-    /// What was really signed: magic, namespace, reserved, hash name, hash.
+    /// The bytes that were signed: magic, namespace, reserved, hash name, hash.
     fn signed_message(&self, payload: &[u8]) -> Result<Vec<u8>, SignatureError> {
         let algorithm = if self.hash == HashAlg::Sha256 {
             &SHA256
@@ -161,7 +161,7 @@ impl SshSignature {
     }
 }
 
-/// The name of a type or a namespace in a signature: whoever made it wrote what they liked.
+/// The name of a type or a namespace in a signature: foreign text of the signer.
 fn type_name(text: &str) -> ForeignText {
     ForeignText::bounded(text, TYPE_NAME_BYTES)
 }
@@ -179,11 +179,11 @@ pub(crate) enum VerifyingKey {
     SecurityKeyEd25519([u8; 32], String),
     /// sk-ecdsa-sha2-nistp256: the point and its application.
     SecurityKeyP256(Vec<u8>, String),
-    /// A type that may be listed and never verifies.
+    /// A type that may be listed and whose signatures are never accepted.
     Unsupported(String),
 }
 
-/// The curves ring verifies.
+/// The curves that ring verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Curve {
     /// NIST P-256 with SHA-256.
@@ -193,7 +193,7 @@ pub(crate) enum Curve {
 }
 
 impl VerifyingKey {
-    /// Takes over a parsed key.
+    /// Converts a parsed key.
     pub(crate) fn new(key: &KeyData) -> Self {
         match key {
             KeyData::Ed25519(key) => Self::Ed25519(key.0),
@@ -304,7 +304,8 @@ fn verify_rsa(
             ))));
         }
     };
-    // OpenSSH accepts signatures whose leading zeros were dropped; ring wants the modulus' width.
+    // OpenSSH accepts signatures without their leading zeros; ring requires the width of the
+    // modulus.
     let mut padded = vec![0; n.len().saturating_sub(signature.len())];
     padded.extend_from_slice(signature);
     RsaPublicKeyComponents { n, e }
@@ -312,7 +313,7 @@ fn verify_rsa(
         .map_err(|_| SignatureError::Wrong)
 }
 
-/// SSH writes r and s as two numbers of any length, ring wants them side by side in `width` bytes
+/// SSH writes r and s as two numbers of any length; ring requires both in a row with `width` bytes
 /// each.
 fn fixed_width(signature: &[u8], width: usize) -> Result<Vec<u8>, SignatureError> {
     let malformed = SignatureError::Malformed("an ECDSA signature without r and s");
@@ -336,8 +337,8 @@ fn fixed_width(signature: &[u8], width: usize) -> Result<Vec<u8>, SignatureError
     }
 }
 
-/// A security key signs over its application, flags and counter too (PROTOCOL.u2f); ssh-key hands
-/// the last two over as the signature's final five bytes.
+/// A security key signs over its application, flags and counter too (PROTOCOL.u2f); ssh-key returns
+/// the last two as the final five bytes of the signature.
 fn security_key_parts<'a>(
     application: &str,
     signature: &'a [u8],

@@ -1,4 +1,4 @@
-//! Real repositories and real keys for the tests of this room, made by the `git` and `ssh-keygen`
+//! Real repositories and real keys for the tests of this module, made by the `git` and `ssh-keygen`
 //! commands.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -23,7 +23,7 @@ use super::fetch::{Brought, FetchError, FetchLimits, FetchRequest, Fetched, Task
 use super::mirror::{Check, Mirror};
 use super::quarantine::Quarantine;
 
-/// Runs a command that must succeed, and gives its standard output.
+/// Runs a command that must succeed, and returns its standard output.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     output(Command::new(program).args(arguments))
 }
@@ -50,7 +50,7 @@ impl KeyPairs {
         self.0.path().join(name)
     }
 
-    /// Makes a key pair and gives the private key's path.
+    /// Makes a key pair and returns the private key's path.
     pub(crate) fn generate(&self, name: &str, kind: &str, bits: &str) -> PathBuf {
         let path = self.path(name);
         run(
@@ -78,7 +78,7 @@ impl KeyPairs {
         format!("{name}@example.com {options} {public}")
     }
 
-    /// Signers who are believed without further options.
+    /// Signers whose keys are trusted without further options.
     pub(crate) fn signers(&self, names: &[&str]) -> AllowedSigners {
         let lines: String = names.iter().map(|name| self.line(name, "")).collect();
         AllowedSigners::parse(&lines).unwrap()
@@ -103,12 +103,12 @@ impl Work {
         Repository::open(self.path()).unwrap()
     }
 
-    /// Runs git in the work tree, apart from the machine's own configuration.
+    /// Runs git in the work tree, without the machine's own configuration.
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         self.git_at("2026-06-01T12:00:00Z", arguments)
     }
 
-    /// The same at another time of day.
+    /// As [`Work::git`], with this time as the commit's time.
     pub(crate) fn git_at(&self, time: &str, arguments: &[&str]) -> String {
         output(
             Command::new("git")
@@ -140,7 +140,7 @@ impl Work {
         CommitId::new(self.git(&["rev-parse", "HEAD"]))
     }
 
-    /// Commits everything, signed where a key is given, and gives the commit.
+    /// Commits everything, signed if a key is given, and returns the commit.
     pub(crate) fn commit(&self, message: &str, key: Option<&Path>) -> CommitId {
         self.commit_at("2026-06-01T12:00:00Z", message, key)
     }
@@ -154,7 +154,7 @@ impl Work {
         self.head()
     }
 
-    /// Merges a branch with a commit of its own.
+    /// Merges a branch with a merge commit.
     pub(crate) fn merge(&self, branch: &str, key: Option<&Path>) -> CommitId {
         let mut arguments = vec!["merge", "-q", "--no-ff", "-m", "merge", branch];
         let sign = key.map(|key| format!("-S{}", key.display()));
@@ -181,7 +181,7 @@ pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
     }
 }
 
-/// Fetches in this process, and takes what came into the mirror as if its head were trusted.
+/// Fetches in this process, and moves the download into the mirror as if its head were trusted.
 pub(crate) fn bring(request: &FetchRequest) -> Result<Fetched, FetchError> {
     let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
     let fetched = fetch(request)?;
@@ -189,7 +189,7 @@ pub(crate) fn bring(request: &FetchRequest) -> Result<Fetched, FetchError> {
     Ok(fetched)
 }
 
-/// Takes what a fetch brought into the mirror, as the daemon does with a trusted head.
+/// Moves a download into the mirror, as the daemon does with a trusted head.
 pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &Fetched) {
     if fetched.brought != Brought::Nothing {
         quarantine.inspect(&request.limits).unwrap();
@@ -211,10 +211,10 @@ pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &
     }
 }
 
-/// The environment variable that makes a test binary a child that fetches.
+/// The environment variable that makes a test binary run as the fetch process.
 pub(crate) const AS_CHILD: &str = "WINDLASS_TEST_FETCH_CHILD";
 
-/// This test binary, started so that it is the child.
+/// This test binary, with the arguments that make it the fetch process.
 pub(crate) fn this_binary() -> ChildProgram {
     let program = std::env::current_exe().unwrap();
     let arguments = [

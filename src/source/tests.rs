@@ -8,7 +8,7 @@ use super::testing::{KeyPairs, Work, bring, request};
 use super::verify::{HeadVerdict, Mode, Policy, VerifiedCommit, verify};
 use crate::trust::TrustStore;
 
-/// The whole way of two pushes, with everything between them read back from disk.
+/// Two pushes through all stages, with everything between the stages read back from disk.
 #[test]
 fn a_signed_push_becomes_a_snapshot_and_an_unsigned_one_changes_nothing() {
     let (keys, work, data) = (KeyPairs::new(), Work::new(), tempfile::tempdir().unwrap());

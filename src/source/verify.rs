@@ -1,9 +1,9 @@
-//! Which commits are believed.
+//! Which commits are trusted.
 //!
-//! A new head is judged over the range from `verified` (exclusive), by a mode that says which
-//! commits of the range need a signature. There are three answers and they are never folded:
-//! trusted, untrusted with every offender named, and could not check. The keys that judge come from
-//! the host's configuration, never from a commit.
+//! A new head is judged over the range from `verified` (exclusive), by a mode that determines which
+//! commits of the range need a signature. There are three results, which are never merged: trusted,
+//! untrusted with every offender named, and could not check. The trusted keys come from the host's
+//! configuration, never from a commit.
 
 mod refusal;
 
@@ -20,12 +20,11 @@ use super::allowed_signers::{AllowedSigners, Signer};
 use super::commit::{self, CommitError, CommitObject};
 use super::ssh_signature::{self, NAMESPACE, SshSignature};
 
-/// More new commits than this are not judged in one go; an anchor nearer to the head shortens the
-/// range.
+/// The most new commits that are judged at once; an anchor nearer to the head shortens the range.
 const MAX_RANGE: usize = 100_000;
-/// Git knows `gpgsig` and `gpgsig-sha256`; a refusal names what else begins so.
+/// Git knows `gpgsig` and `gpgsig-sha256`; a refusal names any other header that begins so.
 const HEADER_NAME_BYTES: usize = 64;
-/// Enough offenders to act on; the rest are counted.
+/// The most offenders that a refusal lists; the rest are counted.
 const MAX_LISTED: usize = 20;
 
 /// Which commits of a new range need a trusted signature of their own.
@@ -35,16 +34,16 @@ pub(crate) enum Mode {
     /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
     #[default]
     Mainline,
-    /// Every commit that is new.
+    /// Every new commit.
     All,
-    /// The head alone.
+    /// Only the head.
     Head,
-    /// None. History must still go forward.
+    /// No commit. History must still go forward.
     Off,
 }
 
 impl Mode {
-    /// As the configuration has it.
+    /// The value in the configuration.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Mainline => "mainline",
@@ -55,19 +54,19 @@ impl Mode {
     }
 }
 
-/// How this host judges.
+/// The policy by which this host judges commits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy<'a> {
     /// Which commits need a signature.
     pub(crate) mode: Mode,
-    /// Whose signatures count.
+    /// The keys whose signatures count.
     pub(crate) signers: &'a AllowedSigners,
-    /// The commit every head must descend from; it and what is before it are trusted by
+    /// The commit that every head must descend from; the anchor and its ancestors are trusted by
     /// configuration.
     pub(crate) anchor: Option<&'a CommitId>,
     /// Whether a head may leave the line of `verified`.
     pub(crate) allow_rewrite: bool,
-    /// The time of first sight: now.
+    /// The time at which this host first observes the commits: now.
     pub(crate) now: Timestamp,
 }
 
@@ -77,15 +76,15 @@ pub(crate) struct Policy<'a> {
 pub(crate) enum Grounds {
     /// A signature of its own, which this host judged good.
     Signature(Signer),
-    /// It is the configured anchor.
+    /// The commit is the configured anchor.
     Anchor,
     /// Nothing was checked, since the mode was `off`. Counts only while the mode is `off`.
     ModeOff,
 }
 
-/// A commit that passed verification, the only thing a snapshot can be taken of.
+/// A verified commit: snapshots are taken only of this type.
 ///
-/// It is made here, and read back from the trust directory, which nobody but this host writes.
+/// Values are made here, and read back from the trust directory, which only this host writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VerifiedCommit {
     id: CommitId,
@@ -95,21 +94,22 @@ pub(crate) struct VerifiedCommit {
 /// A head that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The head.
+    /// The head's id.
     pub(crate) head: VerifiedCommit,
-    /// The commits of its first-parent line that were judged good by their own signatures on the
-    /// way, oldest first, the head last. What a trusted merge brought in is not among them.
+    /// The commits of the head's first-parent line that were judged good by their own signatures on
+    /// the way, oldest first, the head last. Commits that a trusted merge brought in are not
+    /// included.
     pub(crate) line: Vec<VerifiedCommit>,
 }
 
 impl VerifiedCommit {
-    /// A commit, and why it is trusted. Only for who has judged it, or reads that from the trust
-    /// directory.
+    /// A commit, and why it is trusted. Only for code that has judged the commit, or reads the
+    /// judgement from the trust directory.
     pub(crate) fn new(id: CommitId, grounds: Grounds) -> Self {
         Self { id, grounds }
     }
 
-    /// Whether it still is trusted under a configuration that may have changed since.
+    /// Whether the commit is still trusted under a configuration that may have changed since.
     pub(crate) fn counts(&self, mode: Mode, anchor: Option<&CommitId>) -> bool {
         match self.grounds {
             Grounds::Signature(_) => true,
@@ -118,17 +118,17 @@ impl VerifiedCommit {
         }
     }
 
-    /// Why it is trusted.
+    /// Why the commit is trusted.
     pub(crate) fn grounds(&self) -> &Grounds {
         &self.grounds
     }
 
-    /// The commit.
+    /// The commit's id.
     pub(crate) fn id(&self) -> &CommitId {
         &self.id
     }
 
-    /// Who signed it, where its own signature was judged.
+    /// The signer; `None` if the commit is not trusted by its own signature.
     pub(crate) fn signer(&self) -> Option<&Signer> {
         match &self.grounds {
             Grounds::Signature(signer) => Some(signer),
@@ -137,27 +137,29 @@ impl VerifiedCommit {
     }
 }
 
-/// The answer about a head.
+/// The result of judging a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HeadVerdict {
     /// Every commit that needed a signature has a good one.
     Trusted(Accepted),
-    /// Some do not, or history did not go forward.
+    /// Some commits lack a good signature, or history did not go forward.
     Untrusted(Refusals),
 }
 
-/// Nothing is known about the head; ask again. Never a reason to refuse it for good.
+/// The head could not be judged; it is judged again later. Never a reason to refuse a head for
+/// good.
 #[derive(Debug, Error)]
 pub(crate) enum CouldNotCheck {
-    /// An object of the mirror cannot be read: fetch with a thorough check, which repairs it.
+    /// An object of the mirror cannot be read: fetch with a thorough check, which repairs the
+    /// mirror.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// The line between two commits cannot be walked.
+    /// The commits between two commits cannot be listed.
     #[error("walk the history of commit {}", head.short())]
     History {
-        /// The head.
+        /// The head's id.
         head: CommitId,
-        /// What libgit2 said.
+        /// libgit2's error.
         source: git2::Error,
     },
     /// The range is longer than one judgement may be.
@@ -166,7 +168,7 @@ pub(crate) enum CouldNotCheck {
          set an anchor closer to it", head.short()
     )]
     TooMany {
-        /// The head.
+        /// The head's id.
         head: CommitId,
     },
 }
@@ -180,7 +182,7 @@ pub(crate) fn verify(
 ) -> Result<HeadVerdict, CouldNotCheck> {
     let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
     let known = verified.filter(|known| known.id == *head && still_counts(known));
-    // The anchor may be newer than what was accepted before.
+    // The anchor may be newer than the commit that was accepted before.
     let is_barred = match policy.anchor {
         Some(anchor) if known.is_some() => !descends(repo, head, anchor)?,
         _ => false,
@@ -218,8 +220,9 @@ pub(crate) fn verify(
 
     let mut range = range_to_judge(repo, policy, verified, head)?;
     if !range.contains(head) {
-        // A head that lies in history that was judged before. A merge vouched for what it merged as
-        // a part of it, not as a commit to be run: it has to stand by its own signature.
+        // The head lies in history that was judged before. A merge vouches for merged commits as
+        // parts of the merge, not as commits that may run: the head needs a good signature of its
+        // own.
         range.push(head.clone());
     }
     let mut refusals = Refusals::default();
@@ -245,7 +248,7 @@ pub(crate) fn verify(
     }
 }
 
-/// Of the commits that were judged good those on the first-parent line of `head`, oldest first.
+/// The commits on the first-parent line of `head` among those that were judged good, oldest first.
 fn judged_line(
     repo: &Repository,
     good: &BTreeMap<&CommitId, VerifiedCommit>,
@@ -276,8 +279,8 @@ pub(crate) fn judge(
     }
 }
 
-/// An object that arrived whole and is no sound commit is the sender's fault; one that cannot be
-/// read is ours.
+/// Classifies an error of reading a commit: an object that is complete and no valid commit is the
+/// sender's fault; an object that cannot be read is a fault of this host.
 fn not_a_commit(id: &CommitId, error: CommitError) -> Result<CommitRefusal, CouldNotCheck> {
     match error {
         CommitError::Malformed { what, .. } => {
@@ -290,7 +293,7 @@ fn not_a_commit(id: &CommitId, error: CommitError) -> Result<CommitRefusal, Coul
     }
 }
 
-/// Why the head is not where history may go, if it is not.
+/// Why the head does not continue the accepted history; `None` if it does.
 fn off_the_line(
     repo: &Repository,
     policy: &Policy<'_>,
@@ -339,7 +342,7 @@ fn range_to_judge(
     head: &CommitId,
 ) -> Result<Vec<CommitId>, CouldNotCheck> {
     let Some(base) = verified.map(|verified| &verified.id).or(policy.anchor) else {
-        // The very first head, without an anchor, stands on its own signature.
+        // The very first head, without an anchor, is judged by its own signature.
         return Ok(vec![head.clone()]);
     };
     let new = new_commits(repo, base, head)?;
@@ -354,7 +357,7 @@ fn range_to_judge(
     }
 }
 
-/// Everything reachable from `head` and not from `base`, newest first.
+/// Every commit that is reachable from `head` and not from `base`, newest first.
 fn new_commits(
     repo: &Repository,
     base: &CommitId,
@@ -379,9 +382,9 @@ fn new_commits(
     Ok(commits)
 }
 
-/// The new commits on the first-parent line from `head` to `base`; `None` where `base` is not on
-/// that line (it was merged into it, or history was rewritten), so that nothing vouches for the way
-/// between and all are judged.
+/// The new commits on the first-parent line from `head` to `base`; `None` if `base` is not on that
+/// line (it was merged into it, or history was rewritten): then nothing vouches for the commits
+/// between, and all are judged.
 fn mainline(
     repo: &Repository,
     new: &[CommitId],
@@ -404,7 +407,7 @@ fn mainline(
     Ok((at == *base).then_some(line))
 }
 
-/// Who vouches for a commit, or why nobody does.
+/// The signer who vouches for a commit, or why there is none.
 fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> {
     let armour = match commit.signatures.as_slice() {
         [] => return Err(Why::Unsigned),
@@ -430,7 +433,8 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
         .ok_or_else(|| Why::UnknownKey {
             fingerprint: signature.fingerprint(),
         })?;
-    // First the signature: whose key it is matters only if that key made it.
+    // The signature is checked first: the owner of the key matters only if that key made the
+    // signature.
     signature
         .verify(&key.verifying, &commit.signed_bytes)
         .map_err(Why::Signature)?;

@@ -1,7 +1,7 @@
-//! A nudge when a repository on this host changes, so that a push is seen at once.
+//! Nudges the follower when a repository on this host changes, so that a push is fetched at once.
 //!
 //! A ref changes by a rename into its directory, so directories are watched, never files. A nudge
-//! only says "look again"; a lost one costs until the next poll.
+//! only causes the next fetch; a lost nudge delays it until the next poll.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -20,34 +20,34 @@ use tokio::sync::Notify;
 
 use super::fetch::LocalRepository;
 
-/// How often it is looked whether the watched directories are still the ones at their paths, where
-/// no event said so.
+/// How often the watched directories are compared with those at their paths, in case no event
+/// reported a replacement.
 const RECHECK: Duration = Duration::from_secs(15);
-/// A repository that is replaced faster than that is watched again at the next fetch.
+/// A repository that is replaced more often at once is watched again at the next fetch.
 const MAX_REWATCHES: usize = 10;
 
-/// Why changes are not seen at once. Polling still sees them.
+/// Why changes are not reported at once. The poll still fetches them.
 #[derive(Debug, Error)]
 pub(crate) enum WatchError {
-    /// The kernel gives no watch, mostly for want of instances or watches.
+    /// The kernel grants no watch, mostly because its limit of instances or watches is reached.
     #[error("watch {}; raise fs.inotify.max_user_instances or max_user_watches, or rely on polling", path.display())]
     Watch {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: notify::Error,
     },
-    /// No thread could be started for it.
+    /// The thread for the watch could not be started.
     #[error("start the thread that watches {}", path.display())]
     Thread {
-        /// The repository.
+        /// The path of the repository.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Watches one repository until dropped.
+/// Watches one repository until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct RefWatch {
     stop: Arc<AtomicBool>,
@@ -55,13 +55,14 @@ pub(crate) struct RefWatch {
 }
 
 impl RefWatch {
-    /// Begins to nudge whenever the refs of `repository` may have changed, also if it does not
-    /// exist yet.
+    /// Starts to nudge whenever the refs of `repository` may have changed, also if the repository
+    /// does not exist yet.
     pub(crate) fn start(
         repository: LocalRepository,
         nudge: Arc<Notify>,
     ) -> Result<Self, WatchError> {
-        // One place: a change that finds it taken is part of the look that is coming anyway.
+        // One place: a change that finds the channel full is handled by the nudge that is about to
+        // come.
         let (wake, changes) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let watched = WatchedDirectories::new(&repository, &wake)?;
@@ -113,14 +114,15 @@ impl WatchThread {
         }
     }
 
-    /// Where directories came, went or were replaced, the old watches see nothing any more. Looks
-    /// again after setting new ones, because what changed in between was seen by neither.
+    /// Sets new watches if directories were created, removed or replaced, since the old watches
+    /// report nothing of those. Nudges again afterwards, because neither watch reported the changes
+    /// in between.
     fn watch_what_is_there(&mut self) {
         for _ in 0..MAX_REWATCHES {
             if self.watched.directories == directories(&self.repository) {
                 return;
             }
-            // Where new watches fail, the next round tries again, and polling goes on.
+            // If new watches fail, the next round tries again, and the poll continues.
             let Ok(fresh) = WatchedDirectories::new(&self.repository, &self.wake) else {
                 return;
             };
@@ -130,7 +132,7 @@ impl WatchThread {
     }
 }
 
-/// A directory, what to watch in it, and which one it is.
+/// A directory, its entries to watch, and its identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Directory {
     path: PathBuf,
@@ -138,19 +140,19 @@ struct Directory {
     device_and_inode: (u64, u64),
 }
 
-/// Which entries of a watched directory matter.
+/// The entries of a watched directory that matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Names {
-    /// Everything below it.
+    /// All entries below it.
     All,
-    /// These entries of its own.
+    /// These entries of the directory itself.
     Only(Vec<OsString>),
 }
 
 #[derive(Debug)]
 struct WatchedDirectories {
     directories: Vec<Directory>,
-    // Dropping it ends the watches.
+    // Dropping the watcher ends the watches.
     _watcher: RecommendedWatcher,
 }
 
@@ -164,7 +166,7 @@ impl WatchedDirectories {
             move |source| WatchError::Watch { path, source }
         };
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // An error means that events were lost, which is itself a reason to look.
+            // An error means that events were lost, which is itself a reason to nudge.
             if event.map_or(true, |event| matters(&event, &relevant)) {
                 let _ = wake.try_send(());
             }
@@ -186,8 +188,8 @@ impl WatchedDirectories {
     }
 }
 
-/// The directories to watch as they are now: where refs are, and above them where replacing them
-/// shows.
+/// The directories to watch at present: those of the refs, and those above them in which a
+/// replacement shows.
 fn directories(repository: &LocalRepository) -> Vec<Directory> {
     let mut found = BTreeMap::<PathBuf, Names>::new();
     let mut watch = |path: &Path, names: Names| {
@@ -209,8 +211,8 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
             }
         }
     }
-    // The nearest directory that exists tells when the next one below it comes, goes or is
-    // exchanged.
+    // The nearest existing directory reports when the next directory below it is created, removed
+    // or replaced.
     let path = repository.path();
     if path.is_dir() {
         watch(path, only(&[".git", "refs", "HEAD"]));
@@ -239,7 +241,8 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
         .collect()
 }
 
-/// Whether an event may have moved a ref. Reading is an event, too, and we read: it must not count.
+/// Whether an event may have changed a ref. Reading is an event, too, and the daemon reads: such
+/// events must not count.
 fn matters(event: &Event, directories: &[Directory]) -> bool {
     if matches!(event.kind, EventKind::Access(_)) {
         return false;
@@ -248,7 +251,7 @@ fn matters(event: &Event, directories: &[Directory]) -> bool {
         || event.paths.iter().any(|path| {
             let lock = path.extension() == Some(OsStr::new("lock"));
             directories.iter().any(|directory| match &directory.names {
-                // Writing a ref is a lock file renamed to it; the name it gets is an event of its
+                // A ref is written by renaming a lock file to it; the new name is an event of its
                 // own.
                 Names::All => path.starts_with(&directory.path) && !lock,
                 Names::Only(names) => {
@@ -274,7 +277,7 @@ mod tests {
             .is_ok()
     }
 
-    /// Waits until what went before has been told of.
+    /// Waits until the events of earlier changes have been reported.
     async fn quiet(nudge: &Notify) {
         while tokio::time::timeout(Duration::from_millis(300), nudge.notified())
             .await

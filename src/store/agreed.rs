@@ -1,5 +1,4 @@
-//! What all hosts of a cluster must have the same in their configuration, and what version wrote a
-//! store.
+//! The settings that all hosts of a cluster must share, and the versions of stores.
 
 use std::net::Ipv4Addr;
 
@@ -7,25 +6,25 @@ use ipnet::Ipv4Net;
 
 use super::layout::{SCHEMA, StoreIdentity};
 
-/// What all hosts of a cluster must agree on.
+/// The settings that all hosts of a cluster must agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Agreed {
-    /// Addresses of all pods.
+    /// The range of the addresses of all pods.
     pub(crate) pod_range: Ipv4Net,
-    /// Length of each node's part of it.
+    /// The prefix length of each node's subnet in that range.
     pub(crate) subnet_length: u8,
-    /// Addresses of Services.
+    /// The range of the addresses of Services.
     pub(crate) service_range: Ipv4Net,
-    /// The cluster's DNS.
+    /// The address of the cluster's DNS.
     pub(crate) dns: Ipv4Addr,
-    /// Its zone.
+    /// The zone of the cluster's DNS.
     pub(crate) zone: String,
     /// The first and the last node port.
     pub(crate) node_ports: (u16, u16),
 }
 
 impl Agreed {
-    /// As it is written into a store.
+    /// These settings as a store's identity.
     pub(super) fn identity(&self, id: &str, incarnation: u64) -> StoreIdentity {
         StoreIdentity {
             schema: SCHEMA,
@@ -40,7 +39,7 @@ impl Agreed {
         }
     }
 
-    /// What differs from a store's cluster, if anything does.
+    /// Compares these settings with a store's identity; the error names the first difference.
     pub(super) fn check(&self, identity: &StoreIdentity) -> Result<(), String> {
         let StoreIdentity {
             pod_range,
@@ -51,7 +50,7 @@ impl Agreed {
             ..
         } = identity;
         let range = |(first, last): (u16, u16)| format!("{first} to {last}");
-        // A store of a version that did not say it has the range of whoever leads.
+        // A store of a version without this field has the range of the host that leads.
         let node_ports = identity.node_ports.unwrap_or(self.node_ports);
         let pairs = [
             (
@@ -87,7 +86,7 @@ impl Agreed {
     }
 }
 
-/// Whether this version can read a store.
+/// Checks that this version can read the store.
 pub(super) fn known_schema(identity: &StoreIdentity) -> Result<(), String> {
     match identity.schema {
         1..=SCHEMA => Ok(()),

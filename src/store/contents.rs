@@ -1,5 +1,5 @@
-//! What etcd holds under the prefix, as this host knows it: keys become the cluster's state and its
-//! members.
+//! The content of etcd under the prefix, as this host knows it: keys become the cluster's state and
+//! its members.
 
 mod member;
 #[cfg(test)]
@@ -25,45 +25,47 @@ use super::{
 
 /// Records that no leader deletes.
 const LASTING: [&str; 2] = ["decided/rollout", "decided/serial"];
-/// Of the reason why a record cannot be read: it quotes the record.
+/// The size limit of the reason why a record cannot be read: the reason quotes the record.
 const REASON_BYTES: usize = 300;
 
-/// Everything under the prefix.
+/// The content under the prefix.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     /// The revision of the last list or change.
     pub(crate) revision: i64,
-    /// Which cluster it says it is.
+    /// The identity of the cluster by the store; `None` in an empty store.
     pub(crate) identity: Option<StoreIdentity>,
-    /// Who led last.
+    /// The leader of the last decision.
     pub(crate) epoch: Epoch,
-    /// What was decided. Its `cluster` is not in the store; the caller knows it.
+    /// The decisions. The field `cluster` is not in the store; the caller knows it.
     pub(crate) state: ClusterState,
-    /// The nodes.
+    /// The nodes, with their own keys.
     pub(crate) members: BTreeMap<NodeName, Member>,
-    /// Whose pods have which addresses.
+    /// The subnets that nodes have reserved for their pods.
     pub(crate) subnets: BTreeMap<Ipv4Net, NodeName>,
-    /// The leader's answers.
+    /// The leader's answers, by the node that asked.
     pub(crate) answers: BTreeMap<NodeName, AnswerDoc>,
-    /// Who stands for election, by the revision of their keys: the lowest leads.
+    /// The candidates of the election, by their keys, each with the creation revision: the lowest
+    /// revision leads.
     pub(crate) candidates: BTreeMap<String, (i64, NodeName)>,
     /// Records that cannot be read, with the reason.
     pub(crate) unreadable: BTreeMap<String, String>,
-    /// Some of the keys that are known are gone.
+    /// Whether deletions are recorded among the known keys.
     graves: bool,
-    /// Something was decided since somebody asked.
+    /// Whether something was decided since the last [`Contents::take_decided`].
     redecided: bool,
-    /// A clock that differs much was heard of since somebody asked.
+    /// Whether a clock with a large difference was observed since the last
+    /// [`Contents::take_strange`].
     strange: bool,
-    /// What is known of each key, deletions that the watch has not told yet included.
+    /// The last known change of each key, including deletions that the watch has not shown yet.
     known: BTreeMap<String, Known>,
-    /// Records that somebody other than a leader deleted: they hold, and the leader writes them
-    /// again.
+    /// Records that somebody other than a leader deleted: they still hold, and the leader writes
+    /// them again.
     missing: BTreeMap<String, Decided>,
-    /// Where the pods are that this host believes in. A pod that has a node keeps it for its life.
+    /// The accepted places of pods. A pod that has a node keeps it for its life.
     places: BTreeMap<PodUid, NodeName>,
-    /// Records that give a pod another node than it has, as they stand in the store: it is believed
-    /// where it is, and the leader writes them again.
+    /// Records that give a pod another node than its own, as they are in the store: the pod keeps
+    /// its place, and the leader writes the record again.
     moved: BTreeMap<String, PodRecord>,
 }
 
@@ -75,7 +77,7 @@ struct Known {
 }
 
 impl Contents {
-    /// What this host's own copy says, for records that cannot be read in the first list.
+    /// Takes in this host's own copy, for records of the first list that cannot be read.
     pub(crate) fn remember(&mut self, records: Vec<Decided>) {
         for decided in &records {
             if let Decided::Record(Record::Pod(record)) = decided
@@ -97,7 +99,7 @@ impl Contents {
         self.known.extend(records.into_iter().map(known));
     }
 
-    /// Everything there is, instead of what was known. Silences go on.
+    /// Replaces the content by a list. The times since when nodes are silent stay.
     pub(crate) fn list(&mut self, revision: i64, pairs: Vec<StoredValue>) {
         let mut before = std::mem::take(self);
         self.revision = revision;
@@ -106,7 +108,8 @@ impl Contents {
         for pair in pairs {
             self.put(&pair.key, &pair.value, pair.revision, None);
         }
-        // What cannot be read takes nothing back, and what was deleted by hand is on its way back.
+        // A record that cannot be read keeps its former value, and a record that was deleted by
+        // hand is to be written again.
         let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
         for key in unreadable {
             if let Some(decided) = before.known.remove(&key).and_then(|known| known.decided) {
@@ -122,7 +125,7 @@ impl Contents {
                 self.missing.insert(key, decided);
             }
         }
-        // A node of which the list says nothing is silent, and there.
+        // A node that is missing in the list stays a member and counts as silent.
         for name in before.members.keys() {
             self.members.entry(name.clone()).or_default();
         }
@@ -134,8 +137,8 @@ impl Contents {
         }
     }
 
-    /// What has changed, in order. A leader's own writes are known by then, so that what is deleted
-    /// besides was deleted by nobody who may.
+    /// Takes in changes, in order. A leader's own writes are known by then, so the leader knows any
+    /// other deletion of a decision as unauthorized.
     pub(crate) fn change(&mut self, revision: i64, changes: Vec<KeyChange>, leading: bool) {
         for change in changes {
             match change {
@@ -168,8 +171,9 @@ impl Contents {
         }
     }
 
-    /// What a key says that was deleted without right. A leader forgets a pod only after its stop
-    /// record, with its node, or where its node has nothing of it in an adopted store.
+    /// The record of a key that was deleted without authority. A leader deletes a pod's record only
+    /// after its stop record, with its node, or if its node has nothing of the pod in an adopted
+    /// store.
     fn wrongly_deleted(&self, key: &str, revision: i64, leading: bool) -> Option<Decided> {
         let known = self
             .known
@@ -194,7 +198,7 @@ impl Contents {
         wrong.then(|| decided.clone())
     }
 
-    /// A decision as it is believed: a pod that has a node keeps it, whatever a record says.
+    /// A decision as it is accepted: a pod that has a node keeps it, whatever a record contains.
     fn in_place(&mut self, key: &str, decided: Decided) -> Decided {
         self.moved.remove(key);
         let Decided::Record(Record::Pod(record)) = decided else {
@@ -215,7 +219,7 @@ impl Contents {
         Decided::record(kept)
     }
 
-    /// What is believed now: from here on each pod has its node for its life.
+    /// Fixes the present places of pods: from here on each pod has its node for its life.
     pub(crate) fn settle(&mut self) {
         let placed = self.state.pods.iter();
         let placed =
@@ -223,7 +227,7 @@ impl Contents {
         self.places = placed.collect();
     }
 
-    /// Takes everything as it stands in the store: a person has said that it is to be believed.
+    /// Accepts the whole store as it is: a person has adopted it.
     pub(crate) fn accept_current(&mut self) {
         self.places.clear();
         for decided in std::mem::take(&mut self.missing).into_values() {
@@ -238,8 +242,8 @@ impl Contents {
         }
     }
 
-    /// Records that give a pod another node than it has: their keys, where the pod is, and where it
-    /// is said to be.
+    /// Records that give a pod another node than its own: their keys, the pod's node, and the place
+    /// in the record.
     pub(crate) fn moved(&self) -> impl Iterator<Item = (&str, &NodeName, &PodPlace)> {
         self.moved.iter().filter_map(|(key, record)| {
             let node = self.state.pods.get(&record.uid)?.place.node()?;
@@ -247,28 +251,28 @@ impl Contents {
         })
     }
 
-    /// Whether something was decided since this was last asked.
+    /// Whether something was decided since the last call.
     pub(crate) fn take_decided(&mut self) -> bool {
         std::mem::take(&mut self.redecided)
     }
 
-    /// Whether a node was heard for the first time since this was last asked whose clock differs
-    /// much.
+    /// Whether since the last call a node was observed for the first time whose clock differs by
+    /// more than the limit.
     pub(crate) fn take_strange(&mut self) -> bool {
         std::mem::take(&mut self.strange)
     }
 
-    /// Whether a record that is always there is on its way back.
+    /// Whether a record that no leader deletes is missing and is to be written again.
     pub(crate) fn lacks_lasting(&self) -> bool {
         LASTING.iter().any(|key| self.missing.contains_key(*key))
     }
 
-    /// Forgets what was deleted by hand: it is another leader's to judge.
+    /// Forgets records that were deleted by hand: the next leader judges them.
     pub(crate) fn forget_missing(&mut self) {
         self.missing.clear();
     }
 
-    /// What the leader must write again: what was deleted, and what was given another node.
+    /// What the leader must write again: deleted records, and records that give a pod another node.
     pub(crate) fn wronged(&self) -> Vec<Write> {
         let moved = self
             .moved
@@ -282,8 +286,7 @@ impl Contents {
             .collect()
     }
 
-    /// The newest revision of the records that are always there once there is a cluster, or which
-    /// of them is not.
+    /// The newest revision of the records that every cluster has, or the key of a missing one.
     pub(crate) fn lasting(&self) -> Result<i64, &'static str> {
         let mut newest = 0;
         for key in LASTING {
@@ -296,7 +299,7 @@ impl Contents {
         Ok(newest)
     }
 
-    /// What this host wrote itself, before the watch tells it.
+    /// Takes in this host's own writes before the watch shows them.
     pub(crate) fn wrote(&mut self, revision: i64, writes: &[Write]) {
         for write in writes {
             match write {
@@ -332,7 +335,8 @@ impl Contents {
                 decided
             }
             Err(error) => {
-                // What was known before is kept: half a sentence takes nothing back.
+                // The value that was known before is kept: an unreadable record must not delete
+                // anything.
                 let why = ForeignText::bounded(&error.to_string(), REASON_BYTES);
                 self.unreadable.insert(key.to_owned(), why.into());
                 self.known.remove(key).and_then(|known| known.decided)
@@ -402,7 +406,8 @@ impl Contents {
             }
             KeyKind::Pod(node, uid) => {
                 let mut status: PodStatus = read(value)?;
-                // Ready since a time to come, by a clock that is ahead: since now, then.
+                // A status may be ready since a future time, by a clock that is ahead: this host's
+                // present time is used instead.
                 status.ready = status
                     .ready
                     .map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
@@ -480,13 +485,13 @@ impl Contents {
     fn undecide(&mut self, before: Option<Decided>) {
         self.redecided = true;
         match before {
-            // Without an epoch there is no leader: what was last known holds.
+            // Without an epoch there is no leader: the last known one stays.
             None | Some(Decided::Own(OwnRecord::Epoch(_))) => {}
             Some(Decided::Own(OwnRecord::Answer(node, _))) => {
                 self.answers.remove(&node);
             }
             Some(Decided::Record(record)) => {
-                // Whoever finds a pod running later says where.
+                // A node that later reports the pod as running determines the place.
                 if let Record::Pod(record) = &record {
                     self.places.remove(&record.uid);
                 }
@@ -495,7 +500,7 @@ impl Contents {
         }
     }
 
-    /// A node that is known from before, whatever the store says of it.
+    /// Adds a node that this host knows from before, whether or not the store has it.
     pub(crate) fn expect(&mut self, node: NodeName) {
         self.member(node).silent.get_or_insert_with(Instant::now);
     }

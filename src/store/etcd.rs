@@ -43,140 +43,143 @@ use self::{
 pub(crate) use self::{remaining::LeaseFate, session::name_taken};
 use crate::source::fetch::SecretText;
 
-/// How long a clean end waits for etcd to hear of it. Leases run out by themselves.
+/// How long a clean end waits for etcd's answer. Leases that are not revoked run out by themselves.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How to reach etcd.
 #[derive(Clone)]
 pub(crate) struct EtcdConfig {
-    /// `https://10.0.0.1:2379`; one is used at a time, the next when it does not answer.
+    /// Such as `https://10.0.0.1:2379`; one end point is used at a time, and the next when it does
+    /// not answer.
     pub(crate) endpoints: Vec<String>,
     /// What every key of this cluster begins with, such as `/windlass/prod`.
     pub(crate) prefix: String,
-    /// Without it the connection is plain text.
+    /// `None` for a connection in plain text.
     pub(crate) tls: Option<EtcdTls>,
-    /// A user of etcd and its password, where the certificate's common name is not the user.
+    /// A user of etcd and its password, if the certificate's common name is not the user.
     pub(crate) user: Option<(String, SecretText)>,
 }
 
-/// Files in PEM, read anew at each connection, so that renewed ones are taken up.
+/// PEM files, read again for each connection, so that renewed ones take effect.
 #[derive(Debug, Clone)]
 pub(crate) struct EtcdTls {
-    /// Who signed etcd's certificate.
+    /// The certificate authority of etcd's server certificate.
     pub(crate) ca: PathBuf,
-    /// This host's certificate.
+    /// This host's client certificate.
     pub(crate) certificate: PathBuf,
-    /// Its key.
+    /// The private key of that certificate.
     pub(crate) key: PathBuf,
 }
 
-/// What this host is in the store.
+/// This host's identity in the store.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionConfig {
-    /// Its name.
+    /// The node's name.
     pub(crate) node: NodeName,
-    /// The value of `nodes/NAME/alive` at first: a JSON object whose field `installation` is that
-    /// below.
+    /// The first value of `nodes/NAME/alive`: a JSON object whose field `installation` equals
+    /// [`SessionConfig::installation`].
     pub(crate) alive: Vec<u8>,
-    /// Which installation this is: an alive key of another one is not taken over.
+    /// The id of this installation: an alive key of another installation is not taken over.
     pub(crate) installation: String,
-    /// Whether it stands for election at first.
+    /// Whether this host stands for election at first.
     pub(crate) candidate: bool,
-    /// After this time without a word the node counts as gone; whole seconds.
+    /// After this time without a renewal the node counts as gone; whole seconds.
     pub(crate) node_ttl: Duration,
-    /// After this time without a word there is no leader any more; whole seconds.
+    /// After this time without a renewal there is no leader any more; whole seconds.
     pub(crate) leader_ttl: Duration,
 }
 
-/// A key and what it says.
+/// A key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredValue {
     /// Without the prefix.
     pub(crate) key: String,
-    /// As it was written.
+    /// The bytes as they were written.
     pub(crate) value: Vec<u8>,
-    /// When it was last changed (etcd's mod revision).
+    /// The revision of the last change (etcd's mod revision).
     pub(crate) revision: i64,
 }
 
-/// What happened to a key.
+/// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeyChange {
-    /// It was made or changed.
+    /// The key was created or changed.
     Put(StoredValue),
-    /// It is gone: deleted, or its lease ran out.
+    /// The key is gone: it was deleted, or its lease ran out.
     Delete {
         /// Without the prefix.
         key: String,
-        /// When.
+        /// The revision of the deletion.
         revision: i64,
     },
 }
 
-/// What the store tells.
+/// What the tasks report to the daemon.
 #[derive(Debug)]
 pub(crate) enum StoreEvent {
-    /// Everything under the prefix at one revision: after start, compaction, on request, and where
-    /// a watch could not be resumed.
+    /// Everything under the prefix at one revision: after the start, after a compaction, on
+    /// request, and if a watch could not be resumed.
     Listed {
         /// Etcd's own id of its cluster.
         etcd_cluster: u64,
-        /// The revision of the list. Lower than one seen before: etcd was restored or replaced.
+        /// The revision of the list. If it is lower than an earlier one, etcd was restored or
+        /// replaced.
         revision: i64,
-        /// How often it had been asked to list again when this list was begun: see
-        /// [`Etcd::relist`].
+        /// The number of requests for a list when this list was begun: see [`Etcd::relist`].
         asked: u64,
         /// Ordered by key.
         pairs: Vec<StoredValue>,
     },
-    /// What changed since, in the order of revisions; a revision is never split.
+    /// The changes since, in the order of revisions; all changes of a revision are in one event.
     Changed {
         /// The last one of `changes`.
         revision: i64,
         /// At least one.
         changes: Vec<KeyChange>,
     },
-    /// The store does not answer, or has no quorum. Said once an outage; it ends with `Listed` or
-    /// `Resumed`.
+    /// The store does not answer, or has no quorum. Reported once for each outage, which ends with
+    /// `Listed` or `Resumed`.
     Lost {
         /// What failed, where, and what to do.
         why: String,
     },
-    /// The store answers again, and goes on where it ended: what changed meanwhile follows.
+    /// The store answers again; the changes made during the outage follow.
     Resumed,
     /// This host is the leader.
     Elected(Fence),
-    /// It is no longer.
+    /// This host is no longer the leader.
     Demoted {
-        /// Why not.
+        /// Why the term has ended.
         why: String,
     },
-    /// Another machine holds this host's name. Said once; the name is asked for each second.
+    /// Another machine holds this host's name. Reported once; the name is claimed again each
+    /// second.
     Conflict {
-        /// Who, and what to do.
+        /// Which machine, and what to do.
         why: String,
     },
     /// The name is this host's again.
     Named,
 }
 
-/// What proves leadership: every write compares the creation revision of the election key.
+/// The proof of leadership: every write compares the creation revision of the election key.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
     /// The election key, with the prefix.
     pub(crate) key: String,
-    /// Its creation revision: higher than that of every leader before.
+    /// The key's creation revision: higher than that of every earlier leader.
     pub(crate) revision: i64,
     until: Deadline,
 }
 
 impl Fence {
-    /// Whether the lease cannot have run out yet, by the monotonic clock. It turns false by itself.
+    /// Whether the lease cannot have run out yet, by the monotonic clock. Turns false without an
+    /// event.
     pub(crate) fn holds(&self) -> bool {
         !self.until.passed()
     }
 
-    /// As [`Fence::holds`], at a time that the caller has read.
+    /// As [`Fence::holds`], at a time that the caller has read from the clock.
     pub(crate) fn holds_at(&self, now: Instant) -> bool {
         !self.until.passed_at(now)
     }
@@ -193,34 +196,34 @@ impl Fence {
     }
 }
 
-/// One thing to write.
+/// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
-    /// Make or change a key.
+    /// Creates or changes a key.
     Put {
         /// Without the prefix.
         key: String,
-        /// What it shall say.
+        /// The new value.
         value: Vec<u8>,
     },
-    /// Delete a key; it need not be there.
+    /// Deletes a key; the key need not exist.
     Delete {
         /// Without the prefix.
         key: String,
     },
 }
 
-/// What became of `create`.
+/// The result of `create`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Created {
-    /// It is ours, since this revision.
+    /// The key was created, at this revision.
     Made(i64),
-    /// It was there already.
+    /// The key existed already.
     Exists(StoredValue),
 }
 
-/// Why a write is not, or not surely, done. Of several transactions the ones before may be done in
-/// every case.
+/// Why a write is not done, or not certainly done. If the write was split into several
+/// transactions, earlier ones may be done in every case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
     /// This host is no longer the leader: certainly not done.
@@ -234,27 +237,27 @@ pub(crate) enum WriteError {
     Refused(String),
 }
 
-/// How far the leases are to be given up.
+/// How far this host's leases are to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not at all.
+    /// Both leases are kept.
     Run,
-    /// Leadership only: the host is back soon.
+    /// The leader's lease is given up: the host will be back soon.
     Resign,
-    /// The node's lease too.
+    /// The node's lease is given up, too.
     Leave,
 }
 
-/// What one task notices that another must know.
+/// What one task notices and another task must know.
 #[derive(Debug)]
 struct Hints {
-    /// The election key seen deleted last.
+    /// The election key whose deletion was observed last.
     election_gone: watch::Sender<String>,
-    /// This host's alive key is not there.
+    /// This host's alive key is missing.
     alive_gone: tokio::sync::Notify,
 }
 
-/// The store. Its tasks end with the last clone.
+/// A handle of the store. The tasks end with the last clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Etcd {
     inner: Arc<Inner>,
@@ -269,13 +272,13 @@ struct Inner {
     candidate: watch::Sender<bool>,
     alive: watch::Sender<Vec<u8>>,
     relist: watch::Sender<u64>,
-    /// Closed by the tasks that end.
+    /// Closed when the lease tasks have ended.
     election_end: watch::Receiver<()>,
     session_end: watch::Receiver<()>,
 }
 
 impl Etcd {
-    /// Starts the tasks, within a tokio runtime. Never waits for etcd to answer: only what is wrong
+    /// Starts the tasks, within a tokio runtime. Does not wait for etcd to answer: only a mistake
     /// in the configuration is an error.
     pub(crate) fn start(
         config: EtcdConfig,
@@ -361,21 +364,22 @@ impl Etcd {
         ))
     }
 
-    /// Lists everything again, linearizably, and tells `Listed`: after an unknown write, for
-    /// example. Gives how often that was asked: a list with a lower count was begun before.
+    /// Requests a linearizable list, which `Listed` reports: for example after a write with an
+    /// unknown result. Returns the number of requests: a list with a lower count was begun before.
     pub(crate) fn relist(&self) -> u64 {
         self.inner.relist.send_modify(|count| *count += 1);
         *self.inner.relist.borrow()
     }
 
-    /// Stands for election or not. A leader who no longer stands gives up.
+    /// Sets whether this host stands for election. A leader that no longer stands gives leadership
+    /// up.
     pub(crate) fn set_candidate(&self, candidate: bool) {
         self.inner
             .candidate
             .send_if_modified(|before| std::mem::replace(before, candidate) != candidate);
     }
 
-    /// What `nodes/NAME/alive` says from now on; it must name the same installation.
+    /// Sets the value of `nodes/NAME/alive`; it must name the same installation.
     pub(crate) fn set_alive(&self, alive: Vec<u8>) {
         self.inner.alive.send_if_modified(|before| {
             let differs = *before != alive;
@@ -384,8 +388,8 @@ impl Etcd {
         });
     }
 
-    /// Gives up leadership now, for good, and if this host is to `leave`, its node's lease too.
-    /// Otherwise that lease is kept alive until the last handle is dropped, and runs out after.
+    /// Gives up leadership for good, and with `leave` the node's lease, too. Otherwise that lease
+    /// is renewed until the last handle is dropped, and then runs out.
     pub(crate) async fn end(&self, leave: bool) {
         let stage = if leave { Stage::Leave } else { Stage::Resign };
         self.inner.stage.send_replace(stage);
@@ -406,7 +410,7 @@ impl Etcd {
     }
 }
 
-/// Runs the leases on a thread and a runtime of their own.
+/// Runs the lease tasks on a thread and a runtime of their own.
 fn start_lease_thread(tasks: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -430,13 +434,13 @@ fn checked_prefix(prefix: &str) -> anyhow::Result<String> {
     Ok(format!("{trimmed}/"))
 }
 
-/// Which installation an alive value is of.
+/// The installation in an alive value; `None` if the value has none.
 fn installation_of(alive: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(alive).ok()?;
     Some(value.get("installation")?.as_str()?.to_owned())
 }
 
-/// Waits from 0.1 to 2 s, each time about twice as long, never two hosts alike.
+/// Delays of 0.1 to 2 s, each about twice the one before, with a random part so that hosts differ.
 #[derive(Debug)]
 struct Backoff {
     next: Duration,
@@ -454,7 +458,7 @@ impl Backoff {
         self.next = Self::FIRST;
     }
 
-    /// Half of the step is chance.
+    /// The next delay; half of it is random.
     fn step(&mut self) -> Duration {
         use std::hash::{BuildHasher, Hasher};
         let chance = std::hash::RandomState::new().build_hasher().finish() % 1000;
@@ -464,12 +468,12 @@ impl Backoff {
     }
 }
 
-/// Ends when the last handle is dropped.
+/// Returns when the last handle is dropped.
 async fn dropped(stage: &mut watch::Receiver<Stage>) {
     while stage.changed().await.is_ok() {}
 }
 
-/// A point on the monotonic clock as tokio's timers take it.
+/// A monotonic time as tokio's timers take it.
 fn at(instant: Instant) -> tokio::time::Instant {
     tokio::time::Instant::from_std(instant)
 }

@@ -27,74 +27,74 @@ use serde::{Deserialize, Serialize};
 use super::etcd::Write;
 use crate::command::Command;
 
-/// The layout's version; a store of a later one is left alone.
+/// The version of the layout; a store of a later version is neither read nor written.
 pub(super) const SCHEMA: u32 = 1;
-/// Which cluster this is.
+/// The key of the cluster's identity.
 pub(super) const IDENTITY: &str = "cluster";
-/// Held by the host that fills a new store.
+/// The key that a host holds while it fills a new store.
 pub(super) const SEEDING: &str = "subnets/seeding";
-/// What the leader writes.
+/// The prefix of the leader's records.
 pub(super) const DECIDED: &str = "decided/";
-/// The leader's answers to what people ask elsewhere.
+/// The prefix of the leader's answers to requests on other hosts.
 pub(super) const ANSWERS: &str = "decided/answers/";
 const ELECTION: &str = "election/";
 const NODES: &str = "nodes/";
 const SUBNETS: &str = "subnets/";
 
-/// `cluster`: which cluster this is, and what all of its hosts must agree on.
+/// `cluster`: the identity of the cluster, and the settings that all of its hosts must agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoreIdentity {
-    /// The layout's version.
+    /// The version of the layout.
     pub(crate) schema: u32,
     /// The cluster's id.
     pub(crate) id: String,
-    /// Counts how often a person said that this store is to be believed.
+    /// How often a person has adopted this store with `cluster adopt-store`.
     pub(crate) incarnation: u64,
-    /// Addresses of all pods.
+    /// The range of the addresses of all pods.
     pub(crate) pod_range: Ipv4Net,
-    /// Length of each node's part of it.
+    /// The prefix length of each node's subnet in that range.
     pub(crate) subnet_length: u8,
-    /// Addresses of Services.
+    /// The range of the addresses of Services.
     pub(crate) service_range: Ipv4Net,
-    /// The cluster's DNS.
+    /// The address of the cluster's DNS.
     pub(crate) dns: Ipv4Addr,
-    /// Its zone.
+    /// The zone of the cluster's DNS.
     pub(crate) zone: String,
     /// The first and the last node port.
     #[serde(default)]
     pub(crate) node_ports: Option<(u16, u16)>,
 }
 
-/// `decided/epoch`: who led when something was last decided.
+/// `decided/epoch`: the leader of the last decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Epoch {
-    /// Of the store.
+    /// The incarnation of the store.
     pub(crate) incarnation: u64,
-    /// Creation revision of the leader's election key.
+    /// The creation revision of the leader's election key.
     pub(crate) revision: i64,
 }
 
-/// `nodes/NAME/facts`.
+/// `nodes/NAME/facts`, written when the facts change and when the node's clock was set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FactsDoc {
-    /// What the node says of itself.
+    /// The node's facts, as it published them.
     pub(crate) facts: NodeFacts,
-    /// Where its daemon answers other daemons.
+    /// The address at which the node's daemon answers other daemons; absent if it does not.
     #[serde(default)]
     pub(crate) peer: Option<std::net::SocketAddr>,
-    /// Its clock when it wrote this.
+    /// The node's clock when it wrote this document.
     pub(crate) clock: Timestamp,
 }
 
 /// `nodes/NAME/alive`, which goes with the node's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AliveDoc {
-    /// Which installation bears the name.
+    /// The installation that uses the name.
     pub(crate) installation: String,
-    /// The cluster it belongs to; none while it has not joined.
+    /// The id of the cluster that the node belongs to; absent until it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<String>,
-    /// Whether it does not believe this store.
+    /// Whether the node does not trust this store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) doubts: bool,
     /// Whether its control loop hangs, as on a disk that does not answer.
@@ -102,60 +102,60 @@ pub(crate) struct AliveDoc {
     pub(crate) hangs: bool,
 }
 
-/// `nodes/NAME/report`: what a node says of itself again and again, without its pods.
+/// `nodes/NAME/report`: what a node reports again and again, without its pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReportDoc {
-    /// How far commits are prepared, what is gone, what nobody knows.
+    /// How far commits are prepared, which pods are gone, and which containers have no record.
     pub(crate) report: NodeReport,
-    /// Why it takes no pods.
+    /// Why the node takes no pods; absent if it takes them.
     #[serde(default)]
     pub(crate) unready: Option<String>,
-    /// The newest commit that it has verified.
+    /// The newest commit that the node has verified; absent if there is none.
     #[serde(default)]
     pub(crate) head: Option<CommitId>,
-    /// It went back by itself, and follows nobody.
+    /// Whether the node went back to an earlier commit by itself and does not follow the leader.
     #[serde(default)]
     pub(crate) local_rollback: Option<CommitId>,
 }
 
-/// `nodes/NAME/away`: it comes back soon.
+/// `nodes/NAME/away`: the node has announced that it will be back soon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AwayDoc {
-    /// When it expects to be back, for people.
+    /// When the node expects to be back, for people.
     pub(crate) until: Timestamp,
-    /// The same counted from when it left, for the leader's own clock.
+    /// The announced absence in seconds, which the leader measures by its own clock.
     pub(crate) seconds: u64,
 }
 
-/// `nodes/NAME/ask`: what a person asked this node's daemon and the leader must do.
+/// `nodes/NAME/ask`: a request that a person made on this node and the leader must execute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AskDoc {
-    /// Which question.
+    /// The id of the request.
     pub(crate) id: String,
-    /// What is asked.
+    /// The request.
     pub(crate) command: Command,
 }
 
-/// `decided/answers/NAME`: the leader's answer to that.
+/// `decided/answers/NAME`: the leader's answer to that request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AnswerDoc {
-    /// To which question.
+    /// The id of the request.
     pub(crate) id: String,
-    /// What came of it.
+    /// The result, as a message for the person who asked.
     pub(crate) answer: Result<String, String>,
 }
 
-/// What the leader writes, with its own name: a key only has to be unique.
+/// A record of the leader, under a key of its own: the key only has to be unique.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Decided {
     /// A record of the state.
     Record(Record),
-    /// What only a store has.
+    /// A record that only a store has.
     Own(OwnRecord),
 }
 
-/// What the leader writes that is no part of the state.
+/// Records of the leader that are no part of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum OwnRecord {
@@ -163,7 +163,7 @@ pub(super) enum OwnRecord {
     Answer(NodeName, AnswerDoc),
 }
 
-/// What a key is about.
+/// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyKind {
     Identity,
@@ -176,7 +176,7 @@ pub(super) enum KeyKind {
     Ask(NodeName),
     Election,
     Pod(NodeName, PodUid),
-    /// A later version's, or nobody's.
+    /// A key of a later version, or of no version.
     Unknown,
 }
 
@@ -235,7 +235,7 @@ pub(super) fn subnet_key(subnet: Ipv4Net) -> String {
     format!("{SUBNETS}{}-{}", subnet.network(), subnet.prefix_len())
 }
 
-/// A document as it is stored; only our own types are stored, and those have string keys.
+/// A document as it is stored; only this crate's types are stored, and those have string keys.
 pub(super) fn text<T: Serialize>(document: &T) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
@@ -266,12 +266,12 @@ impl Decided {
         Self::Own(OwnRecord::Answer(node, answer))
     }
 
-    /// What a value says; `None` where that belongs to another key.
+    /// The record in a value; `None` if the value belongs to another key.
     pub(super) fn read(key: &str, value: &[u8]) -> Result<Option<Self>, serde_json::Error> {
         let is_own = key == format!("{DECIDED}epoch") || key.starts_with(ANSWERS);
         let own = serde_json::from_slice(value).map(Self::Own);
         let record = serde_json::from_slice(value).map(Self::Record);
-        // Where neither can be read, the error is about what the key is for.
+        // If neither kind can be read, the error is about the kind that the key is for.
         let decided = if is_own {
             record.or(own)?
         } else {
@@ -297,8 +297,8 @@ impl Decided {
     }
 }
 
-/// A decision as writes. How many names were given comes first: half of a decision must not give
-/// one twice.
+/// The writes of a decision. The serial, which counts the names of pods, comes first: after a
+/// decision that was written in part no name may be given a second time.
 pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     let (first, others): (Vec<&Change>, Vec<&Change>) = changes
         .iter()
@@ -320,7 +320,7 @@ pub(super) fn records(state: &ClusterState) -> Vec<Decided> {
     state.records().into_iter().map(Decided::Record).collect()
 }
 
-/// What a node says of its pods and itself, as the keys it wants under its own prefix.
+/// The report of a node as keys under its own prefix.
 pub(super) fn own_keys(
     node: &NodeName,
     facts: &FactsDoc,
@@ -341,8 +341,8 @@ pub(super) fn own_keys(
     keys
 }
 
-/// What the engine says of a pod that does not go stays on its host; others learn what sort of
-/// failure it is.
+/// The status of a pod as other hosts receive it. For a terminating pod the engine's message stays
+/// on the pod's host, and other hosts receive only the class of the failure.
 fn pod_status_text(status: &PodStatus) -> Vec<u8> {
     match status.terminating {
         true => text(&PodStatus {

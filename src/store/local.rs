@@ -1,4 +1,5 @@
-//! The local store: everything decided, on this host's disk. One host is always its own leader.
+//! The local store: all decisions, on this host's disk. A host that is alone is always its own
+//! leader.
 
 use std::path::{Path, PathBuf};
 
@@ -13,18 +14,19 @@ use serde::{Deserialize, Serialize};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
-/// What a member of a cluster remembers of its store, see `replicated.rs`.
+/// The file of a cluster member's marker, see `replicated/marker.rs`.
 pub(crate) const MARKER: &str = "store.json";
 
-/// `instance.json`: which containers on the engine are ours. It outlives a lost `cluster.json`,
-/// without which every one of them would be a stranger's: left running, and started a second time.
+/// `instance.json`: the id that marks the containers of this installation. The file outlives a lost
+/// `cluster.json`; without the id every running container would be foreign to this daemon, which
+/// would leave it running and start it a second time.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Instance {
     id: String,
-    /// The node's name when it first ran: every pod's place is written down by it.
+    /// The node's name at the first start: the place of every pod is recorded under this name.
     #[serde(default)]
     node: Option<NodeName>,
-    /// When it was made.
+    /// When the installation was made.
     #[serde(default)]
     made: Option<Timestamp>,
 }
@@ -32,23 +34,23 @@ struct Instance {
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// One of its files.
+    /// One of the store's files cannot be read or written.
     #[error(transparent)]
     File(#[from] StateFileError),
-    /// The host is called otherwise than before.
+    /// The host's name differs from the name in the data directory.
     #[error(
         "this host was {before} and is {now} now: its pods are written down under {before}; set `name = \"{before}\"` \
          in [node] of the configuration, or uninstall first"
     )]
     Renamed {
-        /// Its name in the data directory.
+        /// The name in the data directory.
         before: NodeName,
-        /// Its name now.
+        /// The name by the configuration.
         now: NodeName,
     },
 }
 
-/// `cluster.json` in the data directory, read once and written through.
+/// `cluster.json` in the data directory: read once, and written at every change.
 #[derive(Debug)]
 pub(crate) struct LocalStore {
     path: PathBuf,
@@ -57,7 +59,7 @@ pub(crate) struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store of a node, making a new cluster where there is none.
+    /// Opens the store of a node; makes a new cluster if the data directory has none.
     pub(crate) fn open(data: &Path, node: &NodeName) -> Result<Self, StoreError> {
         let path = cluster_path(data);
         let instance = instance_path(data);
@@ -79,7 +81,8 @@ impl LocalStore {
                 ..ClusterState::default()
             },
         };
-        // A name that nothing is written down under was a slip of the configuration.
+        // A name under which nothing is recorded was a mistake in the configuration, and may
+        // change.
         let in_use = !state.pods.is_empty() || data.join(MARKER).exists();
         let before = known.as_ref().and_then(|known| known.node.clone());
         if let Some(before) = before.filter(|before| before != node && in_use) {
@@ -91,7 +94,8 @@ impl LocalStore {
         let id = known
             .as_ref()
             .map_or_else(|| state.cluster.clone(), |known| known.id.clone());
-        // One of a version that did not note it is as old as what was last written there.
+        // An installation of a version that did not record the time is as old as its last written
+        // file.
         let written =
             || Timestamp::try_from(std::fs::metadata(&instance).ok()?.modified().ok()?).ok();
         let made = known.as_ref().and_then(|known| known.made).or_else(written);
@@ -114,7 +118,7 @@ impl LocalStore {
         })
     }
 
-    /// The id of the installation in a data directory, if there is one.
+    /// The id of the installation in a data directory; `None` if there is no installation.
     pub(crate) fn instance(data: &Path) -> Result<Option<String>, StateFileError> {
         if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
             return Ok(Some(known.id));
@@ -130,12 +134,12 @@ impl LocalStore {
         cluster_path(data).exists() || instance_path(data).exists()
     }
 
-    /// Which installation this is: what its containers are known by.
+    /// The id of this installation, which its containers carry as a label.
     pub(crate) fn installation(&self) -> &str {
         &self.instance.id
     }
 
-    /// When it was made.
+    /// When this installation was made; `None` if its version did not record that.
     pub(crate) fn installed(&self) -> Option<Timestamp> {
         self.instance.made
     }
@@ -145,7 +149,7 @@ impl LocalStore {
         &self.state
     }
 
-    /// Puts changes on disk, and believes them only once they are there.
+    /// Writes changes to the disk; the snapshot has them only once they are written.
     pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Result<(), StateFileError> {
         let mut state = self.state.clone();
         state.apply(changes);
@@ -154,7 +158,7 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Takes over what was decided elsewhere.
+    /// Replaces the state by what the cluster's leader decided.
     pub(crate) fn replace(&mut self, state: ClusterState) -> Result<(), StateFileError> {
         if state != self.state {
             state_file::write(&self.path, SCHEMA, &state)?;
@@ -172,8 +176,8 @@ fn instance_path(data: &Path) -> PathBuf {
     data.join("instance.json")
 }
 
-/// Twelve random digits. If the system has no randomness the clock and the process must do: the id
-/// only keeps two installations on one engine apart.
+/// Twelve random digits. Without randomness from the system the id is made from the clock and the
+/// process: it only has to tell apart two installations on one engine.
 fn new_id() -> String {
     let mut bytes = [0_u8; 6];
     if SystemRandom::new().fill(&mut bytes).is_err() {
@@ -218,7 +222,7 @@ mod tests {
     fn a_host_that_was_renamed_is_told_how_to_keep_its_pods() {
         let data = tempfile::tempdir().unwrap();
         LocalStore::open(data.path(), &NodeName::new("n0")).unwrap();
-        // Nothing has been placed under n0.
+        // No pod has been placed under the name n0.
         LocalStore::open(data.path(), &NodeName::new("n1")).unwrap();
         std::fs::write(data.path().join(MARKER), "{}").unwrap();
         let error = LocalStore::open(data.path(), &NodeName::new("n2"))

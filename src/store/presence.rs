@@ -1,4 +1,4 @@
-//! What `nodes/NAME/alive` says of this host, put together by those who know a part of it.
+//! The content of `nodes/NAME/alive`, composed by the parts that each know a field of it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
     layout::{self, AliveDoc},
 };
 
-/// What the others see of this host as long as its lease holds.
+/// What other hosts see of this host while its lease holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Presence {
     etcd: Etcd,
@@ -24,14 +24,14 @@ impl Presence {
         }
     }
 
-    /// Tells hosts that have no memory of a store which cluster this one belongs to, and whether it
-    /// doubts this store.
+    /// Publishes which cluster this host belongs to, and whether it doubts the store: hosts without
+    /// a memory of a store rely on that.
     pub(super) fn belongs(&self, cluster: &str, doubts: bool) {
         self.update(|doc| (doc.cluster, doc.doubts) = (Some(cluster.to_owned()), doubts));
     }
 
-    /// Whether this host's control loop hangs: one that does leads nobody and takes no pods. The
-    /// loop itself stands for election again once it goes on.
+    /// Publishes whether this host's control loop hangs: such a host leads nobody and takes no
+    /// pods. The loop itself stands for election again once it continues.
     pub(crate) fn hangs(&self, hangs: bool) {
         if hangs {
             self.etcd.set_candidate(false);

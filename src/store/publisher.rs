@@ -1,4 +1,4 @@
-//! Keeps what etcd says of this node as this node wants it, without anybody waiting for it.
+//! Keeps this node's keys in etcd at the values that the node wants, without blocking a caller.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -6,13 +6,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::etcd::{Etcd, Write, WriteError};
 
-/// When a write that failed is tried again.
+/// After this time a failed write is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The wanted keys of one node, and their values.
 pub(super) type KeyValues = BTreeMap<String, Vec<u8>>;
 
-/// The task's handle; it ends with it.
+/// The handle of the task; dropping it ends the task.
 #[derive(Debug)]
 pub(super) struct Publisher {
     wanted: watch::Sender<Option<Arc<KeyValues>>>,
@@ -33,7 +33,7 @@ impl Publisher {
         }
     }
 
-    /// What the node wants to be known of it from now on.
+    /// Sets all keys that this node publishes from now on.
     pub(super) fn want(&self, keys: KeyValues) {
         self.wanted.send_if_modified(|before| {
             if before.as_deref() == Some(&keys) {
@@ -58,19 +58,19 @@ impl Publisher {
         });
     }
 
-    /// Wants nothing of what is not written yet.
+    /// Cancels the writes that are not done yet.
     pub(super) fn rest(&self) {
         self.wanted
             .send_if_modified(|wanted| wanted.take().is_some());
     }
 
-    /// What the store was found to say of the node: after each list.
+    /// Takes in the keys of this node from a list of the store.
     pub(super) fn observed(&self, keys: KeyValues) {
-        // The task ends only with this handle.
+        // Sending fails only if the task has ended, which happens only with this handle.
         let _ = self.observed.send(keys);
     }
 
-    /// Why the last write failed, if it did.
+    /// Why the last write failed; `None` if it succeeded.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
     }
@@ -82,7 +82,7 @@ async fn publish(
     mut finds: mpsc::UnboundedReceiver<KeyValues>,
     reported: watch::Sender<Option<String>>,
 ) {
-    // Nothing is written before it is known what is there.
+    // Nothing is written before a list shows which keys exist.
     let Some(mut there) = finds.recv().await else {
         return;
     };
@@ -107,7 +107,7 @@ async fn publish(
                     there = wanted.as_deref().cloned().unwrap_or_default();
                     reported.send_replace(None);
                 }
-                // What cannot be is told; what may have been done is settled by writing it again.
+                // A refused write is reported; a write with an unknown result is repeated.
                 Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
                     reported.send_replace(Some(why));
                 }

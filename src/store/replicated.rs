@@ -1,5 +1,5 @@
-//! The store of a cluster: etcd, and this host's copy of it on disk, which goes on being believed
-//! while etcd is gone.
+//! The store of a cluster: etcd, and this host's copy of it on disk, which stays in force while
+//! etcd does not answer.
 
 mod join;
 mod last_write;
@@ -43,56 +43,57 @@ use super::{
 };
 use crate::state_file::StateFileError;
 
-/// How long a node lives in the others' eyes without a word.
+/// The time to live of a node's lease: without a renewal the node counts as gone after it.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(5);
-/// How long a leader leads without a word.
+/// The time to live of the leader's lease.
 const LEADER_LEASE: Duration = Duration::from_secs(3);
-/// How long a host that cannot decide leaves that to others.
+/// For how long a host that cannot decide leaves leading to other hosts.
 const WITHDRAWAL: Duration = Duration::from_secs(15);
-/// How long one stands aside that must be elected anew: long enough for the election to notice.
+/// For how long a host does not stand for election before it is elected anew: the election must
+/// notice.
 const RESPITE: Duration = Duration::from_secs(1);
-/// So many records that nobody may have written are named.
+/// The most unauthorized records that a message names.
 const DISPUTED: usize = 3;
 
-/// What a host brings to a cluster.
+/// What a host needs to become a member of a cluster.
 #[derive(Clone)]
 pub(crate) struct Joining {
     /// How to reach etcd.
     pub(crate) etcd: EtcdConfig,
     /// The host's name.
     pub(crate) node: NodeName,
-    /// What all hosts must agree on, by this host's configuration.
+    /// The settings that all hosts must agree on, by this host's configuration.
     pub(crate) agreed: Agreed,
-    /// The subnet that the configuration names.
+    /// The subnet in the configuration; `None` if it names none.
     pub(crate) subnet: Option<Ipv4Net>,
-    /// The subnet it had as long as it was alone.
+    /// The subnet of the time when the host was alone.
     pub(crate) subnet_alone: Ipv4Net,
-    /// Networks that other hosts' addresses must lie in; none is any.
+    /// Networks that other hosts' addresses must lie in; an empty list allows any address.
     pub(crate) node_ranges: Vec<Ipv4Net>,
 }
 
-/// How this host stands with the store.
+/// The state of this host's relation to the store.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum StoreStatus {
-    /// What is known is what it says.
+    /// This host's copy is up to date.
     Current,
-    /// It does not answer; what was known last goes on.
+    /// The store does not answer; the last known content stays in force.
     Lost {
-        /// Since when.
+        /// When the outage began.
         since: Timestamp,
-        /// Why.
+        /// What failed, and what to do.
         why: String,
     },
-    /// It is not the store this host knows: nothing of it is believed.
+    /// The store is not the one that this host knows: nothing of it is accepted.
     Frozen {
-        /// Since when.
+        /// When the doubt began.
         since: Timestamp,
-        /// Why.
+        /// Why this host does not trust the store.
         why: String,
     },
     /// Another machine has this host's name.
     Conflict {
-        /// Who.
+        /// Which machine, and what to do.
         why: String,
     },
 }
@@ -115,20 +116,20 @@ pub(crate) struct ReplicatedStore {
     own_keys: OwnKeys,
     others: Others,
     others_file: OthersFile,
-    /// What the store says has changed since it was last heard.
+    /// Whether the content has changed since the last [`ReplicatedStore::take_over`].
     changed: bool,
-    /// What was decided is on this host's disk.
+    /// Whether the decisions are on this host's disk.
     copied: bool,
     absences: Absences,
-    /// etcd's own id of its cluster, as it was last listed.
+    /// Etcd's own id of its cluster, from the last list.
     listed: Option<u64>,
-    /// Who else has this host's name.
+    /// Which other machine has this host's name; `None` if none has.
     name_taken: Option<String>,
 }
 
 impl ReplicatedStore {
-    /// Opens the store. A host that was in this cluster before starts without etcd; a new one waits
-    /// for it, and says what for.
+    /// Opens the store. A host that was in this cluster before starts without etcd; a new host
+    /// waits for etcd and reports what it waits for.
     pub(crate) async fn open(
         data: &Path,
         joining: Joining,
@@ -157,7 +158,7 @@ impl ReplicatedStore {
         let (marker, standing) = match marker {
             Some(marker) => {
                 let since = Timestamp::now();
-                // A record that this version cannot read says what it said before.
+                // A record that this version cannot read keeps its former content.
                 contents.remember(layout::records(local.snapshot()));
                 (
                     marker,
@@ -213,12 +214,12 @@ impl ReplicatedStore {
         self.etcd.clone()
     }
 
-    /// What the others see of this host.
+    /// What other hosts see of this host while its lease holds.
     pub(crate) fn presence(&self) -> Presence {
         self.presence.clone()
     }
 
-    /// This host's part of the pods' addresses.
+    /// The subnet of this host's pods.
     pub(crate) fn subnet(&self) -> Ipv4Net {
         self.marker.subnet
     }
@@ -228,27 +229,27 @@ impl ReplicatedStore {
         self.local.snapshot()
     }
 
-    /// Which installation this is.
+    /// The id of this installation, which its containers carry as a label.
     pub(crate) fn installation(&self) -> &str {
         self.local.installation()
     }
 
-    /// When it was made.
+    /// When this installation was made; `None` if its version did not record that.
     pub(crate) fn installed(&self) -> Option<Timestamp> {
         self.local.installed()
     }
 
-    /// How it stands with the store.
+    /// The state of this host's relation to the store.
     pub(crate) fn status(&self) -> &StoreStatus {
         &self.status
     }
 
-    /// The other hosts.
+    /// The facts of the other hosts.
     pub(crate) fn peers(&self) -> &BTreeMap<NodeName, NodeFacts> {
         &self.others.facts
     }
 
-    /// What the other hosts say.
+    /// The reports of the other hosts.
     pub(crate) fn reports(&self) -> &BTreeMap<NodeName, NodeReport> {
         &self.others.reports
     }
@@ -274,7 +275,7 @@ impl ReplicatedStore {
             .is_some_and(|removed| installation == Some(removed))
     }
 
-    /// Whether this host was taken out of the cluster.
+    /// Whether this host was removed from the cluster.
     pub(crate) fn was_removed(&self) -> bool {
         self.snapshot()
             .removed
@@ -287,7 +288,7 @@ impl ReplicatedStore {
         &self.marker.cluster
     }
 
-    /// Who leads, as far as is known here.
+    /// The leader, as far as this host knows.
     pub(crate) fn leader(&self) -> Option<&NodeName> {
         self.contents
             .candidates
@@ -302,24 +303,24 @@ impl ReplicatedStore {
         self.status == StoreStatus::Current && self.copied && self.leadership.leads(Instant::now())
     }
 
-    /// Whether its election still holds, whatever else is in its way.
+    /// Whether this host's election still holds, whatever else prevents a decision.
     pub(crate) fn is_in_office(&self) -> bool {
         self.leadership.is_in_office(Instant::now())
     }
 
-    /// For how long it has led without a break, and without so many silent nodes that it rather
-    /// believed none of it.
+    /// For how long this host has led without an interruption, and without so many silent nodes
+    /// that their silence does not count.
     pub(crate) fn led_for(&self) -> Duration {
         self.leadership.led_for(Instant::now())
     }
 
-    /// So many nodes are silent that none is given up. Those that are well again come back one by
-    /// one: each has the time that a new leader gives.
+    /// Notes that too many nodes are silent for any of them to be given up. Nodes that recover come
+    /// back one by one: each has the time that a new leader grants.
     pub(crate) fn braked(&mut self) {
         self.leadership.brake(Instant::now());
     }
 
-    /// Takes in what etcd tells.
+    /// Handles an event of etcd.
     pub(crate) fn event(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Listed {
@@ -347,21 +348,22 @@ impl ReplicatedStore {
                 let leading = self.leads();
                 self.contents.change(revision, changes, leading);
                 self.changed = true;
-                // Whose clock is the wrong one must be seen there, too.
+                // A large clock difference must be reported on the host whose clock is wrong, too.
                 if self.contents.take_strange() {
                     self.own_keys.publish_clock();
                 }
                 let believed = self.status == StoreStatus::Current;
                 self.judge();
                 if !believed && self.status == StoreStatus::Current {
-                    // What this host says of itself may be gone with the store of before.
+                    // This host's own keys may be gone with the store's former content.
                     self.etcd.relist();
                 }
             }
             StoreEvent::Lost { why } => {
                 self.leadership.store_lost();
                 match &mut self.status {
-                    // Who this store is was in doubt before, and that is what a person must know.
+                    // The identity of the store was in doubt before, and that is what a person must
+                    // know.
                     StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
                     StoreStatus::Lost { why: before, .. } => *before = why,
                     StoreStatus::Current => {
@@ -374,8 +376,8 @@ impl ReplicatedStore {
             }
             StoreEvent::Resumed => {
                 self.judge();
-                // A leader decides by nothing that it has not read anew: what changed meanwhile is
-                // on its way only.
+                // A leader decides only by content that it has read again: changes made during the
+                // outage arrive only later.
                 if self.leadership.is_elected() {
                     self.leadership.catch_up(self.etcd.relist());
                 }
@@ -388,7 +390,7 @@ impl ReplicatedStore {
             StoreEvent::Demoted { why } => {
                 tracing::info!("this host leads no more: {why}");
                 self.leadership.demoted();
-                // What this host would have put back is the next leader's to judge.
+                // The next leader judges the records that this host would have written again.
                 self.contents.forget_missing();
             }
             StoreEvent::Conflict { why } => {
@@ -405,7 +407,7 @@ impl ReplicatedStore {
         }
     }
 
-    /// Makes the store's decisions this host's own, on disk.
+    /// Copies the store's decisions to this host's disk.
     pub(crate) fn take_over(&mut self) -> Result<(), StateFileError> {
         if self.status != StoreStatus::Current {
             return Ok(());
@@ -416,7 +418,7 @@ impl ReplicatedStore {
         let mut state = self.contents.state.clone();
         state.cluster.clone_from(&self.marker.cluster);
         let replaced = self.local.replace(state);
-        // Whoever cannot keep what was decided must not decide by what was before.
+        // A host that cannot store new decisions must not decide by the old ones.
         if replaced.is_err() && self.copied {
             self.withdraw(WITHDRAWAL);
         }
@@ -427,18 +429,18 @@ impl ReplicatedStore {
         replaced
     }
 
-    /// Leaves leading to others who can do better; then stands again, behind them.
+    /// Leaves leading to hosts that can write, then stands for election again behind them.
     pub(crate) fn step_aside(&mut self) {
         self.withdraw(WITHDRAWAL);
     }
 
-    /// Leaves leading to others for a while.
+    /// Leaves leading to other hosts for a while.
     fn withdraw(&mut self, time: Duration) {
         self.leadership.withdraw(time, Instant::now());
         self.etcd.set_candidate(false);
     }
 
-    /// Stands for election, if this host is one that may lead.
+    /// Stands for election, if this host may lead.
     fn stand(&mut self) {
         let may = self.status == StoreStatus::Current
             && self.copied
@@ -452,13 +454,13 @@ impl ReplicatedStore {
         self.leadership.is_withdrawn(Instant::now())
     }
 
-    /// Puts on disk what must not be forgotten.
+    /// Writes to the disk what this host must remember of the store.
     pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
         self.save_others()?;
         self.marker_file.save(&self.marker)
     }
 
-    /// Who else has this host's subnet, if somebody has.
+    /// The message that another host has this host's subnet, if one has.
     pub(crate) fn subnet_trouble(&self) -> Option<String> {
         let holder = self.contents.subnets.get(&self.marker.subnet)?;
         let facts = self.contents.members.get(holder)?.facts.as_ref()?;
@@ -471,7 +473,7 @@ impl ReplicatedStore {
         })
     }
 
-    /// Why the node's own keys could not be written last.
+    /// Why the node's own keys could not be written; `None` if the last write succeeded.
     pub(crate) fn publish_trouble(&self) -> Option<String> {
         self.own_keys.trouble()
     }
@@ -484,7 +486,7 @@ impl ReplicatedStore {
         })
     }
 
-    /// Records that say what nobody may decide.
+    /// Records with content that no host may decide.
     pub(crate) fn disputed(&self) -> Vec<String> {
         if self.status != StoreStatus::Current {
             return Vec::new();
@@ -505,12 +507,12 @@ impl ReplicatedStore {
             .collect()
     }
 
-    /// Asks the leader for something on behalf of a person here.
+    /// Passes on to the leader a request of a person on this host.
     pub(crate) fn ask(&mut self, ask: Option<AskDoc>) {
         self.own_keys.set_ask(ask);
     }
 
-    /// What nodes ask of the leader and have no answer to.
+    /// The requests of nodes that the leader has not answered.
     pub(crate) fn asks(&self) -> Vec<(NodeName, AskDoc)> {
         let open = |name: &NodeName, ask: &AskDoc| {
             self.contents

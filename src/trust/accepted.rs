@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::state_file::{self, StateFileError};
 
 const SCHEMA: u32 = 1;
-/// A head that more heads than this came after is in use, or it is of no interest.
+/// A head that is older than this number of heads is in use, or is not needed any more.
 const MOST: usize = 100;
 
-/// The accepted heads, read once and written through.
+/// The accepted heads: the file is read once, and written at every change.
 #[derive(Debug)]
 pub(super) struct AcceptedHeads {
     path: PathBuf,
     record: Record,
-    /// Whether the record is on disk: a start on a full disk must not fail for it.
+    /// Whether the record is on the disk: a start on a full disk must not fail because of it.
     is_kept: bool,
 }
 
@@ -28,7 +28,7 @@ struct Record {
 }
 
 impl AcceptedHeads {
-    /// Opens the record. Versions before it kept none: what their pointers name is taken for
+    /// Opens the record. Older versions kept none: the commits that their pointers name count as
     /// accepted.
     pub(super) fn open(
         directory: &Path,
@@ -47,9 +47,9 @@ impl AcceptedHeads {
         })
     }
 
-    /// Puts the record on disk if it is not there yet. Must be done before the pointers move:
+    /// Writes the record to the disk if it is not there yet. Must be done before the pointers move:
     /// `verified` moves to a head before its manifests are read, and without a record that head
-    /// would be taken for accepted.
+    /// would count as accepted.
     pub(super) fn keep(&mut self) -> Result<(), StateFileError> {
         if !self.is_kept {
             state_file::write(&self.path, SCHEMA, &self.record)?;
@@ -63,7 +63,7 @@ impl AcceptedHeads {
         self.record.heads.contains(head)
     }
 
-    /// Puts a head on disk.
+    /// Adds a head and writes the record to the disk.
     pub(super) fn add(&mut self, head: &CommitId) -> Result<(), StateFileError> {
         if self.contains(head) {
             return Ok(());

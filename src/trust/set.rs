@@ -1,9 +1,9 @@
-//! The trusted set: the commits whose own signature this host judged good, when, and by whom they
-//! are signed.
+//! The trusted set: the commits whose own signature this host judged good, with the time of the
+//! judgement and the signer.
 //!
-//! A key that is withdrawn or expires later takes nothing out of it: what was judged good can be
-//! gone back to, and a pod of it can be made again on another host. `windlass trust audit` names
-//! such keys.
+//! A key that is withdrawn or expires later removes no commit from the set: a rollback may go to a
+//! commit that was judged good, and a pod of it can be made again on another host. `windlass trust
+//! audit` names such keys.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(crate) struct TrustedCommit {
     /// The commit, and why it is trusted.
     #[serde(flatten)]
     pub(crate) commit: VerifiedCommit,
-    /// When this host judged it; not known of what a version without this set judged.
+    /// When this host judged the commit; `None` if a version without this set did.
     pub(crate) judged: Option<Timestamp>,
 }
 
@@ -40,14 +40,13 @@ impl TrustedSet {
         self.commits.iter()
     }
 
-    /// Adds a commit that was judged now. One that was trusted on other grounds before gets the new
-    /// ones. The anchor is trusted by the configuration alone, and by none that was in force
-    /// before.
+    /// Adds a commit that was judged now. New grounds replace those of an earlier judgement. The
+    /// anchor is trusted by the present configuration alone, not by an earlier one.
     pub(super) fn add(&mut self, commit: &VerifiedCommit, now: Timestamp) {
         self.put(commit, Some(now));
     }
 
-    /// Adds a commit that a version without this set judged, unless it is here.
+    /// Adds a commit that a version without this set judged, unless the set has it.
     pub(super) fn add_undated(&mut self, commit: &VerifiedCommit) {
         if self.get(commit.id()).is_none() {
             self.put(commit, None);
@@ -56,7 +55,7 @@ impl TrustedSet {
 
     fn put(&mut self, commit: &VerifiedCommit, judged: Option<Timestamp>) {
         let known = self.get(commit.id()).map(|known| known.commit.grounds());
-        // A signature that was judged good is not forgotten because nothing is checked for a while.
+        // A signature that was judged good is kept in a time in which no signatures are checked.
         let adds_nothing =
             known == Some(commit.grounds()) || matches!(known, Some(Grounds::Signature(_)));
         if *commit.grounds() == Grounds::Anchor || adds_nothing {
@@ -69,7 +68,7 @@ impl TrustedSet {
         });
     }
 
-    /// Drops all but the newest `history`, and those in use.
+    /// Removes all but the newest `history` commits and those in use.
     pub(super) fn retain(&mut self, history: usize, in_use: &BTreeSet<CommitId>) {
         let oldest_kept = self.commits.len().saturating_sub(history);
         let mut position = 0;

@@ -74,7 +74,8 @@ fn of_what_an_older_version_wrote_only_what_it_had_judged_is_trusted() {
     fs::write(directory.path().join("pointers.json"), LEGACY).unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
     assert_eq!(trust.pointers().verified, Some(by_signature('A')));
-    // Judged again, when the repository is at hand; what runs of them is kept up until then.
+    // The commits are judged again when there is a mirror; until then their running pods are kept
+    // up.
     assert_eq!(
         (&trust.pointers().target, &trust.pointers().healthy),
         (&None, &None)
@@ -113,7 +114,7 @@ fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
     }
     trust.retain_trusted(2, &BTreeSet::from([id('A')])).unwrap();
     assert_eq!(ids(&trust), [id('A'), id('C'), id('D')]);
-    // A check that was left out later is no reason to forget the signature.
+    // A later time without signature checks is no reason to forget the signature.
     trust
         .remember(
             &[VerifiedCommit::new(id('A'), Grounds::ModeOff)],
@@ -156,7 +157,7 @@ fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_
         [Accepted, Accepted, NewHead]
     );
 
-    // The signatures of c are good, and the daemon ends before its manifests are read.
+    // The signatures of c are good, and the daemon ends before it reads the manifests of c.
     let verified =
         |pointers: &Pointers| pointers.verified.as_ref().map(|commit| commit.id().clone());
     let before = trust.pointers().clone();
@@ -176,7 +177,7 @@ fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_
     trust.accept(&id("c")).unwrap();
     assert_eq!(TrustStore::open(at).unwrap().read_as(&id("c")), Accepted);
 
-    // The leader, of an older version, took d.
+    // The leader, of an older version, accepted d.
     pointers("d", "d");
     assert_eq!(TrustStore::open(at).unwrap().read_as(&id("d")), Accepted);
 }
@@ -193,7 +194,7 @@ fn the_record_of_accepted_heads_is_bounded() {
     assert_eq!(trust.read_as(&id(50)), ReadAs::Accepted);
 }
 
-/// Pins of a commit with so many images.
+/// Pins of a commit with this number of images.
 fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
     (0..count)
         .map(|n| {
@@ -240,7 +241,7 @@ fn a_pin_that_a_full_disk_kept_away_is_written_by_the_next_try() {
     let at = directory.path().join("trust");
     let commit = CommitId::new("a".repeat(40));
     let mut trust = TrustStore::open(&at).unwrap();
-    // A directory in the place of the neighbour makes the write fail as a full disk would.
+    // A directory in the place of the temporary file makes the write fail as a full disk would.
     fs::create_dir(at.join("images.json.new")).unwrap();
     assert!(trust.pin_images(many(&commit, 1)).is_err());
     fs::remove_dir(at.join("images.json.new")).unwrap();

@@ -1,6 +1,6 @@
 //! A daemon's loop over a fake engine, a fake network and a real data directory. A host that is
-//! alone lives by tokio's paused clock, which moves on as soon as everybody waits; members of a
-//! cluster live by the real one, since etcd does.
+//! alone uses tokio's paused clock, which advances as soon as every task waits; members of a
+//! cluster use the real clock, since etcd does.
 
 use std::{
     cell::Cell,
@@ -59,13 +59,13 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// More than anything here takes, by the paused clock.
+/// Longer than any wait of these tests takes, by the paused clock.
 const LONG: Duration = Duration::from_secs(4 * 3600);
-/// More than anything takes in a cluster, also on a busy machine.
+/// Longer than any wait takes in a cluster, also on a busy machine.
 const LONG_IN_CLUSTER: Duration = Duration::from_secs(120);
-/// When every test begins, by the clock on the wall.
+/// The wall clock's time at the start of every test.
 const BEGINNING: Timestamp = Timestamp::constant(1_780_318_800, 0);
-/// How often everything is looked at afresh.
+/// The interval of the resync, in which the whole state is observed again.
 const RESYNC: Duration = Duration::from_secs(300);
 const ZONE: &str = "cluster.local";
 
@@ -73,17 +73,18 @@ thread_local! {
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A clock on the wall that moves with the paused clock of the test on this thread.
+/// A wall clock that advances with the paused clock of the test on this thread.
 fn wall_clock() -> Timestamp {
     let began = BEGAN.get().expect("a bed was made");
     BEGINNING + began.elapsed()
 }
 
-/// What outlives a daemon: the repository, the data directory, what runs, and the network.
+/// What outlives a daemon: the repository, the data directory, the fake engine's containers, and
+/// the network.
 pub(super) struct LoopBed {
     node: NodeName,
     address: Ipv4Addr,
-    /// How to reach the cluster's store, where the host is a member.
+    /// How to reach the cluster's store; `None` for a host that is alone.
     store: Option<EtcdConfig>,
     clock: fn() -> Timestamp,
     work: Work,
@@ -92,7 +93,7 @@ pub(super) struct LoopBed {
     pub(super) network: Arc<FakeNet>,
 }
 
-/// A daemon that runs until it is told to end.
+/// A daemon's loop that runs until `end` is called.
 pub(super) struct RunningLoop {
     view: watch::Receiver<Arc<View>>,
     source: mpsc::Sender<SourceUpdate>,
@@ -140,12 +141,12 @@ impl LoopBed {
         }
     }
 
-    /// A file that the daemon is going to write.
+    /// The path of a file that the daemon writes into its data directory.
     pub(super) fn data_file(&self, name: &str) -> PathBuf {
         self.data.path().join(name)
     }
 
-    /// The containers of pods whose name begins so and that live, without sandboxes.
+    /// The running containers, without sandboxes, of pods whose name begins with `pod`.
     pub(super) fn alive(&self, pod: &str) -> Vec<ContainerId> {
         let is_wanted = |container: &ObservedContainer| {
             container.role != Role::Sandbox
@@ -159,13 +160,13 @@ impl LoopBed {
             .collect()
     }
 
-    /// How many calls to the engine began so.
+    /// The number of calls to the engine whose text begins with `begin`.
     pub(super) fn count_calls(&self, begin: &str) -> usize {
         let calls = self.engine.calls();
         calls.iter().filter(|call| call.starts_with(begin)).count()
     }
 
-    /// Commits these manifests, and nothing else, to the mirror of this host.
+    /// Commits these manifests, and no other files, to the mirror of this host.
     fn commit(&self, manifests: &str) -> CommitId {
         self.work.write("all.yaml", manifests);
         let id = self.work.commit("a push", None);
@@ -178,7 +179,7 @@ impl LoopBed {
         bring(&request(url, &self.data_file("mirror.git"))).unwrap();
     }
 
-    /// Opens the store. Nobody tells a host anything that is alone.
+    /// Opens the store. A host that is alone receives no events of a store.
     async fn open_store(&self) -> (Store, mpsc::UnboundedReceiver<StoreEvent>) {
         let data = self.data.path();
         let Some(etcd) = self.store.clone() else {
@@ -291,7 +292,7 @@ impl LoopBed {
         if let Some(store) = store.replicated() {
             network.pod_subnet = store.subnet();
         }
-        // Nobody wants to wait for a long soak by the real clock.
+        // By the real clock a long soak would make the test slow.
         let soak = Duration::from_secs(if self.store.is_some() { 1 } else { 10 });
         Fixed {
             facts: NodeFacts {
@@ -337,7 +338,7 @@ impl LoopBed {
 }
 
 impl RunningLoop {
-    /// Pushes a commit with these manifests: the follower reports it once it is judged.
+    /// Pushes a commit with these manifests: the follower reports the commit once it is judged.
     pub(super) async fn push(&self, bed: &LoopBed, manifests: &str) -> CommitId {
         let id = bed.commit(manifests);
         self.report(&id).await;
@@ -355,7 +356,7 @@ impl RunningLoop {
         self.source.send(update).await.unwrap();
     }
 
-    /// What the follower makes of a head that is trusted.
+    /// What the follower reports for a head that is trusted.
     fn judge(&self, id: &CommitId) -> SourceUpdate {
         let signers = AllowedSigners::default();
         let policy = Policy {
@@ -386,19 +387,19 @@ impl RunningLoop {
         }
     }
 
-    /// Asks as a person does, and gives the answer.
+    /// Sends a request as a person does, and returns its answer.
     pub(super) async fn ask(&self, command: Command) -> Result<String, String> {
         let (answer, answered) = oneshot::channel();
         self.asked.send(Request { command, answer }).await.unwrap();
         answered.await.unwrap()
     }
 
-    /// A link or route changes.
+    /// Reports a changed link or route to the loop.
     pub(super) fn links_change(&self) {
         self.links.send_modify(|count| *count += 1);
     }
 
-    /// Waits until something holds after a cycle.
+    /// Waits until `holds` is true for the view after a cycle.
     pub(super) async fn until(&mut self, what: &str, mut holds: impl FnMut(&View) -> bool) {
         let waited = tokio::time::timeout(self.patience, self.view.wait_for(|view| holds(view)));
         if let Ok(Ok(_)) = waited.await {
@@ -417,7 +418,7 @@ impl RunningLoop {
         .await;
     }
 
-    /// Waits until something stands in the way whose message has these words.
+    /// Waits until the view shows a trouble whose message contains these words.
     pub(super) async fn until_troubled(&mut self, words: &str) {
         self.until("there is no such trouble", |view| {
             view.troubles.iter().any(|trouble| trouble.contains(words))
@@ -430,7 +431,7 @@ impl RunningLoop {
         self.view.borrow().clone()
     }
 
-    /// Ends the daemon, which must end well.
+    /// Ends the daemon and checks that its loop ends without an error.
     pub(super) async fn end(self) {
         self.end.notify_one();
         self.task.await.unwrap().unwrap();

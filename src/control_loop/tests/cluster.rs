@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::{bed::LoopBed, web};
 use crate::store::EtcdConfig;
 
-/// One member of etcd, gone with the value.
+/// One member of etcd; its process ends when the value is dropped.
 struct EtcdProcess {
     client: String,
     peer: String,
@@ -26,7 +26,7 @@ struct EtcdProcess {
 impl EtcdProcess {
     fn new() -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        // Both are held at once, so that they differ.
+        // Both ports are held at the same time, so that they differ.
         let (one, other) = (free(), free());
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let (client, peer) = (url(&one), url(&other));

@@ -1,4 +1,4 @@
-//! DNS questions of any bytes: each is answered as a whole message, or not at all.
+//! DNS queries of any bytes: each is answered by a whole message, or not at all.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

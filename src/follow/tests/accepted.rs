@@ -1,8 +1,8 @@
-//! For what a head is read: as a new one, or as one that was accepted before.
+//! As what a head is read: as a new one, or as one that was accepted before.
 
 use super::*;
 
-/// Older versions accepted it; this one refuses it in a new head.
+/// A manifest that older versions accepted and this version refuses in a new head.
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/basic-auth\nstringData: {a: b}\n";
 
 fn judge_of(mirror: &Path) -> Judge {
@@ -20,8 +20,8 @@ fn judge_of(mirror: &Path) -> Judge {
     }
 }
 
-/// Whether a head is taken by a daemon that starts with what is on disk, and everything that is
-/// said of it.
+/// Whether a daemon that starts with this trust directory takes over the head, and the messages
+/// about the head.
 fn judged(work: &Work, trust: &Path) -> (bool, String) {
     let mirror = trust.join("mirror.git");
     let request = request(work.path().to_str().unwrap(), &mirror);
@@ -47,7 +47,7 @@ fn judged(work: &Work, trust: &Path) -> (bool, String) {
     }
 }
 
-/// The trust directory of an older version, with pointers that name a commit.
+/// The trust directory of an older version, with these pointers to a commit.
 fn old_directory(pointers: &[&str], commit: &CommitId) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let record = serde_json::json!({ "id": commit, "grounds": "mode-off" });
@@ -94,7 +94,8 @@ fn a_new_head_is_refused_at_every_start_until_it_is_in_use() {
     let head = work.commit("one", None);
     let fresh = tempfile::tempdir().unwrap();
     for start in 0..3 {
-        // That its history was judged good is remembered, and is not taken for more.
+        // That the history was judged good is remembered, and does not mean that the manifests were
+        // accepted.
         assert!(!judged(&work, fresh.path()).0, "start {start}");
     }
     let pointers = TrustStore::open(fresh.path()).unwrap().pointers().clone();
@@ -103,7 +104,7 @@ fn a_new_head_is_refused_at_every_start_until_it_is_in_use() {
         Some(head.clone())
     );
 
-    // The leader of a cluster, of an older version, took it.
+    // The leader of a cluster, of an older version, accepted the head.
     let used = old_directory(&["verified", "target"], &head);
     std::fs::copy(
         fresh.path().join("accepted.json"),

@@ -1,17 +1,17 @@
-//! Whether a client wants objects, or a table with the server's columns.
+//! Whether a client requests objects, or a table with the server's columns.
 
 use axum::http::{HeaderMap, header::ACCEPT};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Objects as they are.
+    /// The objects themselves.
     Object,
-    /// `meta.k8s.io/v1` Table.
+    /// A `meta.k8s.io/v1` Table.
     Table,
 }
 
-/// The first form in `Accept` that we have; objects where it names none.
+/// The first form in `Accept` that this API supports; objects if there is none.
 pub(super) fn form(headers: &HeaderMap) -> Form {
     let values = headers
         .get_all(ACCEPT)

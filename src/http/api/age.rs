@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-/// How long ago something was; `<unknown>` where nobody knows.
+/// The time since `then`; `<unknown>` for `None`.
 pub(crate) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     then.map_or_else(
         || "<unknown>".to_owned(),
@@ -10,12 +10,13 @@ pub(crate) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-/// A time out of an object.
+/// Parses a time in an object.
 pub(crate) fn parse(text: Option<&str>) -> Option<Timestamp> {
     text.and_then(|text| text.parse().ok())
 }
 
-/// The rule of k8s.io/apimachinery's `duration.HumanDuration`: about two digits of precision.
+/// Formats seconds by the rule of k8s.io/apimachinery's `duration.HumanDuration`: about two digits
+/// of precision.
 pub(crate) fn human(seconds: i64) -> String {
     let pair = |whole: i64, unit: &str, rest: i64, small: &str| {
         if rest == 0 {
@@ -36,7 +37,7 @@ pub(crate) fn human(seconds: i64) -> String {
         691_200..63_072_000 => format!("{days}d"),
         63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
         252_288_000.. => format!("{}y", days / 365),
-        // Clocks differ by a second; more than that is somebody's mistake.
+        // Clocks differ by a second; a larger difference is a mistake.
         _ => "<invalid>".to_owned(),
     }
 }

@@ -1,12 +1,11 @@
-//! What kubectl asks before anything else: which version this is, and which groups and kinds there
-//! are.
+//! The first requests of kubectl: the version, the groups and the kinds of the API.
 
 use serde_json::{Value, json};
 
 use super::resource::{GROUPS, RESOURCES};
 use crate::host_info::architecture;
 
-/// `/version`. The numbers say which Kubernetes API the objects follow.
+/// `/version`. The numbers name the Kubernetes API that the objects follow.
 pub(super) fn version() -> Value {
     json!({
         "major": "1",

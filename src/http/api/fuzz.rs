@@ -1,4 +1,4 @@
-//! Paths and queries of any bytes: an answer, or a `Status` that kubectl can show.
+//! Paths and queries of any bytes: the result is an answer, or a `Status` that kubectl can show.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -62,7 +62,7 @@ fn any_path_and_query_have_an_answer_or_a_status() {
             let state = State(fixture.daemon.clone());
             let response = answer(state, Method::GET, uri.clone(), HeaderMap::new(), query).await;
             let status = response.status();
-            // A watch has no end.
+            // A watch does not end.
             let body = match watched && status.is_success() {
                 true => Default::default(),
                 false => to_bytes(response.into_body(), 1 << 20).await.unwrap(),
@@ -84,7 +84,7 @@ fn any_path_and_query_have_an_answer_or_a_status() {
     });
 }
 
-/// A selector selects what all of its terms select.
+/// A selector selects the objects that all of its terms select.
 fn selectors_split(text: &str) -> Result<(), TestCaseError> {
     let object = json!({"metadata": {"labels": {"app": "web", "x": "", "v1": "namespaces"}}});
     let Ok(selector) = LabelSelector::parse(text) else {

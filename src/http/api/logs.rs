@@ -1,4 +1,4 @@
-//! `pods/{name}/log`: a container's output, as it was written.
+//! `pods/{name}/log`: the output of a container, as it was written.
 
 use std::{io, time::Duration};
 
@@ -18,9 +18,9 @@ use reconciler::{
 use super::{query::ListQuery, resource::Resource, status::ApiError};
 use crate::http::HttpContext;
 
-/// Reads container logs; the daemon's is the engine.
+/// Opens container logs; in the daemon, those of the engine.
 pub(crate) trait LogSource: Send + Sync {
-    /// Opens a container's log. Both outputs come in the order in which they were written.
+    /// Opens a container's log. Both outputs are in the order in which they were written.
     fn logs(
         &self,
         target: LogTarget,
@@ -35,71 +35,68 @@ pub(crate) trait LogSource: Send + Sync {
     ) -> BoxFuture<'_, Result<LogStream, LogError>>;
 }
 
-/// A log as it comes: whole lines are not promised.
+/// The text of a log in pieces, as it arrives; a piece need not end with a line.
 pub(crate) type LogStream = BoxStream<'static, io::Result<Bytes>>;
 
-/// Which container's log.
+/// A container on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogTarget {
-    /// The pod.
     pub pod: PodUid,
     /// The container's name in the pod.
     pub container: String,
-    /// The container as it is now, if there is one.
+    /// The present container; `None` if there is none.
     pub current: Option<ContainerId>,
-    /// How often it was restarted: the attempt before has one less.
+    /// The number of restarts, which is also the number of the present attempt.
     pub restarts: u32,
 }
 
-/// A pod of another host. Which of its containers is meant when none is named is for that host to
-/// say.
+/// A pod of another host. If no container is named, that host chooses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemotePod {
-    /// Where it is.
+    /// The pod's node.
     pub node: NodeName,
-    /// The pod.
     pub key: ObjectKey,
-    /// The container's name, if one was given.
+    /// The container's name, if the request has one.
     pub container: Option<String>,
 }
 
-/// Who asks: a question is handed on once at most.
+/// The sender of a request, which is passed on to another host at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogReader {
-    /// Somebody who reads here.
+    /// A client of this host.
     Reader,
-    /// Another host, for a pod that it holds to be here.
+    /// Another host, which has assumed that the pod is on this one.
     Host,
 }
 
-/// Which part of it.
+/// The part of the log that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogOptions {
-    /// Go on with what is written from now on.
+    /// Whether the log continues with lines that are written from now on.
     pub follow: bool,
-    /// The log of the attempt before the current one.
+    /// Whether the log of the previous attempt is wanted.
     pub previous: bool,
-    /// Put an RFC 3339 time before each line.
+    /// Whether each line begins with its RFC 3339 time.
     pub timestamps: bool,
-    /// Only so many of the last lines.
+    /// The number of last lines; `None` for all.
     pub tail: Option<u64>,
-    /// Only what was written since then.
+    /// Only lines since this time.
     pub since: Option<Timestamp>,
 }
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// That container is not there (any more).
+    /// The container does not exist any more.
     #[error("the container's log is not there any more")]
     Gone,
     /// The engine failed.
     #[error("cannot read the log: {0}")]
     Engine(String),
-    /// The host that has the pod refuses, in its own words.
+    /// The pod's host refused the request; the text is that host's.
     #[error("{0}")]
     Refused(String),
-    /// The host that has the pod cannot be asked.
+    /// The pod's host cannot be reached.
     #[error("cannot read the log: {0}")]
     Remote(String),
 }
@@ -111,7 +108,7 @@ pub(super) async fn answer(
     query: &ListQuery,
     asker: LogReader,
 ) -> Result<Response, ApiError> {
-    // Longer ago than time can tell is the same as from the beginning.
+    // A time before the earliest possible one means the beginning of the log.
     let since = query.since_seconds.and_then(|seconds| {
         Timestamp::now()
             .checked_sub(Duration::from_secs(seconds))
@@ -154,7 +151,7 @@ pub(super) async fn answer(
     Ok(([(CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
-/// Where a log is to be had.
+/// The place of a log.
 enum Where {
     Here(LogTarget),
     There(RemotePod),
@@ -218,7 +215,7 @@ fn not_found(name: &str) -> ApiError {
     )
 }
 
-/// The container that is named, or the only one.
+/// The named container, or the pod's only one.
 fn choose<'a>(
     record: &PodRecord,
     containers: &[&'a ContainerStatus],
@@ -251,7 +248,7 @@ fn choose<'a>(
     }
 }
 
-/// Ends after so many bytes.
+/// Ends the stream after this number of bytes.
 fn limited(stream: LogStream, limit: u64) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     stream.scan(limit, |left, chunk| {
         let chunk = chunk.map(|mut bytes| {

@@ -1,4 +1,4 @@
-//! The objects of the API: what a commit says, and what is known of it.
+//! The objects of the API: the manifests of a commit, with the present state.
 
 mod endpoints;
 mod event;
@@ -26,12 +26,12 @@ use crate::{
     view::{Commit, View},
 };
 
-/// Which objects of a kind are wanted.
+/// The objects of a kind that a request selects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scope<'a> {
-    /// Only of this namespace.
+    /// Only objects in this namespace; `None` for all namespaces.
     pub(super) namespace: Option<&'a str>,
-    /// Only of this name.
+    /// Only the object with this name; `None` for all names.
     pub(super) name: Option<&'a str>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn all(
     objects
 }
 
-/// A view, and what is asked of it again and again.
+/// A view, with the values that all renderers use.
 struct ObjectSource<'a> {
     number: u64,
     view: &'a View,
@@ -98,7 +98,7 @@ impl<'a> ObjectSource<'a> {
         }
     }
 
-    /// What the driving commit says; nothing before the first one.
+    /// The objects of the driving commit; `None` before the first commit.
     fn objects(&self) -> Option<&'a Objects> {
         self.driving.map(|commit| &commit.objects)
     }
@@ -117,7 +117,7 @@ impl<'a> ObjectSource<'a> {
         originals.filter(move |(id, _)| id.api_version == wanted.0 && id.kind == wanted.1)
     }
 
-    /// The owner of a pod, as the pod's own commit says it.
+    /// The owner of a pod, as it is in the pod's own commit.
     fn owner(&self, record: &PodRecord) -> Option<(&'a Workload, Option<&'a Value>)> {
         let objects = &self.view.commits.get(&record.commit)?.objects;
         let workload = objects.workloads.get(&record.owner)?;
@@ -135,7 +135,7 @@ impl<'a> ObjectSource<'a> {
     }
 }
 
-/// Under which id a workload's manifest is kept.
+/// The id of a workload's manifest.
 fn original_id(key: &WorkloadKey) -> ObjectId {
     use reconciler::name::WorkloadKind::{
         DaemonSet, Deployment, Pod, ReplicaSet, ReplicationController,

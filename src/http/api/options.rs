@@ -2,44 +2,44 @@
 //! or begins a watch.
 //!
 //! Combinations are judged as kube-apiserver judges them (`ValidateListOptions` in
-//! k8s.io/apimachinery, with the feature WatchList), so that a client which is told "Invalid" there
-//! is told the same here.
+//! k8s.io/apimachinery, with the feature WatchList), so that a client receives "Invalid" here in
+//! the same cases as there.
 
 use super::{
     query::ListQuery,
     status::{ApiError, Cause},
 };
 
-/// `resourceVersionMatch=NotOlderThan`.
+/// The value of `resourceVersionMatch` for a view that is at least as new.
 const NOT_OLDER_THAN: &str = "NotOlderThan";
-/// `resourceVersionMatch=Exact`.
+/// The value of `resourceVersionMatch` for exactly this view.
 const EXACT: &str = "Exact";
 
-/// Which view answers a list or a get.
+/// The view that answers a list or a get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// The newest, which must have at least this number.
+    /// The newest view, whose number must be at least this one.
     NotOlderThan(u64),
-    /// The one of this number.
+    /// The view with this number.
     Exactly(u64),
 }
 
-/// How a watch begins.
+/// The first events of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With everything in the newest view, which must have at least this number.
+    /// All objects in the newest view, whose number must be at least `at_least`.
     WithEverything {
-        /// 0 where any view will do.
+        /// 0 if any view is accepted.
         at_least: u64,
     },
-    /// With what changes after the newest view.
+    /// Changes after the newest view.
     Now,
-    /// With what has changed since the view of this number.
+    /// Changes since the view with this number.
     After(u64),
 }
 
 impl ListQuery {
-    /// The view that a list wants.
+    /// The view for a list.
     pub(super) fn for_list(&self) -> Result<Wanted, ApiError> {
         let version = self.resource_version.as_str();
         let mut causes = Vec::new();
@@ -72,12 +72,12 @@ impl ListQuery {
         })
     }
 
-    /// The view that a get wants: it knows no `resourceVersionMatch`.
+    /// The view for a get, which does not support `resourceVersionMatch`.
     pub(super) fn for_get(&self) -> Result<Wanted, ApiError> {
         self.version_number().map(Wanted::NotOlderThan)
     }
 
-    /// How a watch wants to begin.
+    /// The first events of a watch.
     pub(super) fn for_watch(&self) -> Result<Begin, ApiError> {
         let kind = self.match_kind();
         let mut causes = Vec::new();
@@ -98,8 +98,7 @@ impl ListQuery {
         let number = self.version_number()?;
         Ok(match self.send_initial_events {
             Some(true) => Begin::WithEverything { at_least: number },
-            // A watch without a version has begun with everything since long before there was a
-            // parameter for it.
+            // Watches without a version began with all objects before there was a parameter for it.
             None if number == 0 => Begin::WithEverything { at_least: 0 },
             Some(false) if number == 0 => Begin::Now,
             Some(false) | None => Begin::After(number),
@@ -110,7 +109,8 @@ impl ListQuery {
         Some(self.resource_version_match.as_str()).filter(|kind| !kind.is_empty())
     }
 
-    /// 0 stands for "any", and so does no version, since the newest view is at hand.
+    /// The requested version. 0 means any version, as does an absent one, since the newest view is
+    /// in memory.
     fn version_number(&self) -> Result<u64, ApiError> {
         match self.resource_version.as_str() {
             "" => Ok(0),

@@ -9,62 +9,63 @@ use super::{
     status::ApiError,
 };
 
-/// Query parameters. Those that only make an answer smaller or later (`limit`, `timeout`) may be
-/// ignored by a server.
+/// Query parameters. A server may ignore those that only make an answer smaller or later (`limit`,
+/// `timeout`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ListQuery {
     label_selector: String,
     field_selector: String,
     include_object: String,
-    /// Answer with the stream of changes.
+    /// Whether the answer is a stream of changes.
     #[serde(deserialize_with = "truth")]
     pub(super) watch: bool,
-    /// Which view answers, or which one the stream starts after; see `options`.
+    /// The number of the view that answers, or after which the stream starts; see `options`.
     pub(super) resource_version: String,
-    /// How that is meant: `NotOlderThan` or `Exact`.
+    /// How `resource_version` is compared: `NotOlderThan` or `Exact`.
     pub(super) resource_version_match: String,
-    /// Begin the stream with everything there is, and say where that ends.
+    /// Whether the stream begins with all objects, and marks the end of them.
     #[serde(deserialize_with = "maybe_truth")]
     pub(super) send_initial_events: Option<bool>,
-    /// Tell the client from time to time up to where it has seen everything.
+    /// Whether the stream contains bookmarks, which name the last view that was reported
+    /// completely.
     #[serde(deserialize_with = "truth")]
     pub(super) allow_watch_bookmarks: bool,
-    /// End the stream after so long.
+    /// The time limit of the stream, in seconds.
     pub(super) timeout_seconds: Option<u64>,
-    /// Which container's log.
+    /// The container of a log.
     pub(super) container: Option<String>,
-    /// Go on with what is written from now on.
+    /// Whether the log continues with lines that are written from now on.
     #[serde(deserialize_with = "truth")]
     pub(super) follow: bool,
-    /// The log of the container before.
+    /// Whether the log of the previous attempt is wanted.
     #[serde(deserialize_with = "truth")]
     pub(super) previous: bool,
-    /// Put the time before each line.
+    /// Whether each line begins with its time.
     #[serde(deserialize_with = "truth")]
     pub(super) timestamps: bool,
-    /// Only so many of the last lines.
+    /// The number of last lines; `None` for all.
     pub(super) tail_lines: Option<u64>,
-    /// Only what was written in the last so many seconds.
+    /// Only lines of this number of last seconds.
     pub(super) since_seconds: Option<u64>,
-    /// Only what was written since then.
+    /// Only lines since this time.
     pub(super) since_time: Option<jiff::Timestamp>,
-    /// End after so many bytes.
+    /// The size limit of the log, in bytes.
     pub(super) limit_bytes: Option<u64>,
 }
 
-/// What each row of a table carries beside its cells.
+/// The object that each row of a table contains beside its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Include {
-    /// Nothing.
+    /// No object.
     None,
-    /// `metadata` only.
+    /// Only the `metadata`.
     Metadata,
     /// The whole object.
     Object,
 }
 
-/// The two selectors, read.
+/// The two selectors, parsed.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     labels: LabelSelector,
@@ -72,7 +73,7 @@ pub(super) struct Filter {
 }
 
 impl ListQuery {
-    /// Reads the selectors.
+    /// Parses the selectors.
     pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
         let labels = LabelSelector::parse(&self.label_selector).map_err(ApiError::bad_request)?;
         let fields =
@@ -80,7 +81,7 @@ impl ListQuery {
         Ok(Filter { labels, fields })
     }
 
-    /// `includeObject`.
+    /// The parameter `includeObject`.
     pub(super) fn include(&self) -> Include {
         match self.include_object.as_str() {
             "None" => Include::None,
@@ -91,23 +92,23 @@ impl ListQuery {
 }
 
 impl Filter {
-    /// Whether an object satisfies both.
+    /// Whether an object matches both selectors.
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.labels.matches(object) && self.fields.matches(object)
     }
 
-    /// The one name that can match, where the selector says so.
+    /// The one name that can match; `None` if the selector does not contain a name.
     pub(super) fn name(&self) -> Option<&str> {
         self.fields.name()
     }
 }
 
-/// A boolean that differs from none.
+/// A boolean that may be absent.
 fn maybe_truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     truth(deserializer).map(Some)
 }
 
-/// Go's idea of a boolean in a query: `true`, `1`, or just the name.
+/// A boolean in a query, as Go parses it: `true`, `1`, or only the parameter's name.
 fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_str() {

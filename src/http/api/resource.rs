@@ -1,25 +1,25 @@
-//! The kinds that can be read, with the names kubectl knows them by.
+//! The kinds that the API serves, with the names by which kubectl knows them.
 
 /// One kind of the API.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
-    /// The group; empty is the core group.
+    /// The API group; empty for the core group.
     pub group: &'static str,
-    /// As in paths: `deployments`.
+    /// The name in paths, such as `deployments`.
     pub plural: &'static str,
-    /// `deployment`.
+    /// The singular, such as `deployment`.
     pub singular: &'static str,
-    /// `Deployment`.
+    /// The kind, such as `Deployment`.
     pub kind: &'static str,
-    /// Whether it lives in a namespace.
+    /// Whether objects of the kind belong to a namespace.
     pub namespaced: bool,
-    /// `deploy`.
+    /// Short names, such as `deploy`.
     pub short: &'static [&'static str],
-    /// Part of `kubectl get all`.
+    /// Whether `kubectl get all` shows the kind.
     pub all: bool,
 }
 
-/// All of them, in the order in which `get all` shows them.
+/// All kinds, in the order in which `get all` shows them.
 pub(crate) static RESOURCES: &[Resource] = &[
     core("pods", "pod", "Pod", &["po"], true),
     core(
@@ -50,7 +50,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     },
 ];
 
-/// The groups besides the core one, each at v1.
+/// The groups besides the core group, each at v1.
 pub(super) const GROUPS: [&str; 2] = ["apps", "discovery.k8s.io"];
 
 const fn core(
@@ -106,14 +106,14 @@ const fn cluster(
 }
 
 impl Resource {
-    /// The resource of a path.
+    /// The kind of a path.
     pub(crate) fn of_path(group: &str, plural: &str) -> Option<&'static Self> {
         RESOURCES
             .iter()
             .find(|resource| resource.group == group && resource.plural == plural)
     }
 
-    /// The resource a person means: plural, singular, short name or kind, in any case.
+    /// The kind that a person names: plural, singular, short name or kind, in any case.
     pub(crate) fn of_word(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
         RESOURCES.iter().find(|resource| {
@@ -123,7 +123,7 @@ impl Resource {
         })
     }
 
-    /// `apps/v1`.
+    /// The group and version, such as `apps/v1`.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             "v1".to_owned()
@@ -132,7 +132,7 @@ impl Resource {
         }
     }
 
-    /// The path of its list, or of one of it.
+    /// The path of the kind's list, or of one object.
     pub(crate) fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
         let mut path = if self.group.is_empty() {
             "/api/v1".to_owned()
@@ -151,7 +151,7 @@ impl Resource {
         }
     }
 
-    /// `deployments.apps`, as in error messages.
+    /// The name in error messages, such as `deployments.apps`.
     pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() {
             self.plural.to_owned()

@@ -1,4 +1,4 @@
-//! `labelSelector` and `fieldSelector` as they come in a query.
+//! The `labelSelector` and `fieldSelector` of a query.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::resource::Resource;
 
-/// `app=web,tier in (a,b),!legacy`
+/// A label selector such as `app=web,tier in (a,b),!legacy`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LabelSelector(Selector);
 
-/// `metadata.name=web,status.phase!=Running`
+/// A field selector such as `metadata.name=web,status.phase!=Running`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSelector(Vec<FieldRequirement>);
 
@@ -23,7 +23,7 @@ struct FieldRequirement {
 }
 
 impl LabelSelector {
-    /// Reads the text; an empty one selects everything.
+    /// Parses the text; an empty one selects everything.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut selector = Selector::default();
         for term in split_terms(text) {
@@ -35,7 +35,7 @@ impl LabelSelector {
         Ok(Self(selector))
     }
 
-    /// Whether the object's labels satisfy it.
+    /// Whether the object's labels match the selector.
     pub(super) fn matches(&self, object: &Value) -> bool {
         if self.0.expressions.is_empty() {
             return true;
@@ -106,8 +106,8 @@ fn requirement(term: &str) -> Option<Requirement> {
 }
 
 impl FieldSelector {
-    /// Reads the text. A field that cannot be selected by is refused, because ignoring it would
-    /// select too much.
+    /// Parses the text. An unsupported field is refused, because a selector without it would select
+    /// too much.
     pub(super) fn parse(text: &str, resource: &Resource) -> Result<Self, String> {
         let mut requirements = Vec::new();
         for term in text
@@ -138,7 +138,7 @@ impl FieldSelector {
         Ok(Self(requirements))
     }
 
-    /// Whether the object's fields satisfy it; an absent field is empty.
+    /// Whether the object's fields match the selector; an absent field is empty.
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|requirement| {
             let found = object
@@ -149,7 +149,7 @@ impl FieldSelector {
         })
     }
 
-    /// The value of `metadata.name=`, if it is there.
+    /// The value of `metadata.name=`, if the selector contains it.
     pub(super) fn name(&self) -> Option<&str> {
         let by_name = |requirement: &&FieldRequirement| {
             requirement.equal && requirement.pointer == "/metadata/name"

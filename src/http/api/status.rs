@@ -1,4 +1,4 @@
-//! Errors as Kubernetes words them: a `Status` object, which kubectl shows to the user.
+//! Errors in Kubernetes' form: a `Status` object, whose message kubectl prints.
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Resource;
 use crate::view::SourceStatus;
 
-/// An answer that is an error.
+/// An error as an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::http) struct ApiError {
     code: StatusCode,
@@ -20,7 +20,7 @@ pub(in crate::http) struct ApiError {
     details: serde_json::Value,
 }
 
-/// One parameter that is wrong.
+/// An invalid parameter.
 #[derive(Debug)]
 pub(super) struct Cause {
     field: &'static str,
@@ -29,7 +29,7 @@ pub(super) struct Cause {
 }
 
 impl Cause {
-    /// It must not be there.
+    /// The parameter must be absent.
     pub(super) fn forbidden(field: &'static str, detail: &str) -> Self {
         Self {
             field,
@@ -38,7 +38,7 @@ impl Cause {
         }
     }
 
-    /// It must be another; `supported` are those it can be, quoted.
+    /// The parameter must have another value; `supported` lists the possible ones, in quotes.
     pub(super) fn not_supported(field: &'static str, value: &str, supported: &str) -> Self {
         let message = format!("Unsupported value: {value:?}: supported values: {supported}");
         Self {
@@ -50,7 +50,7 @@ impl Cause {
 }
 
 impl ApiError {
-    /// What is said to the user.
+    /// The message that the user receives.
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
@@ -65,7 +65,7 @@ impl ApiError {
         }
     }
 
-    /// There is no such object.
+    /// The object does not exist.
     pub(super) fn not_found(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", resource.qualified());
         let details = json!({ "name": name, "group": resource.group, "kind": resource.plural });
@@ -75,7 +75,7 @@ impl ApiError {
         }
     }
 
-    /// There is no such path.
+    /// The path does not exist.
     pub(super) fn unknown_path(path: &str) -> Self {
         let message = match path.rsplit('/').next() {
             Some(verb) if is_verb(path) => {
@@ -92,13 +92,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
-    /// The question makes no sense.
+    /// The request is malformed.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// The parameters of a list or a watch contradict each other, or one has a value that it cannot
-    /// have.
+    /// The parameters of a list or a watch contradict each other, or one has an impossible value.
     pub(super) fn invalid_options(causes: &[Cause]) -> Self {
         let said: Vec<String> = causes
             .iter()
@@ -120,8 +119,8 @@ impl ApiError {
         }
     }
 
-    /// A view is wanted that does not exist yet. Clients know the cause by its name and ask for
-    /// the newest instead.
+    /// The requested view does not exist yet. Clients know this cause by its name and request the
+    /// newest view instead.
     pub(super) fn too_large(version: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {version}, current: {current}");
         let cause =
@@ -133,7 +132,7 @@ impl ApiError {
         }
     }
 
-    /// The view that is wanted is not kept any more: list again.
+    /// The requested view is not kept any more: the client must list again.
     pub(super) fn expired(version: u64) -> Self {
         Self::new(
             StatusCode::GONE,
@@ -142,7 +141,7 @@ impl ApiError {
         )
     }
 
-    /// No valid token.
+    /// The request has no valid token.
     pub(in crate::http) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -151,7 +150,7 @@ impl ApiError {
         )
     }
 
-    /// Something behind this API failed.
+    /// A part behind this API failed.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
@@ -163,8 +162,8 @@ fn is_verb(path: &str) -> bool {
         .any(|verb| path.ends_with(verb))
 }
 
-/// Nothing can be written here; says where it can. Verbs such as exec are not writing, but they are
-/// not there either.
+/// The refusal of a request that would write; the message names the way to write. Verbs such as
+/// exec do not write, but this API does not have them either.
 pub(super) fn not_reading(path: &str, source: &SourceStatus) -> ApiError {
     if is_verb(path) {
         return ApiError::unknown_path(path);

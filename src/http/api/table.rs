@@ -1,4 +1,4 @@
-//! `meta.k8s.io/v1` Tables with the columns that a real API server sends for each kind.
+//! `meta.k8s.io/v1` Tables with the columns that kube-apiserver sends for each kind.
 
 mod config;
 mod pod;
@@ -42,7 +42,7 @@ const fn wide(name: &'static str) -> Column {
     }
 }
 
-/// Columns of a kind, and the cells of one object for them, in the same order.
+/// The columns of a kind, and a function that returns the cells of an object in the same order.
 type Layout = (&'static [Column], fn(&Value, Timestamp) -> Vec<Value>);
 
 fn layout(resource: &Resource) -> Layout {
@@ -63,7 +63,7 @@ fn layout(resource: &Resource) -> Layout {
     }
 }
 
-/// The table of some objects of one kind.
+/// The table of several objects of one kind.
 pub(super) fn render(
     resource: &Resource,
     items: &[Value],
@@ -100,7 +100,7 @@ pub(super) fn render(
     })
 }
 
-/// kubectl prints cells as they are.
+/// Escapes cells, since kubectl prints them unescaped.
 fn printable(mut cells: Vec<Value>) -> Vec<Value> {
     cells.iter_mut().for_each(foreign::escape_value);
     cells
@@ -118,7 +118,7 @@ fn row_object(item: &Value, include: Include) -> Option<Value> {
     }
 }
 
-/// A text in an object; empty where it is not.
+/// A text in an object; empty if it is absent.
 fn at<'v>(object: &'v Value, pointer: &str) -> &'v str {
     object
         .pointer(pointer)
@@ -126,7 +126,7 @@ fn at<'v>(object: &'v Value, pointer: &str) -> &'v str {
         .unwrap_or_default()
 }
 
-/// A number in an object; 0 where it is not.
+/// A number in an object; 0 if it is absent.
 fn count(object: &Value, pointer: &str) -> u64 {
     object
         .pointer(pointer)
@@ -134,7 +134,7 @@ fn count(object: &Value, pointer: &str) -> u64 {
         .unwrap_or_default()
 }
 
-/// A list in an object; empty where it is not.
+/// A list in an object; empty if it is absent.
 fn each<'v>(object: &'v Value, pointer: &str) -> std::slice::Iter<'v, Value> {
     object
         .pointer(pointer)
@@ -154,7 +154,7 @@ fn created(object: &Value, now: Timestamp) -> Value {
     ))
 }
 
-/// A text, or kubectl's word for nothing.
+/// The text, or kubectl's `<none>` for an empty one.
 fn or_none(text: &str) -> &str {
     if text.is_empty() { "<none>" } else { text }
 }
@@ -163,7 +163,7 @@ fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     or_none(&texts.collect::<Vec<_>>().join(",")).to_owned()
 }
 
-/// `app=web,tier=front` out of a map of labels.
+/// A map of labels in the form `app=web,tier=front`.
 fn labels(object: &Value, pointer: &str) -> String {
     let map = object.pointer(pointer).and_then(Value::as_object);
     let pairs = map.into_iter().flatten();

@@ -1,11 +1,11 @@
-//! What a path asks for.
+//! The target of a request, by its path.
 
 use super::{
     resource::{GROUPS, Resource},
     status::ApiError,
 };
 
-/// What a path asks for.
+/// The target of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     /// `/version`
@@ -18,18 +18,18 @@ pub(super) enum Target<'a> {
     Group(&'static str),
     /// `/api/v1`, `/apis/{group}/v1`
     Resources(&'static str),
-    /// All of a kind, everywhere or in one namespace.
+    /// All objects of a kind, in all namespaces or in one.
     List {
         /// The kind.
         resource: &'static Resource,
-        /// `None` is everywhere.
+        /// `None` for all namespaces.
         namespace: Option<&'a str>,
     },
     /// One object.
     Object {
         /// The kind.
         resource: &'static Resource,
-        /// `None` for what lives in no namespace.
+        /// `None` for kinds without a namespace.
         namespace: Option<&'a str>,
         /// `metadata.name`.
         name: &'a str,
@@ -44,7 +44,7 @@ pub(super) enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Reads a path.
+    /// Parses a path.
     pub(super) fn parse(path: &'a str) -> Result<Self, ApiError> {
         let segments: Vec<&str> = path
             .split('/')

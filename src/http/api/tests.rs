@@ -1,4 +1,4 @@
-//! The API over loopback, as a plain client and as kubectl see it.
+//! The API over loopback, for a plain client and for kubectl.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -165,8 +165,8 @@ async fn objects_are_what_kubernetes_own_types_read() {
     reads::<discovery::EndpointSlice>(&list("/apis/discovery.k8s.io/v1/endpointslices").await);
 }
 
-/// Addresses and conditions (ready, serving, terminating) of the Service `web`, and its addresses
-/// in the older kind.
+/// Addresses and conditions (ready, serving, terminating) of the Service `web` in its
+/// EndpointSlices, and its addresses in its Endpoints.
 async fn endpoints(address: SocketAddr) -> (Vec<(String, [bool; 3])>, Vec<String>) {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/web-windlass";
@@ -208,7 +208,8 @@ async fn endpoint_slices_say_what_stops_and_still_serves_and_what_a_service_keep
     assert_eq!(of("10.244.0.2"), Some([true, true, false]), "{slice:?}");
     assert_eq!(older, ["10.244.0.2"]);
 
-    // The commit lets it select what no pod has: it keeps what it had in the commit before.
+    // In the commit the Service selects no pod: the Service keeps the pods that it had in the
+    // commit before.
     let mut view = fixture::view();
     let new = Arc::get_mut(view.commits.get_mut(&CommitId::new(fixture::NEW)).unwrap()).unwrap();
     let web = ObjectKey::new("default", "web");

@@ -26,18 +26,17 @@ use crate::{
     view::View,
 };
 
-/// A watch without a time-out of its own ends after this; clients start another one.
+/// The time limit of a watch without a time-out of its own; clients start another one.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// How often a client that takes bookmarks learns up to where it has seen everything, as from
-/// kube-apiserver. A client of a kind that never changes could otherwise not go on where its stream
-/// ended.
+/// How often a client that accepts bookmarks receives the number of the last view that was reported
+/// completely, as from kube-apiserver. Without this a client of a kind that never changes could not
+/// continue where its stream ended.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// On the bookmark behind the events that a stream begins with (KEP-3157). client-go 0.35 waits for
-/// it.
+/// The annotation of the bookmark after the initial events of a stream (KEP-3157). client-go 0.35
+/// waits for it.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// Starts a stream. It begins after the view that the client has listed, or with everything
-/// there is.
+/// Starts a stream, after the view that the client has listed, or with all objects.
 pub(super) fn start(
     daemon: Arc<HttpContext>,
     resource: &'static Resource,
@@ -55,8 +54,8 @@ pub(super) fn start(
         }
         Begin::WithEverything { .. } => None,
         Begin::Now => Some(current.clone()),
-        // A number of a later start of the daemon's, whose clock was ahead, is no more known than
-        // an old one.
+        // The number may be from another start of the daemon whose clock was ahead: it is as
+        // unknown as an old one.
         Begin::After(number) => Some(
             daemon
                 .views
@@ -111,11 +110,11 @@ struct Watcher {
     form: Form,
     include: Include,
     filter: Filter,
-    /// What the client knows, without the versions.
+    /// The objects that the client knows, without their versions.
     known: BTreeMap<ObjectKey, Value>,
-    /// The number of the newest view that was compared with it.
+    /// The number of the newest view that was compared with them.
     seen: u64,
-    /// `None` where the client takes no bookmarks, or has got the last one.
+    /// `None` if the client accepts no bookmarks, or has received the last one.
     next_bookmark: Option<Instant>,
     until: Instant,
 }
@@ -141,8 +140,8 @@ impl Watcher {
         }
     }
 
-    /// The bookmark that is due, the last one just before the end of the stream; `None` where none
-    /// is to come.
+    /// The bookmark that is due, the last one shortly before the end of the stream; `None` if none
+    /// is due.
     fn bookmark(&mut self) -> Option<Vec<u8>> {
         let due = self.next_bookmark?;
         let is_over = Instant::now() >= self.until;
@@ -152,14 +151,14 @@ impl Watcher {
         Some(lines)
     }
 
-    /// What has changed since what the client knows, one JSON object a line.
+    /// The changes of the objects that the client knows, one JSON object on each line.
     fn events(&mut self, current: &Numbered) -> Vec<u8> {
         let fresh = self.render(current);
         let mut lines = Vec::new();
         for (key, object) in &fresh {
             match self.known.get(key) {
                 Some(known) if known == object => {}
-                // Another uid under the same name is another object.
+                // An object with another uid under the same name is a new object.
                 Some(known) if known["metadata"]["uid"] != object["metadata"]["uid"] => {
                     self.write(&mut lines, "DELETED", known, current.number);
                     self.write(&mut lines, "ADDED", object, current.number);
@@ -194,8 +193,8 @@ impl Watcher {
         lines.push(b'\n');
     }
 
-    /// Says that the client has seen everything up to a view: an object of the kind, empty but
-    /// for the version.
+    /// Writes a bookmark for a view that was reported completely: an object of the kind with
+    /// nothing but its version.
     fn write_bookmark(&self, lines: &mut Vec<u8>, is_end_of_initial_events: bool) {
         let mut metadata = json!({ "creationTimestamp": null });
         if is_end_of_initial_events {
@@ -209,7 +208,7 @@ impl Watcher {
         self.write(lines, "BOOKMARK", &object, self.seen);
     }
 
-    /// The objects that are watched, without the one field that every view changes.
+    /// The watched objects, without the one field that every view changes.
     fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
         let scope = Scope {
             namespace: self.namespace.as_deref(),
@@ -227,7 +226,7 @@ impl Watcher {
     }
 }
 
-/// A node's heartbeat is new in every view and says nothing.
+/// Removes the heartbeat of a node, which changes in every view and shows nothing.
 fn strip_heartbeats(object: &mut Value) {
     let conditions = object
         .pointer_mut("/status/conditions")

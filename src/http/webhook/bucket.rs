@@ -1,20 +1,21 @@
-//! A token bucket: bursts are fine, floods are not.
+//! A token bucket: it allows bursts, and limits the rate in the long run.
 
 use std::time::Instant;
 
-/// Requests that may come at once.
+/// The number of requests that may come at once.
 const BURST: f64 = 100.0;
-/// Requests a second in the long run.
+/// The number of requests a second in the long run.
 const PER_SECOND: f64 = 20.0;
 
-/// The bucket of the signed requests. A forge that floods loses hooks; polling makes up for them.
+/// The bucket of signed requests. If a forge sends more, webhooks are lost, and the poll replaces
+/// them.
 pub(super) struct Bucket {
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             tokens: BURST,

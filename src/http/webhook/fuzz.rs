@@ -1,4 +1,5 @@
-//! Hooks of any bytes: a body counts only with its own signature, and however it is cut.
+//! Webhook requests of any bytes: a body counts only with its own signature, however the connection
+//! splits it.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -50,7 +51,7 @@ fn any_body_counts_only_with_its_own_signature() {
         .build()
         .unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    // Each answer is that of hooks which have seen nothing before.
+    // Each answer is that of a new [`Webhooks`], without the memory of earlier bodies.
     let judge = |signature: &[u8], body: Body| {
         let mut headers = HeaderMap::new();
         let signature = HeaderValue::from_bytes(signature);

@@ -1,22 +1,21 @@
-//! Bursts of hooks become one nudge at once and at most one a second after it.
+//! A burst of webhooks causes one nudge at once and at most one nudge a second after that.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-/// The least time between two nudges.
+/// The shortest time between two nudges.
 const APART: Duration = Duration::from_secs(1);
 
-/// Tells the control loop to look again.
+/// Nudges the follower, so that the next fetch comes at once.
 pub(super) struct Nudger {
     notify: Arc<Notify>,
-    /// When the last nudge was given, or will be given.
+    /// The time of the last nudge, in the past or the future.
     last: Mutex<Option<Instant>>,
 }
 
 impl Nudger {
-    /// Nudges through this.
     pub(super) fn new(notify: Arc<Notify>) -> Self {
         Self {
             notify,
@@ -24,8 +23,8 @@ impl Nudger {
         }
     }
 
-    /// Nudges now, or as soon as the last nudge is a second old. No push is lost: whatever came in
-    /// the meantime is covered by the later nudge.
+    /// Nudges now, or as soon as the last nudge is a second old. No push is lost: webhooks in
+    /// between are covered by the later nudge.
     pub(super) fn nudge(&self) {
         let now = Instant::now();
         let mut last = self.last.lock();

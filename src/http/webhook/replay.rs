@@ -1,4 +1,4 @@
-//! Which bodies were seen lately, by their digest.
+//! Recently received bodies, by their digest.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -7,13 +7,13 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-/// Digests that are remembered.
+/// The most digests that are stored.
 const KEPT: usize = 1024;
-/// For so long.
+/// For how long a digest is stored.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// The memory. Only bodies with a good signature get in, so that a stranger cannot push anything
-/// out.
+/// The digests. Only those of bodies with a valid signature are stored, so that an unauthenticated
+/// client cannot displace any.
 #[derive(Default)]
 pub(super) struct Seen {
     digests: BTreeSet<[u8; 32]>,
@@ -21,7 +21,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether this body was seen before; it is remembered from now on.
+    /// Whether this body was received before; its digest is stored from now on.
     pub(super) fn again(&mut self, body: &[u8], now: Instant) -> bool {
         while let Some((at, oldest)) = self.order.front() {
             if self.order.len() < KEPT && now.saturating_duration_since(*at) < MEMORY {

@@ -6,7 +6,6 @@ use ring::hmac;
 pub(super) struct WebhookKey(hmac::Key);
 
 impl WebhookKey {
-    /// Takes the secret.
     pub(super) fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
@@ -18,7 +17,7 @@ impl WebhookKey {
     }
 }
 
-/// 64 hexadecimal digits.
+/// Decodes 64 hexadecimal digits.
 fn decode(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -37,7 +36,7 @@ fn decode(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// The example of GitHub's documentation.
+    /// The example in GitHub's documentation.
     #[test]
     fn githubs_own_example_is_signed() {
         let secret = WebhookKey::new(b"It's a Secret to Everybody");

@@ -1,4 +1,4 @@
-//! Webhooks over loopback: what is refused, and how little a burst costs.
+//! Webhooks over loopback: which are refused, and how few nudges a burst causes.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -40,7 +40,7 @@ async fn server() -> WebhookServer {
     tokio::spawn(async move { axum::serve(listener, hooks.router()).await });
     let nudges = Arc::new(AtomicUsize::new(0));
     let counted = nudges.clone();
-    // A loop that takes every nudge at once: the worst case for coalescing.
+    // A loop that handles every nudge at once: the worst case for coalescing.
     tokio::spawn(async move {
         loop {
             notify.notified().await;
@@ -210,7 +210,7 @@ async fn ten_megabytes_are_refused_before_they_are_read() {
     let read = socket.read(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    // Without a length the limit is found on the way.
+    // Without a length header the limit is reached while the body is read.
     let chunks = stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1024 * 1024])));
     let request = server
         .post("generic", "")
@@ -219,7 +219,8 @@ async fn ten_megabytes_are_refused_before_they_are_read() {
         .body(reqwest::Body::wrap_stream(chunks))
         .send()
         .await;
-    // The server hangs up on the rest of the body, which the client may see before the answer.
+    // The server closes the connection during the body, which the client may notice before the
+    // answer.
     assert!(
         sent.is_err()
             || sent.is_ok_and(|response| response.status() == StatusCode::PAYLOAD_TOO_LARGE)
@@ -251,7 +252,7 @@ async fn a_burst_of_a_thousand_is_a_few_nudges() {
         .filter(|status| **status == StatusCode::TOO_MANY_REQUESTS)
         .count();
     assert_eq!(accepted + limited, 1000);
-    // What may pass depends on how long this machine takes to send a thousand requests.
+    // The number of accepted requests depends on how long this machine takes to send a thousand.
     let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
     assert!(
         (100..=100 + 20 * seconds).contains(&accepted),

@@ -36,7 +36,7 @@ fn any_request_is_refused_or_signed_by_its_key_and_any_certificate_is_read() {
             prop_assert!(due || !overdue || facts.days_left(now) < 0);
         }
         match key(der) {
-            // The signature covers all of a request: nobody else can make one for this key.
+            // The signature covers the whole request: only the owner of this key can make one.
             Ok(key) => {
                 prop_assert!(keys.contains(&key));
                 Ok(true)

@@ -1,4 +1,4 @@
-//! What another host, or a stranger, may send to a host: requests of any bytes.
+//! Requests of any bytes, from another host or an unauthenticated client.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Where the corpus has the secret of a token that is good.
+/// The place of a valid token's secret in the corpus.
 const SECRET: &str = "SECRET";
 const WORDS: [&str; 16] = [
     "/peer/v1/join\n",
@@ -48,7 +48,7 @@ const WORDS: [&str; 16] = [
     "}",
 ];
 
-/// A host with the authority, a token that nobody has used, and the certificate of a node.
+/// A host with the authority, an unused token, and the certificate of a node.
 struct AuthorityHost {
     _disk: Disk,
     authority: Authority,
@@ -91,7 +91,7 @@ impl AuthorityHost {
     }
 }
 
-/// The corpus has a path, a line break and a body.
+/// Builds a request from an entry of the corpus: a path, a line break and a body.
 fn request(text: &str) -> Vec<u8> {
     let (path, body) = text.split_once('\n').unwrap_or((text, ""));
     let method = if body.is_empty() { "GET" } else { "POST" };
@@ -137,7 +137,7 @@ fn any_request_of_a_stranger_or_a_host_is_answered_within_bounds() {
     });
 }
 
-/// Who gets a certificate has shown the token, and has asked for this name.
+/// Checks that a certificate was only issued for a valid token, and for the requested name.
 fn joined_by_right(answer: &str, asked: &str, secret: &str) -> Result<(), TestCaseError> {
     let (_, body) = asked.split_once('\n').unwrap_or_default();
     let asked: serde_json::Value = serde_json::from_str(body).unwrap();

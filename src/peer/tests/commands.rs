@@ -1,11 +1,11 @@
-//! `windlass cluster`, as it is typed.
+//! The commands of `windlass cluster`, as a person types them.
 
 use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, CliCommand, cluster};
 
-/// Runs a command for the host with this disk; what it prints, or why it failed.
+/// Runs a command for the host with this disk; returns its output, or why it failed.
 async fn windlass(disk: &Disk, words: &[&str]) -> Result<String, String> {
     let data = disk
         .directory

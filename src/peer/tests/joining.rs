@@ -1,9 +1,9 @@
-//! Tokens, and who gets in with them.
+//! Tokens, and which hosts can join with them.
 
 use super::*;
 use crate::peer::{NODE_SUFFIX, Other, certificate::facts_of_pem, join, token::JoinTokenError};
 
-/// What joining says, when it says no.
+/// The message of a refused attempt to join.
 async fn refused(node: &str, token: &JoinToken) -> String {
     let fresh = disk();
     let error = join(&fresh.directory, &name(node), token, false)
@@ -105,7 +105,7 @@ async fn a_name_is_given_once_until_somebody_says_replace() {
     join(&disk().directory, &name("n2"), &replacing, false)
         .await
         .unwrap();
-    // The one that was replaced is not renewed any more.
+    // The replaced certificate is not renewed any more.
     let identity = Identity::open(&pair.two.directory).unwrap().unwrap();
     let error = crate::peer::renew(&identity, &(Arc::new(|_: &NodeName| None) as _))
         .await
@@ -203,7 +203,7 @@ async fn a_name_that_cannot_be_is_refused_by_the_authority_too() {
             matches!(refusal, crate::peer::authority::CertificateRefusal::Name(_)),
             "{refusal}"
         );
-        // It was not used up by that.
+        // The refused attempt has not used up the token.
         let node = format!("good-{}", bad.len());
         let chain = authority
             .join(&secret, &node, &request, Timestamp::now())

@@ -1,4 +1,4 @@
-//! Certificates in time, and without a restart.
+//! Certificates are renewed in time, and without a restart.
 
 use rustls::pki_types::ServerName;
 
@@ -9,7 +9,7 @@ fn known(address: SocketAddr) -> AddressOf {
     Arc::new(move |_| Some(address))
 }
 
-/// The certificate that a listener shows now.
+/// The certificate that a listener presents now.
 async fn shown(asker: &Disk, node: &str, address: SocketAddr) -> Facts {
     let identity = Identity::open(&asker.directory).unwrap().unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(identity.client_config().unwrap()));
@@ -26,7 +26,7 @@ async fn a_renewed_certificate_is_used_at_the_next_connection() {
     let key = std::fs::read(pair.two.directory.node_key()).unwrap();
     let before = shown(&pair.one, "n2", pair.n2.address).await;
     assert_eq!(before, identity.facts());
-    // The address is the one that it joined by.
+    // The address is the one in the join token.
     let renewed = renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf))
         .await
         .unwrap();
@@ -48,7 +48,7 @@ async fn a_renewed_certificate_is_used_at_the_next_connection() {
         .await
         .unwrap();
 
-    // On the authority's host the same, without asking anybody.
+    // The authority's host renews its certificate without a request to another host.
     let before = shown(&pair.two, "n1", pair.n1.address).await;
     let identity = Identity::open(&pair.one.directory).unwrap().unwrap();
     renew(&identity, &(Arc::new(|_: &NodeName| None) as AddressOf))
@@ -79,7 +79,7 @@ async fn a_renewal_whose_answer_was_lost_is_done_again() {
     );
     let identity = Identity::open(&pair.two.directory).unwrap().unwrap();
     renew(&identity, &known(pair.n1.address)).await.unwrap();
-    // The one that was lost is not known any more.
+    // The lost certificate is not known any more.
     let refusal = pair
         .authority
         .renew(&lost, &request, Timestamp::now())
@@ -154,19 +154,20 @@ fn a_crash_between_key_and_certificate_is_mended() {
     let identity = Identity::open(directory).unwrap().unwrap();
     let (old, old_facts) = (std::fs::read(directory.node()).unwrap(), identity.facts());
     authority.renew_own(Timestamp::now()).unwrap();
-    // As it is when the power goes after the key was put in place.
+    // The state after a power failure between the key and the certificate.
     std::fs::rename(directory.node(), directory.path().join("node.pem.next")).unwrap();
     std::fs::write(directory.node(), &old).unwrap();
     let mended = Identity::open(directory).unwrap().unwrap();
     assert_ne!(mended.facts().serial, old_facts.serial);
     assert!(!directory.path().join("node.pem.next").exists());
-    // As it is at the very first certificate.
+    // The same for the very first certificate.
     std::fs::rename(directory.node(), directory.path().join("node.pem.next")).unwrap();
     assert_eq!(
         Identity::open(directory).unwrap().unwrap().facts(),
         mended.facts()
     );
-    // A pair that does not belong together and cannot be mended is an error that names both.
+    // A key and a certificate that do not belong together, and cannot be repaired, are an error
+    // that names both.
     std::fs::write(directory.node(), &old).unwrap();
     let error = format!("{:#}", Identity::open(directory).unwrap_err());
     assert!(

@@ -1,4 +1,4 @@
-//! Who has no business here.
+//! Clients that must not get access.
 
 use reqwest::StatusCode;
 use rustls::{ClientConfig, RootCertStore};
@@ -12,7 +12,7 @@ use crate::peer::{
     identity::provider,
 };
 
-/// Somebody who believes the cluster's authority, with this certificate, or none.
+/// A client that trusts the cluster's authority, with this certificate, or none.
 fn stranger(pair: &TwoHosts, certificate: Option<(&str, &str)>) -> (reqwest::Client, PeerTarget) {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = RootCertStore::empty();
@@ -183,7 +183,7 @@ async fn guessing_is_slow() {
             .status();
     }
     assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
-    // Nodes are not held up by that.
+    // Nodes are not delayed by these connections.
     client(&pair.two)
         .ping(&name("n1"), pair.n1.address)
         .await

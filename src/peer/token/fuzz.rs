@@ -1,4 +1,4 @@
-//! Join tokens of any bytes: what is taken prints as a token that says the same.
+//! Join tokens of any bytes: an accepted token prints as a token with the same content.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Lists of signers of any bytes: each line is judged by itself, and no bad one is passed over.
+//! Lists of signers of any bytes: each line is judged on its own, and no bad line is skipped.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -59,7 +59,7 @@ fn any_list_is_judged_line_by_line() {
     });
 }
 
-/// Whom a key names stands in the file, and a key is valid at both moments or at none.
+/// The principal of a key is in the file, and a key is valid at both moments or at none.
 fn vouches(key: &AllowedKey, text: &str, now: Timestamp) -> Result<(), TestCaseError> {
     let early = Timestamp::MIN;
     match key.allows(NAMESPACE, now, now) {
@@ -80,7 +80,7 @@ fn vouches(key: &AllowedKey, text: &str, now: Timestamp) -> Result<(), TestCaseE
     Ok(())
 }
 
-/// A pattern by its definition, with all ways to read each star.
+/// Matches a pattern by its definition, with all ways to read each star.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),

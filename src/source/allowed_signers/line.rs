@@ -5,19 +5,19 @@ use ssh_key::{Algorithm, PublicKey};
 
 use super::{Moment, NotAllowed, pattern, time};
 
-/// Who may sign what, when.
+/// The principals, namespaces and times of a key.
 #[derive(Debug)]
 pub(super) struct Line {
     principals: String,
     options: Options,
 }
 
-/// A line with the key it is about.
+/// A line with its key.
 #[derive(Debug)]
 pub(super) struct SignerEntry {
     pub(super) line: Line,
     pub(super) key: PublicKey,
-    /// The key as it stands in a signature.
+    /// The key with its encoding in a signature.
     pub(super) blob: Vec<u8>,
 }
 
@@ -74,8 +74,8 @@ impl Line {
         Ok(principal)
     }
 
-    /// Git asks ssh-keygen to verify with each principal of the line as the identity, so the first
-    /// one that its own list lets through is the signer.
+    /// The principal that counts as the signer. Git makes ssh-keygen verify with each principal of
+    /// the line as the identity, so the first one that matches the line's own list is the signer.
     fn principal(&self) -> Option<&str> {
         let positive = self
             .principals

@@ -17,7 +17,7 @@ pub(super) fn list_matches(list: &str, text: &str) -> bool {
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
-    // Where to go on after giving the last star one more byte.
+    // The positions to continue at after the last star has matched one more byte.
     let mut retry: Option<(usize, usize)> = None;
     while read < text.len() {
         match pattern.get(at) {

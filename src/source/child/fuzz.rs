@@ -1,5 +1,5 @@
-//! What a fetch process prints, of any bytes: a process that a pack has taken over cannot fill the
-//! daemon's messages.
+//! The output of a fetch process, of any bytes: a process that a malicious pack controls cannot
+//! fill the daemon's messages.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -33,7 +33,7 @@ fn any_output_is_an_answer_or_a_bounded_failure() {
         let message = error.to_string();
         prop_assert!(message.len() < 24 * 1024, "{} bytes", message.len());
         prop_assert!(!error.label().is_empty());
-        // What came before the last line makes no difference.
+        // Output before the last line makes no difference.
         let more = [&b"libgit2 says something\n"[..], output].concat();
         let again = read_answer(&more, ExitStatus::from_raw(0), &url, &request);
         prop_assert_eq!(again.map(drop), Err(error));

@@ -9,7 +9,7 @@ use super::super::quarantine::Quarantine;
 use super::super::testing::{AS_CHILD, Bomb, HttpsServer, Work, accept, request, run, this_binary};
 use super::*;
 
-/// Not a test of anything where nobody asked it to be the child.
+/// The child process of the other tests; without the environment variable it does nothing.
 #[test]
 fn child_entry() {
     if std::env::var_os(AS_CHILD).is_some() {
@@ -18,7 +18,7 @@ fn child_entry() {
     }
 }
 
-/// Fetches in a child, and takes what came into the mirror as if its head were trusted.
+/// Fetches in a child process, and moves the download into the mirror as if its head were trusted.
 async fn bring(child: &ChildProgram, request: &FetchRequest) -> Result<Fetched, FetchError> {
     let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
     let fetched = fetch_in_child(child, request).await?;
@@ -153,7 +153,7 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
 
 #[tokio::test]
 async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_deltas_take() {
-    // By hand also with 1000 of them.
+    // Run by hand also with 1000 MiB.
     let mib = std::env::var("WINDLASS_TEST_BOMB_MIB")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -169,7 +169,7 @@ async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_de
                 objects,
                 ..asked.limits
             };
-            // What is stored whole is only streamed; a delta is resolved in memory.
+            // An object that is stored whole is only streamed; a delta is resolved in memory.
             let memory = asked.limits.memory_bytes();
             let expected = if branch == "small" && bomb.large_bytes > memory {
                 format!(

@@ -1,4 +1,4 @@
-//! Commit objects of any bytes: what is signed is what Git takes for it, and nothing gets lost.
+//! Commit objects of any bytes: the signed part is what Git takes for it, and no byte gets lost.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -39,7 +39,7 @@ fn any_commit_is_cut_as_git_cuts_it() {
         prop_assert!(subject.as_str().len() <= SUBJECT_BYTES);
         prop_assert!(!subject.as_str().contains(is_unprintable));
 
-        // A commit with other signatures is refused for them.
+        // A commit with several signatures is refused.
         if let [(name, signature)] = commit.signatures.as_slice()
             && name == "gpgsig"
         {
@@ -54,7 +54,8 @@ fn any_commit_is_cut_as_git_cuts_it() {
             );
         }
 
-        // What was signed says the same as the whole, and is what it would be without a signature.
+        // The signed bytes hold the same fields as the whole object, and are the object without its
+        // signature.
         let unsigned = CommitObject::parse(&id, &commit.signed_bytes);
         let unsigned =
             unsigned.map_err(|why| TestCaseError::fail(format!("signed bytes: {why}")))?;
@@ -71,7 +72,7 @@ fn any_commit_is_cut_as_git_cuts_it() {
     });
 }
 
-/// libgit2 walks history, so it must see the same tree and the same parents.
+/// libgit2 lists the history, so it must read the same tree and the same parents.
 fn agrees_with_libgit2(commit: &CommitObject, bytes: &[u8]) -> Result<(), TestCaseError> {
     let database = Odb::new().unwrap();
     database.add_new_mempack_backend(1).unwrap();
@@ -88,8 +89,8 @@ fn agrees_with_libgit2(commit: &CommitObject, bytes: &[u8]) -> Result<(), TestCa
     Ok(())
 }
 
-/// What is signed and what is the signature, by `parse_buffer_signed_by_header` in commit.c of Git
-/// 2.47.
+/// The signed bytes and the signature, as `parse_buffer_signed_by_header` in commit.c of Git 2.47
+/// splits them.
 fn as_git_cuts_it(object: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (mut signed, mut signature) = (Vec::new(), Vec::new());
     let (mut within, mut within_another) = (false, false);

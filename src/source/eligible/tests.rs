@@ -9,7 +9,7 @@ use super::*;
 
 const HISTORY: usize = 10;
 
-/// A repository, a key, and what a host knows.
+/// A repository, a key, and the trust state of a host.
 struct Bench {
     keys: KeyPairs,
     work: Work,
@@ -94,7 +94,7 @@ fn an_unsigned_ancestor_of_an_accepted_commit_is_not_eligible_in_any_mode_that_c
     let head = bench.signed("signed on top");
     for mode in [Mode::Mainline, Mode::All, Mode::Head] {
         bench.mode = mode;
-        // A fresh host accepts the head by its own signature.
+        // A new host accepts the head by its own signature.
         let verified = bench.accept(None, &head);
         unsigned(bench.ask(&verified, &unsigned_one));
         signed(bench.ask(&verified, &root));
@@ -171,7 +171,7 @@ fn the_anchor_is_eligible_and_nothing_before_it() {
         };
         assert_eq!(bench.ask(&verified, id), Err(refused.clone()));
         assert_eq!(bench.ask(&at_anchor, id), Err(refused.clone()));
-        // Nor where the anchor was set after this host had judged it.
+        // Also if the anchor was set after this host had judged the commit.
         let known = VerifiedCommit::new(id.clone(), Grounds::ModeOff);
         assert_eq!(bench.ask_knowing(Some(&known), &verified, id), Err(refused));
     }
@@ -210,7 +210,7 @@ fn what_was_accepted_while_nothing_was_checked_counts_only_then() {
         let known = VerifiedCommit::new(id.clone(), Grounds::ModeOff);
         unsigned(bench.ask_knowing(Some(&known), &verified, id));
     }
-    // A signed commit on top is accepted, and runs; what lies below it does not.
+    // A signed commit on top is accepted and may run; the commits below it may not.
     let signed_head = bench.signed("signed");
     let verified = bench.accept(Some(&verified), &signed_head);
     signed(bench.ask(&verified, &signed_head));
@@ -228,7 +228,7 @@ fn a_rewritten_branch_may_go_back_to_what_this_host_had_judged() {
     let head = bench.signed("in its place");
     let verified = bench.accept(Some(&known), &head);
     signed(bench.ask_knowing(Some(&known), &verified, &lost));
-    // A host that never judged it may not.
+    // A host that never judged the commit may not run it.
     let off_the_line = Ineligible::OffTheLine {
         verified: head,
         history: HISTORY,

@@ -1,6 +1,7 @@
-//! From a repository on this host.
+//! Fetches from a repository on this host.
 //!
-//! Not through libgit2's local transport, which copies every branch and tag of the other
+//! libgit2's local transport is not used: it copies every branch and tag of the other repository,
+//! again at every fetch, whatever is requested.
 //! repository, again at every fetch, whatever is asked for.
 
 use std::io::Write;
@@ -12,10 +13,10 @@ use super::request::{Budget, FetchRequest, Head};
 use super::url::{LocalRepository, RemoteUrl};
 use crate::source::mirror;
 
-/// As many branches as help to see a typing mistake.
+/// The most branches that a message lists: enough to notice a misspelled name.
 const MAX_LISTED_BRANCHES: usize = 10;
 
-/// Copies what the branch adds, and gives its head.
+/// Copies what the branch adds, and returns its head.
 pub(super) fn fetch(
     repo: &Repository,
     local: &LocalRepository,
@@ -51,7 +52,8 @@ pub(super) fn fetch(
     })
 }
 
-/// Copies what `wanted` reach in `source` and no ref of `target` reaches yet, as one pack.
+/// Copies everything that `wanted` reach in `source` and no ref of `target` reaches yet, as one
+/// pack.
 pub(super) fn history(
     source: &Repository,
     target: &Repository,
@@ -138,7 +140,7 @@ fn no_branch(
     Ok(missing(url, branch, has))
 }
 
-/// Says which of the two it is: nothing at all, or other branches only.
+/// The error for a missing branch: the repository is empty, or it has only other branches.
 pub(super) fn missing(url: &RemoteUrl, branch: &str, has: Vec<String>) -> FetchError {
     let url = url.to_string();
     if has.is_empty() {

@@ -1,4 +1,4 @@
-//! Why a fetch brought nothing, sorted by what its reader can do about it.
+//! Why a fetch failed, classified by what a person can do about it.
 
 use std::path::Path;
 
@@ -11,75 +11,75 @@ use super::request::{Budget, Exceeded, FetchLimits};
 use super::url::RemoteUrl;
 use crate::source::mirror::MirrorError;
 
-/// Why nothing was fetched. What was fetched before is as it was. URLs in it carry no passwords.
+/// Why a fetch failed. What was fetched before is unchanged. URLs in an error carry no passwords.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FetchError {
     /// The URL cannot be used as configured.
     #[error("repository URL {url}: {why}")]
     BadUrl {
-        /// The URL.
+        /// The URL, without a password.
         url: String,
-        /// What is wrong with it, and what to write.
+        /// What is wrong with the URL, and what to write.
         why: String,
     },
-    /// No connection, or it broke. Tried again at the next poll.
+    /// There is no connection, or it broke. The fetch is repeated at the next poll.
     #[error("cannot reach {url}: {detail}; check the name, the network and the server")]
     Unreachable {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// What the network said.
+        /// The reason that the network reported.
         detail: String,
     },
-    /// The place is there and holds no repository.
+    /// The path exists and holds no repository.
     #[error("no Git repository at {url}: {detail}; check the path, and that this host may read it")]
     NoRepository {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// What was found instead.
+        /// What the remote answered instead.
         detail: String,
     },
-    /// The remote wants other credentials, or some.
+    /// The remote requires other credentials, or some.
     #[error("{url} refused the credentials: {detail}; check the configured token, password or key")]
     AuthFailed {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// What the server said.
+        /// The reason that the server reported.
         detail: String,
     },
-    /// The server could not prove who it is.
+    /// The server could not prove its identity.
     #[error(
         "the identity of {url} is not proven: {detail}; configure its CA file or its known_hosts line"
     )]
     Certificate {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// What was wrong with the certificate or host key.
+        /// The problem of the certificate or host key.
         detail: String,
     },
     /// The repository has no commit yet.
     #[error("{url} is empty; push a first commit")]
     Empty {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
     },
-    /// The repository has other branches only.
+    /// The repository has only other branches.
     #[error(
         "{url} has no branch {branch:?}{}; push it, or configure another",
         listed(has)
     )]
     NoSuchBranch {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
         /// The configured branch.
         branch: String,
-        /// Some branches it does have.
+        /// Some branches of the remote.
         has: Vec<String>,
     },
     /// The repository lacks its own history.
     #[error("{url} is a shallow clone without its history; run git fetch --unshallow there")]
     Shallow {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
     },
     /// The branch is larger than this host accepts.
@@ -87,30 +87,30 @@ pub(crate) enum FetchError {
         "{url} sends more than {limit} {what}; raise the limit, or make the repository smaller"
     )]
     Limit {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// Bytes or objects.
+        /// The unit of the limit: bytes or objects.
         what: String,
-        /// How many are accepted.
+        /// The largest accepted number.
         limit: u64,
     },
-    /// What was downloaded is not read any further: an object is larger than this host accepts, or
-    /// it is no sound pack.
+    /// The download is not read any further: an object is larger than this host accepts, or the
+    /// pack is invalid.
     #[error("{url}: {what}")]
     PackRefused {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// The head it was downloaded for, where that is known.
+        /// The head of the download, if it is known.
         head: Option<CommitId>,
-        /// Which object, its size and the limit; or what else is wrong.
+        /// The object with its size and the limit, or another problem.
         what: String,
     },
-    /// The deadline passed. Tried again at the next poll.
+    /// The deadline has passed. The fetch is repeated at the next poll.
     #[error("fetching {url} took longer than {seconds} s and was stopped")]
     Timeout {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// The deadline.
+        /// The time limit of the fetch.
         seconds: u64,
     },
     /// The mirror is damaged and a new clone could not take its place.
@@ -119,11 +119,11 @@ pub(crate) enum FetchError {
          running; when the remote holds those commits again it is repaired by itself"
     )]
     Corrupt {
-        /// The mirror.
+        /// The path of the mirror.
         mirror: String,
-        /// What was found.
+        /// The damage in the mirror.
         damage: String,
-        /// Why the new clone was not taken.
+        /// Why the new clone did not replace the mirror.
         why_kept: String,
     },
     /// The mirror's disk is full, read-only or failing.
@@ -131,29 +131,29 @@ pub(crate) enum FetchError {
         "cannot write the local repository {mirror}: {detail}; check free space and permissions"
     )]
     Disk {
-        /// The mirror.
+        /// The path of the mirror.
         mirror: String,
-        /// What the system said.
+        /// The system's error.
         detail: String,
     },
-    /// The child process could not be run, or ended without an answer.
+    /// The child process could not be started, or ended without an answer.
     #[error("the fetch process failed: {detail}")]
     Child {
-        /// How it ended.
+        /// How the process ended.
         detail: String,
     },
-    /// Anything else libgit2 reports.
+    /// Any other error of libgit2.
     #[error("fetch from {url}: {detail}")]
     Other {
-        /// The remote.
+        /// The remote's URL, without a password.
         url: String,
-        /// What libgit2 said.
+        /// libgit2's error.
         detail: String,
     },
 }
 
 impl FetchError {
-    /// The mirror or its quarantine cannot be used.
+    /// The error for a mirror or quarantine that cannot be used.
     pub(crate) fn disk(mirror: &Path, error: &MirrorError) -> Self {
         Self::Disk {
             mirror: mirror.display().to_string(),
@@ -161,7 +161,7 @@ impl FetchError {
         }
     }
 
-    /// A word for metrics and JSON, of a fixed set.
+    /// A word of a fixed set, for metrics and JSON.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::BadUrl { .. } => "bad-url",
@@ -183,7 +183,7 @@ impl FetchError {
     }
 }
 
-/// What is said of a pack whose deltas could not be resolved in the memory that a fetch may use.
+/// The message about a pack whose deltas could not be resolved within the memory limit of a fetch.
 pub(crate) fn out_of_memory(limits: &FetchLimits) -> String {
     format!(
         "the pack holds objects too large to be read with {} MiB of memory; take them out of the history, or raise \
@@ -200,12 +200,12 @@ fn listed(branches: &[String]) -> String {
     }
 }
 
-/// A failure inside a fetch, before it is clear whose it is.
+/// A failure inside a fetch, before its cause is classified.
 #[derive(Debug)]
 pub(super) enum FetchFailure {
-    /// Already classified where it happened.
+    /// Classified where it occurred.
     Known(FetchError),
-    /// libgit2's word.
+    /// An error of libgit2.
     Git(git2::Error),
 }
 
@@ -216,8 +216,8 @@ impl From<git2::Error> for FetchFailure {
 }
 
 impl FetchFailure {
-    /// Classifies it; limits first, because libgit2 reports the callback that stopped it as any
-    /// user's error.
+    /// Classifies the failure. Limits come first, because libgit2 reports a callback that stopped
+    /// the fetch as any user error.
     pub(super) fn explain(self, url: &RemoteUrl, budget: &Budget) -> FetchError {
         let error = match self {
             Self::Known(error) => return error,
@@ -277,7 +277,7 @@ impl FetchFailure {
         }
     }
 
-    /// Its words as a libgit2 error, for work that involves no remote.
+    /// The failure as a libgit2 error, for work without a remote.
     pub(super) fn into_git(self) -> git2::Error {
         match self {
             Self::Known(error) => git2::Error::from_str(&error.to_string()),

@@ -1,4 +1,4 @@
-//! From a repository behind https or ssh, through libgit2's smart transports.
+//! Fetches from a repository behind https or ssh, through libgit2's smart transports.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,11 +12,11 @@ use super::error::{FetchError, FetchFailure};
 use super::request::{Budget, Credentials, FetchRequest, Head};
 use super::url::{NetworkUrl, RemoteUrl};
 
-/// The user that forges take a token from, and that ssh logs in as where the URL names none.
+/// The user whose password is a forge's token, and that ssh logs in as if the URL names none.
 const DEFAULT_USER: &str = "git";
 const MAX_LISTED_BRANCHES: usize = 10;
 
-/// Downloads what the branch adds, and gives its head.
+/// Downloads what the branch adds, and returns its head.
 pub(super) fn fetch(
     repo: &Repository,
     network: &NetworkUrl,
@@ -113,12 +113,13 @@ fn callbacks<'a>(introduction: &'a Introduction<'_>, budget: &'a Budget) -> Remo
         )
     });
     callbacks.sideband_progress(|_| budget.allows(0, 0));
-    // No certificate callback: without one libgit2 insists on a valid chain or a known_hosts line.
+    // No certificate callback is set: without one libgit2 requires a valid chain or a known_hosts
+    // line.
     callbacks
 }
 
-/// Answers libgit2's questions for credentials. It asks again and again as long as they are
-/// refused: each sort is given once.
+/// Answers libgit2's requests for credentials. libgit2 repeats a request while the server refuses
+/// the credentials: each kind is offered once.
 struct Introduction<'a> {
     url: &'a NetworkUrl,
     credentials: Option<&'a Credentials>,

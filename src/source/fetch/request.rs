@@ -1,4 +1,4 @@
-//! What a fetch is asked, what it answers, and what it may use up.
+//! The request and the answer of a fetch, and its limits.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -17,18 +17,17 @@ use crate::source::mirror::Check;
 pub(crate) struct SecretText(String);
 
 impl SecretText {
-    /// Takes a secret in.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret, for the one call that needs it.
+    /// The secret text, for the one call that needs it.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-/// How to introduce ourselves to the remote.
+/// The credentials for the remote.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Credentials {
@@ -36,39 +35,41 @@ pub(crate) enum Credentials {
     Token(SecretText),
     /// User and password for https.
     Basic {
-        /// The user.
+        /// The user name.
         user: String,
         /// The password.
         password: SecretText,
     },
     /// A private key for ssh.
     SshKey {
-        /// The key's file.
+        /// The path of the key.
         private_key: PathBuf,
-        /// What it is encrypted with, if it is.
+        /// The passphrase of the key; `None` if the key is not encrypted.
         passphrase: Option<SecretText>,
     },
 }
 
-/// What one fetch may use.
+/// The limits of one fetch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FetchLimits {
-    /// For all of it, from connecting to the last byte on disk.
+    /// For the whole fetch, from connecting to the last byte on disk.
     pub(crate) deadline: Duration,
-    /// Bytes received.
+    /// The number of bytes received.
     pub(crate) received_bytes: u64,
-    /// Objects received.
+    /// The number of objects received.
     pub(crate) objects: u64,
-    /// Bytes of any one object, inflated; commits, tags and trees have lower limits of their own.
+    /// The size of any one object in bytes, inflated; commits, tags and trees have lower limits of
+    /// their own.
     pub(crate) object_bytes: u64,
-    /// Address space of the child process; packs are mapped, so this must be a good deal more than
-    /// a pack.
+    /// The address space of the child process; packs are mapped into memory, so this must be much
+    /// more than the size of a pack.
     pub(crate) address_space_bytes: u64,
 }
 
 impl FetchLimits {
-    /// Memory that the child process may write to. libgit2 keeps about 250 bytes an object while it
-    /// indexes a pack, and resolves a delta with its base, the delta and the result in memory.
+    /// The memory that the child process may write to. libgit2 keeps about 250 bytes for each
+    /// object while it indexes a pack, and resolves a delta with its base, the delta and the result
+    /// in memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.object_bytes
             .saturating_mul(4)
@@ -88,51 +89,50 @@ impl Default for FetchLimits {
     }
 }
 
-/// What the child process is to do. Whatever it is, the child writes only below the quarantine
+/// The task of the child process. In every task the child writes only below the quarantine
 /// directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Task {
-    /// Download what the branch adds.
+    /// Downloads what the branch adds.
     #[default]
     Fetch,
-    /// Name the branch's head, and download nothing.
+    /// Returns the branch's head, and downloads nothing.
     AskHead,
-    /// Copy what the mirror's refs reach into one pack.
+    /// Copies what the mirror's refs reach into one pack.
     Compact,
 }
 
-/// One fetch. It holds a secret and so has no Debug.
+/// One fetch. It holds a secret, so it has no Debug.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct FetchRequest {
-    /// What is to be done.
     pub(crate) task: Task,
-    /// Where from: a path, `file://`, `https://`, `http://` or `ssh://`.
+    /// The URL of the repository: a path, `file://`, `https://`, `http://` or `ssh://`.
     pub(crate) url: String,
-    /// The branch that is followed, without `refs/heads/`.
+    /// The followed branch, without `refs/heads/`.
     pub(crate) branch: String,
-    /// The local repository, which a fetch only reads; what it downloads goes to the quarantine
-    /// beside it.
+    /// The local repository, which a fetch only reads; the download goes to the quarantine beside
+    /// it.
     pub(crate) mirror: PathBuf,
-    /// How to introduce ourselves.
+    /// The credentials for the remote, if it needs any.
     pub(crate) credentials: Option<Credentials>,
-    /// The only authorities an https server is believed by; the system's where there is none.
+    /// The only certificate authorities that an https server is trusted by; the system's if there
+    /// is none.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The only hosts an ssh connection is made to, as OpenSSH's `known_hosts`.
+    /// The only hosts that an ssh connection is made to, as OpenSSH's `known_hosts`.
     pub(crate) known_hosts: Option<PathBuf>,
-    /// What it may use.
     pub(crate) limits: FetchLimits,
-    /// The commits a mirror must hold: `verified`, `target`, `healthy`.
+    /// The commits that a mirror must hold: `verified`, `target`, `healthy`.
     pub(crate) keep: BTreeSet<CommitId>,
-    /// Heads that were refused by the same keys, mode and limits as hold now: they are not
-    /// downloaded again.
+    /// Heads that were refused by the same keys, mode and limits as now: they are not downloaded
+    /// again.
     pub(crate) refused: BTreeSet<CommitId>,
-    /// How closely to look at the mirror first.
+    /// How thoroughly the mirror is checked first.
     pub(crate) check: Check,
 }
 
 impl FetchRequest {
-    /// Whether this head is to be downloaded.
+    /// Whether this head must be downloaded.
     pub(super) fn wants(&self, head: Oid) -> bool {
         self.task == Task::Fetch && !self.refused.contains(&CommitId::new(head.to_string()))
     }
@@ -145,34 +145,34 @@ pub(super) struct Head {
     pub(super) downloaded: bool,
 }
 
-/// What lies in the quarantine after a fetch.
+/// The content of the quarantine after a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Brought {
     /// Nothing: the mirror has the head already, or the head was refused before.
     Nothing,
-    /// One pack with what the mirror lacks.
+    /// One pack with the objects that the mirror lacks.
     Addition,
     /// One pack with the whole history, to replace a damaged mirror.
     Whole,
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fetched {
     /// The branch's head at the remote.
     pub(crate) head: CommitId,
     /// The head that was accepted last.
     pub(crate) previous: Option<CommitId>,
-    /// What lies in the quarantine.
+    /// The content of the quarantine.
     pub(crate) brought: Brought,
-    /// How much was received.
+    /// The number of bytes received.
     pub(crate) received_bytes: u64,
-    /// What was wrong with the mirror, where it had to be cloned again.
+    /// The damage of the mirror, if it had to be cloned again.
     pub(crate) repaired: Option<String>,
 }
 
-/// Which limit stopped a fetch.
+/// The limit that stopped a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exceeded {
     Time,
@@ -180,7 +180,7 @@ pub(super) enum Exceeded {
     Objects,
 }
 
-/// Counts down while a fetch runs; its callbacks ask it whether to go on.
+/// Counts the resources of a running fetch; its callbacks ask whether to continue.
 #[derive(Debug)]
 pub(super) struct Budget {
     started: Instant,
@@ -201,7 +201,7 @@ impl Budget {
         }
     }
 
-    /// For copying what is already ours.
+    /// A budget without limits, for copying local objects.
     pub(super) fn unlimited() -> Self {
         Self::new(&FetchLimits {
             deadline: Duration::MAX,
@@ -212,7 +212,7 @@ impl Budget {
         })
     }
 
-    /// Notes what was received in all, and says whether to go on.
+    /// Records the received totals, and returns whether to continue.
     pub(super) fn allows(&self, received_bytes: u64, objects: u64) -> bool {
         self.received.set(self.received.get().max(received_bytes));
         let exceeded = if self.started.elapsed() > self.limits.deadline {
@@ -228,7 +228,7 @@ impl Budget {
         exceeded.is_none()
     }
 
-    /// Notes the head that the download is for, so that a failure can name it.
+    /// Records the head of the download, so that a failure can name it.
     pub(super) fn announce(&self, head: Oid) {
         self.announced.set(Some(head));
     }

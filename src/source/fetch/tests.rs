@@ -253,7 +253,7 @@ fn a_blob_that_went_bad_is_found_by_a_thorough_check() {
     );
     let head = work.commit("head", None);
     bring(&host.request(&work)).unwrap();
-    // Loose objects are easier to hit one by one.
+    // Loose objects can be damaged one by one.
     let pack = packs(&host.mirror()).remove(0);
     let moved = host.directory.path().join("moved.pack");
     fs::rename(&pack, &moved).unwrap();
@@ -323,7 +323,7 @@ fn what_a_killed_fetch_left_is_put_right() {
     for file in leftovers {
         fs::write(mirror.join(file), "").unwrap();
     }
-    // Killed between the two renames of a replacement.
+    // The state after a kill between the two renames of a replacement.
     let old = mirror.with_extension("git.old");
     fs::rename(&mirror, &old).unwrap();
     fs::create_dir_all(mirror.with_extension("git.new").join("half")).unwrap();

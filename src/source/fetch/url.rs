@@ -1,4 +1,4 @@
-//! Where a repository is: on this host, or behind a network.
+//! The place of a repository: on this host, or behind a network.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::str::FromStr;
 
 use super::FetchError;
 
-/// A parsed repository URL; prints without password.
+/// A parsed repository URL; printed without its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RemoteUrl {
     /// A repository on this host.
     Local(LocalRepository),
-    /// A repository that libgit2 reaches itself.
+    /// A repository that libgit2 reaches over the network.
     Network(NetworkUrl),
 }
 
-/// The directory a local repository was configured as.
+/// The configured directory of a local repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LocalRepository {
     /// A bare repository or a work tree.
     pub(crate) path: PathBuf,
 }
 
-/// A URL for libgit2. It may hold a password and so prints only what may be seen.
+/// A URL for libgit2. It may hold a password, so only its public part is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct NetworkUrl {
     full: String,
@@ -30,19 +30,19 @@ pub(crate) struct NetworkUrl {
 }
 
 impl NetworkUrl {
-    /// The URL with whatever credentials it holds.
+    /// The URL with the credentials in it.
     pub(super) fn full(&self) -> &str {
         &self.full
     }
 
-    /// Whether `other`, which libgit2 asks credentials for, is the same server over the same
-    /// protocol: a redirect must not carry a password elsewhere.
+    /// Whether `other`, for which libgit2 requests credentials, is the same server with the same
+    /// protocol: a redirect must not send a password to another server.
     pub(super) fn is_same_server(&self, other: &str) -> bool {
         match (server(&self.full), server(other)) {
             (Some((scheme, host)), Some((other_scheme, other_host))) => {
                 scheme == other_scheme && host.eq_ignore_ascii_case(other_host)
             }
-            // `user@host:path` cannot be redirected.
+            // A URL of the form `user@host:path` cannot be redirected.
             (None, None) => self.full == other,
             _ => false,
         }
@@ -56,7 +56,7 @@ impl fmt::Debug for NetworkUrl {
 }
 
 impl RemoteUrl {
-    /// A message of libgit2's about this URL, without what must not be shown.
+    /// A message of libgit2 about this URL, without the secret parts.
     pub(super) fn scrub(&self, message: &str) -> String {
         match self {
             Self::Local(_) => message.to_owned(),
@@ -64,12 +64,12 @@ impl RemoteUrl {
         }
     }
 
-    /// Whether the server proves itself by a certificate.
+    /// Whether the server identifies itself by a certificate.
     pub(crate) fn is_https(&self) -> bool {
         matches!(self, Self::Network(url) if url.full.starts_with("https://"))
     }
 
-    /// Whether anybody on the way can read along.
+    /// Whether others on the network path can read the connection.
     pub(super) fn is_plain_http(&self) -> bool {
         matches!(self, Self::Network(url) if url.full.starts_with("http://"))
     }
@@ -136,8 +136,8 @@ impl FromStr for RemoteUrl {
 }
 
 impl LocalRepository {
-    /// Where the refs of this repository are; a work tree keeps them in `.git`, a linked one
-    /// elsewhere.
+    /// The directory of this repository's refs; a work tree keeps them in `.git`, a linked one in
+    /// another place.
     pub(crate) fn git_directory(&self) -> Option<PathBuf> {
         let inner = self.path.join(".git");
         if inner.is_dir() {
@@ -157,7 +157,8 @@ impl LocalRepository {
     }
 }
 
-/// `user@host:path`, as git understands it: a colon before the first slash.
+/// Whether the text has the form `user@host:path`, as git defines it: a colon before the first
+/// slash.
 fn is_scp_like(text: &str) -> bool {
     let head = text.split('/').next().unwrap_or_default();
     head.contains(':') && !head.starts_with('.')
@@ -170,7 +171,7 @@ fn authority(url: &str) -> Option<(&str, &str, &str)> {
     Some((scheme, authority, path))
 }
 
-/// Scheme and host with port, without the user.
+/// Scheme, host and port of a URL, without the user.
 fn server(url: &str) -> Option<(&str, &str)> {
     let (scheme, authority, _) = authority(url)?;
     Some((

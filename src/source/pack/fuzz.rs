@@ -1,5 +1,5 @@
-//! Packs and indexes of any bytes: bounded, and what is said of an object is what libgit2 would
-//! read.
+//! Packs and indexes of any bytes: the work is bounded, and the header of an object equals what
+//! libgit2 would read.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,7 +15,7 @@ const MOST_OBJECTS: u64 = 40;
 
 #[test]
 fn any_pack_is_refused_or_its_headers_are_those_that_libgit2_reads() {
-    // A file of the corpus is a pack with its index behind it.
+    // A file of the corpus is a pack, followed by its index.
     let words = ["PACK\0\0\0\x02", "\0\0\0\x01", "\0\0\0\0", "x\x01\x01\0\0"];
     Fuzz::new("src/source/pack/corpus", &words).run(|bytes| {
         let starts = |window: &[u8]| window == INDEX_START;

@@ -26,8 +26,8 @@ impl Forged {
         }
     }
 
-    /// Adds an entry under an id of this one digit, and gives its offset. The id is not that of the
-    /// content: here nobody reads it.
+    /// Adds an entry under an id of this one digit, and returns its offset. The id is not the hash
+    /// of the content, which is not read here.
     fn add(&mut self, digit: u8, kind: u8, size: u64, base: &[u8], content: &[u8]) -> u64 {
         let offset = self.pack.len() as u64;
         self.entries.push((id(digit), offset));
@@ -80,7 +80,7 @@ fn id(digit: u8) -> Oid {
     Oid::from_str(&format!("{digit:x}").repeat(40)).unwrap()
 }
 
-/// A delta that says of itself what these sizes are, below 128.
+/// A delta whose header has these sizes, below 128.
 fn delta(base: u8, result: u8) -> [u8; 2] {
     [base, result]
 }
@@ -148,7 +148,7 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
 #[test]
 fn a_size_is_told_without_reading_the_content_that_has_it() {
     let mut forged = Forged::new(3);
-    // Nothing inflates to so much; only the header says it.
+    // No content inflates to that size; only the header has it.
     let base = forged.add(1, 1, 1 << 40, &[], b"");
     let back = u8::try_from(forged.pack.len() as u64 - base).unwrap();
     forged.add(2, 6, 2, &[back], &delta(100, 90));

@@ -16,7 +16,7 @@ fn refused(request: &FetchRequest) -> (Option<CommitId>, String) {
     }
 }
 
-/// What lies in a directory, with sizes.
+/// The files in a directory, with their sizes.
 fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -132,7 +132,7 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
     let fetched = fetch(&ask).unwrap();
     let objects = incoming(&quarantine.path);
 
-    // A child that did not look.
+    // A child that checks nothing.
     let mut limits = ask.limits.clone();
     limits.object_bytes = 99;
     let error = quarantine.inspect(&limits).unwrap_err();
@@ -141,7 +141,7 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
         "{error}"
     );
 
-    // A child that brings more than it was asked for.
+    // A child that downloads more than was requested.
     for extra in ["pack/pack-1.pack", "12/34567890", "loose"] {
         let path = objects.join(extra);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -156,7 +156,7 @@ fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
             fs::remove_dir(path.parent().unwrap()).unwrap()
         }
     }
-    // Its own configuration and refs are not looked at.
+    // The child's own configuration and refs are not read.
     fs::write(
         quarantine.path.join(INCOMING).join("config"),
         "not a configuration",
@@ -205,7 +205,7 @@ fn a_kill_at_any_step_of_the_way_into_the_mirror_is_put_right_by_the_next_fetch(
         if step > 3 {
             mirror::follow(&Mirror::new(&mirror).open().unwrap(), "main", &next).unwrap();
         }
-        // A kill runs no destructor: what lies there stays.
+        // A kill runs no destructor: the files stay in the quarantine.
         let left = data.path().join(format!("{step}/left"));
         fs::rename(&quarantine.path, &left).unwrap();
         drop(quarantine);

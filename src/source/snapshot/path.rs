@@ -13,7 +13,7 @@ impl SourcePath {
         Self(Vec::new())
     }
 
-    /// Its names, from the root down; none for the root.
+    /// The names of the path, from the root down; empty for the root.
     pub(super) fn names(&self) -> &[String] {
         &self.0
     }

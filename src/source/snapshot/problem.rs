@@ -1,10 +1,10 @@
-//! What keeps a commit from being taken, file by file.
+//! Why the files of a commit are refused, file by file.
 
 use std::fmt;
 
 use reconciler::foreign;
 
-/// Everything that is wrong with a commit's files.
+/// All problems of a commit's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotProblems(pub(crate) Vec<SnapshotProblem>);
 
@@ -17,49 +17,49 @@ impl fmt::Display for SnapshotProblems {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One problem, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SnapshotProblem {
-    /// A configured path is not in the commit.
+    /// A configured path does not exist in the commit.
     MissingPath {
         /// The configured path.
         path: String,
     },
-    /// A configured path is there and holds no manifest.
+    /// A configured path exists and holds no manifest.
     EmptyPath {
         /// The configured path.
         path: String,
     },
-    /// A configured path is a file of another sort.
+    /// A configured path is a file without the ending of a manifest.
     NotAManifest {
         /// The configured path.
         path: String,
     },
-    /// A symbolic link: what it points at is not part of what was signed.
+    /// A symbolic link: the signature does not cover the file that the link points at.
     Symlink {
-        /// Where it is.
+        /// The path from the repository's root.
         path: String,
     },
     /// A submodule: its content is not in this repository.
     Submodule {
-        /// Where it is.
+        /// The path from the repository's root.
         path: String,
     },
     /// A pointer of Git LFS in place of the file.
     LfsPointer {
-        /// Where it is.
+        /// The path from the repository's root.
         path: String,
     },
     /// A name that is not UTF-8.
     BadName {
-        /// The path as far as it can be shown.
+        /// The path, as far as it can be printed.
         path: String,
     },
     /// A file over the limit.
     FileTooLarge {
-        /// Where it is.
+        /// The path from the repository's root.
         path: String,
-        /// Its size in bytes.
+        /// The file's size in bytes.
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
@@ -68,30 +68,30 @@ pub(crate) enum SnapshotProblem {
     TotalTooLarge {
         /// The limit in bytes.
         limit: usize,
-        /// The file at which it was passed.
+        /// The file whose size exceeded the limit.
         path: String,
     },
     /// More manifests than the limit.
     TooManyFiles {
-        /// The limit.
+        /// The largest accepted number.
         limit: usize,
     },
     /// More tree entries than the limit.
     TooManyEntries {
-        /// The limit.
+        /// The largest accepted number.
         limit: usize,
     },
     /// Directories nested deeper than the limit.
     TooDeep {
         /// The directory that is not entered.
         path: String,
-        /// The limit.
+        /// The limit, in directories below each other.
         limit: usize,
     },
 }
 
 impl SnapshotProblem {
-    /// The file or directory it is about; `.` where it is the whole commit.
+    /// The path of the file or directory; `.` if the problem concerns the whole commit.
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::MissingPath { path }

@@ -11,10 +11,10 @@ use crate::source::commit::CommitObject;
 
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const MANIFEST_ENDINGS: [&str; 3] = [".yaml", ".yml", ".json"];
-/// More problems than this tell nothing new.
+/// The most problems of a commit that are collected; more would not help a reader.
 const MAX_PROBLEMS: usize = 100;
 
-/// What a tree entry's mode says it is (git-fast-import(1) lists the modes).
+/// The type of a tree entry by its mode (git-fast-import(1) lists the modes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     File,
@@ -34,14 +34,14 @@ impl Kind {
     }
 }
 
-/// More files that are passed over than this need not be named.
+/// The most files of this kind that are named.
 const MAX_PASSED_OVER: usize = 20;
 
-/// What a walk finds.
+/// The result of a walk.
 pub(super) struct WalkedFiles {
     /// The manifests, sorted by path, each once.
     pub(super) files: Vec<SourceFile>,
-    /// Files that are no manifests only by the case of their ending, sorted by path.
+    /// Files that are not read only because of the case of their ending, sorted by path.
     pub(super) passed_over: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes down to a configured path and takes what is there.
+    /// Goes down to a configured path and reads the file or directory there.
     fn configured_path(&mut self, root: Oid, path: &SourcePath) -> Result<(), SnapshotError> {
         let mut at = (Kind::Directory, root);
         let mut reached = String::new();
@@ -139,7 +139,7 @@ impl Walk<'_> {
         } else {
             format!("{reached}/")
         };
-        // A path inside an earlier one adds nothing new and is not empty for that.
+        // A path inside an earlier one adds no new files, and still does not count as empty.
         let holds_some = self.files.len() > files
             || self
                 .files
@@ -217,7 +217,7 @@ impl Walk<'_> {
         if self.files.contains_key(&path) {
             return Ok(());
         }
-        // The size first: a file over the limit is never brought into memory.
+        // The size comes first: a file over the limit is never read into memory.
         let (bytes, _) = self
             .database
             .read_header(id)
@@ -249,7 +249,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Notes a problem and goes on, so that all are found at once.
+    /// Records a problem and continues, so that all problems are reported at once.
     fn problem(&mut self, problem: SnapshotProblem) -> Result<(), SnapshotError> {
         if self.problems.len() + 1 == MAX_PROBLEMS {
             return self.fatal(problem);
@@ -260,7 +260,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Notes a problem after which going on would only cost time.
+    /// Records a problem after which the walk ends, since continuing would only cost time.
     fn fatal(&mut self, problem: SnapshotProblem) -> Result<(), SnapshotError> {
         self.problems.push(problem);
         Err(SnapshotError::Refused(SnapshotProblems(std::mem::take(

@@ -1,4 +1,4 @@
-//! Signatures of any bytes: none is taken that a key did not make over just these bytes.
+//! Signatures of any bytes: a signature counts only if a key made it over exactly these bytes.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -11,7 +11,7 @@ use ssh_key::PublicKey;
 use super::*;
 use crate::fuzz::Fuzz;
 
-/// What the corpus signs.
+/// The bytes that the signatures of the corpus sign.
 const PAYLOAD: &[u8] = b"a commit\n";
 const WORDS: [&str; 14] = [
     "SSHSIG",
@@ -64,7 +64,7 @@ fn any_content_of_an_armour_is_refused_or_holds_a_signature_of_its_key() {
         let armour = format!("{BEGIN}\n{}\n{END}\n", Base64::encode_string(content));
         let taken = judged(armour.as_bytes(), &keys)?;
         if let Ok(signature) = SshSignature::parse(armour.as_bytes()) {
-            // There is one way to write a signature: no byte of it is passed over.
+            // A signature has one encoding: no byte of it is skipped.
             prop_assert_eq!(written(&signature), content);
         }
         Ok(taken)

@@ -1,5 +1,5 @@
-//! A repository of a few hundred kilobytes with a commit that inflates to as much as one likes,
-//! once as it is and once as the base of a small commit.
+//! A repository of a few hundred kilobytes with a commit that inflates to any size, stored once as
+//! a commit of its own and once as the base of a small commit.
 
 use std::fs;
 use std::io::Write;
@@ -14,11 +14,12 @@ use super::run;
 /// A directory with the bare repository `bomb.git`.
 pub(crate) struct Bomb {
     directory: TempDir,
-    /// The head of the branch `large`: a commit with a message of so many bytes.
+    /// The head of the branch `large`: a commit with a message of `large_bytes` bytes.
     pub(crate) large: CommitId,
-    /// Its size.
+    /// The inflated size of that commit.
     pub(crate) large_bytes: u64,
-    /// The head of the branch `small`: a child of it of about 200 bytes, stored as its delta.
+    /// The head of the branch `small`: a child of the large commit, about 200 bytes, stored as a
+    /// delta of it.
     pub(crate) small: CommitId,
 }
 
@@ -49,8 +50,8 @@ impl Bomb {
             "(cat head; head -c {bytes} /dev/zero | tr '\\0' m) > body && git hash-object -t commit -w body && rm body"
         ));
         let size = head.len() as u64 + bytes;
-        // One pack with the large commit, and behind it a delta that copies the line of the tree
-        // from it.
+        // One pack with the large commit, followed by a delta that copies the tree's line from that
+        // commit.
         let packed = git(&format!(
             "echo {large} | git pack-objects -q objects/pack/pack"
         ));
@@ -116,7 +117,7 @@ fn index(repository: &Path, pack: &[u8]) {
     assert!(git.wait().unwrap().success());
 }
 
-/// Seven bits a byte, the lowest first.
+/// A number with seven bits in a byte, the lowest bits first.
 fn number(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 0x7f {
@@ -127,7 +128,7 @@ fn number(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-/// How far back a delta's base lies, as gitformat-pack(5) writes it.
+/// The distance to a delta's base, as gitformat-pack(5) encodes it.
 fn distance(mut back: u64) -> Vec<u8> {
     let mut bytes = vec![(back & 0x7f) as u8];
     while back > 0x7f {

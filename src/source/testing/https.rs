@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::run;
 
-/// Serves every repository below a directory to whoever shows the right `Authorization`.
+/// Serves every repository below a directory to clients with the right `Authorization`.
 pub(crate) struct HttpsServer {
     port: u16,
     files: TempDir,
@@ -23,7 +23,7 @@ pub(crate) struct HttpsServer {
 }
 
 impl HttpsServer {
-    /// `authorization` is the whole header value that is asked for, if any is.
+    /// Starts the server; `authorization` is the required header value, if one is required.
     pub(crate) fn start(root: &Path, authorization: Option<&str>) -> Self {
         let files = tempfile::tempdir().unwrap();
         let (key, certificate) = (files.path().join("key.pem"), files.path().join("ca.pem"));
@@ -69,8 +69,8 @@ impl HttpsServer {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-                // A client that refuses our certificate ends the connection early; that is its
-                // right.
+                // A client that refuses the server's certificate ends the connection early, which
+                // is no error of the test.
                 let stream = StreamOwned::new(connection, stream);
                 let _ = serve(stream, &root, authorization.as_deref(), &counter);
             }
@@ -86,7 +86,7 @@ impl HttpsServer {
         format!("https://localhost:{}/{repository}", self.port)
     }
 
-    /// How often somebody asked for a pack.
+    /// The number of requests for a pack.
     pub(crate) fn downloads(&self) -> usize {
         self.downloads.load(Ordering::SeqCst)
     }
@@ -98,7 +98,7 @@ impl HttpsServer {
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-/// Answers one request and closes.
+/// Answers one request and closes the connection.
 fn serve(
     stream: Tls,
     root: &Path,

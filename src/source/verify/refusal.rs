@@ -1,4 +1,4 @@
-//! Why a commit is not believed, as data and as a sentence.
+//! Why a commit is not trusted, as data and as a sentence.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use crate::source::ssh_signature::SignatureError;
 /// The offenders of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusals {
-    /// The first ones, newest first.
+    /// The first offenders, newest first.
     pub(crate) listed: Vec<CommitRefusal>,
-    /// How many more there are.
+    /// The number of offenders that are not listed.
     pub(crate) unlisted: usize,
 }
 
@@ -54,14 +54,14 @@ impl fmt::Display for Refusals {
     }
 }
 
-/// One commit that is not believed.
+/// One commit that is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitRefusal {
-    /// The commit.
+    /// The commit's id.
     pub(crate) commit: CommitId,
-    /// Its subject; empty where it could not be parsed.
+    /// The subject of the commit; empty if the commit could not be parsed.
     pub(crate) subject: ForeignText,
-    /// What is wrong with it.
+    /// Why the commit is not trusted.
     pub(crate) why: Why,
 }
 
@@ -93,51 +93,51 @@ impl fmt::Display for CommitRefusal {
     }
 }
 
-/// What is wrong with a commit.
+/// Why a commit is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// It carries no signature.
+    /// The commit has no signature.
     Unsigned,
-    /// More than one signature header: which one counts would depend on who looks.
+    /// The commit has several signature headers: which one counts would depend on the reader.
     SeveralSignatures(usize),
     /// A signature for another object format.
     ForeignSignature(ForeignText),
     /// An OpenPGP signature.
     OpenPgp,
-    /// Neither SSH nor OpenPGP.
+    /// A signature that is neither SSH nor OpenPGP.
     UnknownFormat,
-    /// The SSH signature itself is no good.
+    /// The SSH signature itself is invalid.
     Signature(SignatureError),
-    /// Its key is in no line of the allowed signers.
+    /// The key is in no line of the allowed signers.
     UnknownKey {
-        /// The key, as `SHA256:...`.
+        /// The fingerprint of the key, as `SHA256:...`.
         fingerprint: String,
     },
-    /// Its key is listed, and does not count here or now.
+    /// The key is listed, and does not vouch in this namespace or at this time.
     NotAllowed {
-        /// The key, as `SHA256:...`.
+        /// The fingerprint of the key, as `SHA256:...`.
         fingerprint: String,
-        /// What keeps it from counting.
+        /// Why the key does not vouch.
         why: NotAllowed,
     },
     /// The head does not descend from the last verified commit.
     Rewritten {
-        /// That commit.
+        /// The id of that commit.
         verified: CommitId,
     },
     /// The head does not descend from the configured anchor.
     NotFromAnchor {
-        /// The anchor.
+        /// The anchor's id.
         anchor: CommitId,
     },
     /// The branch names an object of another type.
     NotACommit(&'static str),
-    /// Its header cannot be parsed.
+    /// The header of the commit cannot be parsed.
     MalformedCommit(&'static str),
 }
 
 impl Why {
-    /// A word for metrics and JSON, of a fixed set.
+    /// A word of a fixed set, for metrics and JSON.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Unsigned => "unsigned",

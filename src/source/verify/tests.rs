@@ -78,7 +78,7 @@ fn every_key_type_that_git_verifies_is_trusted() {
     }
 }
 
-/// What ours says of a commit is what `git verify-commit` says, over a table of allowed signers.
+/// This verifier's result equals that of `git verify-commit`, over a table of allowed signers.
 #[test]
 fn git_verify_commit_agrees() {
     let keys = KeyPairs::new();
@@ -178,7 +178,7 @@ fn an_unsigned_commit_inside_the_range_is_named_also_under_a_signed_head() {
     };
     assert_eq!(signer(&judge_head(Mode::Head)), "dev@example.com");
     assert_eq!(signer(&judge_head(Mode::Off)), "nobody");
-    // The very first head, too, stands on its own signature.
+    // The very first head is judged by its own signature, too.
     assert_eq!(
         signer(&verify(&repo, &policy(Mode::All, &signers), None, &head).unwrap()),
         "dev@example.com"
@@ -224,8 +224,8 @@ fn a_signed_merge_vouches_for_what_it_merges_in_mainline_only() {
     );
 }
 
-/// A foreign line that merges `verified` as its second parent is a fast-forward to Git; it must not
-/// let what is on that line pass as "merged".
+/// Git regards a foreign line that merges `verified` as its second parent as a fast-forward; the
+/// commits on that line must not count as merged.
 #[test]
 fn where_verified_is_not_on_the_first_parent_line_all_are_judged() {
     let keys = KeyPairs::new();
@@ -275,7 +275,7 @@ fn rewritten_and_moved_back_history_is_refused_unless_allowed() {
             verify(&repo, &lenient, Some(&verified), head).unwrap(),
             HeadVerdict::Trusted(_)
         ));
-        // Off checks no signature and still refuses to lose history.
+        // The mode `off` checks no signature and still refuses to lose history.
         let off = policy(Mode::Off, &signers);
         assert_eq!(
             refused(verify(&repo, &off, Some(&verified), head).unwrap())[0].1,
@@ -348,7 +348,7 @@ fn an_accepted_commit_is_not_judged_again_unless_it_was_accepted_unchecked() {
         id: id.clone(),
         grounds: Grounds::Signature(signer),
     };
-    // Its key is in no file any more.
+    // The key is in no file any more.
     assert_eq!(head_of(ask(&signed, Mode::All)), signed);
     let unchecked = accepted(&id);
     assert_eq!(head_of(ask(&unchecked, Mode::Off)), unchecked);
@@ -357,7 +357,7 @@ fn an_accepted_commit_is_not_judged_again_unless_it_was_accepted_unchecked() {
             refused(ask(&unchecked, mode)),
             [("unsigned".to_owned(), "unsigned")]
         );
-        // Nor is one that was the anchor, and is it no more.
+        // A former anchor is not trusted either.
         let anchored = VerifiedCommit {
             id: id.clone(),
             grounds: Grounds::Anchor,
@@ -483,7 +483,7 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
     assert!(refusals.to_string().ends_with("and 3 more commits"));
 }
 
-/// What a person reads, with ids and fingerprints replaced by their sort.
+/// The refusals as people read them, with ids and fingerprints replaced by their kind.
 #[test]
 fn refusals_say_what_where_why_and_what_to_do() {
     let keys = KeyPairs::new();

@@ -1,4 +1,4 @@
-//! One host of the cluster, by what it wrote.
+//! One host of the cluster, by its own keys.
 
 use std::time::Instant;
 
@@ -6,41 +6,41 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::store::layout::{AliveDoc, AskDoc, AwayDoc, FactsDoc, ReportDoc};
 
-/// Clocks that differ by more than this are worth a word.
+/// A larger clock difference than this is reported.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
-/// A node, by what it wrote.
+/// A node, by its own keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Member {
-    /// What it said when it started.
+    /// The facts that the node published at its start; `None` if the store has none.
     pub(crate) facts: Option<FactsDoc>,
-    /// Its lease, while it lives.
+    /// The node's alive key, while its lease holds.
     pub(crate) alive: Option<AliveDoc>,
-    /// Since when its lease is gone, for this host.
+    /// Since when this host has seen no lease of the node; `None` while there is one.
     pub(crate) silent: Option<Instant>,
-    /// What it says; the pods are filled in from their own keys.
+    /// The node's last report; the pods are taken from their own keys.
     pub(crate) report: ReportDoc,
-    /// Whether it has said anything at all.
+    /// Whether the store has a report of the node.
     pub(crate) reported: bool,
-    /// It comes back soon.
+    /// The announcement that the node will be back soon.
     pub(crate) away: Option<AwayDoc>,
-    /// What it wants of the leader.
+    /// The open request of the node to the leader.
     pub(crate) ask: Option<AskDoc>,
-    /// What its clock said when this host heard it last, and when that was by the clock that never
-    /// jumps.
+    /// The node's clock when this host last received it, with the time of that by this host's
+    /// monotonic clock.
     pub(crate) clock: Option<(Timestamp, Instant)>,
 }
 
 impl Member {
-    /// Why it takes no pods, if it lives and says so.
+    /// Why the node takes no pods; `None` if it takes them or does not live.
     pub(crate) fn unready(&self) -> Option<String> {
         let hangs = self.alive.as_ref().is_some_and(|alive| alive.hangs);
         let hangs = || hangs.then(|| "its daemon hangs: is its disk well?".to_owned());
         self.report.unready.clone().or_else(hangs)
     }
 
-    /// By how much its clock is ahead of this host's, if that is worth a word: as both go now, also
-    /// when this host's was set since.
+    /// By how much the node's clock is ahead of this host's, if the difference is to be reported:
+    /// compared with the present clock, also if this host's clock was set since.
     pub(crate) fn skew(&self) -> Option<SignedDuration> {
         let (told, heard) = self.clock?;
         let ahead = skew(told, heard);
@@ -48,7 +48,8 @@ impl Member {
     }
 }
 
-/// By how much a clock is ahead of this host's that said this then.
+/// By how much a clock is ahead of this host's present clock; `told` is the time that clock had at
+/// the instant `heard`.
 pub(crate) fn skew(told: Timestamp, heard: Instant) -> SignedDuration {
     let since = SignedDuration::try_from(heard.elapsed()).unwrap_or(SignedDuration::MAX);
     told.duration_since(Timestamp::now()).saturating_add(since)

@@ -1,4 +1,4 @@
-//! What is taken in of the store, and what is not.
+//! Which content of the store is accepted, and which is not.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -33,7 +33,7 @@ fn a_record_that_cannot_be_read_says_what_the_copy_says_also_after_a_start() {
     );
     assert_eq!(contents.state.serial, 7);
     assert!(contents.unreadable.contains_key("decided/serial"));
-    // What is not in the list at all is not brought back.
+    // A record that is missing in a list is not restored.
     assert!(contents.keys("decided/").eq(["decided/serial"]));
 }
 
@@ -98,7 +98,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
             (Some("n1"), 1),
             "listed anew"
         );
-        // The leader writes what is believed, after which nothing is wrong.
+        // The leader writes the accepted records; after that no record is wrong.
         let writes = contents.wronged();
         assert_eq!(writes, [Decided::record(pod(Some("n1"))).write()]);
         contents.wrote(6, &writes);
@@ -115,7 +115,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
             )],
         );
     }
-    // All else of a record is believed: it can be stopped.
+    // The other fields of such a record are accepted: the pod can be stopped.
     let at = Timestamp::UNIX_EPOCH;
     let stop = Some(StopRecord {
         at,
@@ -137,7 +137,7 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
         (believed.place.node().unwrap().as_str(), &believed.stop),
         ("n1", &stop)
     );
-    // A person's word counts for more.
+    // A store that a person adopts counts for more.
     contents.accept_current();
     assert_eq!(
         (place(&contents), contents.moved().count()),
@@ -158,7 +158,7 @@ fn a_pod_that_was_forgotten_is_where_it_is_found() {
     let mut contents = Contents::default();
     contents.change(2, vec![put(&stopped, 2)], false);
     contents.settle();
-    // At once, with nothing taken over in between.
+    // Without a takeover between the two changes.
     let delete = KeyChange::Delete {
         key: POD.to_owned(),
         revision: 3,
@@ -238,7 +238,7 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
     };
     for (changes, forgotten) in [
         (vec![adopted(1), says(Some(at), &["u"])], true),
-        // Of another adoption, of none, of a later pod, or of another pod.
+        // Reports of another adoption, of none, of a later pod, or of another pod.
         (vec![adopted(1), says(Some(Timestamp::MAX), &["u"])], false),
         (vec![says(Some(at), &["u"])], false),
         (vec![adopted(0), says(Some(at), &["u"])], false),
@@ -250,7 +250,7 @@ fn a_pod_is_forgotten_unstopped_only_where_its_node_has_nothing_of_it_in_an_adop
         contents.change(5, vec![delete(5)], false);
         assert_eq!(contents.state.pods.is_empty(), forgotten, "{changes:?}");
         assert_eq!(contents.wronged().is_empty(), forgotten, "{changes:?}");
-        // Whoever adopts a store says what is in it.
+        // A person who adopts a store confirms its content.
         contents.accept_current();
         assert!(
             contents.state.pods.is_empty() && contents.wronged().is_empty(),
@@ -299,7 +299,7 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
     };
     let key = layout::node_key(&node, "facts");
     let mut contents = Contents::default();
-    // What was written at some time says nothing of clocks.
+    // A value from a list was written at an unknown time, so it shows no clock difference.
     contents.list(3, vec![pair(&key, &facts(Timestamp::now() + hour), 2)]);
     assert_eq!(
         (contents.members[&node].skew(), contents.take_strange()),
@@ -322,7 +322,7 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
     );
     assert_eq!(hear(7, -hour - little), (Some(-1), false));
     assert_eq!(hear(8, little), (None, false));
-    // A new list says nothing new of clocks, and takes nothing back.
+    // A new list shows nothing new of clocks, and keeps what is known.
     assert_eq!(hear(9, hour + little), (Some(1), true));
     contents.list(10, vec![pair(&key, &facts(Timestamp::now()), 10)]);
     assert!(contents.members[&node].skew().is_some());

@@ -1,7 +1,7 @@
-//! Leadership, through etcd's own election.
+//! Leadership, by etcd's own election.
 //!
-//! Each term has a lease of its own. A campaign that broke off is never taken up again under its
-//! lease: etcd ends it late and deletes its key, which would then be the key of the second attempt.
+//! Each term has its own lease. A campaign that broke off is never continued under its lease: etcd
+//! ends that campaign late and deletes its key, which would then be the key of the second attempt.
 
 use std::{
     sync::Arc,
@@ -17,8 +17,7 @@ use super::{
     link::Link,
 };
 
-/// How long one word to etcd may take: a second end point must have its turn before the lease runs
-/// out.
+/// The time limit of one renewal: a second end point must be tried before the lease runs out.
 const RENEWAL_TIMEOUT: Duration = Duration::from_millis(700);
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -32,7 +31,7 @@ pub(super) struct Election {
     candidate: watch::Receiver<bool>,
     gone: watch::Receiver<String>,
     events: mpsc::UnboundedSender<StoreEvent>,
-    /// The lease of the last term: its key is in the way of the others until it is revoked.
+    /// The lease of the last term: its key blocks the other candidates until the lease is revoked.
     last: Option<i64>,
 }
 
@@ -59,7 +58,7 @@ impl Election {
         }
     }
 
-    /// Stands for election, again and again, until the end.
+    /// Stands for election, one term after the other, until the daemon ends.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
@@ -85,7 +84,7 @@ impl Election {
         }
     }
 
-    /// Waits until this host shall stand; false at the end.
+    /// Waits until this host is to stand for election; false when the daemon ends.
     async fn stands(&mut self) -> bool {
         loop {
             if *self.stage.borrow_and_update() != Stage::Run || self.stage.has_changed().is_err() {
@@ -117,11 +116,12 @@ impl Election {
         Ok(())
     }
 
-    /// Waits to be elected; `None` if this host no longer stands.
+    /// Waits to be elected; `None` if this host no longer stands for election.
     async fn campaign(&mut self, lease: &mut Lease) -> Result<Option<Fence>, CallFailure> {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
-        // Its own time-out is the lease: without an answer to that, this call is given up too.
+        // The lease is the time-out of the campaign: when the lease cannot be renewed, the campaign
+        // is given up.
         let call = Box::pin(client.campaign(self.name.as_str(), self.node.as_str(), lease.id));
         let call = self.link.call(&connection, Duration::from_secs(3600), call);
         tokio::pin!(call);
@@ -144,7 +144,7 @@ impl Election {
         }))
     }
 
-    /// Keeps the lease of a leader; says why it is none any more.
+    /// Renews the lease of a leader; returns why the term has ended.
     async fn reign(&mut self, lease: &mut Lease, fence: &Fence) -> String {
         let mut due = lease.due();
         let mut last = None;
@@ -181,7 +181,7 @@ impl Election {
     }
 }
 
-/// Returns when this host shall not stand for election, now or later.
+/// Returns when this host is to stop standing for election, for a while or for good.
 async fn withdrawn(stage: &mut watch::Receiver<Stage>, candidate: &mut watch::Receiver<bool>) {
     tokio::select! {
         _ = stage.wait_for(|stage| *stage != Stage::Run) => {}

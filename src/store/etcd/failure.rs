@@ -1,4 +1,4 @@
-//! What a failed call means, and in which words it is told.
+//! What a failed call to etcd means, and the message that reports it.
 
 use std::{error::Error as _, fmt::Write as _};
 
@@ -6,14 +6,14 @@ use reconciler::foreign::ForeignText;
 
 use super::EtcdConfig;
 
-/// What a failed call means for the one who made it.
+/// What a failed call means for its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallFailure {
-    /// No answer, or one that leaves open whether the call was done.
+    /// No answer, or an answer that leaves open whether the call was executed.
     Unreachable(String),
-    /// Certainly not done, and not to be done by trying another end point.
+    /// Certainly not executed, and another end point would refuse the call, too.
     Refused(String),
-    /// The revision is no longer kept.
+    /// Etcd has compacted the revision away.
     Compacted,
     /// The lease has run out or was revoked.
     LeaseGone,
@@ -37,7 +37,7 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
 const UNAUTHENTICATED: i32 = 16;
 
-/// Judges the error of a call to one end point.
+/// Classifies the error of a call to one end point.
 pub(super) fn judge(
     error: &etcd_client::Error,
     endpoint: &str,
@@ -68,12 +68,13 @@ pub(super) fn judge(
     }
 }
 
-/// A sentence with words of etcd or of whoever answers in its place.
+/// Makes a sentence safe to print: it may contain foreign text of etcd or of another server at its
+/// address.
 pub(super) fn words(sentence: &str) -> String {
     ForeignText::new(sentence).into()
 }
 
-/// In words, why etcd said no, and what to do.
+/// The message for a call that etcd refused, with what to do about it.
 pub(super) fn refusal(code: i32, message: &str, endpoint: &str, config: &EtcdConfig) -> String {
     let prefix = format!("{}/", config.prefix.trim_end_matches('/'));
     if message.contains("database space exceeded") {
@@ -117,7 +118,7 @@ pub(super) fn refusal(code: i32, message: &str, endpoint: &str, config: &EtcdCon
     format!("etcd at {endpoint} refused: {message}")
 }
 
-/// In words, why there was no answer, and what to do.
+/// The message for a call without an answer, with what to do about it.
 fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
     let ca = config
         .tls
@@ -136,8 +137,8 @@ fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
                  --trusted-ca-file and not be expired"
         )
     } else if config.tls.is_some() && has(&["connection closed", "reset by peer", "roken pipe"]) {
-        // In TLS 1.3 the server judges after the client's part is done: its alert may come too late
-        // to be read.
+        // In TLS 1.3 the server checks the client's certificate after the client has finished the
+        // handshake: the server's alert may come too late to be read.
         format!(
             "it hung up: it is stopping, or does not accept this host's certificate {own}, which must be signed by \
              the CA of etcd's --trusted-ca-file and not be expired"
@@ -164,13 +165,13 @@ fn transport(chain: &str, endpoint: &str, config: &EtcdConfig) -> String {
     format!("etcd at {endpoint} does not answer: {hint} ({chain})")
 }
 
-/// The error with all its causes; what repeats the one before is left out.
+/// The error with all its causes; a cause that repeats the one before is left out.
 fn chain(error: &etcd_client::Error) -> String {
     let mut text = match error {
         etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
         other => other.to_string(),
     };
-    // The library's own error names no source.
+    // The client library's own error does not return its source.
     let mut cause = match error {
         etcd_client::Error::GRpcStatus(status) => status.source(),
         etcd_client::Error::TransportError(error) => error.source(),

@@ -1,4 +1,4 @@
-//! A lease of etcd, and until when it surely holds.
+//! A lease of etcd, and the time until which it certainly holds.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
 /// Clocks run at slightly different speeds, and a write takes time on its way.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// A point on the monotonic clock that others read. In the past at first.
+/// A point on the monotonic clock that other tasks read. Its first value lies in the past.
 #[derive(Debug, Clone)]
 pub(super) struct Deadline {
     base: Instant,
@@ -39,7 +39,7 @@ impl Deadline {
             .store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);
     }
 
-    /// Lets it be past from now on.
+    /// Sets the deadline to a time in the past.
     pub(super) fn pass(&self) {
         self.millis.store(0, Ordering::Release);
     }
@@ -60,7 +60,7 @@ impl Deadline {
 /// A lease of this host.
 pub(super) struct Lease {
     pub(super) id: i64,
-    /// Until then it cannot have run out.
+    /// Until this time the lease cannot have run out.
     pub(super) holds: Deadline,
     ttl: Duration,
     sent: Instant,
@@ -91,13 +91,12 @@ impl Lease {
         Ok(lease)
     }
 
-    /// When the next word is due: at a third of the time to live.
+    /// When the next renewal is due: after a third of the time to live.
     pub(super) fn due(&self) -> Instant {
         self.sent + self.ttl / 3
     }
 
-    /// Says that this host is alive. The lease holds from when that was sent, whenever the answer
-    /// comes.
+    /// Renews the lease. The lease holds from the time of sending, whenever the answer comes.
     pub(super) async fn renew(&mut self, link: &Link, within: Duration) -> Result<(), CallFailure> {
         let sent = Instant::now();
         let ttl = match self.stream.take() {
@@ -112,7 +111,8 @@ impl Lease {
                         self.stream = Some((connection, keeper, stream));
                         answer.ttl()
                     }
-                    // The stream ended in order: a new one says why.
+                    // The stream ended without an error: the answer to a new stream shows the
+                    // reason.
                     None => return self.open(link, within, sent).await,
                 }
             }
@@ -151,7 +151,7 @@ impl Lease {
     }
 }
 
-/// Ends a lease, and with it its keys.
+/// Revokes a lease, which deletes the keys under it.
 pub(super) async fn revoke(link: &Link, id: i64) -> Result<(), CallFailure> {
     let connection = link.connection().await?;
     let mut client = connection.client.clone();

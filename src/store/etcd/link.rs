@@ -1,8 +1,8 @@
-//! Connections: one end point at a time, the next when it does not answer.
+//! Connections to etcd: one end point at a time, and the next one when it does not answer.
 //!
-//! The library can balance over several end points itself, but sends each call to one of two picked
-//! by chance and leaves a hung one among them: every second call would wait. Here a failure moves
-//! all tasks on to the next.
+//! The client library can balance over several end points itself, but it sends each call to one of
+//! two end points picked at random and keeps one that hangs among them: every second call would
+//! wait. Here a failure moves all tasks to the next end point.
 
 use std::{
     path::Path,
@@ -23,10 +23,11 @@ use super::{
     failure::{self, CallFailure},
 };
 
-/// A call that should take milliseconds.
+/// The time limit of a call that normally takes milliseconds.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// etcd hangs up on clients that ping more often than every 5 s (`--grpc-keepalive-min-time`).
+/// etcd closes connections of clients that ping more often than every 5 s
+/// (`--grpc-keepalive-min-time`).
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -34,7 +35,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preferred {
     pub(super) index: usize,
-    /// Counts what failed anywhere: a reason to look whether one's own connection still works.
+    /// Counts the failures of all tasks: after each one a task checks whether its own connection
+    /// still works.
     pub(super) failures: u64,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Checks what can be checked without a connection.
+    /// Checks the parts of the configuration that need no connection.
     pub(super) fn new(config: EtcdConfig, prefix: String) -> anyhow::Result<Self> {
         if config.endpoints.is_empty() {
             bail!("no end point of etcd is configured");
@@ -65,7 +67,7 @@ impl Endpoints {
         if let Some(tls) = &config.tls {
             read_tls(tls)?;
         }
-        // Hosts start at different end points, so that no member carries them all.
+        // Hosts start at different end points, so that the load is spread over the members.
         let index = usize::try_from(std::process::id()).unwrap_or(0) % config.endpoints.len();
         Ok(Self {
             config,
@@ -85,7 +87,7 @@ impl Endpoints {
         self.config.endpoints.get(index).map_or("", String::as_str)
     }
 
-    /// Moves on from an end point that failed, unless somebody did already.
+    /// Moves on from an end point that failed, unless another task already has.
     fn failed(&self, index: usize) {
         self.preferred.send_modify(|preferred| {
             preferred.failures += 1;
@@ -110,7 +112,7 @@ impl Endpoints {
         if let Some((user, password)) = &self.config.user {
             options = options.with_user(user, password.reveal());
         }
-        // Without a user this does not wait for anything: the first call connects.
+        // Without a user this waits for nothing: the first call opens the connection.
         let connected = async {
             Ok(Box::new(
                 Client::connect([self.name(index)], Some(options)).await?,
@@ -137,7 +139,7 @@ impl Endpoints {
         }
     }
 
-    /// A refusal that came inside of an answer.
+    /// Classifies a refusal that came inside of an answer.
     pub(super) fn refusal(&self, connection: &EtcdConnection, message: &str) -> CallFailure {
         let code = if message.contains("permission denied") {
             7
@@ -156,13 +158,13 @@ impl Endpoints {
 /// A client of one end point.
 #[derive(Clone)]
 pub(super) struct EtcdConnection {
-    /// Boxed: it is large, and every task holds some.
+    /// Boxed, since it is large and every task holds several.
     pub(super) client: Box<Client>,
     pub(super) index: usize,
     id: u64,
 }
 
-/// One connection, made when it is needed and again after it failed. Clones share it.
+/// One connection, opened when it is needed and again after a failure. Clones share it.
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) endpoints: Arc<Endpoints>,
@@ -190,7 +192,8 @@ impl Link {
         self.connection_within(CALL_TIMEOUT).await
     }
 
-    /// The same for one in a hurry: with a password, etcd is asked for a token first.
+    /// As [`Link::connection`] with another time limit: with a password, etcd is asked for a token
+    /// first.
     pub(super) async fn connection_within(
         &self,
         within: Duration,
@@ -216,9 +219,9 @@ impl Link {
         Ok(connection)
     }
 
-    /// Makes one call on a connection. Without an answer the connection is given up, and the end
-    /// point too. The call comes boxed: the library's futures take tens of kilobytes, too much for
-    /// a stack with several.
+    /// Makes one call on a connection. Without an answer the connection and its end point are given
+    /// up. The call is boxed: the futures of the client library take tens of kilobytes, too much
+    /// for a stack with several of them.
     pub(super) async fn call<T>(
         &self,
         connection: &EtcdConnection,
@@ -232,7 +235,7 @@ impl Link {
         result
     }
 
-    /// Never use this connection again.
+    /// Stops the use of this connection.
     pub(super) async fn give_up(&self, connection: &EtcdConnection) {
         self.endpoints.failed(connection.index);
         let mut current = self.current.lock().await;

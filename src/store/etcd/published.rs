@@ -1,25 +1,25 @@
-//! Where a watch is resumed: behind what was told last, if the history that answers shows just that
-//! once more.
+//! Where a watch is resumed: after the last published change, if the history that etcd answers with
+//! contains this change at its place.
 
 use super::KeyChange;
 
-/// So many changes are kept, at most, to know a history by.
+/// The most changes that are kept to recognize a history by.
 const KEPT: usize = 256;
 
-/// What was told last. It begins with a revision of which more was told than that leases came and
-/// went: those say the same again and again, in any history.
+/// The changes published last. They begin with a revision that holds more than changes of leases:
+/// those look the same in any history.
 #[derive(Debug)]
 pub(super) struct PublishedKeys {
     /// Etcd's own id of its cluster.
     etcd_cluster: u64,
-    /// How often it had been asked to list again.
+    /// The number of requests for a list when these changes were published.
     asked: u64,
     /// In the order of revisions.
     changes: Vec<KeyChange>,
 }
 
 impl PublishedKeys {
-    /// Nothing yet, of this cluster of etcd and since the list was asked for so often.
+    /// No changes yet, of this cluster of etcd and after this number of requests for a list.
     pub(super) fn new(etcd_cluster: u64, asked: u64) -> Self {
         Self {
             etcd_cluster,
@@ -33,13 +33,13 @@ impl PublishedKeys {
         self.etcd_cluster
     }
 
-    /// Whether nobody has asked for a list since.
+    /// Whether no list was requested since.
     pub(super) fn is_of(&self, asked: u64) -> bool {
         self.asked == asked
     }
 
-    /// From which revision on a watch must begin, and which one it must reach; `None` where there
-    /// is nothing to know the history by.
+    /// The revision from which a watch must begin, and the revision that it must reach; `None` if
+    /// there is no change to recognize the history by.
     pub(super) fn span(&self) -> Option<(i64, i64)> {
         Some((
             self.changes.first()?.revision(),
@@ -47,7 +47,7 @@ impl PublishedKeys {
         ))
     }
 
-    /// Notes what was told.
+    /// Records changes that were published.
     pub(super) fn publish(&mut self, changes: &[KeyChange]) {
         for change in changes {
             let new_revision = self
@@ -61,7 +61,7 @@ impl PublishedKeys {
             if begins {
                 self.changes.clear();
             }
-            // Before anything that a history is known by there is nothing to keep.
+            // Changes of leases are kept only after a change that identifies the history.
             if begins || !self.changes.is_empty() {
                 self.changes.push(change.clone());
             }
@@ -71,8 +71,8 @@ impl PublishedKeys {
         }
     }
 
-    /// What is new in the first changes of a watch that began with these; `None` where it is
-    /// another history: one that came to the same revision by another way.
+    /// The new changes among the first changes of a watch; `None` if the watch shows another
+    /// history, one that came to the same revision by other changes.
     pub(super) fn go_on(&self, changes: Vec<KeyChange>) -> Option<Vec<KeyChange>> {
         let (_, last) = self.span()?;
         let (again, new): (Vec<_>, Vec<_>) = changes
@@ -122,7 +122,7 @@ mod tests {
         let all = |parts: &[&[KeyChange]]| parts.concat();
         assert_eq!(told.go_on(again.to_vec()), Some(Vec::new()));
         assert_eq!(told.go_on(all(&[&again, &news])), Some(news.to_vec()));
-        // Other values, fewer changes, more of them, or none at that revision.
+        // Other values, fewer changes, more changes, or no change at that revision.
         for other in [
             all(&[&[put("b", "2", 8), delete("a", 8)], &news]),
             all(&[&again[..1], &news]),

@@ -1,4 +1,4 @@
-//! How long the leases of others still hold.
+//! The remaining time of other hosts' leases.
 
 use std::{
     collections::BTreeMap,
@@ -10,24 +10,25 @@ use reconciler::name::NodeName;
 
 use super::{Etcd, failure::CallFailure, link::CALL_TIMEOUT, session::alive_key};
 
-/// How often etcd is asked about a lease that is not expected to be renewed.
+/// How often etcd is asked about a lease whose renewal is not expected.
 const PACE: Duration = Duration::from_millis(100);
 
-/// What became of a lease that was waited for.
+/// How the wait for a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseFate {
-    /// Its time is over. etcd renews it no more, and takes it away within half a second.
+    /// The time of the lease is over. Etcd does not renew it any more, and removes it within half a
+    /// second.
     RanOut,
-    /// It was renewed.
+    /// The lease was renewed.
     Renewed,
-    /// Its key has no lease, or is not there.
+    /// The key has no lease, or does not exist.
     Gone,
-    /// Etcd does not say.
+    /// Etcd did not answer.
     Unknown,
 }
 
-/// When a lease ends, from answers in whole seconds: they are rounded down, so the moment at which
-/// they change is what tells the time.
+/// The end of a lease, computed from etcd's answers in whole seconds. Etcd rounds down, so the
+/// instant at which the answer changes gives the exact end.
 #[derive(Debug, Default)]
 struct Countdown {
     left: Option<u64>,
@@ -35,11 +36,11 @@ struct Countdown {
 }
 
 impl Countdown {
-    /// Etcd said between `sent` and `heard` that so many whole seconds are left. False if the lease
-    /// was renewed since the answer before.
+    /// Takes in an answer of etcd: between `sent` and `heard` the lease had `left` whole seconds.
+    /// False if the lease was renewed since the answer before.
     fn observe(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
         let seconds = Duration::from_secs(left);
-        // Of one that has run out and is still there etcd also says 0.
+        // Etcd also answers 0 for a lease that has run out and is not removed yet.
         let renewed = left > 0 && self.ends.is_some_and(|ends| sent + seconds > ends);
         self.left = Some(left);
         let latest = heard + seconds + Duration::from_secs(1);
@@ -53,8 +54,8 @@ impl Countdown {
 }
 
 impl Etcd {
-    /// For how long, in whole seconds, the leases of these keys still hold. A key without a lease,
-    /// or of which etcd does not say it, is left out.
+    /// The remaining time of these keys' leases, in whole seconds. A key without a lease is left
+    /// out, and a key for which etcd does not answer.
     pub(crate) async fn remaining(&self, keys: Vec<String>) -> BTreeMap<String, Duration> {
         let asked = keys.into_iter().map(|key| async move {
             let found = self.remaining_of(&key).await;
@@ -65,8 +66,8 @@ impl Etcd {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Waits until the lease of a node has run out, or is found to be renewed. Etcd itself looks
-    /// for leases that have run out twice a second only.
+    /// Waits until the lease of a node has run out or was renewed. Etcd itself checks for leases
+    /// that have run out only twice a second.
     pub(crate) async fn outlast(&self, node: &NodeName) -> LeaseFate {
         let followed = self.follow_lease(&alive_key(node)).await;
         followed.unwrap_or_else(|failure| {
@@ -92,7 +93,7 @@ impl Etcd {
             if countdown.is_over(heard) {
                 return Ok(match self.lease_of(key).await? {
                     Some(same) if same == lease => LeaseFate::RanOut,
-                    // A daemon that was restarted has a new one.
+                    // A restarted daemon has a new lease.
                     Some(_) => LeaseFate::Renewed,
                     None => LeaseFate::Gone,
                 });
@@ -125,7 +126,7 @@ impl Etcd {
         Ok(lease.filter(|lease| *lease != 0))
     }
 
-    /// Whole seconds; `None` where the lease is not there.
+    /// Whole seconds; `None` if the lease does not exist.
     async fn left(&self, lease: i64) -> Result<Option<u64>, CallFailure> {
         let link = &self.inner.link;
         let connection = link.connection().await?;

@@ -1,8 +1,8 @@
-//! What is in the store: a list at one revision, then every change since.
+//! The content of the store: a list at one revision, then every change since.
 //!
-//! A watch that broke off is resumed where it ended, if what was told last is in the history that
-//! answers: a store that was restored from a backup may have come to the same revision by another
-//! way. If it is not, or was compacted away, all is listed again.
+//! A watch that broke off is resumed after the last published change, if etcd's history contains
+//! that change: a store that was restored from a backup may have come to the same revision by other
+//! changes. If the history differs, or was compacted away, everything is listed again.
 
 use std::{
     sync::Arc,
@@ -21,13 +21,13 @@ use super::{
     published::PublishedKeys,
 };
 
-/// Keys a page: an answer stays small beside the limit of a message.
+/// The number of keys in a page: an answer stays small beside the limit of a message.
 const PAGE: i64 = 200;
-/// A page may be long where a value is.
+/// Longer than for other calls: a page is large where its values are.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// etcd takes requests of 1.5 MB, but answers of any size.
 const MESSAGE_LIMIT: usize = 256 * 1024 * 1024;
-/// An outage is told of at the latest then, however many end points are left to try.
+/// An outage is reported after this time at the latest, however many end points are left to try.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Replica {
@@ -44,15 +44,15 @@ pub(super) struct Replica {
     published: Option<PublishedKeys>,
 }
 
-/// While nothing is heard.
+/// The state while the store does not answer.
 struct Outage {
     since: Instant,
-    /// Tries that failed.
+    /// The number of failed attempts.
     failed: usize,
     reported: bool,
 }
 
-/// Everything at one revision.
+/// All keys and values at one revision.
 struct Listing {
     etcd_cluster: u64,
     revision: i64,
@@ -104,7 +104,7 @@ impl Replica {
                 }
                 Err(failure) => {
                     self.failed(&failure);
-                    // Every end point has its turn before the first pause.
+                    // Every end point is tried once before the first pause.
                     if self
                         .outage
                         .as_ref()
@@ -114,7 +114,7 @@ impl Replica {
                     }
                 }
             }
-            // Also after what is no failure: it must not become a busy loop.
+            // A pause also follows an end that is no failure, which must not cause a busy loop.
             if self.outage.is_some() {
                 tokio::time::sleep(self.backoff.step()).await;
             }
@@ -137,8 +137,8 @@ impl Replica {
         }
     }
 
-    /// A watch, behind what was told last or behind a list. `Ok` when it is to be done again for a
-    /// good reason.
+    /// Watches the store, from the last published change or from a new list. `Ok` if the watch must
+    /// be started again without a failure.
     async fn follow(&mut self) -> Result<(), CallFailure> {
         self.preferred.borrow_and_update();
         let asked = *self.relist.borrow_and_update();
@@ -172,7 +172,7 @@ impl Replica {
         }
     }
 
-    /// Goes on with a watch behind what was told last; `None` where everything is to be listed.
+    /// Resumes a watch after the last published change; `None` if everything must be listed.
     async fn resume(
         &mut self,
         connection: &EtcdConnection,
@@ -192,7 +192,8 @@ impl Replica {
         if !begun.header().is_some_and(reaches) {
             return Ok(None);
         }
-        // One that came to this revision by another way may have nothing there.
+        // A history that came to this revision by other changes may have no change here, so no
+        // message.
         let Ok(first) = tokio::time::timeout(PAGE_TIMEOUT, stream.message()).await else {
             return Ok(None);
         };
@@ -243,7 +244,7 @@ impl Replica {
             .map(|_| ())
     }
 
-    /// Everything, in pages at the revision of the first.
+    /// Lists everything, in pages at the revision of the first page.
     async fn list(&self, connection: &EtcdConnection) -> Result<Listing, CallFailure> {
         let mut client = connection
             .client
@@ -301,7 +302,7 @@ impl Replica {
         }
     }
 
-    /// Begins to watch, and waits until etcd has begun.
+    /// Starts a watch, and waits until etcd has confirmed it.
     async fn watch(
         &self,
         connection: &EtcdConnection,
@@ -342,7 +343,7 @@ impl Replica {
         }
     }
 
-    /// The store answers; true if it was told to be lost.
+    /// Notes that the store answers; true if an outage had been reported.
     fn is_back(&mut self, revision: i64) -> bool {
         self.backoff.reset();
         let was_lost = self.outage.take().is_some_and(|outage| outage.reported);
@@ -354,8 +355,7 @@ impl Replica {
 
     fn listed(&mut self, listing: Listing, asked: u64) {
         self.is_back(listing.revision);
-        // What a list does not say is what was deleted before it: a watch is resumed behind a
-        // change only.
+        // A list does not show what was deleted before it: a watch is resumed only after a change.
         self.published = Some(PublishedKeys::new(listing.etcd_cluster, asked));
         if !listing.pairs.iter().any(|pair| pair.key == self.alive_key) {
             self.hints.alive_gone.notify_one();
@@ -373,7 +373,7 @@ impl Replica {
         });
     }
 
-    /// What a message says, in the order of revisions.
+    /// The changes of a message, in the order of revisions.
     fn changes(
         &self,
         connection: &EtcdConnection,
@@ -467,7 +467,7 @@ impl KeyChange {
     }
 }
 
-/// The first key behind all those with a prefix that ends with a slash.
+/// The first key after all keys with a prefix; the prefix ends with a slash.
 fn range_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.trim_end_matches('/').as_bytes().to_vec();
     end.push(b'/' + 1);

@@ -19,11 +19,11 @@ use super::{
 
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
-/// How many of its own leases a host remembers: what was granted without an answer may turn up
-/// later.
+/// How many of its own leases a host remembers: a lease that etcd granted without an answer may
+/// appear later.
 const REMEMBERED: usize = 16;
 
-/// The key by which a node is alive, without the prefix.
+/// The key that shows that a node lives, without the prefix.
 pub(super) fn alive_key(node: &NodeName) -> String {
     format!("nodes/{node}/alive")
 }
@@ -38,18 +38,18 @@ pub(super) struct Session {
     events: mpsc::UnboundedSender<StoreEvent>,
     /// Leases of this process.
     own: Vec<i64>,
-    /// Whether the key was this process's once: then whoever else holds it is not its predecessor.
+    /// Whether this process has held the key: then another holder is not the process before it.
     held: bool,
     reported: bool,
 }
 
 /// How an attempt to hold the name ended.
 enum End {
-    /// For good.
+    /// The daemon gives the name up for good.
     Left,
-    /// Somebody else holds it.
+    /// Another process holds the name.
     Taken,
-    /// It did hold for a while.
+    /// The name was held until its lease was lost.
     LostLease,
 }
 
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// Holds the name until the end.
+    /// Holds the name until the daemon ends.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    /// Takes the name and keeps it while the lease lasts.
+    /// Claims the name and keeps it while the lease lasts.
     async fn hold(&mut self) -> Result<End, CallFailure> {
         if let Some(held) = self.read_key().await?
             && let Some(why) = self.stranger(&held)
@@ -127,8 +127,8 @@ impl Session {
                     Err(CallFailure::LeaseGone) => return Ok(End::LostLease),
                     Err(failure) => {
                         tracing::debug!("this host's lease is not renewed: {failure}");
-                        // At once at the next end point, then slower: only etcd knows whether the
-                        // lease is gone.
+                        // The next end point is tried at once, after that more slowly: only etcd
+                        // knows whether the lease is gone.
                         due = Instant::now() + backoff.step().min(CONFLICT_RETRY);
                     }
                 },
@@ -154,7 +154,7 @@ impl Session {
         }
     }
 
-    /// Who holds the name.
+    /// Reads who holds the name.
     async fn read_key(&self) -> Result<Option<KeyValue>, CallFailure> {
         let connection = self.link.connection().await?;
         let mut client = connection.client.clone();
@@ -169,7 +169,7 @@ impl Session {
         Ok(answer.take_kvs().into_iter().next())
     }
 
-    /// Puts the alive key under a lease. Says why if somebody else holds it.
+    /// Puts the alive key under a lease. Returns the reason if another process holds the key.
     async fn claim(&mut self, lease: i64) -> Result<Option<String>, CallFailure> {
         loop {
             let alive = self.alive.borrow_and_update().clone();
@@ -199,7 +199,8 @@ impl Session {
                 .await?
                 .succeeded()
             {
-                // Somebody was faster: look again. Each such round is a change by somebody else.
+                // Another process changed the key in between, so it is read again. Each such round
+                // needs another change, so the rounds end.
                 continue;
             }
             self.held = true;
@@ -217,7 +218,7 @@ impl Session {
         }
     }
 
-    /// Why the holder of the name is not this host.
+    /// Why the holder of the name is not this host; `None` if it is.
     fn stranger(&self, held: &KeyValue) -> Option<String> {
         if self.own.contains(&held.lease()) {
             return None;
@@ -231,8 +232,8 @@ impl Session {
                 "the key {} is not of a host of this cluster: check the prefix, or delete the key",
                 self.key
             )),
-            // It was ours and somebody else took it: no restart of this host, but a copy of its
-            // disk.
+            // This process held the key and another one took it: not a restart of this host, but a
+            // copy of its disk.
             Some(_) if self.held => Some(format!(
                 "another machine with this host's installation ({}) took over the name {node}: one is a copy of the \
                  other; stop one, and remove its data directory before it starts under another name",
@@ -251,7 +252,7 @@ impl Session {
     }
 }
 
-/// In words, that another host has this one's name.
+/// The message that another host has this host's name.
 pub(crate) fn name_taken(node: &NodeName, holder: &str, own: &str) -> String {
     format!(
         "another installation ({holder}; this one is {own}) holds the name {node} in the cluster: give one of the two \
@@ -259,7 +260,7 @@ pub(crate) fn name_taken(node: &NodeName, holder: &str, own: &str) -> String {
     )
 }
 
-/// Returns when the alive key is gone, or is to say something else.
+/// Returns when the alive key is gone, or must have another value.
 async fn stale(hints: &Hints, alive: &mut watch::Receiver<Vec<u8>>) {
     tokio::select! {
         () = hints.alive_gone.notified() => {}
@@ -267,7 +268,7 @@ async fn stale(hints: &Hints, alive: &mut watch::Receiver<Vec<u8>>) {
     }
 }
 
-/// Returns when the name is to be given up, or nobody holds a handle any more.
+/// Returns when the name must be given up, or the last handle was dropped.
 async fn left(stage: &mut watch::Receiver<Stage>) {
     let _ = stage.wait_for(|stage| *stage == Stage::Leave).await;
 }

@@ -22,16 +22,16 @@ use super::{
 use crate::source::fetch::SecretText;
 use reconciler::name::NodeName;
 
-/// Far more than anything here takes, also on a busy machine.
+/// Longer than any wait of these tests takes, also on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A host: its handle and what it was told.
+/// A host: its handle of the store, and the events that it received.
 struct EtcdHost {
     etcd: Etcd,
     events: UnboundedReceiver<StoreEvent>,
-    /// Told while something else was waited for.
+    /// A fence received while the test waited for another event.
     fence: Option<Fence>,
-    /// What it was told so far is in the store.
+    /// The content of the store by the events received until now.
     keys: BTreeMap<String, Vec<u8>>,
 }
 
@@ -54,7 +54,7 @@ impl EtcdHost {
         }
     }
 
-    /// The next event that is asked for; others are passed over.
+    /// The next event that `pick` selects; other events only update the content.
     async fn next<T>(&mut self, what: &str, mut pick: impl FnMut(StoreEvent) -> Option<T>) -> T {
         let mut passed = Vec::new();
         let found = tokio::time::timeout(LONG, async {
@@ -146,7 +146,7 @@ impl EtcdHost {
         .await
     }
 
-    /// Until the store is as asked for.
+    /// Waits until `holds` is true for the store's content.
     async fn until(&mut self, what: &str, holds: impl Fn(&BTreeMap<String, Vec<u8>>) -> bool) {
         while !holds(&self.keys) {
             self.next(what, |event| {
@@ -173,7 +173,7 @@ impl EtcdHost {
         .await;
     }
 
-    /// Changes of keys that begin with a text, in order, until there are so many.
+    /// Waits for `count` changes of keys that begin with `begin`, and returns them in order.
     async fn changes(&mut self, begin: &str, count: usize) -> Vec<KeyChange> {
         let mut found = Vec::new();
         while found.len() < count {
@@ -250,7 +250,7 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
         "{pairs:?}"
     );
 
-    // One revision a transaction; one key twice makes two.
+    // Each transaction has one revision; the same key twice makes two transactions.
     let last = host
         .etcd
         .write(vec![
@@ -273,13 +273,13 @@ async fn what_is_written_is_listed_and_then_watched_in_order() {
     ];
     assert_eq!(changes, expected);
 
-    // More than a transaction and a page hold.
+    // More records than one transaction and one page can hold.
     let many: Vec<_> = (0..450)
         .map(|index| put(&format!("many/{index:03}"), &"x".repeat(5000)))
         .collect();
     let last = host.etcd.write(many).await.unwrap();
     host.changes("many/", 450).await;
-    // The library's futures are large; ours must fit in those of the daemon.
+    // The futures of etcd's client are large; the store's futures must fit in those of the daemon.
     assert!(size_of_val(&host.etcd.write(Vec::new())) < 4096);
     host.etcd.relist();
     let (revision, pairs) = host.listed().await;
@@ -373,7 +373,7 @@ async fn a_leader_of_before_writes_nothing() {
     );
     let mut second = EtcdHost::start(server.config(), "n2", "i2", true);
     second.listed().await;
-    // Whoever removes the election key ends the term, although the lease lives on.
+    // A user who deletes the election key ends the term, although the lease lives on.
     server.ctl(&["del", &old.key]);
     let why = first.demoted().await;
     assert!(why.contains("deleted"), "{why}");
@@ -384,7 +384,7 @@ async fn a_leader_of_before_writes_nothing() {
         first.etcd.write_fenced(&old, vec![put("k", "late")]).await,
         Err(WriteError::Fenced)
     );
-    // A leader whose clock stands still believes in itself; etcd does not.
+    // A leader whose clock stands still takes its lease for valid; etcd refuses its write.
     let deluded = Deadline::new();
     deluded.set(Instant::now() + LONG);
     let deluded = Fence {
@@ -439,7 +439,7 @@ async fn who_ends_or_stands_no_longer_is_followed_at_once() {
         !left.contains("nodes/n2/alive") && left.contains("nodes/n1/alive"),
         "{left}"
     );
-    // A clean stop that is no farewell keeps the node.
+    // A daemon that stops without leaving keeps its node's lease until that runs out.
     first.etcd.end(false).await;
     let left = server.ctl(&["get", "--prefix", "--keys-only", PREFIX]);
     assert!(
@@ -472,7 +472,8 @@ async fn a_full_etcd_refuses_in_words() {
     let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     host.listed().await;
     let mut refused = None;
-    // Etcd knows its own size only after it has written to disk, which it does at its own pace.
+    // Etcd updates the size of its database only after it has written to the disk, at intervals of
+    // its own.
     for count in 0..500 {
         if let Err(error) = host
             .etcd
@@ -513,9 +514,9 @@ async fn a_name_is_held_by_one_installation() {
         "{why}"
     );
 
-    // A restarted daemon is its own successor, also when the one before has not ended in order.
+    // A restarted daemon takes over its own name, also if the process before did not end in order.
     let restarted = EtcdHost::start(server.config(), "n1", "i1", false);
-    // The one before does not take it back: it is a copy, as far as it can tell.
+    // The process before does not take the name back: as far as it can know, it is a copy.
     let why = first.conflict().await;
     assert!(why.contains("copy"), "{why}");
     drop(first);
@@ -541,7 +542,7 @@ async fn a_lease_that_is_gone_is_granted_anew() {
         matches!(&changes[..], [KeyChange::Delete { .. }, KeyChange::Put(_)]),
         "{changes:?}"
     );
-    // So is a key that somebody deleted.
+    // A key that somebody deleted is written again, too.
     server.ctl(&["del", "/windlass/test/nodes/n1/alive"]);
     let changes = host.changes("nodes/n1/alive", 2).await;
     assert!(
@@ -593,7 +594,7 @@ async fn certificates_are_users_and_wrong_ones_are_explained() {
         why.contains("does not allow this") && why.contains("n1.crt"),
         "{why}"
     );
-    // It waits for its turn under the rules for users too.
+    // The second session also waits for the name under etcd's rules for users.
     let mut second = EtcdHost::start(config(certificates.issue("n1")), "n1", "i1", true);
     second.until_candidates(2, "").await;
     drop(host);
@@ -719,7 +720,8 @@ async fn one_member_of_three_may_hang() {
     host.listed().await;
     let fence = host.elected().await;
     let used = host.etcd.inner.link.endpoints.subscribe().borrow().index;
-    // Not etcd's own leader: choosing another takes etcd two seconds by itself.
+    // A member that is not etcd's own leader: the election of a new one would take etcd two
+    // seconds.
     let statuses = server.ctl(&["endpoint", "status", "-w", "fields"]);
     let ids: Vec<_> = statuses
         .lines()

@@ -1,4 +1,4 @@
-//! Writing: transactions small enough for etcd, each under its condition.
+//! Writes to etcd: transactions within etcd's size limits, each under its condition.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,9 @@ const OPERATIONS: usize = 100;
 const BYTES: usize = 1_000_000;
 
 impl Etcd {
-    /// Writes as the leader. Split into transactions; each one compares the election key and is all
-    /// or nothing. Returns the revision of the last (0 if there was nothing to write).
+    /// Writes as the leader. The writes are split into transactions; each transaction compares the
+    /// election key and is applied as a whole or not at all. Returns the revision of the last
+    /// transaction (0 if there was nothing to write).
     pub(crate) async fn write_fenced(
         &self,
         fence: &Fence,
@@ -42,7 +43,7 @@ impl Etcd {
         Ok(revision)
     }
 
-    /// Writes without being the leader: a node's own keys. Returns the revision of the last
+    /// Writes a node's own keys, which needs no leadership. Returns the revision of the last
     /// transaction.
     pub(crate) async fn write(&self, writes: Vec<Write>) -> Result<i64, WriteError> {
         let mut revision = 0;
@@ -89,7 +90,7 @@ impl Etcd {
 
     async fn transact(&self, txn: Txn) -> Result<TxnResponse, WriteError> {
         let link = &self.inner.link;
-        // Nothing is sent before there is a connection.
+        // Without a connection the write has certainly not been sent.
         let connection = link
             .connection()
             .await
@@ -121,7 +122,7 @@ fn revision_of(answer: &TxnResponse) -> Result<i64, WriteError> {
     header.ok_or_else(|| WriteError::Unknown("etcd answered without a revision".to_owned()))
 }
 
-/// In order, with no key twice in one transaction: etcd refuses that.
+/// Splits writes in order, such that no transaction has the same key twice: etcd refuses that.
 fn split(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let mut parts: Vec<Vec<Write>> = Vec::new();
     let (mut keys, mut bytes) = (BTreeSet::new(), 0);

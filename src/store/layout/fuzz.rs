@@ -1,4 +1,4 @@
-//! Keys and values of a store that anybody with its certificate may write to, of any bytes.
+//! Keys and values of any bytes, in a store that every holder of a certificate may write to.
 
 use std::fmt::Debug;
 
@@ -54,7 +54,7 @@ fn any_key_and_value_are_read_as_they_would_be_written() {
         let taken = match KeyKind::of(key) {
             KeyKind::Identity => again::<StoreIdentity>(value)?,
             KeyKind::Decided => match Decided::read(key, value) {
-                // A record under another key counts for nothing, and is no unreadable one.
+                // A record under another record's key is ignored, and does not count as unreadable.
                 Ok(None) => true,
                 Ok(Some(decided)) => {
                     let Write::Put { key, value } = decided.write() else {
@@ -89,7 +89,8 @@ fn any_key_and_value_are_read_as_they_would_be_written() {
     });
 }
 
-/// Whether a value is one of these documents; what is written of it is read as the same.
+/// Whether a value is one of these documents; the document must be the same after writing and
+/// reading it.
 fn again<T>(value: &[u8]) -> Result<bool, TestCaseError>
 where
     T: DeserializeOwned + Serialize + PartialEq + Debug,

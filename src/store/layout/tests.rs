@@ -1,4 +1,4 @@
-//! Keys and values as clusters have them.
+//! Keys and values as existing clusters have them.
 
 use reconciler::{
     fault::FaultKind,

@@ -1,5 +1,5 @@
-//! Becoming part of the cluster in the store, or making it from what this host decided as long as
-//! it was alone.
+//! How a host becomes a member of the cluster in the store, or makes that cluster from its own
+//! decisions of the time when it was alone.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use crate::store::{
     local::LocalStore,
 };
 
-/// How often a new host that must wait for the store says so.
+/// How often a new host logs what of the store it waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// When what could not be written is tried again.
+/// After this time a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often a new host looks who else is there.
+/// How often a new host reads which other hosts there are.
 const LOOK: Duration = Duration::from_secs(1);
-/// In this time whoever lives has said so, and what it holds of the store.
+/// Within this time every living host has published that it lives, and whether it trusts the store.
 const CALM: Duration = NODE_LEASE;
 
 /// A host that the store does not know yet.
@@ -34,11 +34,11 @@ pub(super) struct Newcomer<'a> {
     contents: &'a mut Contents,
     local: &'a LocalStore,
     joining: &'a Joining,
-    /// What it waits for, for people.
+    /// What this host waits for, as a sentence for people.
     waiting: &'a watch::Sender<String>,
-    /// etcd's own id, as it was listed last.
+    /// Etcd's own id of its cluster, from the last list.
     etcd_cluster: u64,
-    /// Since when the store has been there without a break.
+    /// Since when the store has answered without an interruption.
     calm: Instant,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// Waits for the store, joins or makes the cluster in it, and reserves a subnet.
+    /// Waits for the store, joins its cluster or makes one in it, and reserves a subnet.
     pub(super) async fn join(mut self) -> Result<Marker> {
         self.next_list(0).await?;
         self.calm = Instant::now();
@@ -92,7 +92,8 @@ impl<'a> Newcomer<'a> {
         })
     }
 
-    /// Waits for a list that was begun after `awaited` requests for one, saying what is waited for.
+    /// Waits for a list that was begun after `awaited` requests for one, and reports what it waits
+    /// for.
     async fn next_list(&mut self, awaited: u64) -> Result<()> {
         let mut why = "it has not answered yet".to_owned();
         loop {
@@ -125,13 +126,13 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// Reads everything anew: what another host has written by now is in it.
+    /// Reads the whole store again, so that the writes of other hosts until now are known.
     async fn refresh(&mut self) -> Result<()> {
         let awaited = self.etcd.relist();
         self.next_list(awaited).await
     }
 
-    /// Says what is waited for, once.
+    /// Reports what is waited for, once for each reason.
     fn report_waiting(&self, why: String) {
         self.waiting.send_if_modified(|before| {
             let news = *before != why;
@@ -147,9 +148,9 @@ impl<'a> Newcomer<'a> {
         self.calm.elapsed() >= CALM && objection(self.contents, &self.joining.node).is_none()
     }
 
-    /// Waits until the store has been there for a while and nobody who knows better objects to it:
-    /// this host remembers none, and can tell neither an empty one from one that was wiped, nor an
-    /// old one from one that was restored.
+    /// Waits until the store has answered for a while and no host that knows the store objects to
+    /// it: this host remembers no store, so it can tell neither an empty store from a wiped one,
+    /// nor an old store from a restored one.
     async fn await_calm(&mut self) -> Result<()> {
         loop {
             if self.is_calm() {
@@ -164,7 +165,8 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// Waits until the name is this host's: until then it writes nothing, and takes up nothing.
+    /// Waits until the name is this host's: before that, this host writes nothing and starts
+    /// nothing.
     async fn await_name(&mut self) -> Result<()> {
         let (joining, local) = (self.joining, self.local);
         let (node, installation) = (&joining.node, local.installation());
@@ -191,7 +193,7 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// Makes the cluster, unless it is there or another host is at it.
+    /// Makes the cluster, unless the cluster exists or another host is making it.
     async fn make_cluster(&mut self) -> Result<()> {
         let own = layout::text(&self.local.installation());
         while self.contents.identity.is_none() {
@@ -202,7 +204,8 @@ impl<'a> Newcomer<'a> {
                     ));
                     tokio::time::sleep(RETRY).await;
                 }
-                // Whoever held it before may have filled the store since this host looked.
+                // The host that held the key before may have filled the store since this host read
+                // it.
                 Ok(_) => {
                     self.refresh().await?;
                     let mut writes = match self.contents.identity {
@@ -223,14 +226,14 @@ impl<'a> Newcomer<'a> {
                 }
             }
             self.refresh().await?;
-            // While it waited or wrote, the store may have gone.
+            // The store may have been lost while this host waited or wrote.
             self.await_calm().await?;
         }
         Ok(())
     }
 
-    /// What this host has decided as long as it was alone; the identity last, since whoever sees it
-    /// finds the rest.
+    /// The decisions of this host from the time when it was alone. The identity comes last, since a
+    /// host that reads the identity relies on the other records.
     fn first_records(&self) -> Vec<Write> {
         let state = self.local.snapshot();
         tracing::info!(cluster = %state.cluster, pods = state.pods.len(), "the store is new: it gets this host's state");
@@ -316,8 +319,8 @@ impl<'a> Newcomer<'a> {
     }
 }
 
-/// Who objects to the store as it is: a living host of another cluster than the store's, or one
-/// that does not believe it.
+/// Why this host must not join the store as it is: a living host belongs to another cluster than
+/// the store, or does not trust the store.
 fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
     let found = contents.identity.as_ref().map(|identity| &identity.id);
     contents.members.iter().filter(|(name, _)| *name != node).find_map(|(name, member)| {
@@ -391,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_host_without_memory_hears_those_who_remember() {
-        // Three fresh hosts at once, and a store whose hosts believe it.
+        // Three new hosts at the same time, and a store that its hosts trust.
         assert_eq!(
             objected(None, &[alive("n1", None, false), alive("n2", None, false)]),
             None
@@ -403,7 +406,7 @@ mod tests {
             ),
             None
         );
-        // A version that does not tell.
+        // A host of a version that does not publish this.
         let old = StoredValue {
             value: b"{\"installation\":\"n1\"}".to_vec(),
             ..alive("n1", None, false)

@@ -1,20 +1,21 @@
-//! Whether a list was begun before this host's last write as a leader was there. Such a list would
-//! take the write back, and look like a store that went back in time, whoever leads by then.
+//! Whether a list was begun before this host's last write as a leader. Such a list would undo the
+//! write in this host's memory, and look like a store that went back in time, whichever host leads
+//! by then.
 
-/// The last write of this host as a leader, until a list has it.
+/// The last write of this host as a leader, until a list contains it.
 #[derive(Debug, Default)]
 pub(super) enum LastWrite {
-    /// Every list that comes has it.
+    /// Every later list contains the last write.
     #[default]
     Listed,
-    /// A list of an earlier revision was begun before the write was there.
+    /// A list of an earlier revision was begun before the write.
     Unlisted { revision: i64 },
-    /// Such a list came, and another was asked for: the answer to that counts, whatever it says.
+    /// Such a list has come, and another one was requested: that one counts, whatever it contains.
     Rechecked { revision: i64, awaits: u64 },
 }
 
 impl LastWrite {
-    /// This host has written.
+    /// Records a write of this host.
     pub(super) fn wrote(&mut self, revision: i64) {
         *self = match *self {
             Self::Listed | Self::Unlisted { .. } => Self::Unlisted { revision },
@@ -22,7 +23,7 @@ impl LastWrite {
         };
     }
 
-    /// Whether a list was begun before the last write was there.
+    /// Whether a list was begun before the last write.
     pub(super) fn is_missing_in(&self, revision: i64, asked: u64) -> bool {
         match *self {
             Self::Listed => false,
@@ -34,7 +35,7 @@ impl LastWrite {
         }
     }
 
-    /// Asks for another list after one without the last write, unless that was done.
+    /// Requests another list after a list without the last write, unless one was requested already.
     pub(super) fn recheck(&mut self, relist: impl FnOnce() -> u64) {
         if let Self::Unlisted { revision } = *self {
             *self = Self::Rechecked {
@@ -44,7 +45,7 @@ impl LastWrite {
         }
     }
 
-    /// A list was taken in.
+    /// Records that a list was taken over.
     pub(super) fn listed(&mut self) {
         *self = Self::Listed;
     }

@@ -37,10 +37,10 @@ enum Office {
 #[derive(Debug)]
 struct Term {
     fence: Fence,
-    /// Since when this host is elected, the store answers it, and not so many nodes are silent that
-    /// their silence counts for nothing; `None` while the store does not answer.
+    /// Since when this host has been elected, with a store that answers, and with few enough silent
+    /// nodes that silence counts; `None` while the store does not answer.
     undisturbed_since: Option<Instant>,
-    /// Only a list that was asked for at least so often counts as this term's own.
+    /// The number of requests for a list that a list must follow to count as this term's own.
     awaits: u64,
 }
 
@@ -116,8 +116,8 @@ impl Leadership {
         }
     }
 
-    /// So many nodes are silent that none is given up. Those that are well again come back one by
-    /// one: each has the time that a new leader gives.
+    /// Notes that too many nodes are silent for any of them to be given up. Nodes that recover come
+    /// back one by one: each has the time that a new leader grants.
     pub(super) fn brake(&mut self, now: Instant) {
         if let Some(term) = self.term_mut() {
             term.undisturbed_since = term.undisturbed_since.map(|_| now);
@@ -130,9 +130,9 @@ impl Leadership {
         self.distrust();
     }
 
-    /// A write was refused because this host is no longer elected, or its lease may have run out.
-    /// Also where only this host's own clock says so: a new campaign after `respite` is the way
-    /// back.
+    /// Notes that a write was refused because this host is no longer elected, or because its lease
+    /// may have run out, also by this host's own clock alone: a new campaign after `respite` is the
+    /// way back.
     pub(super) fn fenced_off(&mut self, respite: Duration, now: Instant) {
         self.demoted();
         self.withdraw(respite, now);
@@ -160,13 +160,13 @@ impl Leadership {
         matches!(self.candidacy, Candidacy::Withdrawn { until } if until > now)
     }
 
-    /// For how long this host has led without a break, and without a brake.
+    /// For how long this host has led without an interruption and without a brake.
     pub(super) fn led_for(&self, now: Instant) -> Duration {
         let since = self.term().and_then(|term| term.undisturbed_since);
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// What proves the election to etcd.
+    /// The proof of the election to etcd.
     pub(super) fn fence(&self) -> Option<&Fence> {
         self.term().map(|term| &term.fence)
     }

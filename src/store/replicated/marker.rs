@@ -1,4 +1,4 @@
-//! Whether the store is the one that this host knows, and what it does about one that is not.
+//! Whether the store is the one that this host knows, and what this host does if it is not.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,12 +21,12 @@ use crate::{
 };
 
 const SCHEMA: u32 = 1;
-/// A marker that is behind by less is not worth a write: what the revision guards against goes
-/// back further than that.
+/// A marker whose revision is behind by less is not written again: the restored backups that the
+/// revision guards against go back further.
 const REVISIONS: i64 = 50;
 
-/// `store.json`: what this host must not forget of the store, so that another one is not believed
-/// in its place.
+/// `store.json`: what this host must remember of the store, so that no other store is trusted in
+/// its place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Marker {
     pub(super) cluster: String,
@@ -34,35 +34,36 @@ pub(super) struct Marker {
     pub(super) etcd_cluster: u64,
     pub(super) revision: i64,
     pub(super) epoch: Epoch,
-    /// When the records that are always there were last changed.
+    /// The revision at which the records that every cluster has were last changed.
     #[serde(default)]
     pub(super) decided: i64,
-    /// Why the store is not believed until a person says that it is to be, across restarts.
+    /// Why the store is not trusted until a person adopts one, across restarts; absent while it is
+    /// trusted.
     #[serde(default)]
     pub(super) doubt: Option<String>,
     pub(super) subnet: Ipv4Net,
-    /// Whose pods have which addresses, as far as that was seen.
+    /// Which nodes' pods have which addresses, as far as that was observed.
     #[serde(default)]
     pub(super) subnets: Reservations,
 }
 
-/// The marker as it stands on this host's disk.
+/// The marker as it is on this host's disk.
 #[derive(Debug)]
 pub(super) struct MarkerFile {
     path: PathBuf,
-    /// What was written by this process last.
+    /// The marker that this process wrote last.
     saved: Option<Marker>,
 }
 
 impl MarkerFile {
-    /// Reads the marker; there is none on a host that was never in a cluster.
+    /// Reads the marker; `None` on a host that was never in a cluster.
     pub(super) fn open(data: &Path) -> Result<(Self, Option<Marker>), StateFileError> {
         let path = data.join(MARKER);
         let marker = state_file::read(&path, SCHEMA)?;
         Ok((Self { path, saved: None }, marker))
     }
 
-    /// Writes the marker, where more than its revision has changed.
+    /// Writes the marker, if more than its revision has changed.
     pub(super) fn save(&mut self, marker: &Marker) -> Result<(), StateFileError> {
         let same = self.saved.as_ref().is_some_and(|saved| {
             let revision = saved.revision;
@@ -81,12 +82,13 @@ impl MarkerFile {
     }
 }
 
-/// Why a store is not believed.
+/// Why a store is not trusted.
 pub(super) struct Doubt {
     pub(super) why: String,
-    /// Whether it holds, whatever the store looks like later, until a person adopts it.
+    /// Whether the doubt lasts, whatever the store looks like later, until a person adopts a store.
     pub(super) lasts: bool,
-    /// Whether that is this host's fault, and no reason for others to doubt the store.
+    /// Whether the reason lies in this host's configuration, so that other hosts need not doubt the
+    /// store.
     pub(super) own: bool,
 }
 
@@ -147,11 +149,12 @@ impl Marker {
             ));
         }
         if identity.incarnation > self.incarnation {
-            // A person has said on another host that this is the store.
+            // A person has adopted this store on another host.
             return agreed.check(identity).or_else(own);
         }
         if let Some(why) = &self.doubt {
-            // Its revision goes up again, by leases alone, until it looks as if nothing had been.
+            // The store's revision goes up again, by leases alone, until it looks like one that was
+            // never restored.
             return passing(why.clone());
         }
         if listed.is_some_and(|id| id != self.etcd_cluster) {
@@ -193,7 +196,7 @@ impl Marker {
 }
 
 impl ReplicatedStore {
-    /// Whether the store is the one this host knows.
+    /// Judges whether the store is the one that this host knows.
     pub(super) fn judge(&mut self) {
         match self
             .marker
@@ -250,7 +253,7 @@ impl ReplicatedStore {
         }
     }
 
-    /// Whoever does not believe the store does not lead by it.
+    /// A host that does not trust the store must not lead by it.
     pub(super) fn follow_nobody(&mut self) {
         self.etcd.set_candidate(false);
         self.leadership.distrust();
@@ -259,8 +262,8 @@ impl ReplicatedStore {
         }
     }
 
-    /// Whether what this host says of itself belongs into this store: under its own name, in its
-    /// own cluster.
+    /// Whether this host may publish its keys into this store: under its own name, and in its own
+    /// cluster.
     pub(super) fn may_publish(&self) -> bool {
         match &self.status {
             StoreStatus::Current | StoreStatus::Lost { .. } => !self.was_removed(),
@@ -298,7 +301,7 @@ mod tests {
         }
     }
 
-    /// What a host knows of a store whose last decision is of revision 20.
+    /// What a host knows of a store whose last decision has revision 20.
     fn marker() -> Marker {
         Marker {
             cluster: "c".to_owned(),
@@ -316,7 +319,8 @@ mod tests {
         }
     }
 
-    /// A store of that cluster: adopted so often, decided and listed at these revisions.
+    /// A store of that cluster, with this incarnation, and with its last decision and its list at
+    /// these revisions.
     fn store(incarnation: u64, decided: i64, revision: i64) -> Contents {
         let identity = agreed().identity("c", incarnation);
         let epoch = Decided::epoch(Epoch {
@@ -413,7 +417,7 @@ mod tests {
 
     #[test]
     fn leases_that_count_the_revision_up_do_not_make_a_restored_store_good() {
-        // The last decision is of before, however high the revision has become.
+        // The last decision is older than the known one, however high the revision has become.
         doubted(
             &marker(),
             &store(2, 15, 400),
@@ -421,7 +425,7 @@ mod tests {
             "last decision is of revision 15",
             true,
         );
-        // What was doubted stays doubted over a restart, until a person adopts a store.
+        // A doubt lasts over a restart, until a person adopts a store.
         let doubting = Marker {
             doubt: Some("restored from a backup".to_owned()),
             ..marker()

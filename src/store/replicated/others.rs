@@ -1,4 +1,4 @@
-//! The other hosts: what they say, which of them live, and what this host remembers of them on
+//! The other hosts: their reports, which of them live, and what this host remembers of them on its
 //! disk.
 
 use std::{
@@ -23,25 +23,25 @@ use crate::{
     },
 };
 
-/// A longer absence is not believed.
+/// A host that announces a longer absence is treated as absent for this time.
 const LONGEST_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What an MTU may be.
+/// The values that an MTU may have.
 const MTUS: std::ops::RangeInclusive<u32> = 576..=65535;
-/// How often, at most, etcd is asked who is late.
+/// The shortest time between two requests to etcd for the leases that are late.
 const LATE_PACE: Duration = Duration::from_millis(500);
-/// From so many pods of other hosts on they are put on disk at a pace.
+/// From this number of other hosts' pods on, `others.json` is written at intervals.
 const MANY_PODS: usize = 500;
-/// How often, at most, they are then.
+/// The shortest time between two writes of the file from that number on.
 const PACE: Duration = Duration::from_secs(2);
 const SCHEMA: u32 = 1;
 
-/// `others.json`: what the other hosts said last. After a reboot without etcd it is what the
-/// Services lead to.
+/// `others.json`: the last reports of the other hosts. After a reboot without etcd this host's
+/// Services lead to the pods in this file.
 #[derive(Debug)]
 pub(super) struct OthersFile {
     path: PathBuf,
     heard: BTreeMap<NodeName, LastReport>,
-    /// What was heard is newer than the file.
+    /// Whether a newer report was received than the file has.
     stale: bool,
     written: Option<Instant>,
 }
@@ -51,7 +51,7 @@ struct OthersDocument {
     hosts: BTreeMap<NodeName, LastReport>,
 }
 
-/// What another host said last.
+/// The last report of another host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct LastReport {
     facts: Option<FactsDoc>,
@@ -59,7 +59,7 @@ struct LastReport {
 }
 
 impl OthersFile {
-    /// Reads it; fine if there is none.
+    /// Reads `others.json`; no file means no reports.
     pub(super) fn open(data: &Path) -> Result<Self, StateFileError> {
         let path = data.join("others.json");
         let document: OthersDocument = state_file::read(&path, SCHEMA)?.unwrap_or_default();
@@ -71,8 +71,8 @@ impl OthersFile {
         })
     }
 
-    /// When it must be written, if it must: at once, but at a pace where there are so many pods
-    /// that it takes long.
+    /// The time until the file must be written; `None` if it is up to date. Zero, except where the
+    /// number of pods makes a write slow: then writes keep an interval.
     fn due(&self) -> Option<Duration> {
         let pods: usize = self
             .heard
@@ -102,7 +102,7 @@ impl OthersFile {
     }
 }
 
-/// The other hosts, as the core wants them; made anew when something is heard.
+/// The other hosts as the core needs them; computed again when a report is received.
 #[derive(Debug, Default)]
 pub(super) struct Others {
     pub(super) facts: BTreeMap<NodeName, NodeFacts>,
@@ -112,10 +112,10 @@ pub(super) struct Others {
 /// For how long nodes have been away, by this host's monotonic clock.
 #[derive(Debug)]
 pub(super) struct Absences {
-    /// When this process started: since then at the latest a node is silent of which the store says
-    /// nothing.
+    /// When this process started: a node of which the store shows nothing has been silent since
+    /// then at the latest.
     started: Instant,
-    /// Since when each lost node is known to be lost here.
+    /// Since when this host has known each lost node as lost.
     lost_since: BTreeMap<NodeName, Instant>,
     late: Option<Late>,
 }
@@ -130,17 +130,17 @@ impl Absences {
     }
 }
 
-/// Who was late when etcd was asked last.
+/// The nodes that were late when etcd was asked last.
 #[derive(Debug)]
 struct Late {
     asked: Instant,
-    /// Who was about to be given up then.
+    /// The nodes that were about to be given up at that time.
     parting: BTreeSet<NodeName>,
     late: BTreeSet<NodeName>,
 }
 
 impl ReplicatedStore {
-    /// What the other hosts said last, from the disk.
+    /// Takes over the last reports of the other hosts from the disk.
     pub(super) fn recall(&mut self) {
         for (node, heard) in &self.others_file.heard {
             if let Some(doc) = &heard.facts {
@@ -153,12 +153,12 @@ impl ReplicatedStore {
         }
     }
 
-    /// When what was heard must be put on disk, if it is not.
+    /// The time until received reports must be written to the disk; `None` if they have been.
     pub(crate) fn next_save(&self) -> Option<Duration> {
         self.others_file.due()
     }
 
-    /// Puts what was heard on disk, if it is time to.
+    /// Writes received reports to the disk, if the time for that has come.
     pub(super) fn save_others(&mut self) -> Result<(), StateFileError> {
         let due = self.others_file.due().is_some_and(|wait| wait.is_zero());
         if self.status != StoreStatus::Current || !due {
@@ -183,7 +183,7 @@ impl ReplicatedStore {
         self.others_file.write(heard)
     }
 
-    /// What is heard of the other nodes, for the judgement of their lives.
+    /// The signs of life of the other nodes, from which their state is judged.
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
         let outages = &self.snapshot().outages;
         let unheard = Member {
@@ -222,9 +222,9 @@ impl ReplicatedStore {
             .collect()
     }
 
-    /// Finds the nodes that seem alive and did not renew their lease when they should have. Etcd is
-    /// asked only while another node is about to be given up: anew for each such node, and
-    /// otherwise at a pace.
+    /// Marks the nodes that seem alive and did not renew their lease in time. Etcd is asked only
+    /// while another node is about to be given up: at once for each new such node, and otherwise at
+    /// an interval.
     pub(crate) async fn find_late(&mut self, signs: &mut BTreeMap<NodeName, NodeSigns>) {
         let parting = |signs: &NodeSigns| {
             signs.silent_for.is_some()
@@ -269,8 +269,8 @@ impl ReplicatedStore {
             .map(|name| (layout::node_key(name, "alive"), name))
             .collect();
         let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
-        // A lease is renewed at a third of its time, so more than half of it is left to whoever
-        // lives.
+        // A living host renews its lease after a third of its time, so more than half of the time
+        // remains.
         let late = remaining
             .into_iter()
             .filter(|(_, left)| *left < NODE_LEASE / 2);
@@ -278,9 +278,9 @@ impl ReplicatedStore {
             .collect()
     }
 
-    /// What the others say, for the core: of those in the cluster, with addresses of their own.
-    /// Where nothing is said of a host, as in a store that was filled anew, what it said last holds
-    /// until `node rm`.
+    /// The reports of the other hosts, for the core: of the members that have addresses of their
+    /// own. If the store has no report of a host, as after it was filled anew, the host's last
+    /// report holds until `node rm`.
     pub(crate) fn take_reports(&mut self) {
         if self.status != StoreStatus::Current {
             return;

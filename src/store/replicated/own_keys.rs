@@ -1,4 +1,4 @@
-//! What this host wants the store to say of it, under `nodes/NAME/`.
+//! The values that this host publishes of itself under `nodes/NAME/`.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::store::{
     publisher::{KeyValues, Publisher},
 };
 
-/// A clock that is so far from where it would be by the time that has passed was set.
+/// If the clock differs by more than this from the elapsed time, somebody has set the clock.
 const CLOCK_SET: SignedDuration = SignedDuration::from_secs(10);
 
 /// The documents that make up this host's keys, and the task that writes them.
@@ -21,7 +21,7 @@ pub(super) struct OwnKeys {
     node: NodeName,
     publisher: Publisher,
     facts: Option<FactsDoc>,
-    /// What this host's clock was when it was published last.
+    /// This host's clock when the clock was last published.
     clock_published: Option<(Timestamp, Instant)>,
     ask: Option<AskDoc>,
 }
@@ -37,7 +37,7 @@ impl OwnKeys {
         }
     }
 
-    /// What this host is, with its clock: renewed where either has changed.
+    /// Sets this host's facts, with its clock; published again when either has changed.
     pub(super) fn set_facts(&mut self, facts: &NodeFacts, peer: Option<SocketAddr>) {
         let same = self
             .facts
@@ -55,12 +55,13 @@ impl OwnKeys {
         self.clock_published = Some((clock, Instant::now()));
     }
 
-    /// What a person asks the leader for on this host, from the next publishing on.
+    /// Sets the request to the leader that a person made on this host; the next publishing writes
+    /// it.
     pub(super) fn set_ask(&mut self, ask: Option<AskDoc>) {
         self.ask = ask;
     }
 
-    /// Publishes everything, once it is known what this host is.
+    /// Publishes all documents, once this host's facts are set.
     pub(super) fn publish(&self, report: &ReportDoc) {
         if let Some(facts) = &self.facts {
             let keys = layout::own_keys(&self.node, facts, report, self.ask.as_ref());
@@ -68,7 +69,7 @@ impl OwnKeys {
         }
     }
 
-    /// Publishes this host's clock as it is now.
+    /// Publishes this host's clock with its present time.
     pub(super) fn publish_clock(&mut self) {
         if let Some(doc) = &mut self.facts {
             doc.clock = Timestamp::now();
@@ -78,22 +79,22 @@ impl OwnKeys {
         }
     }
 
-    /// What a list says of this host.
+    /// Takes in the keys of this host from a list.
     pub(super) fn observed(&self, keys: KeyValues) {
         self.publisher.observed(keys);
     }
 
-    /// Wants nothing of what is not written yet.
+    /// Cancels the writes that are not done yet.
     pub(super) fn rest(&self) {
         self.publisher.rest();
     }
 
-    /// Why the last write failed, if it did.
+    /// Why the last write failed; `None` if it succeeded.
     pub(super) fn trouble(&self) -> Option<String> {
         self.publisher.trouble()
     }
 
-    /// Whether this host's clock is no longer the one that was published.
+    /// Whether this host's clock has been set since it was published.
     fn clock_was_set(&self) -> bool {
         self.clock_published
             .is_some_and(|(published, then)| skew(published, then).abs() > CLOCK_SET)

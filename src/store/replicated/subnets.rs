@@ -1,5 +1,5 @@
-//! Whose pods have which addresses: what a node has reserved and uses is its own, until it is
-//! removed.
+//! Which node's pods have which addresses: a subnet that a node has reserved and uses belongs to
+//! that node until the node is removed.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::store::{
 /// Reservations as the store has them.
 pub(super) type StoredReservations = BTreeMap<Ipv4Net, NodeName>;
 
-/// Reservations of nodes that were seen to use them. Any node's user may write these keys, since a
-/// new host has to; what is written over one of them is nobody's to write.
+/// Reservations of nodes that were observed to use them. Every node's user of etcd may write these
+/// keys, since a new host has to; no user may write another node's name over a reservation in use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Reservations(BTreeMap<Ipv4Net, NodeName>);
 
 impl Reservations {
-    /// Whose addresses these are.
+    /// The node that has these addresses.
     pub(super) fn holder<'a>(
         &'a self,
         subnet: Ipv4Net,
@@ -31,17 +31,17 @@ impl Reservations {
         self.0.get(&subnet).or_else(|| said.get(&subnet))
     }
 
-    /// A node uses what it has reserved.
+    /// Records that a node uses what it has reserved.
     pub(super) fn keep(&mut self, subnet: Ipv4Net, node: &NodeName) {
         self.0.entry(subnet).or_insert_with(|| node.clone());
     }
 
-    /// Forgets the reservations of nodes that were removed: the store's word counts for these.
+    /// Forgets the reservations of nodes that were removed: for these the store decides.
     pub(super) fn forget(&mut self, is_removed: impl Fn(&NodeName) -> bool) {
         self.0.retain(|_, node| !is_removed(node));
     }
 
-    /// Those that the store gives to somebody else, with whom it names.
+    /// The reservations that the store gives to another node, with the name of that node.
     pub(super) fn rewritten<'a>(
         &'a self,
         said: &'a StoredReservations,
@@ -52,7 +52,7 @@ impl Reservations {
         })
     }
 
-    /// What the leader writes again: what was rewritten, and what was deleted.
+    /// The reservations that the leader writes again: rewritten ones, and deleted ones.
     pub(super) fn wronged(&self, said: &StoredReservations) -> Vec<Write> {
         let wronged = self
             .0

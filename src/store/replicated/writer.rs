@@ -1,4 +1,4 @@
-//! What this host writes: a leader's decisions, what it says of itself, and its whole copy into a
+//! What this host writes to etcd: a leader's decisions, its own keys, and its whole copy into a
 //! store that is adopted.
 
 use std::{
@@ -22,8 +22,9 @@ use crate::store::{
 };
 
 impl ReplicatedStore {
-    /// Writes a decision under the fence, and believes it once it is there. Whoever asked for it
-    /// has the answer with it: otherwise the next leader would do it a second time.
+    /// Writes a decision under the fence, and takes it over once it is written. The answer to the
+    /// host that asked is in the same write: otherwise the next leader would execute the request a
+    /// second time.
     pub(crate) async fn commit(
         &mut self,
         changes: Vec<Change>,
@@ -43,7 +44,7 @@ impl ReplicatedStore {
         Ok(self.take_over()?)
     }
 
-    /// Writes again what was deleted or changed and not by a leader.
+    /// Writes again the records that somebody other than a leader deleted or changed.
     pub(crate) async fn put_back(&mut self) -> Result<()> {
         let mut wronged = self.contents.wronged();
         wronged.extend(self.marker.subnets.wronged(&self.contents.subnets));
@@ -58,14 +59,14 @@ impl ReplicatedStore {
         self.write_fenced(&fence, wronged).await
     }
 
-    /// Answers what a person asked on another host and what is not done.
+    /// Answers a request of another host that was not executed.
     pub(crate) async fn answer(&mut self, node: &NodeName, answer: AnswerDoc) -> Result<()> {
         let fence = self.fence()?;
         self.write_fenced(&fence, vec![Decided::answer(node.clone(), answer).write()])
             .await
     }
 
-    /// What proves to etcd that this host leads, if it does.
+    /// The proof to etcd that this host leads; an error if it does not.
     fn fence(&self) -> Result<Fence> {
         ensure!(self.leads(), "this host does not lead");
         let fence = self.leadership.fence();
@@ -84,21 +85,22 @@ impl ReplicatedStore {
                 self.etcd.set_candidate(false);
                 bail!("the decision was not written: {}", WriteError::Fenced)
             }
-            // Etcd is full, or this host's user may not: another host may do better, and nobody
-            // asks without end.
+            // Etcd is full, or this host's user lacks the permission: another host may be able to
+            // write, and requests must not repeat without end.
             Err(error @ WriteError::Refused(_)) => {
                 self.withdraw(WITHDRAWAL);
                 bail!("the decision could not be written to the store: {error}")
             }
             Err(error) => {
-                // A part of it may be there: look before anything more is decided.
+                // A part of the decision may be written: the store is listed before the next
+                // decision.
                 self.leadership.catch_up(self.etcd.relist());
                 bail!("the decision could not be written to the store: {error}")
             }
         }
     }
 
-    /// What this node wants the others to know of it.
+    /// Publishes this node's facts and report.
     pub(crate) fn publish(
         &mut self,
         facts: &NodeFacts,
@@ -111,7 +113,7 @@ impl ReplicatedStore {
         }
         let mut report = report.clone();
         if let StoreStatus::Frozen { .. } = self.status {
-            // It would not take up what the leader gives it.
+            // This host would not execute the leader's assignments.
             report.unready.get_or_insert_with(|| {
                 "it does not believe the store: see its `windlass status`".to_owned()
             });
@@ -119,13 +121,13 @@ impl ReplicatedStore {
         self.own_keys.publish(&report);
     }
 
-    /// Has the publisher told what is there, after a list.
+    /// Makes the publisher compare its keys with the store, after a list.
     pub(super) fn republish(&mut self) {
         let prefix = layout::node_prefix(&self.node);
         let alive = layout::node_key(&self.node, "alive");
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
-        // Values are not kept as they were written, so what is there is written once more; what is
-        // wanted no more goes.
+        // The values are not kept as they were written, so every key in the list is written once
+        // more; keys that are not wanted any more are deleted.
         let found = keys
             .into_iter()
             .filter(|key| *key != alive)
@@ -138,13 +140,13 @@ impl ReplicatedStore {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
             let value = layout::text(&self.node);
             tokio::spawn(async move {
-                // Should somebody have been faster, the next list says so.
+                // If another host was faster, the next list shows that.
                 let _ = etcd.create(&key, value).await;
             });
         }
     }
 
-    /// Says that this host comes back soon, and gives leadership up.
+    /// Announces that this host will be back soon, and gives leadership up.
     pub(crate) async fn leave(&mut self, back_within: Duration) {
         let seconds = back_within.as_secs();
         let until = Timestamp::now() + back_within;
@@ -161,8 +163,8 @@ impl ReplicatedStore {
         self.etcd.end(false).await;
     }
 
-    /// Makes this host's copy the store's content, whatever it is now, and the store the one that
-    /// all believe.
+    /// Replaces the store's content by this host's copy, and makes this the store that all hosts
+    /// trust.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
         ensure!(
             !matches!(self.status, StoreStatus::Lost { .. }),
@@ -184,10 +186,11 @@ impl ReplicatedStore {
                 self.marker.cluster
             );
             known_schema(identity).map_err(anyhow::Error::msg)?;
-            // Adopting would only make the cluster disagree with itself.
+            // Adopting with another configuration would only split the cluster's hosts.
             self.agreed.check(identity).map_err(anyhow::Error::msg)?;
         }
-        // The copy may be behind what runs: each node says what it holds before anything is begun.
+        // The copy may be older than the running pods: each node reports what it holds before
+        // anything starts.
         let state = self.local.snapshot().clone().adopted(Timestamp::now());
         let known = self
             .contents
@@ -211,7 +214,7 @@ impl ReplicatedStore {
             })
             .collect();
         writes.extend(records.iter().map(Decided::write));
-        // Last: whoever sees it finds the rest.
+        // Written last: a host that reads the identity relies on the other records.
         let identity = self.agreed.identity(&self.marker.cluster, incarnation);
         writes.push(Write::Put {
             key: IDENTITY.to_owned(),

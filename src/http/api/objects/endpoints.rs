@@ -1,6 +1,6 @@
 //! Endpoints and EndpointSlices: the pods behind each Service, as the API shows them.
 //!
-//! This is for readers only: what NAT and DNS say is derived in the core.
+//! These objects are only for readers: the core derives the NAT rules and the DNS records itself.
 
 use std::collections::BTreeMap;
 
@@ -65,13 +65,13 @@ impl<'a> BackendPods<'a> {
 
     fn selection<'p>(&'p self, source: &ObjectSource<'p>) -> Option<ServiceSelection<'p>> {
         let services = &source.objects()?.services;
-        // Commits that are only kept up are among these.
+        // These include commits that are only kept up.
         let before = services_before(&source.view.state.rollout, |id| source.view.commits.get(id));
         Some(ServiceSelection::new(services, before, &self.endpoints))
     }
 
-    /// The pods that a Service selects, and those that it keeps from before; with the Service whose
-    /// ports are theirs.
+    /// The pods that a Service selects, and those that it keeps from before; each with the Service
+    /// that defines the pod's ports.
     fn of<'p>(
         &'p self,
         selection: &ServiceSelection<'p>,
@@ -113,7 +113,7 @@ impl Backend<'_> {
     }
 }
 
-/// v1 Endpoints of every Service that selects pods.
+/// The v1 Endpoints of every Service that selects pods.
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let pods = BackendPods::new(source);
     let Some(selection) = pods.selection(source) else {
@@ -127,7 +127,7 @@ pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<Objec
         .collect()
 }
 
-/// discovery.k8s.io/v1 EndpointSlices, one a Service.
+/// The discovery.k8s.io/v1 EndpointSlices, one for each Service.
 pub(super) fn slices(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let pods = BackendPods::new(source);
     let Some(selection) = pods.selection(source) else {
@@ -166,7 +166,7 @@ fn endpoints_of(
     service: &Service,
     (mut backends, by): (Vec<Backend<'_>>, &Service),
 ) -> Value {
-    // As Kubernetes has it, this older kind does not show what is stopping.
+    // As in Kubernetes, Endpoints do not contain stopping pods.
     backends.retain(|backend| backend.record.stop.is_none());
     let mut subsets = Vec::new();
     for (ports, members) in port_groups(&backends, service, by) {
@@ -245,8 +245,8 @@ fn endpoint_slice(
     })
 }
 
-/// Pods whose ports are the same numbers share a subset: a port's name may mean another number in
-/// each.
+/// Pods with the same port numbers share a subset: a named port may have another number in each
+/// pod.
 fn port_groups<'b, 'a>(
     backends: &'b [Backend<'a>],
     service: &Service,
@@ -266,6 +266,6 @@ fn port_groups<'b, 'a>(
 
 fn resolved(port: &ServicePort, by: &Service, owner: &Workload) -> Option<Value> {
     let number = endpoints::target(endpoints::port_of(by, port), &owner.template)?;
-    // The name is there even where it is empty: kubectl's describe reads it without looking.
+    // The name is present even if it is empty: `kubectl describe` reads it without a check.
     Some(json!({ "name": port.name, "port": number, "protocol": port.protocol.as_str() }))
 }

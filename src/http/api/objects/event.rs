@@ -1,4 +1,4 @@
-//! Events: what happened lately.
+//! Events: the recent starts, placements and failures of pods.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{ObjectSource, Scope, meta};
 use crate::view::EventView;
 
-/// All events that the view holds.
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let events = source.view.events.iter();
     let named = events
@@ -22,7 +21,8 @@ pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<Objec
         .collect()
 }
 
-/// An event that happens again keeps its name: it starts at the same time and says the same.
+/// The name of an event. A repeated event keeps its name, since it has the same first time and
+/// message.
 fn name(event: &EventView) -> ObjectKey {
     let namespace = if event.key.namespace.is_empty() {
         "default"
@@ -78,7 +78,7 @@ fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Valu
         "lastTimestamp": meta::time(event.last),
         "count": event.count,
     });
-    // `kubectl describe` prints messages as they are.
+    // `kubectl describe` prints messages unescaped.
     foreign::escape_value(&mut event);
     event
 }

@@ -1,4 +1,4 @@
-//! `metadata`: what the manifest says, filled up with what a cluster adds.
+//! The `metadata` of objects: the manifest's fields, with those that a cluster adds.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::ObjectSource;
 
-/// Names the commit that an object was read from.
+/// The annotation with the commit that an object was read from.
 pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
-/// Names the file and line that an object was read from.
+/// The annotation with the file and line that an object was read from.
 pub(super) const PLACE_ANNOTATION: &str = "windlass/place";
 
-/// A manifest of the driving commit with its `metadata` filled.
+/// A manifest of the driving commit with complete `metadata`.
 pub(super) fn filled(source: &ObjectSource<'_>, id: &ObjectId, original: &Value) -> Value {
     let mut object = original.clone();
     if !object.is_object() {
@@ -63,7 +63,7 @@ fn annotate(source: &ObjectSource<'_>, id: &ObjectId, object: &mut Value) {
     }
 }
 
-/// An object inside of an object, made where it is missing.
+/// An object inside of an object; an empty one is inserted if it is missing.
 pub(super) fn section<'v>(object: &'v mut Value, name: &str) -> &'v mut Map<String, Value> {
     if !object[name].is_object() {
         object[name] = json!({});
@@ -74,7 +74,7 @@ pub(super) fn section<'v>(object: &'v mut Value, name: &str) -> &'v mut Map<Stri
     map
 }
 
-/// Sets a field that the manifest left to its default.
+/// Sets a field that the manifest leaves to its default.
 pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value: Value) {
     let section = section(object, section_name);
     if section.get(field).is_none_or(Value::is_null) {
@@ -82,8 +82,8 @@ pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value
     }
 }
 
-/// The committer's time of the earliest known commit that has the object: Git says when a thing
-/// came into being.
+/// The creation time of an object: the committer's time of the earliest known commit that has the
+/// object.
 fn created(source: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
     let having = source
         .view
@@ -107,7 +107,7 @@ pub(super) fn uid(source: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> Str
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    // Version 8 of RFC 9562: content is the maker's own business; variant 10.
+    // Version 8 of RFC 9562 leaves the content to the application; variant 10.
     format!(
         "{}-{}-8{}-a{}-{}",
         &hex[..8],
@@ -118,7 +118,7 @@ pub(super) fn uid(source: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> Str
     )
 }
 
-/// `metadata.ownerReferences` of what one owner controls.
+/// The `metadata.ownerReferences` of an object with one controlling owner.
 pub(super) fn owner_reference(api_version: &str, kind: &str, name: &str, uid: &str) -> Value {
     json!([{
         "apiVersion": api_version,
@@ -130,7 +130,7 @@ pub(super) fn owner_reference(api_version: &str, kind: &str, name: &str, uid: &s
     }])
 }
 
-/// Labels of a pod or of the ReplicaSet that a Deployment implies.
+/// The labels of a pod or of the ReplicaSet that a Deployment implies.
 pub(super) fn with_template_hash(
     labels: &BTreeMap<String, String>,
     hash: &str,
@@ -140,7 +140,7 @@ pub(super) fn with_template_hash(
     labels
 }
 
-/// Kubernetes' times have whole seconds.
+/// A time in Kubernetes' form, in whole seconds.
 pub(super) fn time(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second())
         .unwrap_or(at)

@@ -1,4 +1,4 @@
-//! Nodes: what their daemons say, with labels, taints and cordons out of Git.
+//! Nodes: the reports of their daemons, with labels, taints and cordons from Git.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use super::{ObjectSource, Scope, meta};
 
-/// All nodes.
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let nodes = source.view.nodes.values();
     let named = nodes.map(|node| (ObjectKey::new("", node.facts.name.as_str()), node));
@@ -54,7 +53,7 @@ fn node(source: &ObjectSource<'_>, key: &ObjectKey, known: &KnownNode) -> Value 
     if let Some(installed) = facts.system.installed {
         object["metadata"]["creationTimestamp"] = json!(meta::time(installed));
     }
-    // What another host says of itself; `kubectl describe` prints it as it is.
+    // Foreign text: another host wrote these fields, and `kubectl describe` prints them unescaped.
     for pointer in ["/metadata/name", "/metadata/labels", "/spec", "/status"] {
         if let Some(value) = object.pointer_mut(pointer) {
             foreign::escape_value(value);

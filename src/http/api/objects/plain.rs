@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{ObjectSource, Scope, meta};
 
-/// ConfigMaps as written.
+/// All ConfigMaps, as written.
 pub(super) fn config_maps(
     source: &ObjectSource<'_>,
     scope: Scope<'_>,
@@ -23,7 +23,7 @@ pub(super) fn config_maps(
         .collect()
 }
 
-/// Secrets: their keys, and nothing of their values, whatever form the manifest carries them in.
+/// All Secrets: their keys without their values, whatever form the manifest has.
 pub(super) fn secrets(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let originals = source
         .originals("v1", "Secret")
@@ -40,7 +40,7 @@ pub(super) fn secrets(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<O
     originals.map(render).collect()
 }
 
-/// Only fields that cannot hold a value are let through. An annotation such as
+/// Copies only fields that cannot contain a value. An annotation such as
 /// `last-applied-configuration` can.
 fn without_values(object: Value, secret: Option<&Secret>) -> Value {
     let keys = secret.into_iter().flat_map(|secret| secret.data.keys());
@@ -53,7 +53,7 @@ fn without_values(object: Value, secret: Option<&Secret>) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data })
 }
 
-/// Namespaces that are written out, and those that are only used.
+/// Namespaces with a manifest, and those that only other objects name.
 pub(super) fn namespaces(
     source: &ObjectSource<'_>,
     scope: Scope<'_>,

@@ -1,4 +1,5 @@
-//! Pods: the owner's template in the pod's commit, the record's names, the node's status.
+//! Pods: the owner's template in the pod's commit, the name in the record, the status from the
+//! node.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ObjectSource, Scope, meta, original_id, pod_status, replicaset};
 
-/// All pods. A pod that is stopping gives its name up to its successor, if both are there.
+/// All pods. If a stopping pod and its successor have the same name, the successor is shown.
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut records: Vec<&PodRecord> = source
         .view
@@ -28,7 +29,6 @@ pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<Objec
         .collect()
 }
 
-/// One pod.
 fn render(source: &ObjectSource<'_>, record: &PodRecord) -> Value {
     let owner = source.owner(record);
     let pending = PodStatus::pending();
@@ -74,7 +74,7 @@ fn metadata(source: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Worklo
     metadata
 }
 
-/// A pod's labels as Services select by them.
+/// A pod's labels, by which Services select it.
 pub(super) fn labels(record: &PodRecord, owner: Option<&Workload>) -> BTreeMap<String, String> {
     let labels = owner
         .map(|owner| owner.template.meta.labels.clone())
@@ -112,7 +112,7 @@ fn owner_references(source: &ObjectSource<'_>, record: &PodRecord) -> Option<Val
     })
 }
 
-/// The template's spec as written, with where it runs and the defaults that readers rely on.
+/// The template's spec as written, with the pod's node and the defaults that clients rely on.
 fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value {
     let written = owner
         .and_then(|(_, original)| original)
@@ -157,8 +157,8 @@ fn spec(record: &PodRecord, owner: Option<(&Workload, Option<&Value>)>) -> Value
     pod["spec"].take()
 }
 
-/// Kubernetes' defaults of what containers leave out, where a client prints them: protocols of
-/// ports, times of probes.
+/// Adds Kubernetes' defaults of fields that containers omit and clients print: protocols of ports,
+/// times of probes.
 pub(super) fn defaults(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         let containers = spec.get_mut(list).and_then(Value::as_array_mut);

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::{ObjectSource, meta::time, pod::qos_class};
 
-/// Renders the status.
 pub(super) fn render(
     source: &ObjectSource<'_>,
     record: &PodRecord,
@@ -53,7 +52,8 @@ pub(super) fn render(
     if let Some(started) = status.started {
         rendered["startTime"] = json!(time(started));
     }
-    // `kubectl describe` prints messages as they are, and this may come from another host.
+    // Foreign text: another host may have written the messages, and `kubectl describe` prints them
+    // unescaped.
     foreign::escape_value(&mut rendered);
     rendered
 }

@@ -1,4 +1,4 @@
-//! The ReplicaSets that a Deployment implies: one for each template that it has pods of.
+//! The ReplicaSets that a Deployment implies: one for each template that its pods have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,14 @@ use super::{
     workload::{replica_status, tally},
 };
 
-/// Name of the ReplicaSet of a Deployment's template.
+/// The name of the ReplicaSet of a Deployment's template.
 pub(super) fn key(deployment: &WorkloadKey, template: &TemplateHash) -> ObjectKey {
     let name = format!("{}-{}", deployment.object.name, template.short());
     ObjectKey::new(deployment.object.namespace.clone(), name)
 }
 
-/// All implied ReplicaSets: of the current templates, and of older ones as long as they have pods.
+/// All implied ReplicaSets: those of the current templates, and those of older templates while they
+/// have pods.
 pub(super) fn implied(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let mut groups: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
     let current = source
@@ -109,8 +110,8 @@ fn render(source: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHas
     object
 }
 
-/// The current template is wanted as often as the manifest says; an older one as often as it still
-/// runs.
+/// The number of wanted replicas: the manifest's for the current template, and the number of
+/// running pods for an older one.
 fn wanted_replicas(workload: Option<&Workload>, is_current: bool, running: u32) -> u32 {
     match workload.map(|workload| &workload.control) {
         Some(Control::Deployment { replicas, .. }) if is_current => *replicas,

@@ -1,4 +1,4 @@
-//! Services: the manifest, with the addresses and ports that were given.
+//! Services: the manifest, with the addresses and ports that were allocated.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::{ObjectSource, Scope, meta};
 
-/// All Services.
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let originals = source
         .originals("v1", "Service")

@@ -1,5 +1,5 @@
-//! Deployments, ReplicaSets, ReplicationControllers and DaemonSets: the manifest, and the count of
-//! its pods.
+//! Deployments, ReplicaSets, ReplicationControllers and DaemonSets: the manifest, with a status
+//! that counts its pods.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{ObjectSource, Scope, meta, pod};
 use crate::http::api::Resource;
 
-/// All written workloads of a kind.
+/// All workloads of a kind that have a manifest.
 pub(super) fn all(
     source: &ObjectSource<'_>,
     resource: &Resource,
@@ -42,7 +42,7 @@ pub(super) fn all(
     wanted.map(render).collect()
 }
 
-/// How the pods of a workload stand.
+/// The numbers of a workload's pods by their state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) total: u32,
@@ -51,7 +51,7 @@ pub(super) struct Tally {
     pub(super) available: u32,
 }
 
-/// Counts pods that are not stopping.
+/// Counts the pods that are not stopping.
 pub(super) fn tally<'a>(
     source: &ObjectSource<'_>,
     records: impl Iterator<Item = &'a PodRecord>,
@@ -183,7 +183,7 @@ fn deployment_status(
     })
 }
 
-/// Fills what the manifest left out and readers take for granted: kubectl's describe fails without
+/// Adds fields that the manifest omits and clients require: `kubectl describe` fails without
 /// `replicas`.
 fn defaults(object: &mut Value, workload: &Workload) {
     if let Some(spec) = object.pointer_mut("/spec/template/spec") {

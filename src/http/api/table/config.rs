@@ -1,4 +1,4 @@
-//! Columns of everything that neither runs nor serves: configuration, namespaces, nodes, events.
+//! The columns of configuration, namespaces, nodes and events.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ pub(super) fn node(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// Labels `node-role.kubernetes.io/<role>`.
+/// The roles in the labels `node-role.kubernetes.io/<role>`.
 fn roles(object: &Value) -> String {
     let labels = object
         .pointer("/metadata/labels")

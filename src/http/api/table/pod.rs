@@ -1,4 +1,4 @@
-//! Columns of pods. STATUS follows kubectl's `printPod`, so that people read the words they know.
+//! The columns of pods. STATUS follows kubectl's `printPod`, so that readers find the usual words.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ impl Summary {
         summary
     }
 
-    /// Says what the init containers are at; false once they have all ended well.
+    /// Sets the status by the init containers; false once all have ended successfully.
     fn read_init(&mut self, pod: &Value) -> bool {
         let total = each(pod, "/spec/initContainers").len();
         for (index, container) in each(pod, "/status/initContainerStatuses").enumerate() {
@@ -99,7 +99,7 @@ impl Summary {
                 self.ready += 1;
             }
         }
-        // A container that has completed beside one that runs does not make the pod completed.
+        // A pod is not completed while one of its containers still runs.
         if self.status == "Completed" && running {
             let is_ready =
                 |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";

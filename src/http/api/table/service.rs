@@ -1,4 +1,4 @@
-//! Columns of Services and of what is behind them.
+//! The columns of Services, Endpoints and EndpointSlices.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn external(object: &Value) -> String {
     }
 }
 
-/// `80:30080/TCP,53/UDP`
+/// The ports in the form `80:30080/TCP,53/UDP`.
 fn ports(object: &Value) -> String {
     let ports: Vec<String> = each(object, "/spec/ports")
         .map(|port| {
@@ -98,7 +98,7 @@ pub(super) fn slice(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// The first three, and how many more there are.
+/// The first three entries, and the number of the others.
 fn shortened(list: &[String]) -> String {
     match list.len() {
         0 => "<none>".to_owned(),

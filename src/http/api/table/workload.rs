@@ -1,4 +1,4 @@
-//! Columns of what owns pods.
+//! The columns of workloads.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -85,10 +85,10 @@ pub(super) fn daemon_set(object: &Value, now: Timestamp) -> Vec<Value> {
     cells
 }
 
-/// The three wide columns that all of them share.
+/// The three columns that all workloads have only with `-o wide`.
 fn template(object: &Value) -> [Value; 3] {
     let containers = || each(object, "/spec/template/spec/containers");
-    // A ReplicationController's selector is the labels themselves.
+    // The selector of a ReplicationController is a plain map of labels.
     let selector = match object.pointer("/spec/selector/matchLabels") {
         Some(_) => labels(object, "/spec/selector/matchLabels"),
         None if at(object, "/kind") == "ReplicationController" => labels(object, "/spec/selector"),

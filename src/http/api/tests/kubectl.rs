@@ -12,7 +12,7 @@ use tokio::{
 use super::serve;
 use crate::http::fixture::{self, fixture, running};
 
-/// Runs kubectl against the server, with a home of its own.
+/// A kubectl command against the server, with a home directory of its own.
 pub(in crate::http) fn command(home: &Path, server: &str) -> Command {
     let mut command = Command::new("kubectl");
     command
@@ -54,7 +54,8 @@ fn kubectl_at(address: SocketAddr) -> Kubectl {
     }
 }
 
-/// One space between words, so that a line can be compared whatever the widths of its columns are.
+/// Reduces spaces to one between words, so that a line can be compared whatever the widths of its
+/// columns are.
 fn squeezed(text: &str) -> String {
     text.lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n")

@@ -1,5 +1,5 @@
-//! Watches over loopback: what they begin with, what they tell, and where they say that the client
-//! has seen everything.
+//! Watches over loopback: their initial events, their changes, and the bookmark that marks the end
+//! of the initial events.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::http::fixture::{self, fixture, running};
 
-/// What client-go 0.35 asks by default instead of listing and watching.
+/// The parameters that client-go 0.35 sends by default instead of a list and a watch.
 const WATCH_LIST: &str =
     "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
-/// On the bookmark behind the initial events.
+/// The annotation of the bookmark after the initial events.
 const END: &str = "k8s.io/initial-events-end";
 
-/// Reads events off a watch.
+/// Reads events from a watch.
 struct WatchReader {
     stream: futures_util::stream::BoxStream<'static, reqwest::Result<axum::body::Bytes>>,
     left: Vec<u8>,
@@ -44,7 +44,6 @@ impl WatchReader {
         }
     }
 
-    /// The next event.
     async fn event(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.left.iter().position(|byte| *byte == b'\n') {
@@ -65,7 +64,7 @@ impl WatchReader {
         Some((event["type"].as_str().unwrap().to_owned(), name))
     }
 
-    /// The types of the events up to the first bookmark, and that.
+    /// The types of the events up to the first bookmark, and the bookmark.
     async fn up_to_bookmark(&mut self) -> (Vec<String>, Value) {
         let mut types = Vec::new();
         loop {
@@ -93,8 +92,8 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     Arc::make_mut(&mut view.pods).insert(crashed, running(3));
     let stopped = PodUid::new("00000000-0000-4000-8000-000000000001");
     Arc::make_mut(&mut view.state).pods.remove(&stopped);
-    // The other pods' times differ by the seconds between two fixtures; only what is the same may
-    // be compared.
+    // The times of other pods differ by the seconds between two fixtures; only objects without them
+    // can be compared.
     let before = fixture.publish.borrow().clone();
     for (uid, status) in Arc::make_mut(&mut view.pods) {
         if uid.as_str() != "00000000-0000-4000-8000-000000000003" {
@@ -109,7 +108,8 @@ async fn a_watch_tells_what_has_changed_since_the_list() {
     assert_eq!(events.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
     assert_eq!(events.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
 
-    // A watch begun at the old list learns the same, though it was not there when it happened.
+    // A watch that starts at the old list reports the same change, although it did not exist at
+    // that time.
     let mut late = WatchReader::start(address, &path).await;
     assert_eq!(late.next().await, of("MODIFIED", "web-bbbbbbbbbb-c3333"));
     assert_eq!(late.next().await, of("DELETED", "web-aaaaaaaaaa-a1111"));
@@ -154,7 +154,7 @@ async fn initial_events_end_with_a_bookmark_of_the_kind() {
         list["metadata"]["resourceVersion"]
     );
 
-    // What changes then comes as from any watch.
+    // Later changes are reported as by any watch.
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state)
         .pods
@@ -214,8 +214,8 @@ async fn only_who_takes_bookmarks_gets_them() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let cases = [
-        // A watch without a version has always begun with everything; kube-apiserver marks the end
-        // there, too.
+        // A watch without a version has always begun with all objects; kube-apiserver marks the end
+        // of them there, too.
         ("allowWatchBookmarks=true", 4, vec![Some("true"), None]),
         ("", 4, vec![]),
         (
@@ -251,7 +251,7 @@ async fn only_who_takes_bookmarks_gets_them() {
             .map(|mark| mark["metadata"]["annotations"][END].as_str())
             .collect();
         assert_eq!(ends, bookmarks, "{query}");
-        // The last one lets the client go on without a list.
+        // With the version of the last bookmark a client continues without a list.
         if let Some(version) = marked
             .last()
             .map(|mark| mark["metadata"]["resourceVersion"].as_str().unwrap())

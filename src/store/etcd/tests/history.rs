@@ -1,10 +1,10 @@
-//! What a host is told after it heard nothing for a while, and when the lease of another one has
+//! The events that a host receives after an interruption, and after the lease of another host has
 //! run out.
 
 use super::*;
 use crate::store::etcd::LeaseFate;
 
-/// Waits for changes of `a` and `b` without a list in between.
+/// Waits for changes of `a` and `b`, without a list in between.
 async fn resumed(host: &mut EtcdHost) -> Vec<KeyChange> {
     let mut changes = Vec::new();
     let mut resumed = 0;
@@ -64,7 +64,7 @@ async fn a_watch_that_broke_off_is_resumed_and_nothing_is_told_twice_or_missed()
         );
         assert_eq!((key.as_str(), *revision), ("a", b.revision + 1));
     }
-    // Who asks for a list gets one.
+    // A host that requests a list receives one.
     host.etcd.relist();
     host.listed().await;
 }
@@ -142,7 +142,7 @@ async fn a_lease_that_has_run_out_is_known_to_have_before_etcd_takes_its_key_awa
     let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
     let n2 = NodeName::new("n2");
     assert_eq!(host.etcd.outlast(&n2).await, LeaseFate::Gone);
-    // Now and then etcd looks for such leases just then.
+    // Etcd's own check for such leases may come at the same instant: then the attempt is repeated.
     for _ in 0..5 {
         let other = EtcdHost::start(server.config(), "n2", "i2", false);
         host.until("the other one", |keys| keys.contains_key("nodes/n2/alive"))
@@ -159,7 +159,7 @@ async fn a_lease_that_has_run_out_is_known_to_have_before_etcd_takes_its_key_awa
         let lease = format!("{:x}", lease.parse::<i64>().unwrap());
         drop(other);
         let fate = host.etcd.outlast(&n2).await;
-        // Whether its key is gone yet or not: nobody can renew it any more.
+        // No client can renew the lease any more, whether its key is removed yet or not.
         let (_, said) = server.try_ctl(&["lease", "keep-alive", "--once", &lease]);
         assert!(
             said.contains("expired or revoked") || said.contains("not found"),

@@ -1,4 +1,5 @@
-//! A real etcd on loopback: one member or several, on free ports, gone with the value.
+//! A real etcd on loopback: one member or several, on free ports; the processes end when the value
+//! is dropped.
 
 use std::{
     net::TcpListener,
@@ -13,7 +14,7 @@ use super::super::{EtcdConfig, EtcdTls};
 
 pub(super) const PREFIX: &str = "/windlass/test";
 
-/// One member's process.
+/// The process of one member.
 pub(super) struct EtcdMember {
     pub(super) url: String,
     peer: String,
@@ -24,13 +25,13 @@ pub(super) struct EtcdMember {
 /// A cluster of etcd.
 pub(super) struct EtcdServer {
     pub(super) members: Vec<EtcdMember>,
-    /// For `etcdctl`.
+    /// The flags by which `etcdctl` reaches the members.
     flags: Vec<String>,
     data: tempfile::TempDir,
 }
 
 impl EtcdServer {
-    /// One member, with more arguments.
+    /// A cluster of one member, with additional arguments.
     pub(super) fn one(arguments: &[&str]) -> Self {
         Self::members(1, "http", arguments, &[])
     }
@@ -39,7 +40,7 @@ impl EtcdServer {
         Self::members(3, "http", &[], &[])
     }
 
-    /// One member which asks for client certificates of a CA.
+    /// A cluster of one member that requires client certificates of a CA.
     pub(super) fn with_tls(certificates: &Certificates) -> Self {
         let tls = certificates.issue("etcd");
         let (ca, certificate, key) = (path(&tls.ca), path(&tls.certificate), path(&tls.key));
@@ -102,7 +103,7 @@ impl EtcdServer {
         server
     }
 
-    /// Starts what does not run, and waits until it answers.
+    /// Starts the members that do not run, and waits until each answers.
     pub(super) fn start(&mut self) {
         for member in &mut self.members {
             if member.process.is_none() {
@@ -121,7 +122,8 @@ impl EtcdServer {
         }
     }
 
-    /// The first member's data under another address, for a while: nobody else reaches it there.
+    /// Serves the first member's data under another address during `work`: no host connects to that
+    /// address.
     pub(super) fn aside(&mut self, work: impl FnOnce(&Self)) {
         let url = self.members[0].url.clone();
         let other = format!("http://127.0.0.1:{}", free_ports(1)[0]);
@@ -134,14 +136,14 @@ impl EtcdServer {
         self.members[0].url = url;
     }
 
-    /// What is in it now, as a file.
+    /// Saves the present content of the store to a file.
     pub(super) fn snapshot(&self) -> PathBuf {
         let file = self.data.path().join("backup");
         self.ctl(&["snapshot", "save", path(&file)]);
         file
     }
 
-    /// Puts the first member's data back to a snapshot, and stops it.
+    /// Restores the first member's data from a snapshot, and leaves the member stopped.
     pub(super) fn restore(&mut self, snapshot: &Path) {
         let member = &mut self.members[0];
         member.stop();
@@ -163,7 +165,7 @@ impl EtcdServer {
         ]);
     }
 
-    /// `etcdctl` at all members; must succeed.
+    /// Runs `etcdctl` against all members; it must succeed.
     pub(super) fn ctl(&self, arguments: &[&str]) -> String {
         let (ok, text) = self.try_ctl(arguments);
         assert!(ok, "etcdctl {arguments:?}: {text}");
@@ -239,7 +241,7 @@ impl Drop for EtcdMember {
     }
 }
 
-/// A certificate authority and what it issued, as files.
+/// A certificate authority and its certificates, as files.
 pub(super) struct Certificates {
     directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -262,7 +264,7 @@ impl Certificates {
         }
     }
 
-    /// A certificate for loopback with a common name.
+    /// Issues a certificate for loopback with a common name.
     pub(super) fn issue(&self, name: &str) -> EtcdTls {
         let file = |name: String| self.directory.path().join(name);
         let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -284,7 +286,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Ports nobody listens on. All are held at once, so that they differ.
+/// Ports that no process listens on. All are held at the same time, so that they differ.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
