@@ -18,7 +18,7 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
             .engine
             .call_within(LIMIT, |docker| async move { docker.ping().await })
             .await;
-        // An engine that cannot be reached, or refuses, returns that error at every other call too.
+        // Only a time-out counts: every other call reports an engine that refuses or is unreachable.
         observer.hangs(matches!(asked, Err(CallError::TimedOut(_))));
     }
 }

@@ -247,8 +247,8 @@ fn host_memory_bytes() -> io::Result<u64> {
 /// `CAP_SYS_RESOURCE`, as a bit of the masks in `/proc/<pid>/status`.
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// The first process has every capability that a container can be given here. When its capabilities
-/// cannot be read, the lowest score is the one that works everywhere.
+/// A capability that the first process cannot have, no container can have here. Where the
+/// capabilities cannot be read, the score is 0, which works everywhere.
 fn lowest_oom_score() -> i64 {
     let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));

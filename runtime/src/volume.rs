@@ -128,7 +128,7 @@ fn pod_dir(pods: &Path, pod: &PodUid) -> Result<PathBuf, Fault> {
     child(pods, pod.as_str())
 }
 
-/// A path component that leads exactly one level down.
+/// The path of an entry directly inside `parent`; an error for any other path.
 fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {

@@ -29,7 +29,8 @@ use overdue::Stage;
 
 /// The limit, in bytes, of a command's output that is kept.
 const OUTPUT_BYTES: usize = 10 * 1024;
-/// How long to wait for the exit code: the engine records it a moment after the output has ended.
+/// The first pause between two requests for the exit code, which the engine records a moment after
+/// the output has ended.
 const FIRST_POLL: Duration = Duration::from_millis(2);
 const LAST_POLL: Duration = Duration::from_millis(200);
 

@@ -120,7 +120,7 @@ impl Runtime {
         }
     }
 
-    /// The pin of the image that is on this host; see [`pin`] for the digest.
+    /// The pin of an image that is on this host; `None` if the image is not here.
     async fn here(&self, reference: &Reference, what: &str) -> Result<Option<ImagePin>, Fault> {
         let name = reference.full();
         match self
@@ -236,7 +236,7 @@ impl Runtime {
         credentials::from_docker_config(&content, host)
     }
 
-    /// Only images that Windlass pulled may be removed by it.
+    /// Records a pulled image: only recorded images may be removed later.
     async fn remember(&self, reference: &Reference, what: &str) {
         let Ok(Some(pin)) = self.here(reference, what).await else {
             return;

@@ -111,7 +111,7 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
 
 fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     let made = match kind {
-        // The same mode as with Docker's `-v`.
+        // Docker's `-v` creates a missing directory too.
         HostPathKind::Any | HostPathKind::DirectoryOrCreate => fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)

@@ -216,7 +216,7 @@ pub(super) async fn kill(
         None => Killed::Gone,
         Some(_) => Killed::Processes(tree::kill_tree(pid, init, &container)),
     };
-    // A panic before the kill has killed no process.
+    // A task that panicked counts as one that killed no process.
     Ok(tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Killed::Processes(0)))
