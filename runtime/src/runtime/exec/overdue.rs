@@ -194,7 +194,7 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
 
 /// The result of a kill.
 pub(super) enum Killed {
-    /// The process had ended already, whatever the engine says.
+    /// The process had ended already, even if the engine reports it as running.
     Gone,
     /// The number of processes that were killed.
     Processes(usize),
