@@ -1,9 +1,9 @@
 //! The few rules that let pod traffic through the host's own filter.
 //!
-//! An accept in our table does not help against a drop in another one. So where the host filters
-//! with iptables (which Docker does, with FORWARD set to DROP), accept rules by address go into its
-//! chains, marked with a comment: into `DOCKER-USER` where Docker asks for it, else to the top of
-//! FORWARD. Where nothing is filtered, none are made. Packets of the tunnels between hosts are
+//! An accept in one table does not override a drop in another. So where the host filters with
+//! iptables (which Docker does, with the policy of FORWARD set to DROP), accept rules by address
+//! are set in its chains and marked with a comment: in `DOCKER-USER` where Docker provides it, else
+//! at the top of FORWARD. Where iptables filters nothing, no rules are set. VXLAN packets are
 //! accepted from each peer's address by a rule of its own.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -15,11 +15,11 @@ use crate::{error::NetworkError, program, table::TABLE};
 const SAVE: &str = "iptables-save";
 const RESTORE: &str = "iptables-restore";
 const DOCKER_CHAIN: &str = "DOCKER-USER";
-/// Seconds to wait for another program's lock.
+/// Seconds to wait for the lock of iptables, which another program may hold.
 const WAIT: &str = "--wait=10";
 
-/// A rule of ours in a chain of iptables. Two are equal if they mean the same, however iptables
-/// prints them.
+/// A rule of ours in a chain of iptables. Two rules are equal if they have the same effect, however
+/// iptables prints them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AcceptRule {
     chain: String,
@@ -30,7 +30,7 @@ pub(crate) struct AcceptRule {
 }
 
 impl AcceptRule {
-    /// The rule's part of an iptables command.
+    /// The rule's arguments in an iptables command.
     fn specification(&self) -> String {
         let mut text = String::new();
         for (option, value) in [
@@ -55,7 +55,7 @@ impl std::fmt::Display for AcceptRule {
     }
 }
 
-/// What `iptables-save -t filter` says, as far as it concerns us.
+/// The part of the output of `iptables-save -t filter` that matters here.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Saved {
     ours: Vec<AcceptRule>,
@@ -86,8 +86,8 @@ impl Saved {
         saved
     }
 
-    /// The rules that must be there. Those for peers that nobody knows yet stay as they are: a
-    /// daemon that starts again cuts no tunnel.
+    /// The rules that must exist. While the peers are unknown, the rules for peers stay as they
+    /// are: a daemon that restarts interrupts no VXLAN traffic.
     fn wanted(
         &self,
         host: &HostNetwork,
@@ -169,8 +169,8 @@ fn read_rule(chain: &str, words: &[&str]) -> AcceptRule {
     }
 }
 
-/// Makes sure that the accept rules are where they work, and nowhere else. True if something was
-/// changed.
+/// Ensures that the accept rules are in the chains where they have an effect, and in no others.
+/// True if something was changed.
 pub(crate) async fn ensure(
     host: &HostNetwork,
     vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
@@ -195,7 +195,7 @@ pub(crate) async fn remove() -> Result<Vec<AcceptRule>, NetworkError> {
     Ok(saved.ours)
 }
 
-/// The commands that lead from the rules that are there to those that are wanted, each once.
+/// The commands that change the existing rules into the wanted ones, each rule once.
 fn change(present: &[AcceptRule], wanted: &BTreeSet<AcceptRule>) -> String {
     let mut kept = BTreeSet::new();
     let mut text = String::new();
@@ -210,7 +210,7 @@ fn change(present: &[AcceptRule], wanted: &BTreeSet<AcceptRule>) -> String {
     text
 }
 
-/// A host without iptables has no chains of it.
+/// A host without iptables has no iptables chains.
 async fn save() -> Result<Saved, NetworkError> {
     match program::run(SAVE, &["-t", "filter"], "").await {
         Ok(text) => Ok(Saved::read(&text)),
@@ -219,15 +219,15 @@ async fn save() -> Result<Saved, NetworkError> {
     }
 }
 
-/// One transaction; `--noflush` keeps all that is not named.
+/// Runs one transaction; `--noflush` keeps everything that it does not name.
 async fn restore(commands: &str) -> Result<(), NetworkError> {
     let text = format!("*filter\n{commands}COMMIT\n");
     program::run(RESTORE, &["--noflush", WAIT], &text).await?;
     Ok(())
 }
 
-/// Whether this host's iptables does not go through nftables, so that its changes leave no trace
-/// there.
+/// Whether this host's iptables is the legacy one, whose changes do not change the nftables
+/// generation.
 pub(crate) async fn is_legacy() -> bool {
     program::run("iptables", &["--version"], "")
         .await

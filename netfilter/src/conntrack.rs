@@ -1,7 +1,8 @@
-//! Forgets UDP flows that lead where a service no longer leads.
+//! Deletes UDP flows whose endpoint a service no longer has.
 //!
-//! A connection ends by itself; a UDP flow is what the kernel remembers, and as long as packets
-//! come it leads to the endpoint it first met, or to none if there was none.
+//! A TCP connection ends by itself; a UDP flow is an entry of connection tracking, and as long as
+//! packets arrive it keeps the endpoint that its first packet was sent to, or none if there was
+//! none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use reconciler::{
 
 use crate::netlink::{Answer, Message, Socket, attribute};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8`, and the kinds of messages in it.
+/// `NFNL_SUBSYS_CTNETLINK << 8`, with the message types of that subsystem.
 const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -34,7 +35,7 @@ const IPPROTO_UDP: u8 = 17;
 const FAMILY: [u8; 4] = [2, 0, 0, 0];
 const ENOENT: i32 = 2;
 
-/// The UDP ports whose endpoints differ between two tables, with where they lead now.
+/// The UDP ports whose endpoints differ between two tables, with their new endpoints.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changed {
     virtual_ports: BTreeMap<SocketAddrV4, BTreeSet<SocketAddrV4>>,
@@ -43,7 +44,7 @@ pub(crate) struct Changed {
 }
 
 impl Changed {
-    /// What differs. Compared with an empty table, all ports differ.
+    /// The differences between two tables. Compared with an empty table, all ports differ.
     pub(crate) fn between(old: &ServiceTable, new: &ServiceTable) -> Self {
         let virtual_port = |port: &VirtualPort| {
             (port.protocol == Protocol::Udp).then(|| SocketAddrV4::new(port.address, port.port))
@@ -65,12 +66,13 @@ impl Changed {
         }
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether no UDP port differs.
     pub(crate) fn is_empty(&self) -> bool {
         self.virtual_ports.is_empty() && self.node_ports.is_empty() && self.host_ports.is_empty()
     }
 
-    /// Whether a flow goes to a changed port and does not lead to one of its endpoints.
+    /// Whether a flow goes to a changed port and its endpoint is not one of the port's new
+    /// endpoints.
     fn is_stale(&self, flow: &Flow, local: &BTreeSet<Ipv4Addr>) -> bool {
         let leads_astray = |endpoints: &BTreeSet<SocketAddrV4>| !endpoints.contains(&flow.answerer);
         if let Some(endpoints) = self.virtual_ports.get(&flow.to) {
@@ -90,7 +92,8 @@ impl Changed {
     }
 }
 
-/// The entries that differ, as chosen and read by the caller; one that has gone leads nowhere.
+/// The entries that differ, selected and converted by the caller's functions; a removed entry has
+/// no endpoints.
 fn differing<K: Ord, V: PartialEq, P: Ord>(
     old: &BTreeMap<K, V>,
     new: &BTreeMap<K, V>,
@@ -109,15 +112,15 @@ fn differing<K: Ord, V: PartialEq, P: Ord>(
         .collect()
 }
 
-/// A UDP flow: where its first packet went, and who answers.
+/// A UDP flow: the destination of its first packet, and the address that replies.
 struct Flow {
     to: SocketAddrV4,
     answerer: SocketAddrV4,
-    /// The attribute that names the flow to the kernel, without its header.
+    /// The attribute that identifies the flow to the kernel, without its header.
     tuple: Vec<u8>,
 }
 
-/// Deletes the flows that lead astray and says how many they were.
+/// Deletes the stale flows and returns how many there were.
 pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
     let socket = Socket::netfilter()?;
     let flows = socket.dump(|| Message::new(CT_GET, 0, &FAMILY))?;
@@ -138,7 +141,7 @@ pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Resul
     Ok(forgotten)
 }
 
-/// Reads a flow; `None` unless it is UDP.
+/// Parses a flow; `None` if it is not UDP.
 fn read(answer: &Answer) -> Option<Flow> {
     let rest = answer.body.get(FAMILY.len()..)?;
     let original = attribute(rest, CTA_TUPLE_ORIG)?;

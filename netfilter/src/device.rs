@@ -1,4 +1,4 @@
-//! One network device, as netlink tells and changes it (rtnetlink(7), `struct ifinfomsg`).
+//! One network device: its netlink messages (rtnetlink(7), `struct ifinfomsg`).
 
 use std::{fs, io, path::Path};
 
@@ -20,24 +20,24 @@ pub(crate) const SKIP_STATS: u32 = 1 << 3;
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const ESRCH: i32 = 3;
 
-/// A network device as the kernel tells it.
+/// A network device as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) up: bool,
-    /// Index of a veth's other side, in that side's namespace.
+    /// Index of the other side of a veth pair, in that side's namespace.
     pub(crate) peer: Option<u32>,
     pub(crate) mac: Vec<u8>,
     pub(crate) mtu: Option<u32>,
 }
 
-/// One device by name.
+/// The device with this name; `None` if there is none.
 pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
     Ok(ask(socket, name)?.as_ref().and_then(read))
 }
 
-/// What the kernel says of one device.
+/// The kernel's link message of one device; `None` if there is no such device.
 pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
     let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
         .text(IFLA_IFNAME, name)
@@ -49,7 +49,8 @@ pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
     }
 }
 
-/// What a link message says beyond what all links have, if the link is of this kind.
+/// The attributes of a link message that are specific to this kind; `None` if the device is of
+/// another kind.
 pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
     let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
     let found = attribute(info, IFLA_INFO_KIND)?;
@@ -57,7 +58,7 @@ pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> 
         .then(|| attribute(info, IFLA_INFO_DATA).unwrap_or_default())
 }
 
-/// Reads a link message; `None` if it is something else.
+/// Parses a link message; `None` if it is another message.
 pub(crate) fn read(answer: &Answer) -> Option<Link> {
     let rest = answer.body.get(16..)?;
     let name = attribute(rest, IFLA_IFNAME)?;
@@ -72,14 +73,14 @@ pub(crate) fn read(answer: &Answer) -> Option<Link> {
     })
 }
 
-/// Makes a device of a kind that needs no more than its name.
+/// Creates a device of a kind that needs only its name.
 pub(crate) fn create(name: &str, kind: &str) -> Message {
     Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .nested(IFLA_LINKINFO, &[], |info| info.text(IFLA_INFO_KIND, kind))
 }
 
-/// Makes a device of a kind that needs more.
+/// Creates a device of a kind that needs further attributes.
 pub(crate) fn create_with(
     name: &str,
     kind: &str,
@@ -97,7 +98,7 @@ pub(crate) fn create_with(
         })
 }
 
-/// Gives a device another MTU.
+/// Sets the MTU, in bytes, of a device.
 pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &header(index, 0, 0)).attribute(IFLA_MTU, &mtu.to_ne_bytes())
 }
@@ -107,7 +108,8 @@ pub(crate) fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &header(index, IFF_UP, IFF_UP))
 }
 
-/// Removes a link, and so both its sides and its route; one that is gone is fine.
+/// Removes a device. A veth pair loses both sides and its route; a device that is gone is not an
+/// error.
 pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
     let message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0)).text(IFLA_IFNAME, name);
     match socket.request(message) {
@@ -116,7 +118,7 @@ pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
     }
 }
 
-/// Keeps IPv6 off a device; a kernel without IPv6 has nothing to be kept off.
+/// Disables IPv6 on a device; a kernel without IPv6 needs nothing.
 pub(crate) fn disable_ipv6(device: &str) -> io::Result<()> {
     let setting = Path::new("/proc/sys/net/ipv6/conf")
         .join(device)
@@ -127,7 +129,7 @@ pub(crate) fn disable_ipv6(device: &str) -> io::Result<()> {
     }
 }
 
-/// Whether the kernel says that there is no such device or route.
+/// Whether the kernel's error means that there is no such device or route.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENODEV | ESRCH))
 }

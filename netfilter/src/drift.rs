@@ -1,8 +1,8 @@
-//! What of ours on the host was not as it should be.
+//! Drift: what Windlass put on the host and somebody else changed or removed.
 
 use std::fmt;
 
-/// Something of ours on the host that was not as it should be, and was put right.
+/// Something of ours on the host that somebody else changed or removed, and that was repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drift {
     /// `net.ipv4.ip_forward` was 0.
@@ -11,14 +11,13 @@ pub enum Drift {
     ServiceDevice,
     /// The route of the service range was missing or different.
     ServiceRoute,
-    /// The VXLAN device was missing, down or different, or there although no peer needs it.
+    /// The VXLAN device was missing, down or different, or it was there although no peer needs it.
     OverlayDevice,
-    /// An entry of the VXLAN device that leads to another host was missing or different, or one too
-    /// many.
+    /// A forwarding or neighbour entry of the VXLAN device was missing, different or not wanted.
     PeerEntries,
-    /// A route to another host's pods was missing or different, or one too many.
+    /// A route to the pods of another host was missing, different or not wanted.
     PeerRoutes,
-    /// An accept rule was missing, or in a chain where it does not work.
+    /// An accept rule was missing, or was in a chain where it has no effect.
     AcceptRules,
     /// The table was gone, flushed or changed.
     Table,

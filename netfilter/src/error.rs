@@ -1,4 +1,4 @@
-//! What can go wrong with the host's network.
+//! Errors of the host's network.
 
 use std::{error::Error, io, net::Ipv4Addr, path::PathBuf};
 
@@ -18,27 +18,27 @@ pub enum NetworkError {
     /// A kernel setting could not be read or written.
     #[error("cannot set {path}")]
     Sysctl {
-        /// The file.
+        /// The file in `/proc/sys`.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The file that says how the host was before could not be read or written.
+    /// The record of the host's settings from before could not be read or written.
     #[error("cannot keep the record of the host's settings in {path}")]
     Record {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
     /// The device that carries the DNS address could not be made.
     #[error("cannot make the device {device} with the address {address}")]
     Device {
-        /// The device.
+        /// The name of the device.
         device: &'static str,
-        /// Its address.
+        /// The DNS address.
         address: Ipv4Addr,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The route of the service range could not be made.
@@ -46,21 +46,21 @@ pub enum NetworkError {
         "cannot route the service range from the node address {node_address}; it must be an address of this host"
     )]
     ServiceRoute {
-        /// The configured node address.
+        /// The configured node address, the route's preferred source.
         node_address: Ipv4Addr,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The device of the tunnels to other hosts could not be made.
+    /// The VXLAN device could not be made.
     #[error(
         "cannot make the device windlass1 (VXLAN {id}, UDP port {port}); the kernel needs its module vxlan, and nobody else may use that id or port"
     )]
     Overlay {
-        /// The network identifier.
+        /// The VXLAN network identifier.
         id: u32,
         /// The UDP port.
         port: u16,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// No device has the node address.
@@ -71,31 +71,31 @@ pub enum NetworkError {
         /// The configured node address.
         node_address: Ipv4Addr,
     },
-    /// The entries that lead to other hosts could not be changed.
+    /// The neighbour and forwarding entries of the peers could not be changed.
     #[error("cannot change the entries of the device windlass1")]
     PeerEntries(#[source] io::Error),
-    /// The pods of another host could not be routed.
+    /// The route to the pods of another host could not be set.
     #[error("cannot route {subnet} to the host {peer} at {address}; is that reachable from here")]
     PeerRoute {
         /// The other host.
         peer: NodeName,
-        /// Its address.
+        /// The node address of the other host.
         address: Ipv4Addr,
-        /// Addresses of its pods.
+        /// The pod subnet of the other host.
         subnet: Ipv4Net,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A direct path to a host that is not on a link with this one.
+    /// The path to a host is `direct`, and the host is behind a router.
     #[error(
         "there is no direct path to the host {peer} at {address}: it is behind the router {router}, which does not know its pods; use vxlan for it"
     )]
     PeerBehindRouter {
         /// The other host.
         peer: NodeName,
-        /// Its address.
+        /// The node address of the other host.
         address: Ipv4Addr,
-        /// The router in between.
+        /// The router on the way to it, by the kernel's routes.
         router: Ipv4Addr,
     },
     /// A pod's network namespace could not be entered.
@@ -103,7 +103,7 @@ pub enum NetworkError {
     Namespace {
         /// The link's name.
         link: String,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
     /// A pod's link could not be made.
@@ -111,9 +111,9 @@ pub enum NetworkError {
     Connect {
         /// The link's name.
         link: String,
-        /// Which part failed.
+        /// The part of the work that failed.
         action: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A pod's link could not be removed.
@@ -121,65 +121,65 @@ pub enum NetworkError {
     Disconnect {
         /// The link's name.
         link: String,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Links, addresses or routes could not be listed.
     #[error("cannot list the host's {what}")]
     List {
-        /// What was listed.
+        /// The kind of object that was listed.
         what: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Links and routes cannot be watched.
     #[error("cannot watch the host's links and routes")]
     Watch(#[source] io::Error),
-    /// A program that we need is missing or could not be started.
+    /// A required program is not installed or could not be started.
     #[error("cannot run {program}; is it installed")]
     Program {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
     /// A program did not end in time.
     #[error("{program} did not answer within {seconds} s")]
     Timeout {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// The limit.
+        /// The time limit in seconds.
         seconds: u64,
     },
-    /// `nft` or `iptables` refused what we asked.
+    /// `nft` or `iptables` ended with an error.
     #[error("{program} refused: {message}")]
     Refused {
-        /// The program.
+        /// The name of the program.
         program: &'static str,
-        /// What it refused for.
+        /// The class of the refusal.
         kind: Refusal,
-        /// What it wrote to standard error, on one line and cut.
+        /// The program's standard error, shortened to one line.
         message: ForeignText,
     },
-    /// The thread that does the work has ended.
+    /// The thread that does the netlink work has ended.
     #[error("the network worker has stopped")]
     Stopped,
 }
 
-/// Why `nft` or `iptables` refused.
+/// The class of a refusal by `nft` or `iptables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Something that must be there is not, or the other way round: somebody else changed the
+    /// An object that must exist is missing, or the other way round: somebody else changed the
     /// table.
     Drifted,
-    /// We may not.
+    /// The permission is missing.
     Denied,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl Refusal {
-    /// Reads it from what the program wrote.
+    /// Classifies the error by the standard error of the program.
     pub(crate) fn of(stderr: &str) -> Self {
         if stderr.contains("No such file or directory")
             || stderr.contains("File exists")

@@ -1,4 +1,4 @@
-//! A host's network that only remembers: for tests of the control loop.
+//! A fake of the host's network that keeps its state in memory: for tests of the control loop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,33 +12,33 @@ use reconciler::network::{Peers, PodLink, ServiceTable};
 
 use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};
 
-/// What the fake host looks like. A test may change it behind the loop's back.
+/// The state of the fake host. A test may change it without the control loop, as drift.
 #[derive(Clone, Debug, Default)]
 pub struct FakeState {
     /// Whether `prepare` was called.
     pub prepared: bool,
-    /// The links, by name.
+    /// The pod links by name.
     pub links: BTreeMap<String, PodLink>,
-    /// The table as last synced; `None` before that.
+    /// The table of the last sync; `None` before that.
     pub table: Option<ServiceTable>,
-    /// The other hosts as last set; `None` before that.
+    /// The peers of the last call of `set_peers`; `None` before that.
     pub peers: Option<Peers>,
-    /// What the next resync finds and repairs.
+    /// The drift that the next resync finds and repairs.
     pub drift: Vec<Drift>,
-    /// Calls that changed something.
+    /// The number of calls that changed something.
     pub mutations: usize,
-    /// Names of links that cannot be made.
+    /// Names of the links whose creation fails.
     pub broken: BTreeSet<String>,
 }
 
-/// A host's network that only remembers.
+/// A fake of the host's network that keeps its state in memory.
 #[derive(Debug, Default)]
 pub struct FakeNet {
     state: Mutex<FakeState>,
 }
 
 impl FakeNet {
-    /// Looks at the state, or changes it.
+    /// Reads the state, or changes it.
     pub fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock()
     }

@@ -1,4 +1,4 @@
-//! `net.ipv4.ip_forward`: shared with the host, set by us, put back by `uninstall`.
+//! `net.ipv4.ip_forward`: shared with the host, enabled by Windlass, restored by `uninstall`.
 
 use std::{fs, path::Path};
 
@@ -6,8 +6,8 @@ use crate::{error::NetworkError, record::RecordFile};
 
 const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Makes sure that the host forwards. What was found is on disk before it is changed. True if it
-/// was changed.
+/// Ensures that the host forwards. The old value is on disk before it is changed. True if it was
+/// changed.
 pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
     let found = read()?;
     if found == "1" {
@@ -20,7 +20,7 @@ pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
     Ok(true)
 }
 
-/// Puts back what was found; `None` if we never changed it.
+/// Restores the recorded value; `None` if Windlass never changed it.
 pub(crate) fn restore(record: &RecordFile) -> Result<Option<String>, NetworkError> {
     let Some(found) = record.read()? else {
         return Ok(None);

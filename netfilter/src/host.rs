@@ -33,41 +33,41 @@ mod uninstall;
 pub use obstacle::Obstacle;
 pub use uninstall::{Removed, uninstall};
 
-/// Checking again after a repair ends when nothing was left to repair, or after this many times.
+/// A check after a repair is repeated until nothing was left to repair, at most this many times.
 const REPAIR_ROUNDS: usize = 3;
 
 /// The seam between the control loop and the host's network: the real one, or
 /// [`crate::fake::FakeNet`].
 #[async_trait]
 pub trait HostNet: Send + Sync {
-    /// Makes forwarding, the service device and route and the accept rules. Does nothing where they
-    /// are.
+    /// Enables forwarding, and creates the service device, its route and the accept rules.
+    /// Idempotent.
     async fn prepare(&self) -> Result<(), NetworkError>;
-    /// Gives a pod its link. Does nothing where it has it.
+    /// Creates the link of a pod. Idempotent.
     async fn connect(&self, link: &PodLink, netns: OwnedFd) -> Result<(), NetworkError>;
-    /// Removes a pod's link by name. Fine if it is gone.
+    /// Removes the link of a pod by its name. A link that is gone is not an error.
     async fn disconnect(&self, name: &str) -> Result<(), NetworkError>;
     /// The names of the complete links.
     async fn links(&self) -> Result<BTreeSet<String>, NetworkError>;
-    /// Makes the service table say this.
+    /// Changes the nftables table to this content.
     async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError>;
-    /// Makes the pods of exactly these hosts reachable, and lets only these send us VXLAN packets.
-    /// Before the first call all of that stays as an earlier run of the daemon has left it; call it
-    /// before the first [`sync`](Self::sync). Does nothing where the same was done before: what
-    /// others change is [`resync`](Self::resync)'s.
+    /// Makes the pods of exactly these hosts reachable, and accepts VXLAN packets from these hosts
+    /// only. Before the first call everything stays as an earlier run of the daemon left it; call
+    /// it before the first [`sync`](Self::sync). A call with the peers of the last successful call
+    /// changes nothing: [`resync`](Self::resync) repairs what others have changed.
     ///
-    /// An error is the first of several; all that can be done has been done, and the next call
-    /// tries the rest.
+    /// The error is the first of several; everything that could be done has been done, and the next
+    /// call tries the rest.
     async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError>;
-    /// Looks for what somebody else has changed, repairs it and says what it was.
+    /// Finds what somebody else has changed, repairs it and returns what it was.
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError>;
 }
 
-/// The other hosts as last set.
+/// The peers of the last call of `set_peers`.
 #[derive(Debug)]
 struct KnownPeers {
     wanted: Arc<Peers>,
-    /// All of it could be done.
+    /// Whether everything for these peers succeeded.
     done: bool,
 }
 
@@ -85,12 +85,12 @@ pub struct Network {
 impl Network {
     /// Starts to watch the host's links and routes. Changes nothing yet.
     ///
-    /// `record` is a file in the data directory: what the host was like before, for
+    /// `record` is a file in the data directory that holds the host's settings from before, for
     /// [`uninstall()`].
     pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
         let record = RecordFile::at(record);
-        // One that cannot be read, perhaps a newer version's, is found now and not when it is
-        // needed.
+        // A record that cannot be read, perhaps one of a newer version, is reported now and not
+        // when it is needed.
         record.read()?;
         Ok(Self {
             host: Arc::new(host),
@@ -102,17 +102,17 @@ impl Network {
         })
     }
 
-    /// A number that changes whenever a link or route of ours may have gone.
+    /// A counter that increases whenever a link or route of ours may have been removed.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.watch.changes.clone()
     }
 
-    /// The addresses that the complete pod links lead to, by the links' names.
+    /// The pod address that each complete pod link leads to, by the link's name.
     pub async fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
         blocking(|| link::addresses(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 
-    /// Firewalls of this host that may drop pod traffic and into which we put no rules.
+    /// Firewalls of this host that may drop pod traffic and in which Windlass sets no rules.
     pub async fn obstacles(&self) -> Result<Vec<Obstacle>, NetworkError> {
         let tunnels = self
             .nft
@@ -123,8 +123,8 @@ impl Network {
         obstacle::find(&self.host, tunnels).await
     }
 
-    /// The MTU of the device that carries the node address. What is left of it for pod links says
-    /// [`pod_mtu`](reconciler::network::pod_mtu).
+    /// The MTU, in bytes, of the device that carries the node address.
+    /// [`pod_mtu`](reconciler::network::pod_mtu) computes the MTU of pod links from it.
     pub async fn uplink_mtu(&self) -> Result<u32, NetworkError> {
         let node_address = self.host.node_address;
         blocking(move || {
@@ -136,7 +136,7 @@ impl Network {
         .await
     }
 
-    /// The part that netlink does.
+    /// The part of `prepare` that uses netlink.
     async fn put_host_right(&self) -> Result<Vec<Drift>, NetworkError> {
         let (host, record) = (Arc::clone(&self.host), self.record.clone());
         blocking(move || {
@@ -158,7 +158,7 @@ impl Network {
         .await
     }
 
-    /// The part that netlink does for peers. The outer error: nothing could be done.
+    /// The part of `set_peers` that uses netlink. The outer error means that nothing could be done.
     async fn put_ways_right(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
         let host = Arc::clone(&self.host);
         blocking(move || {
@@ -171,7 +171,7 @@ impl Network {
         .await
     }
 
-    /// The part in nftables and iptables for peers.
+    /// The part of `set_peers` that uses nftables and iptables.
     async fn admit_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
         let mut nft = self.nft.lock().await;
         nft.set_vxlan_peers(&self.host, peer::vxlan_addresses(peers))
@@ -180,7 +180,8 @@ impl Network {
         Ok(())
     }
 
-    /// The part in nftables. While nobody has touched it this costs one question to the kernel.
+    /// The part of `resync` that uses nftables. While nobody has changed nftables it costs one
+    /// request to the kernel.
     async fn put_filters_right(&self) -> Result<BTreeSet<Drift>, NetworkError> {
         let mut nft = self.nft.lock().await;
         let mut repaired = BTreeSet::new();
@@ -202,8 +203,8 @@ impl Network {
         Ok(repaired)
     }
 
-    /// Forgets the UDP flows that the new table leads elsewhere. A kernel that does not let us
-    /// costs only that.
+    /// Deletes the UDP flows that the new table sends elsewhere. If the kernel refuses, only these
+    /// flows keep their old endpoint.
     async fn forget_flows(&self, changed: Changed) {
         let forgotten = blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
@@ -297,7 +298,7 @@ impl HostNet for Network {
     }
 }
 
-/// Runs what waits for the kernel where waiting is allowed.
+/// Runs blocking netlink calls on a thread where blocking is allowed.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
 ) -> Result<T, NetworkError> {
@@ -306,7 +307,7 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or(Err(NetworkError::Stopped))
 }
 
-/// Where the record is kept when the caller has only a data directory.
+/// The path of the record in a data directory.
 pub fn record_path(data: &Path) -> PathBuf {
     data.join("network.json")
 }

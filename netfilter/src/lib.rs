@@ -7,10 +7,10 @@
 //! Peers        ──peer───► windlass1 (VXLAN) with its entries, a route to each other host's pods
 //! ```
 //!
-//! Everything is level-triggered: each call makes the host say what is wanted and does nothing
-//! where it already does. What is ours is known by the table's name, the links' prefix, the routes'
-//! protocol number and the accept rules' comment; `uninstall` needs nothing else, except for what
-//! it has to put back.
+//! Everything is level-triggered: each call changes the host to what is wanted, and does nothing
+//! where the host is so already. Objects of Windlass are recognised by the table's name, the prefix
+//! of the links, the protocol number of the routes and the comment of the accept rules; `uninstall`
+//! needs nothing else, except the record of the settings that it restores.
 
 pub mod error;
 pub mod fake;

@@ -1,7 +1,7 @@
-//! The links of pods: a veth pair each, routed, no bridge.
+//! The links of pods: one routed veth pair for each pod, no bridge.
 //!
-//! The host's side is called as the plan says, the pod's side `eth0`. The route to the pod is made
-//! last: a link with its route is complete, whatever happened in between.
+//! The host side has the name from the plan, the pod side is `eth0`. The route to the pod is added
+//! last: a link with its route is complete, wherever an earlier attempt was interrupted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ use crate::{
     route::{self, POD_GATEWAY, Route, Scope},
 };
 
-/// What the names of all pod links begin with.
+/// The prefix of the names of all pod links.
 pub const LINK_PREFIX: &str = "wdl";
 const POD_DEVICE: &str = "eth0";
 /// The loopback device has this index in every network namespace.
@@ -37,7 +37,8 @@ const LOOPBACK: u32 = 1;
 const IFLA_NET_NS_FD: u16 = 28;
 const VETH_INFO_PEER: u16 = 1;
 
-/// Gives a pod its network, or makes sure that it has it. A half-made link is made again.
+/// Creates the link of a pod, or ensures that it is complete. An incomplete link is deleted and
+/// created again.
 ///
 /// Blocks for a few milliseconds: call it where blocking is allowed.
 pub(crate) fn connect(
@@ -78,8 +79,8 @@ pub(crate) fn connect(
         .map_err(failed("making the route to the pod"))
 }
 
-/// Opens a socket in the pod's namespace, from a thread that ends there: a thread cannot be trusted
-/// to come back.
+/// Opens a socket in the pod's namespace, on a thread that ends afterwards: whether a thread can
+/// return to its own namespace is not certain.
 fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
     thread::scope(|scope| {
         scope
@@ -97,8 +98,8 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
     })
 }
 
-/// The indexes of both sides, if the pair is there and is this pod's. Anything else by the link's
-/// name, or a link that leads elsewhere, is taken away.
+/// The indexes of both sides, if the pair exists and is this pod's. Another device with the link's
+/// name, or a link that leads elsewhere, is deleted.
 fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Option<(u32, u32)>> {
     let Some(found) = find(host, &wanted.name)? else {
         return Ok(None);
@@ -120,7 +121,7 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
     Ok(None)
 }
 
-/// Makes the pair with the pod's side already in its namespace, called `eth0`.
+/// Creates the pair with the pod side already in the pod's namespace, named `eth0`.
 fn make_pair(
     host: &Socket,
     pod: &Socket,
@@ -150,7 +151,7 @@ fn make_pair(
     Ok((outside.index, inside.index))
 }
 
-/// Everything inside the pod's namespace; each part is made or put right.
+/// Configures everything inside the pod's namespace; each part is idempotent.
 fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     let gateway = Route {
         destination: single(POD_GATEWAY),
@@ -178,7 +179,7 @@ fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     ]
 }
 
-/// A pod must not be able to send with another's address, answer ARP for others or speak IPv6 on
+/// A pod must not be able to send with another pod's address, answer ARP for others or use IPv6 on
 /// its link.
 fn settle_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
@@ -193,7 +194,7 @@ fn settle_host_side(name: &str) -> io::Result<()> {
     disable_ipv6(name)
 }
 
-/// The names of all pod links that are complete: there, up, with their route.
+/// The names of all complete pod links: the device exists, is up, and has its route.
 pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
     let routed: BTreeSet<u32> = route::ours(socket)?
         .into_iter()
@@ -207,7 +208,7 @@ pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError
         .collect())
 }
 
-/// The address that each complete link leads to.
+/// The pod address that each complete link leads to, by the link's name.
 pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
     let names: BTreeMap<u32, String> = pod_links(socket)?
         .into_iter()
@@ -220,7 +221,7 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, N
         .collect())
 }
 
-/// All devices with the name of a pod link, complete or not.
+/// All devices whose name is that of a pod link, complete or not.
 pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
     let answers = socket
         .dump(|| {
@@ -238,7 +239,7 @@ pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
         .collect())
 }
 
-/// The MTU of the device that carries an address of this host.
+/// The MTU, in bytes, of the device that carries an address of this host.
 pub(crate) fn uplink_mtu(socket: &Socket, node_address: Ipv4Addr) -> Result<u32, NetworkError> {
     let addresses = route::addresses(socket)?;
     let device = addresses

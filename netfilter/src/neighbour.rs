@@ -1,5 +1,6 @@
-//! Permanent entries of a link: which MAC an address has, and behind which host a MAC is (the
-//! forwarding database of VXLAN). With both made by hand nobody has to ask or learn.
+//! Permanent entries of a device: the MAC of an address (neighbour table), and the host behind a
+//! MAC (VXLAN forwarding database). With both set, the device neither sends ARP requests nor
+//! learns.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -17,7 +18,8 @@ const AF_BRIDGE: u8 = 7;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
-/// The entry is the device's own, and not that of a bridge above it.
+/// The entry is in the device's own forwarding database, and not in that of a bridge above it
+/// (`NTF_SELF`).
 const NTF_SELF: u8 = 0x02;
 /// Length of `struct ndmsg`.
 const HEADER: usize = 12;
@@ -30,7 +32,7 @@ pub(crate) type Mac = [u8; 6];
 pub(crate) enum Entry {
     /// The address on the link has this MAC.
     Neighbour { address: Ipv4Addr, mac: Mac },
-    /// Frames to this MAC go to this host.
+    /// Frames to this MAC are sent to this host.
     Forwarding { mac: Mac, host: Ipv4Addr },
 }
 
@@ -50,22 +52,23 @@ impl Entry {
             .attribute(NDA_LLADDR, mac)
     }
 
-    /// Makes the entry on a device, or changes the one with the same key.
+    /// Adds the entry to a device, or replaces the one with the same key.
     pub(crate) fn put(&self, device: u32) -> Message {
         self.message(RTM_NEWNEIGH, REPLACE, device)
     }
 
-    /// Takes it away.
+    /// Removes the entry from a device.
     pub(crate) fn delete(&self, device: u32) -> Message {
         self.message(RTM_DELNEIGH, 0, device)
     }
 }
 
-/// All permanent entries of a device.
+/// All permanent neighbour and forwarding entries of a device.
 pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>, NetworkError> {
     let mut neighbours = [0; HEADER];
     neighbours[0] = AF_INET;
-    // The forwarding database is asked for with a link's header, and then for one device only.
+    // The forwarding database is requested with the header of a link, which restricts the dump to
+    // one device.
     let mut forwarding = device::header(device, 0, 0);
     forwarding[0] = AF_BRIDGE;
     let mut answers = socket
@@ -87,7 +90,7 @@ pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>,
         .collect())
 }
 
-/// `None` for what is another device's, or not permanent.
+/// `None` for an entry of another device, or one that is not permanent.
 fn read(answer: &Answer, device: u32) -> Option<Entry> {
     let header: [u8; HEADER] = *answer.body.first_chunk()?;
     let state = u16::from_ne_bytes([header[8], header[9]]);

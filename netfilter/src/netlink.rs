@@ -1,9 +1,10 @@
-//! Netlink as far as this crate needs it: messages of bytes, a blocking socket, answers of bytes.
+//! The part of netlink that this crate needs: encoding of requests, a blocking socket, decoding of
+//! replies.
 //!
-//! Three families are spoken (routes, connection tracking, the generation of nftables), a dozen
-//! messages in all. Writing them by hand keeps several requests in one system call, works on a
-//! socket that was opened in another network namespace, and never fails over an attribute that a
-//! newer kernel has added to a dump.
+//! Three families are used (routes, connection tracking, the generation of nftables), with about a
+//! dozen messages in all. A codec of our own can send several requests in one system call, works on
+//! a socket that was opened in another network namespace, and accepts an attribute that a newer
+//! kernel has added to a dump.
 
 use std::{
     io,
@@ -18,15 +19,15 @@ use rustix::net::{
     recv, sendto, socket_with, sockopt,
 };
 
-/// The kernel answers within the call that asks, unless it waits for a lock; longer than this is a
-/// fault.
+/// The kernel replies within the system call that sends the request, unless it waits for a lock; a
+/// longer wait is an error.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// The kernel cuts dumps into datagrams of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// A dump that is interrupted by changes this often is given up.
+/// A dump is given up after changes have interrupted it this often.
 const DUMP_ATTEMPTS: usize = 10;
 const HEADER: usize = 16;
-/// `NETLINK_ROUTE` is number 0, which is how a default protocol is written.
+/// `NETLINK_ROUTE` is protocol 0, which rustix expresses as the default protocol.
 const ROUTE: Option<Protocol> = None;
 
 const NLMSG_ERROR: u16 = 2;
@@ -38,23 +39,23 @@ const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Fails if the object exists.
 pub(crate) const EXCLUSIVE: u16 = 0x200;
-/// Flags of a message that makes something new.
+/// Flags of a request that creates an object and fails if the object exists.
 pub(crate) const NEW: u16 = CREATE | EXCLUSIVE;
-/// Makes the object if it does not exist.
+/// Creates the object if it does not exist.
 pub(crate) const CREATE: u16 = 0x400;
-/// Makes the object, or changes it to what is said.
+/// Creates the object, or replaces it by the one in the request.
 pub(crate) const REPLACE: u16 = CREATE | 0x100;
 
-/// Says that an attribute holds attributes.
+/// Flag of an attribute that contains attributes.
 const NESTED: u16 = 0x8000;
 
-/// One request.
+/// One netlink request, with its header.
 pub(crate) struct Message {
     bytes: Vec<u8>,
 }
 
 impl Message {
-    /// A request of a kind with its family's fixed header.
+    /// A request of this message type, with the fixed header of its family.
     pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
@@ -71,14 +72,14 @@ impl Message {
         self.padded()
     }
 
-    /// Adds a text attribute with its final zero.
+    /// Adds a text attribute, terminated by a zero byte.
     pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.attribute(kind, &bytes)
     }
 
-    /// Adds an attribute that holds what `fill` adds, after `header`.
+    /// Adds a nested attribute: `header`, and after it the attributes that `fill` adds.
     pub(crate) fn nested(
         mut self,
         kind: u16,
@@ -105,7 +106,7 @@ impl Message {
         self.bytes[6..8].copy_from_slice(&(now | flags).to_ne_bytes());
     }
 
-    /// Writes length and sequence number.
+    /// Writes the length and the sequence number into the netlink header.
     fn finish(&mut self, sequence: u32) {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -123,15 +124,15 @@ fn short(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
-/// One answer or notification: its kind, and what follows the netlink header.
+/// One reply or notification: its message type, and the payload behind the netlink header.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) kind: u16,
     pub(crate) body: Vec<u8>,
 }
 
-/// The attributes in a run of bytes, with the flag bits of their kinds taken off. Stops at the
-/// first that does not fit.
+/// The attributes in a run of bytes, with the flag bits of their types cleared. Stops at the first
+/// attribute that does not fit.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
@@ -142,43 +143,43 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// The value of one attribute.
+/// The payload of the first attribute of this type; `None` if there is none.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
         .find(|(found, _)| *found == kind)
         .map(|(_, value)| value)
 }
 
-/// A number of four bytes in the host's order.
+/// An unsigned number of four bytes in native byte order.
 pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// An IPv4 address.
+/// An IPv4 address of four bytes in network byte order.
 pub(crate) fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     bytes
         .first_chunk::<4>()
         .map(|octets| Ipv4Addr::from(*octets))
 }
 
-/// A blocking netlink socket. It speaks to the network namespace it was opened in.
+/// A blocking netlink socket. It acts on the network namespace in which it was opened.
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
 }
 
 impl Socket {
-    /// For links, addresses, routes and neighbours.
+    /// A socket for links, addresses, routes and neighbours.
     pub(crate) fn route() -> io::Result<Self> {
         Self::open(ROUTE, 0)
     }
 
-    /// For connection tracking and nftables.
+    /// A socket for connection tracking and nftables.
     pub(crate) fn netfilter() -> io::Result<Self> {
         Self::open(Some(netlink::NETFILTER), 0)
     }
 
-    /// Receives notifications of these route groups (a bit set), without blocking.
+    /// A non-blocking socket that receives the notifications of these route groups (a bit set).
     pub(crate) fn route_events(groups: u32) -> io::Result<OwnedFd> {
         let socket = Self::open(ROUTE, groups)?;
         rustix::io::ioctl_fionbio(&socket.fd, true)?;
@@ -197,12 +198,13 @@ impl Socket {
         Ok(Self { fd })
     }
 
-    /// Does one thing.
+    /// Sends one request and waits for its acknowledgement.
     pub(crate) fn request(&self, message: Message) -> io::Result<()> {
         self.requests(vec![message])
     }
 
-    /// Does several things in one system call. All are tried; the first failure is returned.
+    /// Sends several requests in one system call. The kernel executes all of them; the first error
+    /// is returned.
     pub(crate) fn requests(&self, messages: Vec<Message>) -> io::Result<()> {
         let wanted = messages.len();
         let mut bytes = Vec::new();
@@ -225,7 +227,7 @@ impl Socket {
         result
     }
 
-    /// Asks for one object.
+    /// Requests one object.
     pub(crate) fn get(&self, mut message: Message) -> io::Result<Answer> {
         message.finish(1);
         self.send(&message.bytes)?;
@@ -242,7 +244,7 @@ impl Socket {
         })
     }
 
-    /// Asks for all objects. A dump during which something changed is asked again.
+    /// Requests all objects. A dump that a change interrupts is requested again.
     pub(crate) fn dump(&self, message: impl Fn() -> Message) -> io::Result<Vec<Answer>> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut message = message();
@@ -256,7 +258,7 @@ impl Socket {
         Err(io::Error::from(io::ErrorKind::Interrupted))
     }
 
-    /// Reads a dump to its end; `None` if it was interrupted by a change.
+    /// Receives a dump to its end; `None` if a change interrupted it.
     fn dumped(&self) -> io::Result<Option<Vec<Answer>>> {
         let mut answers = Vec::new();
         let mut interrupted = false;
@@ -298,7 +300,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// The messages of one datagram: kind, flags, and what follows the netlink header.
+/// The messages of one datagram: message type, flags, and payload behind the netlink header.
 pub(crate) fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(number(bytes)?).ok()?;
@@ -310,7 +312,7 @@ pub(crate) fn datagram(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8
     })
 }
 
-/// What an error message says; zero is an acknowledgement.
+/// The error in an error message; error number zero is an acknowledgement.
 fn status(body: &[u8]) -> io::Result<()> {
     match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),

@@ -1,4 +1,4 @@
-//! Keeps the table `ip windlass` as wanted: one `nft -f -` for a change, and none for no change.
+//! Keeps the table `ip windlass` as wanted: one `nft -f -` for a change, and none without a change.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -20,15 +20,16 @@ const GENERATION_ID: u16 = 1;
 /// What a sync did to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synced {
-    /// The table already said so; nothing was called.
+    /// The table had this content already; `nft` was not called.
     Unchanged,
     /// The table was changed.
     Changed {
-        /// The whole table was replaced: the first sync, or somebody else had changed it.
+        /// The whole table was replaced: at the first sync, or because somebody else had changed
+        /// it.
         replaced: bool,
-        /// Elements put in.
+        /// Elements added.
         added: usize,
-        /// Elements taken out.
+        /// Elements deleted.
         removed: usize,
     },
 }
@@ -37,11 +38,11 @@ pub enum Synced {
 #[derive(Debug, Default)]
 pub(crate) struct Nft {
     committed: Option<Committed>,
-    /// The hosts that packets are unpacked from, as wanted; unknown until somebody says so.
+    /// The wanted VXLAN peers; `None` until the first call that sets them.
     vxlan_peers: Option<BTreeSet<Ipv4Addr>>,
-    /// The generation of nftables in which everything of ours was found as it should be. Whoever
-    /// changes anything in nftables, iptables-nft included, makes a new one; as long as it stays
-    /// there is nothing to look for.
+    /// The nftables generation in which everything of ours was last verified. Every change of
+    /// nftables, also by iptables-nft, starts a new generation; while the generation stays the same
+    /// nothing needs a check.
     verified: Option<u32>,
 }
 
@@ -53,7 +54,7 @@ struct Committed {
 }
 
 impl Nft {
-    /// Makes the table say what is wanted.
+    /// Changes the table to the wanted content.
     pub(crate) async fn sync(
         &mut self,
         host: &HostNetwork,
@@ -84,7 +85,7 @@ impl Nft {
         }
     }
 
-    /// Puts the whole table in place of whatever is there, atomically.
+    /// Replaces the whole table atomically, whatever is there.
     async fn replace(
         &mut self,
         host: &HostNetwork,
@@ -107,8 +108,8 @@ impl Nft {
         }
     }
 
-    /// Makes the table unpack VXLAN packets of these hosts only. Before the first sync it only
-    /// remembers them.
+    /// Changes the set of hosts whose VXLAN packets are accepted. Before the first sync the hosts
+    /// are only remembered.
     pub(crate) async fn set_vxlan_peers(
         &mut self,
         host: &HostNetwork,
@@ -121,12 +122,12 @@ impl Nft {
         Ok(())
     }
 
-    /// The hosts that packets are unpacked from; `None` while nobody has said so.
+    /// The hosts whose VXLAN packets are accepted; `None` until the first call that sets them.
     pub(crate) fn vxlan_peers(&self) -> Option<&BTreeSet<Ipv4Addr>> {
         self.vxlan_peers.as_ref()
     }
 
-    /// Whether the table was made to say this, for the peers there are now.
+    /// Whether the table was committed with this content and the current peers.
     pub(crate) fn is_committed(&self, wanted: &ServiceTable) -> bool {
         self.committed.as_ref().is_some_and(|committed| {
             committed.wanted == *wanted
@@ -137,8 +138,8 @@ impl Nft {
         })
     }
 
-    /// Runs one transaction. If it was the only one since everything was verified, everything still
-    /// is.
+    /// Runs one transaction. If it was the only change since the last verification, everything
+    /// counts as verified still.
     async fn commit(&mut self, text: &str) -> Result<(), NetworkError> {
         let before = generation()?;
         program::run(NFT, &["-f", "-"], text).await?;
@@ -148,8 +149,8 @@ impl Nft {
         Ok(())
     }
 
-    /// Looks whether the table is as committed, and puts it right. True if it was not. Nothing
-    /// committed yet is nothing to look for.
+    /// Compares the table with the committed content and repairs it. True if it differed. False if
+    /// nothing is committed yet.
     pub(crate) async fn verify(&mut self, host: &HostNetwork) -> Result<bool, NetworkError> {
         let Some(committed) = &self.committed else {
             return Ok(false);
@@ -170,22 +171,23 @@ impl Nft {
         Ok(true)
     }
 
-    /// What the table was last made to say.
+    /// The service table of the last commit; `None` before it.
     pub(crate) fn wanted(&self) -> Option<&ServiceTable> {
         self.committed.as_ref().map(|committed| &committed.wanted)
     }
 
-    /// Whether nobody has touched nftables since everything was verified.
+    /// Whether nobody has changed nftables since the last verification.
     pub(crate) fn is_undisturbed(&self) -> Result<bool, NetworkError> {
         Ok(self.verified.is_some() && self.verified == Some(generation()?))
     }
 
-    /// Everything was found as it should be, and `generation` was read before that.
+    /// Records that everything was verified, with the `generation` that was read before the
+    /// verification.
     pub(crate) fn set_verified(&mut self, generation: u32) {
         self.verified = Some(generation);
     }
 
-    /// Removes the table. True if there was one.
+    /// Removes the table. True if it existed.
     pub(crate) async fn remove(&mut self) -> Result<bool, NetworkError> {
         self.committed = None;
         self.verified = None;
@@ -208,7 +210,7 @@ fn changed(replaced: bool, count: Count) -> Synced {
     }
 }
 
-/// The number that each change of nftables in this network namespace increases.
+/// The generation of nftables in this network namespace, which each change increases.
 pub(crate) fn generation() -> Result<u32, NetworkError> {
     let ask = || -> io::Result<u32> {
         let answer = Socket::netfilter()?.get(Message::new(GET_GENERATION, 0, &[0; 4]))?;

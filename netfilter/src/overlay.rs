@@ -1,8 +1,9 @@
-//! The device through which packets to the pods of other hosts go packed into UDP: unicast VXLAN
-//! that learns nothing.
+//! The VXLAN device, which carries packets to the pods of other hosts in UDP: unicast, without
+//! learning.
 //!
-//! Each host's device has a MAC that is made from the host's address, so that everybody can compute
-//! everybody's, and the network address of its pod subnet, which no pod gets.
+//! The MAC of a host's device is computed from the host's address, so that every host can compute
+//! the MACs of all others. The device has the network address of the host's pod subnet, which no
+//! pod is assigned.
 
 use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path};
 
@@ -17,7 +18,7 @@ use crate::{
     route::{self, Scope},
 };
 
-/// The VXLAN device. It is there as long as some peer is reached through it.
+/// The VXLAN device. It exists as long as at least one peer is reached through it.
 pub const OVERLAY_DEVICE: &str = "windlass1";
 
 const KIND: &str = "vxlan";
@@ -37,7 +38,8 @@ pub(crate) fn own_address(host: &HostNetwork) -> Ipv4Addr {
     host.pod_subnet.network()
 }
 
-/// What cannot be changed of a device: where it differs, the device is made again.
+/// The attributes of a device that cannot be changed: where they differ, the device is deleted and
+/// created again.
 #[derive(Debug, PartialEq, Eq)]
 struct Tunnel {
     id: u32,
@@ -58,7 +60,7 @@ impl Tunnel {
         }
     }
 
-    /// `None` for a device of another kind.
+    /// `None` if the device is of another kind.
     fn read(answer: &Answer) -> Option<Self> {
         let info = device::kind_data(answer, KIND)?;
         Some(Self {
@@ -82,7 +84,7 @@ impl Tunnel {
     }
 }
 
-/// Makes sure that the device is there, up, with its MTU and its address. Returns its index, and
+/// Ensures that the device exists, is up, and has its MTU and its address. Returns its index, and
 /// whether something was changed.
 pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool), NetworkError> {
     let failed = |source| NetworkError::Overlay {
@@ -128,7 +130,7 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
     Ok((index, changed))
 }
 
-/// The device, if it is there and is the right one. Another by its name is taken away.
+/// The device, if it exists and is as wanted. Another device with its name is deleted.
 fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
     let Some(answer) = device::ask(socket, OVERLAY_DEVICE)? else {
         return Ok(None);
@@ -145,8 +147,8 @@ fn make(socket: &Socket, wanted: &Tunnel, mtu: u32) -> io::Result<Link> {
     device::find(socket, OVERLAY_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
-/// What a pod link is told too. The table drops packets with a wrong source even where the host's
-/// own settings make `rp_filter` mean less.
+/// The same settings as on a pod link. The table drops packets with a wrong source even where the
+/// host's own settings weaken `rp_filter`.
 fn settle() -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(OVERLAY_DEVICE);
     for (setting, value) in [
@@ -160,7 +162,7 @@ fn settle() -> io::Result<()> {
     device::disable_ipv6(OVERLAY_DEVICE)
 }
 
-/// Removes the device with all its entries and routes. True if it was there.
+/// Removes the device with all its entries and routes. True if the device existed.
 pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
     let failed = |source| NetworkError::Overlay {
         id: host.vxlan.id,

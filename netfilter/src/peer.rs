@@ -1,8 +1,8 @@
-//! The ways to the pods of other hosts: a route for each, and for those behind VXLAN the entries of
-//! the device.
+//! The paths to the pods of other hosts: a route for each host, and for the hosts behind VXLAN the
+//! entries of the device.
 //!
-//! What is new comes first, what is changed is replaced in its place, and what is no longer wanted
-//! goes last: the traffic of a peer that stays as it is never notices.
+//! New entries are added first, changed ones are replaced in place, and unwanted ones are removed
+//! last, so that the traffic of an unchanged peer is not interrupted.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -24,8 +24,8 @@ use crate::{
 
 const ENETUNREACH: i32 = 101;
 
-/// What was put right, and the first thing that could not be. One bad peer does not keep the others
-/// from their ways.
+/// The drift that was repaired, and the first error. An error for one peer does not keep the others
+/// from being routed.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) drift: BTreeSet<Drift>,
@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Takes in one part's result: whether it changed something.
+    /// Records the result of one part: whether it changed something, or its error.
     fn note(&mut self, drift: Drift, result: Result<bool, NetworkError>) {
         match result {
             Ok(true) => {
@@ -46,7 +46,7 @@ impl Outcome {
     }
 }
 
-/// The addresses of the hosts with which VXLAN packets are exchanged.
+/// The addresses of the hosts that exchange VXLAN packets with this host.
 pub(crate) fn vxlan_addresses(peers: &Peers) -> BTreeSet<Ipv4Addr> {
     peers
         .values()
@@ -55,7 +55,7 @@ pub(crate) fn vxlan_addresses(peers: &Peers) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// Makes the host's device, entries and routes such as these peers need, and none else.
+/// Changes the host's device, entries and routes to exactly those that these peers need.
 pub(crate) fn ensure(socket: &Socket, host: &HostNetwork, peers: &Peers) -> Outcome {
     let mut outcome = Outcome::default();
     let entries = wanted_entries(peers);
@@ -107,7 +107,7 @@ fn put_entries(
     wanted: &BTreeSet<Entry>,
 ) -> Result<bool, NetworkError> {
     let found = neighbour::permanent(socket, device)?;
-    // A MAC is led to its host before an address is led to the MAC.
+    // The forwarding entry of a MAC is set before the neighbour entry that refers to the MAC.
     let mut missing: Vec<&Entry> = wanted.difference(&found).collect();
     missing.sort_by_key(|entry| matches!(entry, Entry::Neighbour { .. }));
     for entry in &missing {
@@ -133,7 +133,7 @@ fn remove_entries(
     Ok(removed)
 }
 
-/// Puts the routes that are missing, and then removes those to subnets that nobody has any more.
+/// Adds the missing routes, and then removes the routes to subnets that no peer has any more.
 fn ensure_routes(
     socket: &Socket,
     host: &HostNetwork,
@@ -145,7 +145,7 @@ fn ensure_routes(
     for (name, peer) in peers {
         let changed = match (peer.path, device) {
             (PeerPath::Vxlan, Some(device)) => put_vxlan(socket, host, peer, device, found),
-            // Why there is no device has been told.
+            // The error of the missing device has been reported already.
             (PeerPath::Vxlan, None) => Ok(false),
             (PeerPath::Direct, _) => put_direct(socket, host, peer, found),
         };
@@ -174,7 +174,7 @@ fn is_gone(error: &io::Error) -> bool {
     device::is_gone(error) || error.kind() == io::ErrorKind::NotFound
 }
 
-/// Why there is no route to a peer.
+/// The error for a peer that has no route.
 enum Cause {
     Kernel(io::Error),
     BehindRouter(Ipv4Addr),
@@ -205,8 +205,8 @@ impl Cause {
     }
 }
 
-/// The gateway is the peer's device, which is no neighbour by any route: the kernel must be told
-/// that it is one.
+/// The gateway is the peer's device, which no other route shows as on-link: the route must carry
+/// the flag for it.
 fn put_vxlan(
     socket: &Socket,
     host: &HostNetwork,
@@ -247,8 +247,7 @@ fn put_direct(
         return Ok(false);
     }
     match socket.request(route.put()) {
-        // The device is right, but the kernel does not see by its own routes that the peer is on
-        // that link.
+        // The device is right, but the kernel's own routes do not show the peer as on-link there.
         Err(error) if error.raw_os_error() == Some(ENETUNREACH) => {
             socket.request(route.put_onlink())?
         }

@@ -1,4 +1,4 @@
-//! Runs `nft` and `iptables`: bounded in time, their words kept.
+//! Runs `nft` and `iptables`, with a time limit, and keeps their error output.
 
 use std::{io, process::Stdio, time::Duration};
 
@@ -7,12 +7,13 @@ use tokio::{io::AsyncWriteExt, process::Command, time};
 
 use crate::error::{NetworkError, Refusal};
 
-/// A load of 10,000 services takes a third of a second; a lock that others hold may take longer.
+/// A load of 10,000 services takes a third of a second; a lock held by another program may take
+/// longer.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// What is kept of a program's complaints.
+/// The limit, in bytes, of the error output that is kept.
 const MESSAGE_BYTES: usize = 600;
 
-/// Runs a program with a text as its input and returns its output.
+/// Runs a program with `input` on its standard input and returns its standard output.
 pub(crate) async fn run(
     program: &'static str,
     arguments: &[&str],
@@ -30,7 +31,7 @@ pub(crate) async fn run(
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A program that stops reading says why on its standard error.
+            // A program that stops reading reports the reason on its standard error.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Whether an error says that the program is not installed.
+/// Whether the error means that the program is not installed.
 pub(crate) fn is_missing(error: &NetworkError) -> bool {
     matches!(error, NetworkError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }

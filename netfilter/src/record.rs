@@ -1,4 +1,5 @@
-//! What the host was like before us, in a file: `uninstall` puts it back, maybe years later.
+//! The record of the host's settings before Windlass, in a file: `uninstall` restores them, maybe
+//! years later.
 
 use std::{
     fs::{self, File},
@@ -18,17 +19,17 @@ const SCHEMA: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     schema: u32,
-    /// `net.ipv4.ip_forward` as it was found.
+    /// The value of `net.ipv4.ip_forward` before Windlass changed it.
     pub(crate) ip_forward: String,
 }
 
-/// What every version of the file begins with.
+/// The fields that every version of the file has.
 #[derive(Deserialize)]
 struct Stamp {
     schema: u32,
 }
 
-/// Where the record is.
+/// The path of the record.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordFile(PathBuf);
 
@@ -37,7 +38,7 @@ impl RecordFile {
         Self(path.to_owned())
     }
 
-    /// Reads the record; `None` if none was ever made.
+    /// Reads the record; `None` if it was never written.
     pub(crate) fn read(&self) -> Result<Option<Record>, NetworkError> {
         match fs::read(&self.0) {
             Ok(bytes) => self.parse(&bytes).map(Some),
@@ -57,7 +58,7 @@ impl RecordFile {
         serde_json::from_slice(bytes).map_err(|error| self.failed(io::Error::from(error)))
     }
 
-    /// Writes the record, so that it is there after a crash or not at all.
+    /// Writes the record atomically: after a crash the file is complete or absent.
     pub(crate) fn write(&self, ip_forward: &str) -> Result<(), NetworkError> {
         let record = Record {
             schema: SCHEMA,

@@ -1,5 +1,5 @@
-//! Addresses and routes of the host: the device that carries the DNS address, the service range,
-//! the pods.
+//! Addresses and routes of the host: the service device with the DNS address, the service range,
+//! and the pods.
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -12,12 +12,12 @@ use crate::{
     netlink::{Answer, Message, REPLACE, Socket, address, attribute, number},
 };
 
-/// The number by which our routes are known: `ip route show proto 87`.
+/// The routing protocol number of our routes: `ip route show proto 87`.
 pub const ROUTE_PROTOCOL: u8 = 87;
 /// The device that carries the DNS address and the route of the service range.
 pub const SERVICE_DEVICE: &str = "windlass0";
-/// The gateway that every pod sees; no interface has it, a neighbour entry leads to the host's
-/// side.
+/// The gateway of every pod. No interface has this address; a neighbour entry in the pod maps it to
+/// the MAC of the link's host side.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 pub(crate) const RTM_NEWADDR: u16 = 20;
@@ -37,15 +37,15 @@ const RTA_PREFSRC: u16 = 7;
 const TABLE_MAIN: u8 = 254;
 const TYPE_UNICAST: u8 = 1;
 const SCOPE_HOST: u8 = 254;
-/// The gateway is on the device's link, whatever other routes say (`RTNH_F_ONLINK`).
+/// Treats the gateway as on-link, whatever other routes are there (`RTNH_F_ONLINK`).
 const ONLINK: u32 = 4;
 
-/// How far a route or an address reaches.
+/// The scope of a route or an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Through a gateway.
+    /// Reached through a gateway.
     Universe = 0,
-    /// On the link.
+    /// On-link.
     Link = 253,
 }
 
@@ -94,12 +94,12 @@ impl Route {
         message
     }
 
-    /// Makes the route, or changes it to this.
+    /// Adds the route, or replaces the one with the same key.
     pub(crate) fn put(&self) -> Message {
         self.message(RTM_NEWROUTE, REPLACE, false)
     }
 
-    /// The same where the gateway is on the link and the kernel cannot know it.
+    /// The same for a gateway that is on-link although no other route shows it.
     pub(crate) fn put_onlink(&self) -> Message {
         self.message(RTM_NEWROUTE, REPLACE, true)
     }
@@ -109,14 +109,14 @@ impl Route {
     }
 }
 
-/// Gives a device an address. Scope `host` keeps the address from being picked as a source for
-/// anything that is not addressed to it.
+/// Adds an address to a device. Scope `host` keeps the kernel from selecting the address as the
+/// source of packets to other destinations.
 pub(crate) fn put_address(device: u32, address: Ipv4Addr, reach: Option<Scope>) -> Message {
     let scope = reach.map_or(SCOPE_HOST, |scope| scope as u8);
     address_message(RTM_NEWADDR, REPLACE, device, address, scope)
 }
 
-/// Takes an address from a device.
+/// Removes an address from a device.
 pub(crate) fn delete_address(device: u32, address: Ipv4Addr) -> Message {
     address_message(RTM_DELADDR, 0, device, address, 0)
 }
@@ -128,14 +128,14 @@ fn address_message(kind: u16, flags: u16, device: u32, address: Ipv4Addr, scope:
         .attribute(IFA_ADDRESS, &address.octets())
 }
 
-/// How this host reaches an address.
+/// The kernel's route to an address.
 pub(crate) struct Reach {
     pub(crate) device: u32,
-    /// `None` if the address is on the device's link.
+    /// `None` if the address is on-link.
     pub(crate) router: Option<Ipv4Addr>,
 }
 
-/// Asks the kernel which way a packet to an address would go.
+/// Asks the kernel for its route to an address.
 pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
     let header = [AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let answer =
@@ -162,7 +162,7 @@ pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
     Ok(answers.iter().filter_map(read_route).collect())
 }
 
-/// `None` for a route that is not ours.
+/// `None` if the route is not ours.
 fn read_route(answer: &Answer) -> Option<Route> {
     let header: [u8; 12] = *answer.body.first_chunk()?;
     if answer.kind != RTM_NEWROUTE || header[5] != ROUTE_PROTOCOL || header[4] != TABLE_MAIN {
@@ -197,8 +197,8 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, Ne
         .collect())
 }
 
-/// Makes sure that the service device is there, up, and carries the DNS address. True if it was not
-/// so.
+/// Ensures that the service device exists, is up, and has the DNS address. True if something was
+/// changed.
 pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool, NetworkError> {
     let failed = |source| NetworkError::Device {
         device: SERVICE_DEVICE,
@@ -223,7 +223,8 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
     Ok(true)
 }
 
-/// A dummy; where the kernel has none, an empty bridge, which is as good a place for an address.
+/// Creates a dummy device; where the kernel has no dummy module, an empty bridge, which can carry
+/// an address as well.
 fn make_device(socket: &Socket) -> io::Result<Link> {
     let made = socket.request(device::create(SERVICE_DEVICE, "dummy"));
     if made.is_err() {
@@ -233,9 +234,9 @@ fn make_device(socket: &Socket) -> io::Result<Link> {
     device::find(socket, SERVICE_DEVICE)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
-/// Makes sure that the service range has a route. Without one a host with no default route answers
-/// "unreachable" before the packet meets our table; and `src` keeps the DNS address, which every
-/// host has, from being the source. True if the route was not so.
+/// Ensures that the service range has a route. A host without a default route would answer
+/// "unreachable" before the packet reaches our table; and the route's `src` keeps the DNS address,
+/// which every host has, from being selected as the source. True if something was changed.
 pub(crate) fn ensure_service_route(
     socket: &Socket,
     host: &HostNetwork,
@@ -260,7 +261,7 @@ pub(crate) fn ensure_service_route(
     Ok(true)
 }
 
-/// Removes all our routes and says which they were.
+/// Removes all our routes and returns them.
 pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
     let mut removed = Vec::new();
     for route in ours(socket)? {

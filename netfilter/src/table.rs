@@ -1,10 +1,10 @@
-//! What the table `ip windlass` must hold, from what the core wants.
+//! The wanted content of the table `ip windlass`, computed from the core's service table.
 //!
 //! Services and endpoints are map elements only; the chains are static, one for every number of
-//! endpoints that occurs. A packet to a service port meets `virtual_ports` (or `node_ports`), which
-//! sends it to the chain for its number of endpoints N; that draws an index below N into the
-//! packet's mark, and `endpoints` turns port and mark into an address. Only a port with session
-//! affinity has a chain of its own, and a set of clients for each of its endpoints.
+//! endpoints that occurs. A packet to a service port matches in `virtual_ports` (or `node_ports`),
+//! whose verdict jumps to the chain for its number of endpoints N; that chain writes a random index
+//! below N into the packet's mark, and `endpoints` maps port and mark to an address. Only a port
+//! with session affinity has a chain of its own, and a set of clients for each of its endpoints.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +19,16 @@ use reconciler::{
 mod base;
 mod overlay;
 
-/// Name of the table, and of everything shared that we leave somewhere.
+/// Name of the table, and the prefix or comment of everything shared that Windlass leaves on the
+/// host.
 pub const TABLE: &str = "windlass";
 
-/// Packets that met a service carry this in the upper byte of their mark, and the index of their
-/// endpoint below.
+/// The upper byte of the mark of packets to a service; the lower bits hold the index of the
+/// endpoint.
 const MARK: u32 = 0x5700_0000;
-/// The bits of the mark that say whether it is ours.
+/// The bits of the mark that say whether Windlass set it.
 const MARK_MASK: u32 = 0xff00_0000;
-/// How many clients of one endpoint are remembered; beyond that they are spread like others.
+/// How many clients of one endpoint are remembered; further clients are balanced without affinity.
 const STICKY_CLIENTS: u32 = 65_535;
 
 const VIRTUAL_PORTS: &str = "virtual_ports";
@@ -41,29 +42,29 @@ const REFUSED_VIRTUAL_PORTS: &str = "refused_virtual_ports";
 const REFUSED_NODE_PORTS: &str = "refused_node_ports";
 const VXLAN_PEERS: &str = "vxlan_peers";
 
-/// The whole content of the table as values that can be compared.
+/// The whole content of the table as comparable values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ruleset {
-    /// Sets and maps: name to declaration.
+    /// Sets and maps: declaration by name.
     pub(crate) sets: BTreeMap<String, String>,
-    /// Chains.
+    /// Chains by name.
     pub(crate) chains: BTreeMap<String, Chain>,
-    /// Elements of those sets and maps that we fill: set to key to value, empty for a set.
+    /// Elements of the sets and maps that Windlass fills: value by key by set; the value is empty
+    /// for a set.
     pub(crate) elements: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// A chain.
+/// A chain of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chain {
-    /// Where a base chain hooks in.
+    /// Type, hook and priority of a base chain; `None` for a regular chain.
     pub(crate) hook: Option<&'static str>,
-    /// Its rules, in order.
+    /// Its rules, in the order of evaluation.
     pub(crate) rules: Vec<String>,
 }
 
 impl Ruleset {
-    /// The content that makes a host's services work, and keeps all but these hosts from sending it
-    /// VXLAN packets.
+    /// The content for a host's services, with VXLAN packets accepted from these hosts only.
     pub(crate) fn of(
         host: &HostNetwork,
         vxlan_peers: &BTreeSet<Ipv4Addr>,
@@ -115,7 +116,7 @@ impl Ruleset {
         self.put(front.ports, front.key.clone(), format!("goto {chain}"));
     }
 
-    /// The chain that spreads connections over a number of endpoints.
+    /// The chain that balances connections over this number of endpoints.
     fn balance(&mut self, front: &Front, count: usize) -> String {
         let name = format!("{}{count}", front.balance);
         self.chains.entry(name.clone()).or_insert_with(|| Chain {
@@ -125,7 +126,7 @@ impl Ruleset {
         name
     }
 
-    /// The chain that draws an endpoint, or takes the one the client had, and remembers it.
+    /// The chain that selects an endpoint, or the one that the client had before, and remembers it.
     fn stick(
         &mut self,
         front: &Front,
@@ -167,7 +168,7 @@ impl Ruleset {
     }
 }
 
-/// One port that is served: which maps it is in, and by what key.
+/// One served port: the maps that contain it, and its key in them.
 struct Front {
     key: String,
     label: String,
@@ -205,7 +206,7 @@ impl Front {
     }
 }
 
-/// Draws the index of an endpoint into the mark.
+/// Writes the random index of an endpoint into the mark.
 fn draw(count: usize) -> String {
     if count == 1 {
         format!("meta mark set {}", mark(0))
@@ -233,7 +234,7 @@ fn socket(endpoint: &SocketAddrV4) -> String {
     format!("{} . {}", endpoint.ip(), endpoint.port())
 }
 
-/// A protocol as nft writes it.
+/// The protocol's name in nft.
 fn word(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
@@ -242,7 +243,7 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The addresses of everything that traffic is led to.
+/// The addresses of all endpoints.
 fn endpoint_addresses(table: &ServiceTable) -> BTreeSet<Ipv4Addr> {
     let services = table.cluster_ips.values().chain(table.node_ports.values());
     services

@@ -1,5 +1,5 @@
-//! The table as text for `nft -f -`: all of it, or what has changed; and what `nft list` says, read
-//! back.
+//! The table as text for `nft -f -`, whole or as a difference, and the parser for the output of
+//! `nft list`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,17 +8,17 @@ use std::{
 
 use crate::table::{Chain, Ruleset, TABLE};
 
-/// Elements that one command carries; a very long line slows nft down.
+/// Elements per command; nft is slow with very long lines.
 const ELEMENTS_A_COMMAND: usize = 500;
 
-/// How many elements a text puts in and takes out.
+/// How many elements a text adds and deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) added: usize,
     pub(crate) removed: usize,
 }
 
-/// The text that replaces the table, whatever it was, in one transaction.
+/// The text that replaces the table, whatever its content, in one transaction.
 pub(crate) fn replace(new: &Ruleset) -> (String, Count) {
     let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n");
     let (content, count) = difference(&Ruleset::default(), new);
@@ -27,9 +27,10 @@ pub(crate) fn replace(new: &Ruleset) -> (String, Count) {
     (text, count)
 }
 
-/// The text that turns one content into the other in one transaction; empty if they are equal.
+/// The text that changes one content into the other in one transaction; empty if they are equal.
 ///
-/// The order matters: what is referred to is there before, and gone after, what refers to it.
+/// The order matters: an object exists before the first reference to it, and is deleted after the
+/// last one.
 pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
     let mut text = String::new();
     let mut count = Count::default();
@@ -118,13 +119,13 @@ fn element_commands(text: &mut String, verb: &str, set: &str, elements: &[String
 }
 
 fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(text, "{content}");
 }
 
-/// Whether a listing (`nft -p list table`) shows what we put there: every chain with its number of
-/// rules, every element. Rules are counted and not compared, because each version of nft prints
-/// them in its own way.
+/// Whether a listing (`nft -p list table`) shows the committed content: every chain with its number
+/// of rules, and every element. Rules are counted and not compared, because each version of nft
+/// prints them in its own way.
 pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
     let found = Listing::read(listing);
     let rules: BTreeMap<&str, usize> = ruleset
@@ -149,8 +150,8 @@ pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
         })
 }
 
-/// A key with its protocol as a number, as `nft -p` prints it: the word depends on the host's
-/// /etc/protocols.
+/// A key with its protocol as a number, as `nft -p` prints it: the protocol's name would depend on
+/// the host's /etc/protocols.
 fn numeric(key: &str) -> String {
     let parts = key.split(" . ").map(|part| match part {
         "tcp" => "6",
@@ -205,7 +206,7 @@ impl<'a> Listing<'a> {
         listing
     }
 
-    /// Takes the elements of one line; false at the last.
+    /// Reads the elements of one line; false at the last line.
     fn take_elements(&mut self, set: &'a str, content: &str) -> bool {
         let (elements, more) = match content.strip_suffix('}') {
             Some(last) => (last, false),

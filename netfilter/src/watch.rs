@@ -1,4 +1,5 @@
-//! Says when a link or route of ours may have gone. It only means "look again".
+//! Reports that a link or route of ours may have been removed. It triggers a check and carries no
+//! data.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use crate::{
 const GROUPS: u32 = 0x1 | 0x10 | 0x40;
 const ENOBUFS: i32 = 105;
 
-/// Counts what happened; ends with its owner.
+/// Counts the events; the task ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) changes: watch::Receiver<u64>,
@@ -33,7 +34,7 @@ impl Drop for Watch {
     }
 }
 
-/// Starts to watch.
+/// Starts the task that reads the notifications.
 pub(crate) fn start() -> Result<Watch, NetworkError> {
     let events = Socket::route_events(GROUPS)
         .and_then(register)
@@ -57,14 +58,15 @@ fn register(events: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(events)
 }
 
-/// Waits for a datagram and says whether it concerns us; `None` when the socket is broken.
+/// Waits for a datagram and returns whether it concerns links or routes of ours; `None` when the
+/// socket is broken.
 async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     loop {
         let mut ready = events.readable().await.ok()?;
         match ready.try_io(|fd| netlink::receive(fd.as_fd())) {
             Err(_would_block) => {}
             Ok(Ok(bytes)) => return Some(concerns_us(&bytes)),
-            // Events were lost: anything may have happened.
+            // The kernel dropped notifications (`ENOBUFS`): anything may have changed.
             Ok(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Some(true),
             Ok(Err(error)) => {
                 tracing::error!(%error, "links and routes are no longer watched");
@@ -74,9 +76,10 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     }
 }
 
-/// A link of ours that went or went down, a route of ours that went; and a link of somebody else
-/// that came up, or got an address: when it went down or lost it, the kernel dropped the routes
-/// through it or from it without a word. A new link tells all its flags as changed.
+/// A link of ours was removed or went down, or a route of ours was removed; or a link of somebody
+/// else came up or got an address: when it went down or lost the address, the kernel removed the
+/// routes through it or from it without a notification. A new link reports all its flags as
+/// changed.
 fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
@@ -86,7 +89,7 @@ fn concerns_us(bytes: &[u8]) -> bool {
                 && change & IFF_UP != 0
                 && read(kind, body).is_some_and(|link| link.up != is_our_name(&link.name))
         }
-        // A device's address carries the device's name as its label.
+        // The label of an address is the name of its device.
         RTM_NEWADDR => body
             .get(8..)
             .and_then(|rest| attribute(rest, IFA_LABEL))

@@ -1,23 +1,25 @@
-//! What the runtime is told when it is opened.
+//! The configuration of the runtime.
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// How to reach the engine, what is ours on it, and how long anything may take.
+/// How to reach the engine, which containers belong to this installation, and the deadlines of
+/// calls.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
     /// The engine's Unix socket. Default `/var/run/docker.sock`.
     pub socket: PathBuf,
-    /// Which installation this is: only containers that carry it as a label are ours.
+    /// The id of this installation: only containers that have it as a label belong to it.
     pub instance: String,
-    /// Where each pod has its directory. Default `<data>/pods`.
+    /// The directory that holds a directory for each pod. Default `<data>/pods`.
     pub pods_dir: PathBuf,
-    /// Which images we pulled, so that only those are ever collected. Default `<data>/images.json`.
+    /// The record of images that Windlass pulled: only those are ever collected. Default
+    /// `<data>/images.json`.
     pub images_file: PathBuf,
-    /// Paths of the host that no pod may mount, nor what contains them or lies in them, by whatever
-    /// name. Default none.
+    /// Paths of the host that no pod may mount, nor what contains them or lies in them, with links
+    /// followed. Default none.
     pub forbidden_paths: Vec<PathBuf>,
     /// Paths of the host that a hostPath must be or lie in, with links followed. Default any.
     pub allowed_paths: Option<Vec<PathBuf>>,
@@ -26,21 +28,21 @@ pub struct RuntimeConfig {
     /// A Docker `config.json` whose `auths` are used for hosts that `registries` does not name;
     /// read at every pull, so that a rotated token needs no restart. Default none.
     pub docker_config: Option<PathBuf>,
-    /// The longest a single short call may take. Default 10 s.
+    /// The deadline of a short call. Default 10 s.
     pub call_timeout: Duration,
-    /// The longest that creating or starting one container may take, which on a loaded host is
-    /// much. Default 2 min.
+    /// The deadline of creating or starting one container, which takes long on a loaded host.
+    /// Default 2 min.
     pub start_timeout: Duration,
-    /// The longest that a pull may go without any progress. Default 1 min.
+    /// How long a pull may make no progress. Default 1 min.
     pub pull_timeout: Duration,
-    /// How many pulls run side by side. Default 4.
+    /// How many pulls run concurrently. Default 4.
     pub pull_concurrency: usize,
     /// `CgroupParent` of every container. Default the engine's own.
     pub cgroup_parent: Option<String>,
 }
 
 impl RuntimeConfig {
-    /// The defaults, for this installation and data directory.
+    /// The defaults for this installation id and data directory.
     pub fn new(instance: impl Into<String>, data: &Path) -> Self {
         Self {
             socket: PathBuf::from("/var/run/docker.sock"),
@@ -63,9 +65,10 @@ impl RuntimeConfig {
 /// Credentials for one registry.
 #[derive(Clone, Debug)]
 pub struct RegistryAuth {
-    /// `registry.example.com:5000`; the public one is `docker.io`.
+    /// The registry's host and port: `registry.example.com:5000`; the public registry is
+    /// `docker.io`.
     pub host: String,
-    /// User name.
+    /// The user name at the registry.
     pub user: String,
     /// A file that holds the password or token, read at every pull.
     pub password_file: PathBuf,

@@ -1,5 +1,5 @@
-//! Creating and starting containers, in as few calls as can be: create, start. Only a name that is
-//! taken costs more.
+//! Creating and starting containers in as few calls as possible: create, start. Only a name that is
+//! in use takes more.
 
 use bollard::{
     models::{ContainerCreateBody, ContainerStateStatusEnum as Status},
@@ -19,20 +19,21 @@ use crate::{
     volume,
 };
 
-/// Names that are tried: ours, and one with the id of a stranger who has ours.
+/// How many names are tried: the usual one, and one with the id of the foreign container that holds
+/// it.
 const NAME_TRIES: usize = 4;
 
-/// What a create came to.
+/// The result of creating a container.
 enum Created {
-    /// It is there and must be started.
+    /// It was created, or found, and must be started.
     Fresh(ContainerId),
-    /// An earlier daemon made and started it.
+    /// An earlier daemon created and started it.
     Running(ContainerId),
 }
 
 impl Runtime {
-    /// Creates and starts a container in its pod's sandbox. Finds the one that an earlier, killed
-    /// daemon made.
+    /// Creates and starts a container in its pod's sandbox. A container that an earlier daemon
+    /// created before it was killed is reused.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<(), Fault> {
         let what = format!(
             "cannot start container {} of pod {}",
@@ -50,7 +51,7 @@ impl Runtime {
             .map_err(|error| error.into_fault(&what))
     }
 
-    /// Creates and starts, or finds what is already there.
+    /// Creates and starts a container, or reuses the existing one.
     pub(crate) async fn create_and_start(
         &self,
         labels: &Labels,
@@ -72,8 +73,8 @@ impl Runtime {
         let start =
             |docker: bollard::Docker| async move { docker.start_container(started, None).await };
         let result = self.engine().call_within(limit, start).await;
-        // The engine's event is often quicker than its answer, and then it has been looked at
-        // already.
+        // The engine's event often arrives before its response, and then the container has been
+        // inspected already.
         if result.is_err() {
             observer.container_dirty(&id);
         } else if !observer
@@ -119,7 +120,7 @@ impl Runtime {
         )))
     }
 
-    /// Who has the name that we want.
+    /// The container that holds the wanted name.
     async fn holder_of(&self, name: &str, wanted: &Labels) -> Result<Holder, StartError> {
         let found = match self
             .engine()
@@ -152,8 +153,8 @@ impl Runtime {
         }
     }
 
-    /// `runAsGroup` without `runAsUser`: the engine takes a group only together with a user, so the
-    /// image's is asked.
+    /// `runAsGroup` without `runAsUser`: the engine accepts a group only together with a user, so
+    /// the user is read from the image.
     async fn user_for(&self, spec: &ContainerSpec, what: &str) -> Result<Option<String>, Fault> {
         let (None, Some(group)) = (spec.security.run_as_user, spec.security.run_as_group) else {
             return Ok(None);
@@ -183,7 +184,7 @@ enum Holder {
     Nobody,
 }
 
-/// Why a container was not started: the engine's words, which the caller may still act on, or a
+/// Why a container was not started: the engine's error, which the caller may still handle, or a
 /// fault.
 pub(crate) enum StartError {
     Call(CallError),

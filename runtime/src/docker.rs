@@ -1,4 +1,4 @@
-//! The engine's client: every call has a deadline, and every error is classified here, once.
+//! The client of the engine: every call has a deadline, and every error is classified here.
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
@@ -13,41 +13,43 @@ mod classify;
 
 pub(crate) use classify::is_engines_trouble;
 
-/// bollard's own limit on a call. Ours are always shorter; it only must not cut in.
+/// bollard's own limit on a call. The deadlines here are always shorter, so that this limit never
+/// applies.
 const NEVER_SECONDS: u64 = 24 * 3600;
 
-/// The most of an engine's answer that is read to classify it. A fault quotes less.
+/// The limit, in bytes, of an engine's error response that is read to classify it. A fault quotes
+/// less.
 const ANSWER_BYTES: usize = 16 * 1024;
 
-/// A connection to the engine that is made when first needed, so that the daemon starts without
-/// one.
+/// A connection to the engine. It is made at the first call, so that the daemon starts without an
+/// engine.
 pub(crate) struct Engine {
     socket: PathBuf,
-    /// The longest a short call may take.
+    /// The deadline of a short call.
     pub(crate) call_timeout: Duration,
-    /// The longest a create or start may take.
+    /// The deadline of creating or starting a container.
     pub(crate) start_timeout: Duration,
     client: Mutex<Option<Docker>>,
 }
 
-/// Why a call gave no result.
+/// Why a call returned no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// Nothing listens, or the connection broke.
+    /// Nothing listens on the socket, or the connection broke.
     #[error("the container engine cannot be reached: {0}")]
     Unreachable(String),
-    /// The engine took the call and did not answer.
+    /// The engine accepted the call and did not respond within this time.
     #[error("the container engine did not answer within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
-    /// The engine answered with an error.
+    /// The engine responded with an error.
     #[error("{message}")]
     Refused {
-        /// HTTP status, or 0 for an error that came inside a stream.
+        /// HTTP status, or 0 for an error inside a stream.
         status: u16,
-        /// The engine's words.
+        /// The engine's error message.
         message: String,
     },
-    /// The answer could not be understood.
+    /// The response could not be decoded; holds the error of the decoder.
     #[error("the container engine's answer is not understood: {0}")]
     Garbled(String),
 }
@@ -62,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// One short call.
+    /// Makes one short call.
     pub(crate) async fn call<T, F, Fut>(&self, call: F) -> Result<T, CallError>
     where
         F: FnOnce(Docker) -> Fut,
@@ -71,7 +73,7 @@ impl Engine {
         self.call_within(self.call_timeout, call).await
     }
 
-    /// One call with a deadline of its own, which includes connecting.
+    /// Makes one call with its own deadline, which includes connecting.
     pub(crate) async fn call_within<T, F, Fut>(
         &self,
         limit: Duration,
@@ -90,7 +92,8 @@ impl Engine {
             .unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
-    /// The client, within the limit of a short call; for streams, which have limits of their own.
+    /// The connected client, within the deadline of a short call; for streams, whose limits are the
+    /// caller's.
     pub(crate) async fn client(&self) -> Result<Docker, CallError> {
         let limit = self.call_timeout;
         timeout(limit, self.connected())
@@ -98,7 +101,8 @@ impl Engine {
             .unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
-    /// Forgets what was negotiated: the engine may have been upgraded while it was away.
+    /// Drops the negotiated API version: the engine may have been upgraded while it was
+    /// unreachable.
     pub(crate) async fn renegotiate(&self) {
         *self.client.lock().await = None;
     }
@@ -142,17 +146,17 @@ impl From<Error> for CallError {
 }
 
 impl CallError {
-    /// The engine's "there is no such thing".
+    /// Whether the engine responded that the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// The engine says that the name is taken.
+    /// Whether the engine responded that the container name is in use.
     pub(crate) fn is_name_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, message } if message.contains("is already in use"))
     }
 
-    /// As the core needs to know it; `what` says what was being done, on what.
+    /// Converts the error for the core; `what` names the operation and its object.
     pub(crate) fn into_fault(self, what: &str) -> Fault {
         let kind = match &self {
             Self::Unreachable(_) | Self::TimedOut(_) => FaultKind::EngineUnreachable,
@@ -162,7 +166,7 @@ impl CallError {
         Fault::new(kind, format!("{what}: {self}"))
     }
 
-    /// The same for a pull, where the engine's words come from the registry.
+    /// Converts the error of a pull, where the engine's message comes from the registry.
     pub(crate) fn into_pull_fault(self, what: &str) -> Fault {
         match &self {
             Self::Refused { status, message } => {
@@ -173,7 +177,8 @@ impl CallError {
     }
 }
 
-/// The engine's messages come with line breaks and trailing space; a fault is one line.
+/// The engine's messages contain line breaks and trailing spaces; the message of a fault is one
+/// line.
 fn one_line(text: &str) -> String {
     ForeignText::words(text, ANSWER_BYTES).into()
 }

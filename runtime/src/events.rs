@@ -1,5 +1,5 @@
-//! The engine's events. They only say which containers to look at again; after a lost connection
-//! everything is.
+//! The engine's events. An event only marks which containers to inspect again; after a lost
+//! connection everything is inspected again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{labels::instance_filter, observer::Observer};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A connection that lasted this long was a good one: the next failure is a new one.
+/// A connection that lasted this long was working: the next failure starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(10);
 
 const CONTAINER_EVENTS: &[&str] = &[
@@ -24,15 +24,15 @@ const CONTAINER_EVENTS: &[&str] = &[
 ];
 const IMAGE_EVENTS: &[&str] = &["delete", "import", "load", "pull", "tag", "untag"];
 
-/// Follows the events for as long as the daemon runs.
+/// Follows the events as long as the daemon runs.
 pub(crate) async fn follow(observer: Arc<Observer>) {
     let mut retry = FIRST_RETRY;
     loop {
         let begun = tokio::time::Instant::now();
         let why = follow_once(&observer).await;
         if why.was_connected {
-            // What is remembered may be wrong from now on; looking again finds out, or says that
-            // the engine is away.
+            // The cache may be wrong from now on; the next round of inspections corrects it, or
+            // reports that the engine is unreachable.
             observer.everything_dirty();
         }
         if begun.elapsed() >= STABLE {
@@ -49,15 +49,15 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
     }
 }
 
-/// Why following ended.
+/// Why the stream of events ended.
 struct Ended {
     was_connected: bool,
     text: String,
 }
 
 async fn follow_once(observer: &Observer) -> Ended {
-    // The engine repeats what happened since this time, so that nothing is lost before the streams
-    // stand.
+    // The engine replays the events since this time, so that none is lost before the streams are
+    // open.
     let since = Timestamp::now();
     let docker = match observer.engine.client().await {
         Ok(docker) => docker,
@@ -91,7 +91,7 @@ async fn follow_once(observer: &Observer) -> Ended {
         .events(Some(options(HashMap::new(), "image", IMAGE_EVENTS)))
         .boxed();
     observer.everything_dirty();
-    // One stream that ends must not be taken for silence.
+    // A stream that ends must not be taken for one without events.
     let ended = || {
         stream::once(ready(Err(Error::IOError {
             err: std::io::ErrorKind::UnexpectedEof.into(),

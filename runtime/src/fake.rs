@@ -1,9 +1,10 @@
-//! An engine that only remembers: what was started runs, until a test says otherwise.
+//! A fake of the engine that keeps its state in memory: a started container runs until a test ends
+//! it.
 //!
-//! It keeps to the rules of the real one where they matter to a plan: a container needs its running
-//! sandbox and its image; starting what already runs does nothing; what has ended with the same
-//! attempt is `Gone`; a second sandbox does not replace a first. The time is that of the clock
-//! which a test gives it.
+//! The fake follows the rules of the real engine where they matter to a plan: a container needs its
+//! running sandbox and its image; starting a running container does nothing; starting an attempt
+//! that has ended returns `Gone`; a second sandbox does not replace the first. The time is that of
+//! the clock that the test passes in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +36,7 @@ use crate::{Collected, Observation, Pods, Probes};
 #[cfg(test)]
 mod tests;
 
-/// A host's pods, in memory. Clones are the same host.
+/// The pods of a host, in memory. Clones share the same host.
 #[derive(Clone)]
 pub struct FakeRuntime {
     state: Arc<Mutex<State>>,
@@ -48,9 +49,9 @@ struct State {
     registry: BTreeMap<String, ImageId>,
     files: BTreeMap<PodUid, PodFiles>,
     faults: Vec<(String, Fault)>,
-    /// Calls that fail until they are mended.
+    /// The fault of each call that fails until [`FakeRuntime::mend`], by the beginning of its line.
     broken: BTreeMap<String, Fault>,
-    /// Whether the engine answers nothing.
+    /// Whether the engine does not respond.
     is_frozen: bool,
     stop_takes: Duration,
     calls: Vec<String>,
@@ -60,8 +61,8 @@ struct State {
 }
 
 impl FakeRuntime {
-    /// A host with nothing on it. Each pod has an empty directory in `pods_dir`, for what the
-    /// daemon itself writes there.
+    /// A host without containers and images. Each pod has an empty directory in `pods_dir`, for the
+    /// files that the daemon itself writes there.
     pub fn new(clock: fn() -> Timestamp, pods_dir: impl Into<PathBuf>) -> Self {
         let state = State {
             containers: BTreeMap::new(),
@@ -83,38 +84,39 @@ impl FakeRuntime {
         }
     }
 
-    /// Puts an image into the registry, under a name that already has one in its place.
+    /// Adds an image to the registry, or replaces the image of that name.
     pub fn publish(&self, image: &str, id: ImageId) {
         self.state().registry.insert(image.to_owned(), id);
     }
 
-    /// Makes the next call whose line in `calls` begins so fail, once.
+    /// Makes the next call whose line in `calls` begins with this text fail, once.
     pub fn fail_next(&self, call: &str, fault: Fault) {
         self.state().faults.push((call.to_owned(), fault));
     }
 
-    /// Makes every call whose line in `calls` begins so fail, until [`mend`](Self::mend).
+    /// Makes every call whose line in `calls` begins with this text fail, until
+    /// [`mend`](Self::mend).
     pub fn break_calls(&self, call: &str, fault: Fault) {
         self.state().broken.insert(call.to_owned(), fault);
     }
 
-    /// Ends what [`break_calls`](Self::break_calls) began.
+    /// Ends the failures that [`break_calls`](Self::break_calls) began.
     pub fn mend(&self, call: &str) {
         self.state().broken.remove(call);
     }
 
-    /// Makes the engine answer nothing, or answer again. What runs goes on running.
+    /// Makes the engine stop responding, or respond again. Running containers continue to run.
     pub fn freeze(&self, is_frozen: bool) {
         self.state().is_frozen = is_frozen;
         self.notify();
     }
 
-    /// How long a container takes to end when it is told to.
+    /// Sets how long a container takes to end when it is stopped.
     pub fn set_stop_takes(&self, time: Duration) {
         self.state().stop_takes = time;
     }
 
-    /// All containers, whatever their state.
+    /// All containers, in any state.
     pub fn containers(&self) -> BTreeMap<ContainerId, ObservedContainer> {
         self.state().containers.clone()
     }
@@ -125,13 +127,13 @@ impl FakeRuntime {
         self.state().calls.clone()
     }
 
-    /// A container ends by itself.
+    /// Makes a container end by itself.
     pub fn exit(&self, container: &ContainerId, code: i64) {
         self.state().end(container, code);
         self.notify();
     }
 
-    /// Somebody pauses a container.
+    /// Pauses a container, as somebody else would.
     pub fn pause(&self, container: &ContainerId) {
         if let Some(found) = self.state().containers.get_mut(container)
             && let ContainerState::Running { started } = found.state
@@ -141,7 +143,7 @@ impl FakeRuntime {
         self.notify();
     }
 
-    /// What a pod's directory was last made to hold.
+    /// The files of the last `prepare_files` of a pod; `None` if there are none.
     pub fn files(&self, pod: &PodUid) -> Option<PodFiles> {
         self.state().files.get(pod).cloned()
     }
@@ -155,7 +157,7 @@ impl FakeRuntime {
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Notes a call, lets it fail if a test wants that, or does it.
+    /// Records a call, and executes it unless a test lets it fail.
     fn call<T>(
         &self,
         line: String,
@@ -447,7 +449,7 @@ impl Pods for FakeRuntime {
     }
 }
 
-/// Probes that find what a test says.
+/// Probes whose facts a test sets.
 #[derive(Default)]
 pub struct FakeProber {
     wanted: Mutex<Vec<ProbeTask>>,
@@ -455,12 +457,12 @@ pub struct FakeProber {
 }
 
 impl FakeProber {
-    /// The probes that were last asked for.
+    /// The probes of the last `set`.
     pub fn wanted(&self) -> Vec<ProbeTask> {
         self.wanted.lock().clone()
     }
 
-    /// Makes a probe find this.
+    /// Sets the fact of a probe.
     pub fn find(&self, container: &ContainerId, kind: ProbeKind, fact: ProbeFact) {
         self.facts.lock().insert((container.clone(), kind), fact);
     }

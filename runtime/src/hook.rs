@@ -14,16 +14,16 @@ use crate::{
     runtime::{Runtime, exec::ExecOutcome},
 };
 
-/// Kubernetes lets a postStart hook run for ever; a lane here does not.
+/// The deadline of a postStart hook. Kubernetes has none; a lane here must end.
 const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
-/// Why a hook has not done its work.
+/// Why a hook did not succeed.
 #[derive(Debug)]
 pub(crate) enum HookError {
-    /// The hook failed, in these words.
+    /// The hook failed, with this message.
     Failed(String),
-    /// The engine could not run it, or did not say what came of it: that says nothing about the
-    /// container.
+    /// The engine could not run the hook, or did not report its result: that is no evidence about
+    /// the container.
     NotRun(Fault),
 }
 
@@ -43,9 +43,9 @@ impl From<String> for HookError {
 }
 
 impl Runtime {
-    /// Runs a postStart hook in a pod's running container, and kills the container if it fails.
-    /// Where the engine could not run it the container is left alone, and the hook is to be run
-    /// again.
+    /// Runs a postStart hook in a pod's running container, and kills the container if the hook
+    /// fails. Where the engine could not run the hook, the container is left alone, and the hook
+    /// must be run again.
     pub async fn post_start(
         &self,
         container: &ContainerId,
@@ -76,7 +76,7 @@ impl Runtime {
         }
     }
 
-    /// Runs a hook to its end or to the limit; says what went wrong.
+    /// Runs a hook to its end or to the limit; returns why it failed.
     pub(crate) async fn run_hook(
         &self,
         container: &ContainerId,
@@ -94,7 +94,7 @@ impl Runtime {
                 headers,
             } => {
                 let url = http::url(*https, host.as_deref(), address, *port, path)?;
-                // As in Kubernetes a hook has done its work when it was answered, whatever the
+                // As in Kubernetes an HTTP hook has succeeded when it got a response, whatever the
                 // status.
                 Ok(self.inner.http.get(url, headers, limit).await.map(drop)?)
             }
@@ -109,7 +109,7 @@ impl Runtime {
     }
 }
 
-/// What became of a hook's command.
+/// The result of a hook's command.
 fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookError> {
     match run {
         Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
@@ -126,7 +126,7 @@ fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookE
                 limit.as_secs()
             ),
         ))),
-        // The container has no such command, or has ended: that is its own fault.
+        // The container has no such command, or has ended: that is the fault of the container.
         Err(fault) if matches!(fault.kind, FaultKind::Rejected | FaultKind::Gone) => {
             Err(HookError::Failed(fault.message))
         }

@@ -1,4 +1,4 @@
-//! Requests and connections of probes and hooks.
+//! HTTP requests and TCP connections of probes and hooks.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 const MAX_REDIRECTS: usize = 10;
 
-/// A client that keeps no connections, asks no proxy and checks no certificates.
+/// An HTTP client that keeps no connections, uses no proxy and checks no certificates.
 pub(crate) struct HttpClient(Client);
 
 impl HttpClient {
@@ -29,7 +29,7 @@ impl HttpClient {
             } else if asked == attempt.url().host_str() {
                 attempt.follow()
             } else {
-                // As in Kubernetes, being sent to another host counts as an answer.
+                // As in Kubernetes, a redirect to another host counts as a response.
                 attempt.stop()
             }
         });
@@ -43,7 +43,7 @@ impl HttpClient {
         Ok(Self(client))
     }
 
-    /// The status of an answer; its body is not read.
+    /// The HTTP status of the response; its body is not read.
     pub(crate) async fn get(
         &self,
         url: Url,
@@ -68,7 +68,7 @@ impl HttpClient {
     }
 }
 
-/// The address of an httpGet handler; one that names no host asks the pod.
+/// The URL of an httpGet handler; without a host it is that of the pod.
 pub(crate) fn url(
     https: bool,
     host: Option<&str>,
@@ -83,7 +83,7 @@ pub(crate) fn url(
     Url::parse(&text).map_err(|error| format!("{text:?} is not an address: {error}"))
 }
 
-/// Good when somebody accepts.
+/// Succeeds when a TCP connection is accepted.
 pub(crate) async fn connect(
     host: Option<&str>,
     pod: Ipv4Addr,
@@ -109,7 +109,7 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-/// The innermost cause says more than the library's own words.
+/// The message of the innermost cause, which is more specific than the library's own.
 fn with_cause(error: reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
@@ -135,8 +135,8 @@ fn unchecked_tls() -> ClientConfig {
     }
 }
 
-/// Kubernetes' https probes do not check certificates: a pod is asked by an address that no
-/// certificate names.
+/// Kubernetes' https probes do not check certificates: the probe uses the pod's address, which no
+/// certificate contains.
 #[derive(Debug)]
 struct AnyCertificate(Vec<SignatureScheme>);
 

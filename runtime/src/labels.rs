@@ -1,4 +1,4 @@
-//! A container's labels: who it belongs to and what it is there, readable again after any crash or
+//! A container's labels: its pod, its role and its attempt, readable again after any crash or
 //! upgrade.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use reconciler::{
     plan::{PodIdentity, Role},
 };
 
-/// The version of the labels' layout that this program writes; it reads none that is newer.
+/// The schema version of the labels that this program writes; newer ones are not read.
 const SCHEMA_VERSION: u32 = 1;
 
 const SCHEMA: &str = "io.windlass.schema";
@@ -24,7 +24,7 @@ const CONTAINER: &str = "io.windlass.container";
 const ATTEMPT: &str = "io.windlass.attempt";
 const MESSAGE: &str = "io.windlass.message";
 
-/// What the labels of one container say.
+/// The content of one container's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Labels {
     pub(crate) identity: PodIdentity,
@@ -32,28 +32,28 @@ pub(crate) struct Labels {
     /// The container's name in the pod; empty for the sandbox.
     pub(crate) name: String,
     pub(crate) attempt: u32,
-    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    /// Whether the container has `terminationMessagePolicy: FallbackToLogsOnError`.
     pub(crate) message_from_logs: bool,
 }
 
-/// Why labels could not be read. Such a container is left alone.
+/// Why labels could not be read. A container with such labels is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LabelsError {
-    /// Not a container of this installation.
+    /// The container belongs to another installation, or to none.
     #[error("it does not carry this installation's labels")]
     Foreign,
-    /// Written by a later version of this program.
+    /// The labels were written by a later version of Windlass.
     #[error(
         "its labels have schema {0}, which is newer than this program's {SCHEMA_VERSION}: upgrade windlass here"
     )]
     Newer(u32),
-    /// Ours by name, but damaged.
+    /// The labels are of this installation, and damaged.
     #[error("its label {0} is missing or wrong")]
     Malformed(&'static str),
 }
 
 impl Labels {
-    /// As the engine stores them.
+    /// The labels as the engine stores them.
     pub(crate) fn write(&self, instance: &str) -> HashMap<String, String> {
         let identity = &self.identity;
         [
@@ -83,7 +83,7 @@ impl Labels {
         .collect()
     }
 
-    /// Reads them back; labels of others are ignored.
+    /// Parses labels; labels of others are ignored.
     pub(crate) fn read(
         labels: &HashMap<String, String>,
         instance: &str,
@@ -119,7 +119,7 @@ impl Labels {
         })
     }
 
-    /// The same container of the same pod, whatever commit it was resolved in.
+    /// Whether both are the same container of the same pod, whatever commit it was resolved in.
     pub(crate) fn is_same_container(&self, other: &Self) -> bool {
         self.identity.uid == other.identity.uid
             && self.role == other.role
@@ -127,7 +127,8 @@ impl Labels {
             && self.attempt == other.attempt
     }
 
-    /// The name that the engine shows: `windlass_<container>_<pod>_<namespace>_<uid>_<attempt>`.
+    /// The container's name on the engine:
+    /// `windlass_<container>_<pod>_<namespace>_<uid>_<attempt>`.
     pub(crate) fn container_name(&self) -> String {
         let PodIdentity { uid, pod, .. } = &self.identity;
         let container = if self.role == Role::Sandbox {

@@ -1,4 +1,4 @@
-//! Pods on Docker: the effects of a plan, and what is there to be observed.
+//! Pods on Docker: carries out the steps of a plan, and observes the result.
 //!
 //! ```text
 //! Step ──Runtime──► translate ──► docker (time-outs, faults) ──► engine
@@ -6,8 +6,8 @@
 //! ProbeTask ──Prober──► http, tcp, exec ──► ProbeFact           counted, and only sensed: the core decides
 //! ```
 //!
-//! Everything is found again by labels and names, so that a daemon killed between any two calls
-//! makes nothing twice.
+//! Every container is found again by its labels and name, so that a daemon that is killed between
+//! any two calls creates nothing twice.
 
 mod config;
 mod container;

@@ -1,5 +1,5 @@
-//! What the engine has of ours, kept in memory: everything is looked at once, then only what an
-//! event or a step of our own says has changed.
+//! The containers and images on the engine, kept in memory: everything is inspected once, then only
+//! what an event or a step of our own marks as changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,32 +30,32 @@ mod tail;
 
 use round::RoundResult;
 
-/// How many containers are looked at side by side.
+/// How many containers are inspected concurrently.
 const INSPECT_CONCURRENCY: usize = 16;
-/// An event older than our last inspection by more than this means that the clock was set back, not
-/// that we know it.
+/// An event that is older than the last inspection by more than this shows that the clock was set
+/// back, not that the inspection includes the event.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
-/// What was found on the engine.
+/// What was observed on the engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
-    /// All containers with our labels, whatever their state.
+    /// All containers of this installation, in any state.
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
-    /// Images on the disk.
+    /// Images on the engine's disk.
     pub images: BTreeSet<ImageId>,
-    /// Containers that carry our label but that this version cannot read, and why: they are left
-    /// alone.
+    /// Containers of this installation whose labels this version cannot read, with the error: they
+    /// are left alone.
     pub left_alone: BTreeMap<ContainerId, String>,
 }
 
-/// The cache and what it is filled from.
+/// The cache, and the engine from which it is filled.
 pub(crate) struct Observer {
     pub(crate) engine: Arc<Engine>,
     pub(crate) instance: String,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
-    /// Only one round of inspections at a time: a second one would find nothing dirty and answer
-    /// with what is not yet known.
+    /// One round of inspections at a time: a second one would find nothing dirty, and return a
+    /// cache that the first has not updated yet.
     under_way: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
     hangs: watch::Sender<bool>,
@@ -67,7 +67,7 @@ struct Cache {
     left_alone: BTreeMap<ContainerId, String>,
     images: BTreeSet<ImageId>,
     dirty: Dirty,
-    /// Containers on which the engine hangs. What was last known of them stands.
+    /// Containers on which the engine hangs. Their last observation stays valid.
     hanging: BTreeSet<ContainerId>,
 }
 
@@ -89,7 +89,7 @@ impl Default for Dirty {
 
 struct Known {
     observed: ObservedContainer,
-    /// Before the look that gave it was begun; events up to then are already in it.
+    /// The time before the inspection began; events up to then are included in it.
     seen: Timestamp,
 }
 
@@ -110,7 +110,7 @@ impl Observer {
         self.changed.subscribe()
     }
 
-    /// What there is now. An engine that does not answer is an error, never an empty host.
+    /// The current observation. An engine that does not respond is an error, never an empty host.
     pub(crate) async fn observe(self: &Arc<Self>) -> Result<Observation, Fault> {
         let _only = self.under_way.lock().await;
         let dirty = std::mem::replace(
@@ -145,7 +145,7 @@ impl Observer {
         })
     }
 
-    /// Everything is looked at again next time.
+    /// Marks everything for inspection at the next call.
     pub(crate) fn everything_dirty(&self) {
         self.cache().dirty = Dirty::default();
         self.notify();
@@ -156,7 +156,8 @@ impl Observer {
         self.notify();
     }
 
-    /// Whether the engine takes calls and does not answer. Until it does, nobody waits for it.
+    /// Sets whether the engine accepts calls and does not respond. While it hangs, `observe`
+    /// returns an error at once.
     pub(crate) fn hangs(&self, hangs: bool) {
         let changed = self
             .hangs
@@ -170,23 +171,24 @@ impl Observer {
         }
     }
 
-    /// Something was done to a container.
+    /// Marks a container for inspection after a step changed it.
     pub(crate) fn container_dirty(&self, id: &ContainerId) {
         self.cache().dirty.containers.insert(id.clone());
         self.notify();
     }
 
-    /// The engine has just done something to a container, so it does not hang on it. It answers
-    /// nothing about one that it is busy starting, which on a loaded host takes seconds; what was
-    /// known before that must not stand.
+    /// Marks a container for inspection after the engine has done something to it, so that the
+    /// engine no longer counts as hanging on it. The engine does not respond about a container that
+    /// it is starting, which takes seconds on a loaded host; the observation from before must not
+    /// stay valid.
     pub(crate) fn container_answers(&self, id: &ContainerId) {
         self.cache().hanging.remove(id);
         self.container_dirty(id);
     }
 
-    /// The engine has answered that it has started a container. On a loaded host even the
-    /// inspection that follows may get no answer in time, and a container that was only created
-    /// would be taken for one that does not run.
+    /// Records that the engine has responded that it started a container. On a loaded host even the
+    /// inspection that follows may get no response in time, and a container that was observed as
+    /// created would count as not running.
     pub(crate) fn container_started(&self, id: &ContainerId) {
         if let Some(known) = self.cache().known.get_mut(id)
             && known.observed.state == ContainerState::Created
@@ -198,7 +200,8 @@ impl Observer {
         self.container_answers(id);
     }
 
-    /// The engine says that something happened to a container, at this time.
+    /// Marks a container for inspection after an event, unless the last inspection is newer than
+    /// the event.
     pub(crate) fn container_event(&self, id: &ContainerId, at: Timestamp) {
         let mut cache = self.cache();
         let is_news = cache.known.get(id).is_none_or(|known| {
@@ -212,7 +215,7 @@ impl Observer {
         }
     }
 
-    /// A container was removed.
+    /// Removes a container from the cache.
     pub(crate) fn container_gone(&self, id: &ContainerId) {
         let mut cache = self.cache();
         cache.dirty.containers.remove(id);
@@ -223,7 +226,7 @@ impl Observer {
         }
     }
 
-    /// We have just created a container, so nobody needs to look.
+    /// Adds a container that was just created, so that it needs no inspection.
     pub(crate) fn container_created(&self, id: &ContainerId, labels: &Labels, image: &ImageId) {
         let observed = from_labels(labels.clone(), image.clone(), ContainerState::Created);
         self.cache().known.insert(
@@ -235,7 +238,7 @@ impl Observer {
         );
     }
 
-    /// The newest container of this role and name that is not known to have ended.
+    /// The newest container with this role and name that is not known to have ended.
     pub(crate) fn find(&self, pod: &PodUid, role: Role, name: &str) -> Option<ContainerId> {
         let cache = self.cache();
         let alive =
@@ -252,7 +255,7 @@ impl Observer {
             .map(|(id, _)| id.clone())
     }
 
-    /// What is known of a container.
+    /// The last observation of a container; `None` if it is not in the cache.
     pub(crate) fn known(&self, id: &ContainerId) -> Option<ObservedContainer> {
         self.cache()
             .known
@@ -277,7 +280,8 @@ impl Observer {
             listed = self.list().await?;
             wanted.extend(listed.keys().cloned());
             let mut cache = self.cache();
-            // What was created since the list was asked for is not on it and yet there.
+            // A container that was created after the list was requested exists and is not in the
+            // list.
             cache
                 .known
                 .retain(|id, known| listed.contains_key(id) || known.seen >= begun);
@@ -348,7 +352,7 @@ impl Observer {
     }
 }
 
-/// An observation of what the labels say.
+/// An observation from the labels of a container, without its times.
 fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> ObservedContainer {
     let Labels {
         identity,

@@ -1,4 +1,4 @@
-//! The sandbox's image: one static program, carried inside this one and loaded when an engine does
+//! The sandbox's image: one static program inside of this binary, loaded into an engine that does
 //! not have it.
 
 use std::{env::consts::ARCH, sync::LazyLock};
@@ -10,21 +10,22 @@ use ring::digest;
 use crate::docker::{CallError, Engine};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
-/// The image's name without its tag.
+/// The image's repository.
 pub(crate) const REPOSITORY: &str = "windlass-pause";
 const BLOCK: usize = 512;
 
-/// Tagged by its content: another program is another image, and none is ever replaced.
+/// The tag is computed from the content: another program is another image, and no image is ever
+/// replaced.
 static NAME: LazyLock<String> =
     LazyLock::new(|| format!("{REPOSITORY}:{}", &sha256(PROGRAM)[..12]));
 
-/// The image's name with its tag.
+/// The image's repository with its tag.
 pub(crate) fn image_name() -> &'static str {
     &NAME
 }
 
-/// Gives the image to the engine. It has the same id every time: loading it twice, even at once, is
-/// loading it once.
+/// Loads the image into the engine. The image has the same id every time, so loading it twice, even
+/// concurrently, has no further effect.
 pub(crate) async fn load(engine: &Engine) -> Result<(), CallError> {
     let options = ImportImageOptionsBuilder::new().quiet(true).build();
     engine
@@ -39,8 +40,8 @@ pub(crate) async fn load(engine: &Engine) -> Result<(), CallError> {
         .map(drop)
 }
 
-/// What `docker save` would write: a layer with the one file `pause`, a configuration, and a list
-/// of them.
+/// The output of `docker save`: a layer with the only file `pause`, a configuration, and a manifest
+/// that lists them.
 fn archive() -> Vec<u8> {
     let layer = tar(&[("pause", PROGRAM, 0o755)]);
     let architecture = match ARCH {

@@ -1,5 +1,5 @@
-//! The seam between a plan and what runs it: the real engine, or a fake one in tests of what is
-//! above.
+//! The interface between the steps of a plan and the engine: the real one, or a fake one in tests
+//! of the layers above.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, os::fd::OwnedFd};
 
@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::{Collected, Observation, Runtime};
 
-/// What a host can do with pods: one method a step, and those that show what came of it. All may be
-/// done again.
+/// The operations of a host on pods: one method for each step, and the queries that observe the
+/// results. All are idempotent.
 #[async_trait]
 pub trait Pods: Send + Sync {
     /// See [`Runtime::observe`].

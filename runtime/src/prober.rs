@@ -1,5 +1,5 @@
-//! Probes: a sensor that asks containers and counts the answers. What follows from them is the
-//! core's to decide.
+//! Probes: a sensor that probes containers and counts the results. The core decides what follows
+//! from them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,14 +33,15 @@ mod count;
 
 use count::{Count, Verdict};
 
-/// How soon a container that has just begun is asked once more.
+/// The first interval at which a container that has just started is probed in addition.
 const KNOCK: Duration = Duration::from_millis(50);
-/// What Kubernetes keeps of a probe's words.
+/// The limit, in bytes, of a probe's message, as in Kubernetes.
 const MESSAGE_BYTES: usize = 1024;
 
 type ProbeKey = (ContainerId, ProbeKind);
 
-/// The seam between the control loop and the probes: [`Prober`], or [`crate::fake::FakeProber`].
+/// The interface between the control loop and the probes: [`Prober`], or
+/// [`crate::fake::FakeProber`].
 pub trait Probes: Send + Sync {
     /// See [`Prober::set`].
     fn set(&self, wanted: &[ProbeTask]);
@@ -58,8 +59,8 @@ impl Probes for Prober {
     }
 }
 
-/// Runs probes, each in a task of its own with at most one attempt under way: one that hangs holds
-/// up no other.
+/// Runs probes, each in a task of its own with at most one attempt under way: a probe that hangs
+/// delays no other.
 pub struct Prober {
     runtime: Runtime,
     running: Mutex<Running>,
@@ -69,8 +70,8 @@ pub struct Prober {
 #[derive(Default)]
 struct Running {
     tasks: BTreeMap<ProbeKey, Task>,
-    /// Whether a first set was taken: at the start of the daemon all probes begin at once, and are
-    /// spread out.
+    /// Whether `set` was called before: at the start of the daemon all probes begin at once, and
+    /// their first attempts are spread.
     begun: bool,
 }
 
@@ -87,12 +88,13 @@ struct ProbeResults {
 #[derive(Default)]
 struct Board {
     facts: BTreeMap<ProbeKey, ProbeFact>,
-    /// A probe that was just ended may still have an answer; nobody wants it any more.
+    /// The probes of the last `set`: a probe that was just ended may still return a result, which
+    /// is dropped.
     wanted: BTreeSet<ProbeKey>,
 }
 
 impl Prober {
-    /// A prober without probes. Commands run through this runtime.
+    /// A prober without probes. Commands are run through `runtime`.
     pub fn new(runtime: Runtime) -> Self {
         let found = ProbeResults {
             board: Mutex::default(),
@@ -105,9 +107,9 @@ impl Prober {
         }
     }
 
-    /// Makes exactly these probes run. Those that are running and have not changed go on
-    /// undisturbed; what was found by those that are no longer wanted is forgotten. Must be called
-    /// inside a tokio runtime.
+    /// Makes exactly these probes run. A running probe that has not changed continues undisturbed;
+    /// the fact of a probe that is not wanted any more is dropped. Must be called inside a tokio
+    /// runtime.
     pub fn set(&self, wanted: &[ProbeTask]) {
         let mut running = self.running.lock();
         let keys: BTreeSet<ProbeKey> = wanted.iter().map(key).collect();
@@ -145,12 +147,12 @@ impl Prober {
         }
     }
 
-    /// What was found, by container and probe; nothing while the thresholds have not been reached.
+    /// The facts by container and probe; a probe that has not reached a threshold has none.
     pub fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
         self.results.board().facts.clone()
     }
 
-    /// Changes whenever a fact has come or turned.
+    /// A counter that changes whenever a fact is added or changes its value.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.results.changed.subscribe()
     }
@@ -188,7 +190,7 @@ impl ProbeResults {
         self.board.lock()
     }
 
-    /// A fact that says the same keeps its time; only one that turned wakes anybody.
+    /// A fact with an unchanged value keeps its time; only a changed value notifies the receivers.
     fn publish(&self, task: &ProbeTask, ok: bool, message: &str) {
         let key = key(task);
         let mut board = self.board();
@@ -212,7 +214,7 @@ impl ProbeResults {
     }
 }
 
-/// Asks again and again until the answer is final.
+/// Probes until the result is final.
 async fn run(
     runtime: &Runtime,
     found: &ProbeResults,
@@ -261,7 +263,7 @@ async fn run(
     }
 }
 
-/// Whether it costs little to ask, and a good answer changes something.
+/// Whether additional attempts are cheap and a success would change a fact.
 fn may_knock(task: &ProbeTask, known: Option<bool>) -> bool {
     let cheap = matches!(
         task.probe.handler,
@@ -270,8 +272,8 @@ fn may_knock(task: &ProbeTask, known: Option<bool>) -> bool {
     cheap && task.kind != ProbeKind::Liveness && known != Some(true)
 }
 
-/// A container that has just begun may be there long before its next turn: until then it is asked
-/// ever more seldom. Only a good answer counts, so that nothing fails sooner for it.
+/// A container that has just started may be ready long before its next regular attempt: until then
+/// it is probed at growing intervals. Only a success counts, so that no failure is reached sooner.
 async fn is_let_in(
     runtime: &Runtime,
     task: &ProbeTask,
@@ -288,14 +290,14 @@ async fn is_let_in(
     false
 }
 
-/// After the initial delay, counted from the container's start.
+/// The time of the first attempt: after the initial delay, counted from the container's start.
 fn first_attempt(task: &ProbeTask, spread: bool) -> Instant {
     let age = Duration::try_from(Timestamp::now().duration_since(task.started)).unwrap_or_default();
     let delay = task.probe.initial_delay.saturating_sub(age);
     let period = u64::try_from(task.probe.period.as_millis())
         .unwrap_or(u64::MAX)
         .max(1);
-    // Those that are new now begin at once: somebody waits for them.
+    // A probe of a container that has just started begins at once: its result is waited for.
     let is_old = delay.is_zero() && age > task.probe.period;
     let spreading = if spread && is_old {
         Duration::from_millis(hash(task) % period)
@@ -315,13 +317,14 @@ fn key(task: &ProbeTask) -> ProbeKey {
     (task.container.clone(), task.kind)
 }
 
-/// What one attempt brought.
+/// The result of one attempt.
 enum Answer {
     Good,
-    /// The container failed, in these words.
+    /// The container failed, with this message.
     Bad(String),
-    /// The engine could not run the command, which says nothing about the container: it is not
-    /// counted, or an engine in trouble would have every container with such a probe restarted.
+    /// The engine could not run the command, which is no evidence about the container: the attempt
+    /// is not counted, or an engine that fails would have every container with such a probe
+    /// restarted.
     NotAsked(String),
 }
 
@@ -341,8 +344,8 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
     match handler {
         Handler::Exec { command } => match runtime.exec(&task.container, command, *timeout).await {
             Ok(outcome) => answer_of(outcome, *timeout),
-            // The command itself cannot be run: some engines say so with an error, others with an
-            // exit code.
+            // The command cannot be run: some engines report that as an error, others as an exit
+            // code.
             Err(fault) if fault.kind == FaultKind::Rejected => Err(fault.message).into(),
             Err(fault) => Answer::NotAsked(fault.message),
         },
@@ -369,7 +372,7 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
                 .await
                 .into()
         }
-        // Only hooks sleep; a probe that does has nothing to say against the container.
+        // Only hooks have `sleep`; a probe with it reports no failure of the container.
         Handler::Sleep { .. } => Answer::Good,
     }
 }

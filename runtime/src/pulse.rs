@@ -1,16 +1,16 @@
-//! Whether the engine answers at all. One that hangs keeps its connections and sends no events, so
-//! somebody must ask.
+//! Whether the engine responds at all. An engine that hangs keeps its connections open and sends no
+//! events, so a ping is needed.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{docker::CallError, observer::Observer};
 
-/// How often it is asked.
+/// The interval between two pings.
 const EVERY: Duration = Duration::from_secs(3);
-/// How long it may take, also on a host that is busy.
+/// The deadline of a ping, long enough for a host that is busy.
 const LIMIT: Duration = Duration::from_secs(4);
 
-/// Asks for as long as the daemon runs.
+/// Pings as long as the daemon runs.
 pub(crate) async fn follow(observer: Arc<Observer>) {
     loop {
         tokio::time::sleep(EVERY).await;
@@ -18,7 +18,7 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
             .engine
             .call_within(LIMIT, |docker| async move { docker.ping().await })
             .await;
-        // One that cannot be reached or refuses says so wherever it is asked for something.
+        // Only a time-out counts: every other call reports an engine that refuses or is unreachable.
         observer.hangs(matches!(asked, Err(CallError::TimedOut(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime as a whole: what it is made of, and the steps that are one call.
+//! The runtime as a whole: its parts, and the steps that are one call.
 
 mod engine_info;
 pub(crate) mod exec;
@@ -45,11 +45,11 @@ pub use self::{
     logs::{LogOptions, LogStream},
 };
 
-/// How many execs are being started side by side; how long they then run is limited by their own
-/// deadlines.
+/// How many execs are started concurrently; how long each of them then runs is limited by its own
+/// deadline.
 const EXEC_STARTS: usize = 8;
 
-/// Containers on one engine. Cheap to clone; the last one dropped stops following the engine's
+/// Containers on one engine. Cheap to clone; dropping the last clone stops following the engine's
 /// events.
 #[derive(Clone)]
 pub struct Runtime {
@@ -68,15 +68,15 @@ pub(crate) struct Inner {
     pulse: AbortHandle,
 }
 
-/// Why the runtime could not be opened. An engine that is not there is no reason: it may come.
+/// Why the runtime could not be opened. An unreachable engine is not an error: it may start later.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The directory for the pods cannot be made.
     #[error("cannot make the directory {}", path.display())]
     PodsDir {
-        /// Which.
+        /// The path of the directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
     /// The record of pulled images cannot be used.
@@ -91,10 +91,10 @@ pub enum RuntimeError {
 }
 
 impl Runtime {
-    /// Opens the runtime and begins to follow the engine's events. Must be called inside a tokio
+    /// Opens the runtime and starts to follow the engine's events. Must be called inside a tokio
     /// runtime.
     pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        // Others may pass, for an engine that maps users, and list nothing.
+        // Others may traverse the directory, for an engine that maps users, and cannot list it.
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
@@ -141,23 +141,23 @@ impl Runtime {
         })
     }
 
-    /// What there is: all of ours, and the images. Looks only at what has changed since the last
-    /// time.
+    /// All containers of this installation, and the images. Inspects only what has changed since
+    /// the last call.
     pub async fn observe(&self) -> Result<Observation, Fault> {
         self.inner.observer.observe().await
     }
 
-    /// Makes the next `observe` look at everything again: heals an event that was lost.
+    /// Makes the next `observe` inspect everything: recovers from a lost event.
     pub fn resync(&self) {
         self.inner.observer.everything_dirty();
     }
 
-    /// Changes whenever `observe` may have something new to say.
+    /// A counter that changes whenever `observe` may return something new.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.inner.observer.subscribe()
     }
 
-    /// Makes a pod's directory, its etc files and its volumes.
+    /// Creates a pod's directory, its etc files and its volumes. Idempotent.
     pub async fn prepare_files(&self, files: &PodFiles) -> Result<(), Fault> {
         let (pods, files, rules) = (self.pods_dir(), files.clone(), self.host_path_rules());
         blocking(move || volume::prepare(&pods, &files, &rules)).await
@@ -169,13 +169,14 @@ impl Runtime {
         blocking(move || volume::remove(&pods, &pod)).await
     }
 
-    /// The pods that have a directory; those that no plan knows are left over from a crash.
+    /// The pods that have a directory; a directory of a pod that is in no plan was left over by a
+    /// crash.
     pub async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault> {
         let pods = self.pods_dir();
         blocking(move || volume::pods(&pods)).await
     }
 
-    /// Takes a pause away.
+    /// Unpauses a container. A container that is not paused is not an error.
     pub async fn unpause(&self, container: &ContainerId) -> Result<(), Fault> {
         let id = container.as_str();
         let unpaused = self
@@ -215,7 +216,7 @@ impl Drop for Inner {
     }
 }
 
-/// Runs what blocks on a thread for that.
+/// Runs blocking work on a thread where blocking is allowed.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
@@ -246,7 +247,8 @@ fn host_memory_bytes() -> io::Result<u64> {
 /// `CAP_SYS_RESOURCE`, as a bit of the masks in `/proc/<pid>/status`.
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// What the first process may not have, nobody here has. When in doubt, what works everywhere.
+/// A capability that the first process cannot have, no container can have here. Where the
+/// capabilities cannot be read, the score is 0, which works everywhere.
 fn lowest_oom_score() -> i64 {
     let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
@@ -263,8 +265,7 @@ mod tests {
     use self::logs::LogOptions;
     use super::*;
 
-    /// Never called: whoever uses the runtime spawns what it does, and that this compiles is the
-    /// test.
+    /// Never called: callers spawn these futures, and the test is that this compiles.
     #[expect(dead_code, reason = "only compiled")]
     fn everything_can_be_spawned(runtime: &Runtime, container: &ContainerId) {
         fn spawnable<T: Send>(_: T) {}

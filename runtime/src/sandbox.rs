@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl Runtime {
-    /// Gives the engine the sandbox's image ahead of time, so that the first pod of a host does not
-    /// wait for it. What goes wrong here is left to that pod.
+    /// Loads the sandbox's image ahead of time, so that the first pod of a host does not wait for
+    /// it. An error is left to the start of that pod.
     pub async fn load_sandbox_image(&self) {
         let known = self
             .engine()
@@ -36,15 +36,14 @@ impl Runtime {
         }
     }
 
-    /// Creates and starts a sandbox; its image comes from inside this program, never from a
-    /// registry.
+    /// Creates and starts a sandbox; its image is inside of this binary, and no registry is used.
     pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<(), Fault> {
         let what = format!("cannot start the sandbox of pod {}", spec.identity.pod);
         let image = pause::image_name();
         let (labels, body) = translate::sandbox(spec, image, &self.inner.host);
         let id = ImageId::new(image);
         let started = match self.create_and_start(&labels, &id, body.clone()).await {
-            // The engine never had it, or somebody removed it.
+            // The engine does not have the image yet, or somebody removed it.
             Err(StartError::Call(error)) if is_image_missing(&error) => {
                 pause::load(self.engine())
                     .await
@@ -73,8 +72,8 @@ impl Runtime {
         let gone = || Fault::new(FaultKind::Gone, format!("the sandbox of pod {pod} is gone"));
         let namespace =
             File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
-        // The process may have ended and its number been given to another: the host's own network
-        // is never handed out.
+        // The process may have ended and its id may have been reused: the host's own network
+        // namespace is never returned.
         let is_hosts = File::open("/proc/self/ns/net")
             .and_then(|own| Ok(own.metadata()?.ino() == namespace.metadata()?.ino()))
             .map_err(|error| Fault::new(FaultKind::Network, format!("{what}: {error}")))?;
@@ -85,12 +84,13 @@ impl Runtime {
         }
     }
 
-    /// The newest sandbox of a pod that may be joined.
+    /// The newest sandbox of a pod that other containers can join.
     pub(crate) async fn sandbox_of(&self, pod: &PodUid, what: &str) -> Result<ContainerId, Fault> {
         self.container_of(pod, Role::Sandbox, "", what).await
     }
 
-    /// The newest container of a pod of this role and name, from memory or else from the engine.
+    /// The newest container of a pod with this role and name, from the cache or else from the
+    /// engine.
     pub(crate) async fn container_of(
         &self,
         pod: &PodUid,
@@ -132,8 +132,8 @@ impl Runtime {
     }
 }
 
-/// A sandbox is of our making: whatever the engine dislikes about it, another commit would have the
-/// same.
+/// Windlass defines the sandbox: whatever the engine refuses about it, it would refuse for every
+/// commit.
 fn not_the_commits(fault: Fault) -> Fault {
     if fault.kind.is_commits_fault() {
         Fault {

@@ -17,13 +17,14 @@ use crate::{
     volume,
 };
 
-/// What a preStop hook that used up the grace period leaves for the signal, once, as in Kubernetes.
+/// The time that is left for the signal, once, after a preStop hook that used up the grace period,
+/// as in Kubernetes.
 const AFTER_PRE_STOP: Duration = Duration::from_secs(2);
-/// How many containers are removed side by side.
+/// How many containers are removed concurrently.
 pub(crate) const REMOVE_CONCURRENCY: usize = 8;
 
 impl Runtime {
-    /// Stops containers side by side. All are tried; the first fault is returned.
+    /// Stops containers concurrently. All are tried; the first fault is returned.
     pub async fn stop(&self, stops: &[StopSpec]) -> Result<(), Fault> {
         join_all(stops.iter().map(|stop| self.stop_one(stop)))
             .await
@@ -31,9 +32,10 @@ impl Runtime {
             .collect()
     }
 
-    /// Removes containers with what only they had, whatever state they are in. All are tried.
+    /// Removes containers in any state, with their own files and anonymous volumes. All are tried;
+    /// the first fault is returned.
     pub async fn remove(&self, containers: &[ContainerId]) -> Result<(), Fault> {
-        // Owned ids: a future over borrowed ones could not be spawned.
+        // The ids are owned: a future that borrows them could not be spawned.
         stream::iter(containers.to_vec())
             .map(|id| async move { self.remove_one(&id).await })
             .buffer_unordered(REMOVE_CONCURRENCY)
@@ -48,8 +50,8 @@ impl Runtime {
         let deadline = Instant::now() + stop.grace;
         let mut left = stop.grace;
         if let (Some(hook), false) = (&stop.pre_stop, stop.grace.is_zero()) {
-            // What it says is of no consequence for stopping; nor is how long the engine takes to
-            // run it.
+            // Neither the result of the hook nor a delay of the engine in running it changes the
+            // stop.
             match timeout_at(deadline, self.run_hook(id, hook, stop.address, stop.grace)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(failed)) => {
@@ -63,7 +65,7 @@ impl Runtime {
                 .saturating_duration_since(Instant::now())
                 .max(AFTER_PRE_STOP);
         }
-        // The engine counts whole seconds; nobody is given less than promised.
+        // The engine counts whole seconds; the grace period is rounded up.
         let seconds = i32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let limit = left + self.engine().start_timeout;
@@ -90,10 +92,10 @@ impl Runtime {
         }
     }
 
-    /// KILL, and wait for the end.
+    /// Sends KILL, and waits for the end.
     pub(crate) async fn kill(&self, container: &ContainerId) -> Result<(), CallError> {
         let name = container.as_str();
-        // A stop without any time is a KILL right after the signal; the call returns when the
+        // A stop with a time of 0 sends KILL right after the signal; the call returns when the
         // process has ended.
         let options = StopContainerOptionsBuilder::new().t(0).build();
         let limit = self.engine().start_timeout;
@@ -107,7 +109,7 @@ impl Runtime {
     async fn remove_one(&self, id: &ContainerId) -> Result<(), Fault> {
         let known = self.inner.observer.known(id);
         let what = format!("cannot remove container {}", self.name_of(id));
-        // Volumes as well: an image's VOLUME makes one without a name for every container.
+        // With its anonymous volumes: an image's VOLUME creates one for every container.
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(true)
@@ -147,7 +149,7 @@ impl Runtime {
         }
     }
 
-    /// A container as people know it.
+    /// The name of a container for messages.
     pub(crate) fn name_of(&self, id: &ContainerId) -> String {
         match self.inner.observer.known(id) {
             Some(known) if known.role == Role::Sandbox => {

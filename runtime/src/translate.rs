@@ -1,4 +1,4 @@
-//! Pure: what a plan says about a container, in the engine's words.
+//! Pure: translates the specification of a container into the engine's request.
 
 use std::collections::HashMap;
 
@@ -17,27 +17,27 @@ use crate::labels::Labels;
 #[cfg(test)]
 mod tests;
 
-/// Enough for the runtime's own start-up inside the cgroup; the sandbox's program needs almost
-/// nothing.
+/// Enough for the start-up of the container's runtime inside of the cgroup; the sandbox's program
+/// needs almost nothing.
 const SANDBOX_MEMORY_BYTES: i64 = 32 << 20;
-/// As Kubernetes has it: the sandbox is the last to be killed for want of memory.
+/// As in Kubernetes: the OOM killer selects the sandbox last.
 const SANDBOX_OOM_SCORE: i64 = -998;
-/// The engine's smallest share.
+/// The engine's least number of CPU shares.
 const MIN_CPU_SHARES: u64 = 2;
 
-/// What is known only on this host.
+/// Facts of this host that the core does not know.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) instance: String,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) memory_bytes: u64,
-    /// The lowest OOM score that may be given here: below 0 takes a capability that some hosts
-    /// (containers that run whole systems) do not have at all, and on those a container with less
-    /// would not start.
+    /// The lowest OOM score that a container can have on this host: a score below 0 needs
+    /// `CAP_SYS_RESOURCE`, which some hosts (containers that run whole systems) do not have, and a
+    /// container with a lower score would not start there.
     pub(crate) lowest_oom_score: i64,
 }
 
-/// A mount whose source has been found on this host.
+/// A mount whose source on this host has been resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BoundMount {
     pub(crate) source: String,
@@ -46,7 +46,7 @@ pub(crate) struct BoundMount {
     pub(crate) propagation: MountPropagation,
 }
 
-/// The sandbox: a network namespace without anything in it, unless it is the host's.
+/// The sandbox: an empty network namespace, unless the pod uses the host's.
 pub(crate) fn sandbox(
     spec: &SandboxSpec,
     image: &str,
@@ -61,7 +61,7 @@ pub(crate) fn sandbox(
     };
     let host_config = HostConfig {
         network_mode: Some(if spec.host_network { "host" } else { "none" }.to_owned()),
-        // It never prints anything.
+        // The sandbox's program prints nothing.
         log_config: Some(HostConfigLogConfig {
             typ: Some("none".to_owned()),
             config: None,
@@ -71,9 +71,9 @@ pub(crate) fn sandbox(
         memory_swap: Some(SANDBOX_MEMORY_BYTES),
         cpu_shares: Some(i64::try_from(MIN_CPU_SHARES).unwrap_or_default()),
         readonly_rootfs: Some(true),
-        // Half of a pod's start is its sandbox's, and most of that what the engine does around the
-        // program: a system call filter and a dozen mounts over /proc, for a program of ours that
-        // sleeps without any capability.
+        // Half of the time of a pod's start is the start of its sandbox, most of which the engine
+        // spends around the program: a system call filter and a dozen mounts over /proc, for a
+        // program of ours that only sleeps and has no capability.
         security_opt: Some(vec![
             "no-new-privileges".to_owned(),
             "seccomp=unconfined".to_owned(),
@@ -89,8 +89,9 @@ pub(crate) fn sandbox(
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/pause".to_owned()]),
         stop_signal: Some("SIGKILL".to_owned()),
-        // A namespace of its own with a loopback, made by the engine's runtime; the engine's own
-        // network code, which starts another process for every container, is left out.
+        // A network namespace of its own with a loopback device, created by the container's
+        // runtime; the engine's network code, which starts another process for every container, is
+        // not used.
         network_disabled: (!spec.host_network).then_some(true),
         healthcheck: Some(no_healthcheck()),
         labels: Some(labels.write(&host.instance)),
@@ -100,7 +101,7 @@ pub(crate) fn sandbox(
     (labels, body)
 }
 
-/// One container, joined to its pod's sandbox. `user` replaces what the security context says.
+/// One container, joined to its pod's sandbox. `user` replaces the user of the security context.
 pub(crate) fn container(
     spec: &ContainerSpec,
     sandbox: &ContainerId,
@@ -147,8 +148,8 @@ pub(crate) fn container(
     };
     let body = ContainerCreateBody {
         image: Some(spec.image.to_string()),
-        // An entry point of our own makes the engine drop the image's command, as Kubernetes means
-        // it.
+        // With an entry point in the request the engine ignores the image's command, as Kubernetes
+        // does.
         entrypoint: (!spec.command.is_empty()).then(|| spec.command.clone()),
         cmd: (!spec.args.is_empty()).then(|| spec.args.clone()),
         working_dir: spec.working_dir.clone(),
@@ -191,7 +192,7 @@ fn common_host_config(host: &Host) -> HostConfig {
     }
 }
 
-/// Probes are ours; an image's own health check would run beside them.
+/// Probes are run by the daemon; an image's own health check would run in addition.
 fn no_healthcheck() -> HealthConfig {
     HealthConfig {
         test: Some(vec!["NONE".to_owned()]),
@@ -212,8 +213,8 @@ fn mount(mount: BoundMount) -> Mount {
         read_only: Some(mount.read_only),
         bind_options: Some(MountBindOptions {
             propagation: Some(propagation),
-            // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it so unless told;
-            // older ones do not know the field and behave like that anyway.
+            // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it recursive by
+            // default; older engines do not know the field and are not recursive.
             read_only_non_recursive: mount.read_only.then_some(true),
             ..MountBindOptions::default()
         }),
@@ -229,12 +230,12 @@ fn user_text(user: Option<i64>, group: Option<i64>) -> Option<String> {
     }
 }
 
-/// `requests.cpu` as kubelet translates it: 1024 shares a core, at least two.
+/// Converts `requests.cpu` as kubelet does: 1024 shares for each core, at least two.
 fn cpu_shares(milli: Option<u64>) -> i64 {
     signed((milli.unwrap_or(0).saturating_mul(1024) / 1000).clamp(MIN_CPU_SHARES, 262_144))
 }
 
-/// Kubernetes' order of who is killed first for want of memory: best effort, burstable by request,
+/// The OOM scores of Kubernetes: best effort is killed first, then burstable by its request, then
 /// guaranteed.
 fn oom_score(resources: &Resources, host_memory_bytes: u64) -> i64 {
     let Resources {
@@ -263,7 +264,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Labels as the engine gives them, absent ones included.
+/// Labels as the engine returns them; absent ones count as none.
 pub(crate) fn labels_or_none(labels: Option<HashMap<String, String>>) -> HashMap<String, String> {
     labels.unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Removing everything that is ours from a host.
+//! Removes everything of this installation from a host.
 
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -17,9 +17,9 @@ use crate::{
 };
 
 impl Runtime {
-    /// Removes all containers of this installation whatever wrote their labels, the pods'
-    /// directories with their mounts, and the sandbox's image unless another installation uses it.
-    /// Says how many containers there were.
+    /// Removes all containers of this installation, whichever version wrote their labels, the
+    /// directories of the pods with their mounts, and the sandbox's image unless another
+    /// installation uses it. Returns how many containers were removed.
     pub async fn uninstall(&self) -> Result<usize, Fault> {
         let removed = self
             .remove_all_containers()

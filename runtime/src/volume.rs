@@ -1,4 +1,4 @@
-//! A pod's directory on the host: its etc files, its volumes, and what its containers leave.
+//! A pod's directory on the host: its etc files, its volumes, and what its containers leave behind.
 //!
 //! ```text
 //! <pods>/<uid>/etc/{resolv.conf,hosts,hostname}
@@ -7,8 +7,8 @@
 //! <pods>/<uid>/containers/<name>-<attempt>/subpath-<n>  bind mounts that hold a subPath still
 //! ```
 //!
-//! Everything here blocks; `Runtime` calls it on threads for that. Everything may be done again
-//! after a crash.
+//! All functions here block; `Runtime` calls them on threads where blocking is allowed. All are
+//! idempotent, also after a crash.
 
 use std::{
     fs, io,
@@ -30,11 +30,11 @@ mod source;
 pub(crate) use host_path::HostPathRules;
 pub(crate) use source::{container_files, remove_container_files, termination_message};
 
-/// What a tmpfs for a ConfigMap's or Secret's files may hold: two generations of the 1 MiB that one
-/// may be, and slack.
+/// The size limit of a tmpfs for the files of a ConfigMap or Secret: two generations of at most 1
+/// MiB each, and a reserve.
 const CONFIG_TMPFS_BYTES: u64 = 8 << 20;
 
-/// Makes a pod's directory and everything that its containers mount from it.
+/// Creates a pod's directory and everything in it that its containers mount.
 pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> Result<(), Fault> {
     let pod = pod_dir(pods, &files.pod)?;
     let etc = pod.join("etc");
@@ -57,14 +57,13 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
         .try_for_each(|volume| prepare_volume(&volumes, volume, rules))
 }
 
-/// Removes a pod's directory with everything in it, after everything mounted in it has been
-/// unmounted.
+/// Removes a pod's directory with its content, after everything mounted in it has been unmounted.
 pub(crate) fn remove(pods: &Path, pod: &PodUid) -> Result<(), Fault> {
     let path = pod_dir(pods, pod)?;
     mounted::remove_tree(&path).map_err(|error| io_fault("remove", &path, &error))
 }
 
-/// Removes all pods' directories.
+/// Removes the directories of all pods.
 pub(crate) fn remove_all(pods: &Path) -> Result<(), Fault> {
     mounted::remove_tree(pods).map_err(|error| io_fault("remove", pods, &error))
 }
@@ -129,7 +128,7 @@ fn pod_dir(pods: &Path, pod: &PodUid) -> Result<PathBuf, Fault> {
     child(pods, pod.as_str())
 }
 
-/// One level down, and nowhere else.
+/// The path of an entry directly inside `parent`; an error for any other path.
 fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
@@ -141,7 +140,7 @@ fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
     }
 }
 
-/// Makes a directory with this mode, or leaves the one that is there as it is: a container may have
+/// Creates a directory with this mode, or leaves an existing one unchanged: a container may have
 /// changed its mode.
 fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
     if path.is_dir() {
@@ -152,7 +151,8 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         fs::create_dir_all(parent)?;
-        // Under another name first, so that a crash leaves no directory with a wrong mode.
+        // It is created under another name first, so that a crash leaves no directory with a wrong
+        // mode.
         let mut unfinished = std::ffi::OsString::from(".new-");
         unfinished.push(name);
         let unfinished = parent.join(unfinished);
@@ -166,7 +166,7 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
     made().map_err(|error| io_fault("make", path, &error))
 }
 
-/// Containers hold the file itself mounted, so it must stay the same file.
+/// Containers have bind-mounted the file itself, so it is rewritten in place.
 fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
@@ -185,10 +185,9 @@ fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
     Fault::new(kind, format!("cannot {doing} {}: {error}", path.display()))
 }
 
-/// What the disk itself, or the file server, is to blame for: no commit can be the better one for
-/// it.
+/// Errors of the disk or of the file server: no other commit would avoid them.
 fn disks_fault(error: &io::Error) -> Option<FaultKind> {
-    // The standard library has no kind of its own for this one.
+    // `io::ErrorKind` has no stable variant for this error.
     let failed = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FaultKind::DiskFull),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::table::tests::host;
 
-/// What a Docker engine leaves behind (rules as iptables 1.8.9 saves them).
+/// The rules of a Docker engine (as iptables 1.8.9 saves them).
 const DOCKER: &str = "\
 *filter
 :INPUT ACCEPT [0:0]

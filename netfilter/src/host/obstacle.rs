@@ -1,4 +1,4 @@
-//! Firewalls that may drop pod traffic behind our back.
+//! Firewalls of others that may drop pod traffic.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use reconciler::network::HostNetwork;
 
 use crate::{error::NetworkError, program, table::TABLE};
 
-/// A table of somebody else that filters forwarded or incoming packets. An accept elsewhere does
-/// not help against its drop, and we do not write into it.
+/// A table of somebody else that filters forwarded or incoming packets. An accept in another table
+/// does not override its drop, and Windlass does not write into tables of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     /// `inet firewalld`.
     pub table: String,
-    /// What an administrator can run to let pods through.
+    /// The command that lets pod traffic through, for an administrator.
     pub remedy: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Looks for them. With `tunnels`, packets of other hosts' tunnels must come in too.
+/// Lists the obstacles. With `tunnels`, incoming VXLAN packets are considered too.
 pub(super) async fn find(host: &HostNetwork, tunnels: bool) -> Result<Vec<Obstacle>, NetworkError> {
     let chains = program::run("nft", &["list", "chains"], "").await?;
     Ok(read(
@@ -37,7 +37,7 @@ pub(super) async fn find(host: &HostNetwork, tunnels: bool) -> Result<Vec<Obstac
     ))
 }
 
-/// Reads `nft list chains`. `ip filter` is the one of iptables, which gets accept rules.
+/// Parses `nft list chains`. `ip filter` is the table of iptables, which gets accept rules.
 fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> {
     let mut obstacles: Vec<Obstacle> = Vec::new();
     let (mut table, mut chain) = ("", "");
@@ -59,8 +59,8 @@ fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> 
                     "{port}firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
                 )
             } else {
-                // Our table has dropped such packets of anybody but peers before these chains see
-                // them.
+                // VXLAN packets that are not from peers have been dropped by our table before they
+                // reach these chains.
                 let port = vxlan_port
                     .filter(|_| line.contains("hook input"))
                     .map(|port| {

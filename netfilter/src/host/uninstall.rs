@@ -1,4 +1,5 @@
-//! Takes everything of ours off the host's network, and puts back what we changed.
+//! Removes everything of ours from the host's network, and restores the settings that Windlass
+//! changed.
 
 use std::path::Path;
 
@@ -16,12 +17,12 @@ use crate::{
 
 use super::blocking;
 
-/// What [`uninstall`] did. What failed does not keep the rest from being removed.
+/// The result of [`uninstall`]. A failure does not keep the rest from being removed.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// What was removed or put back, for people.
+    /// What was removed or restored, one text for each object.
     pub done: Vec<String>,
-    /// What could not be.
+    /// The errors of what could not be removed or restored.
     pub failed: Vec<NetworkError>,
 }
 
@@ -34,8 +35,8 @@ impl Removed {
     }
 }
 
-/// Removes the table, the accept rules, the pod links, our two devices and our routes, and puts
-/// `ip_forward` back to what the record says. Needs no daemon, and finds nothing when run again.
+/// Removes the table, the accept rules, the pod links, our two devices and our routes, and restores
+/// `ip_forward` to the recorded value. Needs no daemon, and finds nothing when run again.
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
     let table = Nft::default().remove().await;
@@ -58,7 +59,7 @@ pub async fn uninstall(record: &Path) -> Removed {
     removed
 }
 
-/// Routes go with their links; those that are left are removed one by one.
+/// Routes are removed with their links; the remaining ones are removed one by one.
 fn remove_links() -> Result<Vec<String>, NetworkError> {
     let socket = Socket::route().map_err(NetworkError::Netlink)?;
     let mut done = Vec::new();

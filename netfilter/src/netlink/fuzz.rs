@@ -1,4 +1,4 @@
-//! Datagrams of any bytes: nothing is read twice or from beyond their end.
+//! Datagrams of any bytes: the decoder reads nothing twice and nothing beyond their end.
 
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ fn any_datagram_is_taken_apart_within_its_bounds() {
     });
 }
 
-/// What is read of attributes is what there is when they are written again.
+/// Attributes that are decoded and encoded again are the same.
 fn attributes_are_read_again(bytes: &[u8]) -> Result<(), TestCaseError> {
     let found: Vec<(u16, &[u8])> = attributes(bytes).collect();
     let size: usize = found.iter().map(|(_, value)| value.len() + 4).sum();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::overlay::{self, OVERLAY_DEVICE};
 
-/// Maps, sets and chains of a host without services.
+/// The maps, sets and chains of a host without services.
 pub(super) fn ruleset(host: &HostNetwork) -> Ruleset {
     let sets = [
         (
@@ -62,8 +62,8 @@ pub(super) fn ruleset(host: &HostNetwork) -> Ruleset {
 
 type NamedChain = (&'static str, Option<&'static str>, Vec<String>);
 
-/// The chains that change addresses. The output hook's priority must be a number: nft knows no word
-/// for it there.
+/// The chains that translate addresses. The priority of the output hook must be a number: nft has
+/// no name for it there.
 fn translation(host: &HostNetwork) -> Vec<NamedChain> {
     let HostNetwork {
         pod_range,
@@ -89,7 +89,8 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
             None,
             vec![
                 format!("ip daddr . meta l4proto . th dport vmap @{VIRTUAL_PORTS}"),
-                // The DNS address is local too, but it is the cluster's and not the host's.
+                // The DNS address is a local address too, but it belongs to the cluster and not to
+                // the host.
                 format!(
                     "ip daddr != 127.0.0.0/8 ip daddr != {service_range} fib daddr type local jump local_ports"
                 ),
@@ -110,10 +111,11 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
             "postrouting",
             Some("nat hook postrouting priority srcnat"),
             vec![
-                // A pod link has no address of its own, so `masquerade` would take any of the
-                // host's: say which.
+                // A pod link has no address of its own, so `masquerade` would select any address of
+                // the host: the rule names the address.
                 format!("ip saddr . ip daddr @{HAIRPIN} snat to {node_address} fully-random"),
-                // The other host answers through the tunnel only to what is behind it.
+                // The other host replies through the VXLAN device only to addresses that are routed
+                // into it.
                 format!(
                     "oifname \"{OVERLAY_DEVICE}\" ip saddr != {pod_range} snat to {} fully-random",
                     overlay::own_address(host)
@@ -126,9 +128,9 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
     ]
 }
 
-/// The chains that say no at once to what nobody serves. They come before the host's own filter,
-/// which might drop silently. Replies are let pass: the DNS address sends from and so receives on
-/// any port.
+/// The chains that reject at once what has no endpoint. They are before the host's own filter,
+/// which might drop silently. Replies are accepted: the DNS address sends from any port and so
+/// receives on any port.
 fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
     let HostNetwork {
         service_range, dns, ..

@@ -1,5 +1,5 @@
-//! The part of the table that keeps others out of the tunnels between hosts. It is there while
-//! there are tunnels.
+//! The part of the table that drops VXLAN packets of other senders than peers. It exists while
+//! there are VXLAN peers.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -8,14 +8,13 @@ use reconciler::network::HostNetwork;
 use super::{Chain, Ruleset, VXLAN_PEERS};
 use crate::overlay::OVERLAY_DEVICE;
 
-/// The hosts from which packets are unpacked are elements, so that one more changes no rule.
+/// The peers are elements of a set, so that another peer changes no rule.
 ///
-/// - What comes out of the device must have a source to which the answer would go into it: only
-///   pods and devices of peers have.
-/// - VXLAN packets of anybody else are dropped, before somebody can forget that they are not to be
-///   believed.
-/// - Packed packets are not tracked. Each flow in them would take a place in the host's connection
-///   tracking, and they keep the mark of what is in them, for which they would be masqueraded.
+/// - A packet from the device must have a source whose route leads back into the device: only the
+///   pods and devices of peers have one.
+/// - VXLAN packets from any other address are dropped here, before a later chain could accept them.
+/// - VXLAN packets are not tracked. Each flow in them would use an entry of the host's connection
+///   tracking, and they keep the mark of the inner packet, by which they would be masqueraded.
 pub(super) fn add(ruleset: &mut Ruleset, host: &HostNetwork, peers: &BTreeSet<Ipv4Addr>) {
     if peers.is_empty() {
         return;

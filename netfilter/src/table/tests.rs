@@ -6,7 +6,7 @@ use reconciler::network::VxlanSettings;
 
 use super::*;
 
-/// A host as tests describe it.
+/// The `HostNetwork` of these tests.
 pub(crate) fn host() -> HostNetwork {
     HostNetwork {
         pod_range: "10.244.0.0/16".parse().unwrap(),

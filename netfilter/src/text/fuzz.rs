@@ -1,4 +1,5 @@
-//! Listings of any bytes, as `nft` of any version or something in its place might print them.
+//! Listings of any bytes, as any version of `nft`, or another program in its place, might print
+//! them.
 
 use proptest::prelude::*;
 
@@ -20,7 +21,7 @@ const WORDS: [&str; 12] = [
     " : goto pick-1",
 ];
 
-/// What the listing in the corpus shows.
+/// The elements that the listing in the corpus contains.
 fn ruleset() -> Ruleset {
     let text = |pairs: &[(&str, &str)]| {
         let pairs = pairs

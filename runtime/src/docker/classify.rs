@@ -1,11 +1,11 @@
-//! What the engine's and the registries' error texts mean. The engine gives a status code that says
-//! little (a registry's refusal may come as 404, 500 or inside a stream), so the text decides.
+//! Classifies the error texts of the engine and of registries. The engine's status code is not
+//! enough (a registry's refusal may come as 404, 500 or inside a stream), so the text decides.
 
 use reconciler::fault::FaultKind;
 
 const DISK_FULL: &[&str] = &["no space left on device", "disk quota exceeded"];
 
-/// The registry answered that there is no such image for us.
+/// The registry responded that there is no such image for these credentials.
 const IMAGE_MISSING: &[&str] = &[
     "manifest unknown",
     "no matching manifest",
@@ -17,7 +17,7 @@ const IMAGE_MISSING: &[&str] = &[
     "does not match the specified platform",
 ];
 
-/// No registry answered.
+/// No registry responded.
 const REGISTRY_UNREACHABLE: &[&str] = &[
     "no such host",
     "connection refused",
@@ -55,7 +55,7 @@ const REGISTRY_DENIED: &[&str] = &[
     "incorrect username or password",
 ];
 
-/// What was asked for cannot be run, however often it is tried.
+/// The container cannot be run, however often it is tried.
 const REJECTED: &[&str] = &[
     "executable file not found",
     "no such file or directory",
@@ -81,20 +81,20 @@ const REJECTED: &[&str] = &[
     "duplicate mount point",
 ];
 
-/// The engine cannot reach or run its own parts, whatever file of theirs its words then call
-/// missing.
+/// The engine cannot reach or run its own components, even where its text reports a file of theirs
+/// as missing.
 const ENGINES_OWN: &[&str] = &[
     "dial unix",
     "unable to retrieve oci runtime error",
     "failed to start shim",
 ];
 
-/// The same, unless the words are about what the container asked for: it may mount a socket or
+/// The same, unless the text is about what the container requests: it may mount a socket or
 /// containerd's directory.
 const PERHAPS_ENGINES_OWN: &[&str] = &["containerd", ".sock"];
 const ABOUT_THE_CONTAINER: &[&str] = &["oci runtime", "invalid mount config"];
 
-/// What the engine says of a command that it could not even hand to the container's runtime.
+/// The engine's text for a command that it could not pass to the container's runtime.
 const COMMAND_NOT_HANDED_ON: &[&str] = &[
     "containerd",
     ".sock",
@@ -104,14 +104,14 @@ const COMMAND_NOT_HANDED_ON: &[&str] = &[
     "context canceled",
 ];
 
-/// Whether a command was not started because of the engine itself, by its words.
+/// Whether the text shows that the engine itself is why a command was not started.
 pub(crate) fn is_engines_trouble(message: &str) -> bool {
     let text = message.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     says(ENGINES_OWN) || (says(COMMAND_NOT_HANDED_ON) && !text.contains("oci runtime"))
 }
 
-/// Creating, starting, stopping and all else that concerns one container.
+/// Classifies an error of creating, starting, stopping or any other call on one container.
 pub(super) fn container(status: u16, message: &str) -> FaultKind {
     let text = message.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
@@ -139,7 +139,7 @@ pub(super) fn container(status: u16, message: &str) -> FaultKind {
     }
 }
 
-/// Pulling an image.
+/// Classifies an error of a pull.
 pub(super) fn pull(status: u16, message: &str) -> FaultKind {
     let text = message.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));

@@ -1,4 +1,4 @@
-//! Labels of any bytes: anybody who may use the engine can make a container that carries ours.
+//! Labels of any bytes: everybody who may use the engine can create a container with these labels.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ const WORDS: [&str; 12] = [
 
 #[test]
 fn any_labels_are_refused_or_written_again_as_they_were_read() {
-    // A file of the corpus has a label a line.
+    // A file of the corpus has one label on each line.
     Fuzz::new("src/labels/corpus", &WORDS).run(|bytes| {
         let text = String::from_utf8_lossy(bytes);
         let lines = text.lines().filter_map(|line| line.split_once('='));

@@ -1,4 +1,4 @@
-//! Pure: what the engine says of a container, as an observation.
+//! Pure: converts the engine's data about a container into an observation.
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as EngineState, ContainerStateStatusEnum as Status,
@@ -16,7 +16,7 @@ use crate::{
     translate::labels_or_none,
 };
 
-/// From the full answer; the termination message is not in it.
+/// The observation from a full inspection, without the termination message.
 pub(super) fn from_inspect(
     found: ContainerInspectResponse,
     instance: &str,
@@ -34,8 +34,8 @@ pub(super) fn from_inspect(
     Ok((labels, observed))
 }
 
-/// From a line of the list, which has no times and no exit code: good enough for a container that
-/// does not answer.
+/// The observation from an entry of the list, which has no times and no exit code: it is enough for
+/// a container whose inspection gets no response.
 pub(super) fn from_summary(
     found: &ContainerSummary,
     instance: &str,

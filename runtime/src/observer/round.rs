@@ -1,4 +1,4 @@
-//! Asking the engine: the list, and one container at a time.
+//! Requests to the engine: the list of containers, and the inspection of each container.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +23,18 @@ use crate::{
     labels::{Labels, LabelsError, instance_filter},
 };
 
-/// The engine may hang on one container; that must not hold up the look at the others for long.
+/// The deadline of one inspection. The engine may hang on one container, which must not delay the
+/// inspection of the others for long.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// When a container that hung is looked at again, aside from all others.
+/// The interval after which a hanging container is inspected again, apart from all others.
 const INSPECT_RETRY: Duration = Duration::from_secs(5);
-/// What the inspection of one container gave.
+/// The result of the inspection of one container.
 pub(super) enum RoundResult {
     Found(ObservedContainer),
     Gone,
     LeftAlone(String),
-    /// It did not answer in time; what the list says of it, if it was listed.
+    /// The engine did not respond in time; holds the observation from the list, if the container
+    /// was listed.
     Hangs(Option<ObservedContainer>),
 }
 
@@ -44,7 +46,7 @@ impl Observer {
     ) -> Result<RoundResult, CallError> {
         let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
         match listed {
-            // A container that was never started has nothing more to tell.
+            // For a container that was never started, the list is complete.
             Some(Ok(observed)) if observed.state == ContainerState::Created => {
                 return Ok(RoundResult::Found(observed));
             }
@@ -69,7 +71,7 @@ impl Observer {
             }),
             Err(error) if error.is_not_found() => Ok(RoundResult::Gone),
             Err(CallError::TimedOut(_)) => Ok(RoundResult::Hangs(listed.and_then(Result::ok))),
-            // One container that the engine cannot tell about does not hide the others.
+            // A container that the engine fails to inspect does not hide the others.
             Err(CallError::Refused { .. } | CallError::Garbled(_)) => {
                 Ok(RoundResult::Hangs(listed.and_then(Result::ok)))
             }
@@ -77,7 +79,7 @@ impl Observer {
         }
     }
 
-    /// Adds the termination message of a container that has ended.
+    /// Adds the termination message to the observation of a container that has ended.
     async fn with_message(
         &self,
         id: &ContainerId,
@@ -114,7 +116,8 @@ impl Observer {
     }
 
     pub(super) async fn images(&self) -> Result<BTreeSet<ImageId>, CallError> {
-        // All, because one that lost its tag to another build is still there to be run by its id.
+        // All images, because an image that lost its tag to another build can still be run by its
+        // id.
         let options = ListImagesOptionsBuilder::new().all(true).build();
         let found = self
             .engine
@@ -127,8 +130,8 @@ impl Observer {
     }
 }
 
-/// Looks at a container on which the engine hangs, until it answers or nobody wants to know any
-/// more.
+/// Inspects a container on which the engine hangs, until the engine responds or the container is
+/// not needed any more.
 pub(super) async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) {
     loop {
         tokio::time::sleep(INSPECT_RETRY).await;

@@ -1,4 +1,4 @@
-//! The end of what a container printed.
+//! The end of a container's log.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use reconciler::{foreign::ForeignText, name::ContainerId};
 
 use crate::docker::{CallError, Engine};
 
-/// What Kubernetes keeps for `FallbackToLogsOnError`.
+/// The limits of Kubernetes for `FallbackToLogsOnError`.
 const TAIL_LINES: &str = "80";
 const TAIL_BYTES: usize = 2048;
 const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(super) async fn tail(engine: &Engine, container: &ContainerId) -> String {
         Ok::<_, CallError>(end)
     };
     match tokio::time::timeout(TAIL_TIMEOUT, read).await {
-        // Escaped it is longer, and its end is what matters.
+        // Escaping makes the text longer, and its end is the important part.
         Ok(Ok(end)) => ForeignText::from_bytes(end.trim_ascii_end(), 2 * TAIL_BYTES).into(),
         Ok(Err(_)) | Err(_) => String::new(),
     }

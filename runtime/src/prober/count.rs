@@ -1,8 +1,8 @@
-//! Pure: thresholds, counted.
+//! Pure: counts consecutive results of a probe against its thresholds.
 
 use reconciler::{object::Probe, plan::ProbeKind};
 
-/// The answers in a row, and what was made of them.
+/// The last consecutive results, and the verdict that was reached.
 #[derive(Clone, Debug)]
 pub(super) struct Count {
     kind: ProbeKind,
@@ -13,14 +13,14 @@ pub(super) struct Count {
     decided: Option<bool>,
 }
 
-/// What an answer leads to.
+/// The verdict after a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Not enough answers alike yet.
+    /// Fewer consecutive results than the threshold.
     Undecided,
-    /// At least `successThreshold` good ones.
+    /// At least `successThreshold` consecutive successes.
     Good,
-    /// At least `failureThreshold` bad ones.
+    /// At least `failureThreshold` consecutive failures.
     Bad,
 }
 
@@ -55,8 +55,8 @@ impl Count {
         if ok { Verdict::Good } else { Verdict::Bad }
     }
 
-    /// A container has started once and for all; and one that must be restarted for it need not be
-    /// asked again.
+    /// Whether no further result matters: a container starts only once, and a container that must
+    /// be restarted needs no further probe.
     pub(super) fn is_final(&self) -> bool {
         match self.kind {
             ProbeKind::Startup => self.decided.is_some(),

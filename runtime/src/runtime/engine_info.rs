@@ -1,4 +1,4 @@
-//! What `doctor` wants to know of the engine.
+//! What `windlass doctor` reports about the engine.
 
 use std::{fs, path::PathBuf};
 
@@ -6,33 +6,33 @@ use reconciler::fault::Fault;
 
 use crate::runtime::Runtime;
 
-/// The engine and its host, as the engine tells.
+/// The engine and its host, as the engine reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
     /// Version of the engine: `20.10.24`.
     pub version: String,
-    /// The API that was agreed on: `1.41`.
+    /// The negotiated API version: `1.41`.
     pub api_version: String,
-    /// Whether containers outlive a restart of the engine.
+    /// Whether containers outlive a restart of the engine (`live-restore`).
     pub live_restore: bool,
-    /// `overlay2`, `fuse-overlayfs`, ...
+    /// The storage driver: `overlay2`, `fuse-overlayfs`, ...
     pub storage_driver: String,
-    /// `json-file`, `journald`, ...
+    /// The logging driver: `json-file`, `journald`, ...
     pub log_driver: String,
-    /// `cgroupfs` or `systemd`.
+    /// The cgroup driver: `cgroupfs` or `systemd`.
     pub cgroup_driver: String,
-    /// `1` or `2`.
+    /// The cgroup version: `1` or `2`.
     pub cgroup_version: String,
-    /// Where images and containers lie.
+    /// The directory of images and containers.
     pub root: PathBuf,
-    /// How full that disk is, where it can be seen.
+    /// How full the disk of that directory is, in per cent; `None` where it cannot be read.
     pub disk_used_percent: Option<u8>,
-    /// What the engine itself warns of.
+    /// The engine's own warnings.
     pub warnings: Vec<String>,
 }
 
 impl Runtime {
-    /// Asks the engine what it is.
+    /// Requests the engine's version and information.
     pub async fn engine_info(&self) -> Result<EngineInfo, Fault> {
         let what = "cannot ask the engine what it is";
         let info = self
@@ -68,7 +68,8 @@ impl Runtime {
     }
 }
 
-/// How full the disk of a path is, as `df` counts: what only root may use is neither used nor free.
+/// How full the disk of a path is, in per cent as `df` counts: what only root may use is neither
+/// used nor free.
 pub(crate) fn disk_used_percent(path: &std::path::Path) -> Option<u8> {
     fs::metadata(path).ok()?;
     let disk = rustix::fs::statvfs(path).ok()?;

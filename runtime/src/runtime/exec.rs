@@ -1,4 +1,5 @@
-//! Commands in running containers, each with a deadline: what it leaves behind is killed.
+//! Commands in running containers, each with a deadline: the processes that it leaves behind are
+//! killed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,35 +27,36 @@ mod tree;
 pub(crate) use overdue::Overdue;
 use overdue::Stage;
 
-/// What is kept of a command's output.
+/// The limit, in bytes, of a command's output that is kept.
 const OUTPUT_BYTES: usize = 10 * 1024;
-/// The engine records an exit code a moment after the output has ended.
+/// The first pause between two requests for the exit code, which the engine records a moment after
+/// the output has ended.
 const FIRST_POLL: Duration = Duration::from_millis(2);
 const LAST_POLL: Duration = Duration::from_millis(200);
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecOutcome {
-    /// By itself.
+    /// It ended by itself.
     Exited {
-        /// Its exit code; 126 or 127 when it could not be started.
+        /// Its exit code: 126 or 127 when it could not be started.
         code: i64,
-        /// The beginning of what it printed, on both outputs.
+        /// The beginning of its output, standard output and standard error together.
         output: Vec<u8>,
     },
-    /// It ran for longer than the limit, and was killed with all that it started.
+    /// It ran for longer than the limit, and was killed with all processes that it started.
     TimedOut,
-    /// At the deadline the engine had not started it, or had not seen its end: that says nothing
-    /// about the container. Nothing was killed. It is killed as soon as the engine names its
-    /// process, and the same command is not started again in this container before it is known to
-    /// have ended.
+    /// At the deadline the engine had not started the command, or had not reported its end: that is
+    /// no evidence about the container. Nothing was killed. The command is killed as soon as the
+    /// engine reports its process, and the same command is not started again in this container
+    /// before its end is known.
     Unanswered,
 }
 
 impl Runtime {
-    /// Runs a command in a container. It is seen to its end, or killed at the limit, even if this
-    /// future is dropped. The limit counts from when the command begins to run, not from when the
-    /// engine was asked to start it.
+    /// Runs a command in a container. The command is watched to its end, or killed at the limit,
+    /// even if this future is dropped. The limit counts from when the command begins to run, not
+    /// from the request to the engine.
     pub async fn exec(
         &self,
         container: &ContainerId,
@@ -67,7 +69,7 @@ impl Runtime {
         let run = tokio::spawn(async move { run(&inner, &container, command, limit).await });
         match run.await {
             Ok(outcome) => outcome.map_err(|error| match error {
-                // A container that ended or was paused takes no commands.
+                // A container that has ended or was paused runs no commands.
                 CallError::Refused {
                     status: 409,
                     message,
@@ -90,7 +92,8 @@ async fn run(
     if let Some(outcome) = inner.overdue.settled(&key, limit).await {
         return Ok(outcome);
     }
-    // Taken only while the engine is busy with it: a command that hangs holds nobody else up.
+    // The permit is held only while the engine starts the command: a command that hangs delays no
+    // other.
     let starting = inner.exec_starts.acquire().await;
     let options = CreateExecOptions {
         attach_stdout: Some(true),
@@ -110,15 +113,15 @@ async fn run(
     let seen = match attach {
         Ok(StartExecResults::Attached { output, input }) => {
             let seen = see_through(engine, id, output, limit).await;
-            // The write half is kept open until here, or the engine would take the command's input
-            // as closed.
+            // The write half stays open until here; otherwise the engine would treat the input of
+            // the command as closed.
             drop(input);
             seen
         }
         Ok(StartExecResults::Detached) => Err(CallError::Garbled(
             "a command was detached that should not be".to_owned(),
         )),
-        // The engine has said that it does not start it.
+        // The engine has responded that it does not start the command.
         Err(refused @ CallError::Refused { .. }) => return Err(refused),
         Err(error) => Err(error),
     };
@@ -132,7 +135,7 @@ async fn run(
     seen
 }
 
-/// Waits for the end of a command that the engine has taken, or for the end of its time.
+/// Waits for the end of a command that the engine has accepted, or for its deadline.
 async fn see_through(
     engine: &Engine,
     id: &str,
@@ -152,9 +155,10 @@ async fn see_through(
                 Stage::Ended { code, ran } => break (code, ran),
                 Stage::Created | Stage::Starting => return Ok(ExecOutcome::Unanswered),
                 Stage::Running(pid) => match tree::running_for(pid) {
-                    // It has ended, and the engine has not noticed.
+                    // The process has ended, and the engine has not reported it.
                     None => return Ok(ExecOutcome::Unanswered),
-                    // The engine was slow to start it: it has the rest of its time, once.
+                    // The engine was slow to start the command: the command gets the rest of its
+                    // time, once.
                     Some(age) if age < limit && !is_extended => {
                         is_extended = true;
                         deadline = Instant::now() + (limit - age);
@@ -167,7 +171,7 @@ async fn see_through(
     exited(ended, kept)
 }
 
-/// Reads a command's output to its end, then waits for the exit code.
+/// Reads the output of a command to its end, then waits for the exit code.
 async fn until_its_end(
     engine: &Engine,
     id: &str,
@@ -196,8 +200,8 @@ async fn stage(engine: &Engine, id: &str) -> Result<Stage, CallError> {
     Ok(Stage::of(&found))
 }
 
-/// A command that never had a process "ends" with 126 or 127 both where the container's runtime
-/// cannot run it, which is the container's fault, and where the engine cannot reach its own parts,
+/// A command that never had a process "ends" with 126 or 127 in two cases: the container's runtime
+/// cannot run it, which is the container's fault, or the engine cannot reach its own components,
 /// which is not.
 fn exited((code, ran): (i64, bool), output: Vec<u8>) -> Result<ExecOutcome, CallError> {
     let message = String::from_utf8_lossy(&output);

@@ -1,4 +1,4 @@
-//! Getting images, and saying which one it is.
+//! Pulling images, and pinning them: which image a tag is.
 
 use std::{
     collections::BTreeMap,
@@ -34,23 +34,23 @@ mod reference;
 use record::Record;
 use reference::Reference;
 
-/// How a pull ended, for all who waited for it.
+/// The result of a pull, shared by all that wait for it.
 type PullResult = Result<Pulled, Fault>;
 type SharedPull = Shared<oneshot::Receiver<PullResult>>;
 
-/// What a pull brought.
+/// What a pull changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pulled {
-    /// It was not here before.
+    /// The image was not on this host before.
     newer: bool,
 }
 
-/// What is needed to pull, and what was pulled.
+/// Settings of pulls, pulls under way, and the record of pulled images.
 pub(crate) struct Images {
     registries: Vec<RegistryAuth>,
     docker_config: Option<PathBuf>,
     slots: Semaphore,
-    /// Pulls under way, by reference: a second one of the same waits for the first.
+    /// Pulls under way, by reference: a second pull of the same reference waits for the first.
     under_way: Mutex<BTreeMap<String, SharedPull>>,
     record: Mutex<Record>,
 }
@@ -68,7 +68,7 @@ impl Images {
 }
 
 impl Runtime {
-    /// Makes sure that an image is here, and says which one it is.
+    /// Ensures that an image is on this host, and returns its pin.
     pub async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         let what = format!("cannot get image {image}");
         let reference = Reference::parse(image).ok_or_else(|| {
@@ -120,7 +120,7 @@ impl Runtime {
         }
     }
 
-    /// The image as it is on this host.
+    /// The pin of an image that is on this host; `None` if the image is not here.
     async fn here(&self, reference: &Reference, what: &str) -> Result<Option<ImagePin>, Fault> {
         let name = reference.full();
         match self
@@ -134,8 +134,8 @@ impl Runtime {
         }
     }
 
-    /// Pulls, or waits for the same pull that is under way. The pull goes on if nobody waits for it
-    /// any more.
+    /// Pulls, or waits for the pull of the same reference that is under way. The pull continues
+    /// when nothing waits for it any more.
     async fn pull_once(&self, reference: &Reference, what: &str) -> PullResult {
         let pull = {
             let mut under_way = self.inner.images.under_way.lock();
@@ -184,7 +184,7 @@ impl Runtime {
         }
         images.under_way.lock().remove(&reference.full());
         self.inner.observer.images_dirty();
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = done.send(pulled);
     }
 
@@ -210,8 +210,7 @@ impl Runtime {
                 Ok(Some(Err(error))) => return Err(error.into()),
                 Ok(None) => return Ok(Pulled { newer }),
                 Err(_) => {
-                    // The engine is well, it answers others; what does not answer it is the
-                    // registry.
+                    // The engine responds to other calls, so the registry is what does not respond.
                     let message = format!(
                         "the pull timed out: no progress within {} s",
                         silence.as_secs()
@@ -237,7 +236,7 @@ impl Runtime {
         credentials::from_docker_config(&content, host)
     }
 
-    /// Only what we brought here may we ever remove.
+    /// Records a pulled image: only recorded images may be removed later.
     async fn remember(&self, reference: &Reference, what: &str) {
         let Ok(Some(pin)) = self.here(reference, what).await else {
             return;
@@ -264,8 +263,8 @@ async fn read_credentials(path: &Path) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// The pin names the digest under the repository that was asked for, since a registry knows it
-/// under no other.
+/// The pin has the digest under the requested repository, since a registry serves it under no
+/// other.
 fn pin(found: &ImageInspect, reference: &Reference) -> ImagePin {
     let digests = found.repo_digests.as_deref().unwrap_or_default();
     let own = digests

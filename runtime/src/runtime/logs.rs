@@ -1,4 +1,4 @@
-//! What containers print.
+//! Logs of containers.
 
 use std::pin::Pin;
 
@@ -10,25 +10,25 @@ use reconciler::{fault::Fault, name::ContainerId};
 
 use crate::{docker::CallError, runtime::Runtime};
 
-/// Which part of a container's log.
+/// The part of a container's log that is requested.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
-    /// Go on while the container runs.
+    /// Continue while the container runs.
     pub follow: bool,
-    /// Only this many lines from the end.
+    /// Only this many lines from the end; `None` for all.
     pub tail: Option<u64>,
-    /// Only what was printed since.
+    /// Only lines since this time; `None` for all.
     pub since: Option<Timestamp>,
-    /// Put the time before each line.
+    /// Prefix each line with its time.
     pub timestamps: bool,
 }
 
-/// The log, both outputs in the order the engine took them.
+/// The log: standard output and standard error in the order in which the engine received them.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
 impl Runtime {
-    /// A container's log. Without `follow` every part must come within the time of a short call;
-    /// with it the stream lives until the container ends or the stream is dropped.
+    /// The log of a container. Without `follow` every chunk must arrive within the deadline of a
+    /// short call; with it the stream lasts until the container ends or the stream is dropped.
     pub async fn logs(
         &self,
         container: &ContainerId,

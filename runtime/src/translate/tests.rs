@@ -50,7 +50,7 @@ fn spec() -> ContainerSpec {
     }
 }
 
-/// Without the labels, which have tests of their own; keys sorted.
+/// The container without its labels, which have tests of their own; keys are sorted.
 fn shown((_, body): (Labels, ContainerCreateBody)) -> String {
     let mut value = serde_json::to_value(body).unwrap();
     value.as_object_mut().unwrap().remove("Labels");

@@ -1,6 +1,6 @@
-//! Files of a ConfigMap or Secret, changed all at once: they lie in a directory of their
-//! generation, `..data` is a link to it, and each file's name is a link through `..data`. Renaming
-//! a new `..data` over the old one swaps them.
+//! Files of a ConfigMap or Secret, replaced atomically: the files are in a directory for their
+//! generation, `..data` is a link to that directory, and each file's name is a link through
+//! `..data`. Renaming a new `..data` over the old one changes all files at once.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use super::io_fault;
 const CURRENT: &str = "..data";
 const NEXT: &str = "..data_next";
 
-/// Makes the volume hold exactly these files.
+/// Changes the volume to exactly these files.
 pub(super) fn swap(volume: &Path, files: &[VolumeFile]) -> Result<(), Fault> {
     if let Some(file) = files.iter().find(|file| !is_inside(&file.path)) {
         let message = format!("{:?} is not a path inside a volume", file.path);
@@ -44,8 +44,8 @@ fn is_inside(path: &str) -> bool {
         && !path.starts_with("..")
 }
 
-/// Whether the current generation has these contents and modes; files too many are of no harm, no
-/// name leads to them.
+/// Whether the current generation has these contents and modes; extra files do no harm, as no name
+/// links to them.
 fn holds(volume: &Path, files: &[VolumeFile]) -> bool {
     let current = volume.join(CURRENT);
     current.is_dir()

@@ -1,4 +1,4 @@
-//! hostPath volumes: the path is what the manifest says it is, or the commit is wrong for this
+//! hostPath volumes: the path has the type that the manifest gives, or the commit fails on this
 //! host.
 
 use std::{
@@ -14,17 +14,17 @@ use reconciler::{
 
 use super::disks_fault;
 
-/// Which paths of the host pods may have. The manifests were checked against the same by their
-/// words alone; here links are followed.
+/// Which paths of the host pods may mount. The check of manifests uses the same rules on the
+/// written paths; here symbolic links are followed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostPathRules {
-    /// Nothing that is, contains or lies in one of these.
+    /// Forbidden: a path that is, contains or lies in one of these.
     pub(crate) forbidden: Vec<PathBuf>,
-    /// Only what is or lies in one of these.
+    /// Allowed: only a path that is or lies in one of these.
     pub(crate) allowed: Option<Vec<PathBuf>>,
 }
 
-/// Refuses a path that leads where no pod may go.
+/// Refuses a path that resolves to a place where no pod may mount.
 pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
     let refusal = |why: &str| {
         Fault::new(
@@ -64,13 +64,14 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
     }
 }
 
-/// The path with the links of all that exists of it followed. A link to what does not exist is an
-/// error: what is made through it would be made elsewhere.
+/// The path with all symbolic links in its existing part followed. A link to a path that does not
+/// exist is an error: what is created through it would be created elsewhere.
 fn without_links(path: &Path) -> io::Result<PathBuf> {
     for existing in path.ancestors() {
         match existing.canonicalize() {
             Ok(real) => {
-                // Joining nothing would add a slash, which makes another path of a file's.
+                // Joining an empty path would add a slash, which makes a different path of a
+                // file's.
                 let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
                 return Ok(if rest.as_os_str().is_empty() {
                     real
@@ -85,7 +86,7 @@ fn without_links(path: &Path) -> io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Checks a path against its type, or makes it where the type says so.
+/// Checks a path against its type, or creates it where the type requests that.
 pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     let found = match fs::metadata(path) {
         Ok(meta) => meta,
@@ -110,7 +111,7 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
 
 fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     let made = match kind {
-        // As Docker's `-v` does.
+        // Docker's `-v` creates a missing directory too.
         HostPathKind::Any | HostPathKind::DirectoryOrCreate => fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -131,7 +132,7 @@ fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     made.map_err(|error| failed(path, kind, "made", &error))
 }
 
-/// A disk that is full or broken says nothing about the manifest.
+/// Classifies an error of the disk: a full or broken disk is no evidence about the manifest.
 fn failed(path: &Path, kind: HostPathKind, doing: &str, error: &io::Error) -> Fault {
     let Fault { kind, message } = wrong(path, kind, &format!("cannot be {doing}: {error}"));
     Fault::new(disks_fault(error).unwrap_or(kind), message)

@@ -1,5 +1,5 @@
-//! Mounts below a pod's directory: made once, found again in `/proc/self/mountinfo`, undone before
-//! anything is deleted.
+//! Mounts below a pod's directory: mounted once, found again in `/proc/self/mountinfo`, unmounted
+//! before anything is deleted.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
 
-/// Mounts a tmpfs here, unless one is mounted already.
+/// Mounts a tmpfs at a path, unless one is mounted there already.
 pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
     if is_mount_point(path)? {
         return Ok(());
@@ -29,10 +29,10 @@ pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Resu
     Ok(())
 }
 
-/// Unmounts all that is mounted at or below a path, then removes the path.
+/// Unmounts everything at or below a path, then removes the path.
 ///
-/// Nothing is removed while anything is still mounted there: a volume may be bind-mounted somewhere
-/// that is not ours.
+/// Nothing is removed while anything is still mounted there: a volume may be the bind mount of a
+/// directory that does not belong to the pod.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let path = match path.canonicalize() {
         Ok(path) => path,
@@ -40,8 +40,8 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let mounts = at_or_below(&path)?;
-    // A subPath of a hostPath is bound with what is mounted in it. As long as the copy and the
-    // host's own are peers, unmounting there unmounts here.
+    // A subPath of a hostPath is bound with the mounts below it. As long as the copy and the host's
+    // own mount are peers, unmounting the copy unmounts the original.
     for mounted in &mounts {
         mount_change(mounted, MountPropagationFlags::PRIVATE)?;
     }
@@ -54,7 +54,7 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
             left.display()
         )));
     }
-    // A subPath may be a file, and is then held by one.
+    // A subPath may be a file, whose mount point is a file too.
     let removed = if path.is_dir() {
         fs::remove_dir_all(&path)
     } else {
@@ -71,7 +71,7 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(fs::symlink_metadata(path)?.dev() != fs::symlink_metadata(parent)?.dev())
 }
 
-/// Mount points at or below a path, those mounted last first.
+/// Mount points at or below a path, the most recent mount first.
 fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<_> = fs::read_to_string("/proc/self/mountinfo")?
         .lines()
@@ -83,7 +83,7 @@ fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The kernel writes space, tab, line break and backslash as octal: `\040`.
+/// The kernel writes space, tab, line break and backslash in octal: `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

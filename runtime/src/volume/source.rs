@@ -1,4 +1,4 @@
-//! Where a container's mounts come from on this host, and the files it alone has.
+//! The sources of a container's mounts on this host, and the files that only this container has.
 
 use std::{
     fs, io,
@@ -25,13 +25,13 @@ use rustix::{
 use super::{HostPathRules, child, disks_fault, host_path, io_fault, make_dir, mounted, pod_dir};
 use crate::{labels::Labels, translate::BoundMount};
 
-/// What Kubernetes keeps of a termination message.
+/// The limit, in bytes, of a termination message, as in Kubernetes.
 const MESSAGE_BYTES: usize = 4096;
 
-/// Finds the sources of a container's mounts and makes the files that it alone has.
+/// Resolves the sources of a container's mounts and creates the files that only this container has.
 ///
-/// Where a hostPath leads is looked at every time: a container that is restarted has its files
-/// prepared no second time, and may have laid a link since the first.
+/// A hostPath is resolved every time: the files of a restarted container are not prepared again,
+/// and the container may have created a symbolic link since.
 pub(crate) fn container_files(
     pods: &Path,
     spec: &ContainerSpec,
@@ -59,7 +59,7 @@ pub(crate) fn container_files(
             .create(true)
             .truncate(false)
             .open(&message)
-            // Whatever user the container runs as must be able to write it.
+            // Any user that the container runs as must be able to write it.
             .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o666)))
             .map_err(|error| io_fault("make", &message, &error))?;
         bound.push(BoundMount {
@@ -72,7 +72,8 @@ pub(crate) fn container_files(
     Ok(bound)
 }
 
-/// What a container wrote before it ended; empty when it wrote nothing or its files are gone.
+/// The termination message that a container wrote; empty when it wrote nothing or its files are
+/// gone.
 pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
     let path = pod_dir(pods, &labels.identity.uid)
         .and_then(|pod| own_dir(&pod, &labels.name, labels.attempt))
@@ -87,7 +88,7 @@ pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
     }
 }
 
-/// Removes what only one container had.
+/// Removes the files that only one container had.
 pub(crate) fn remove_container_files(
     pods: &Path,
     uid: &PodUid,
@@ -118,9 +119,9 @@ fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<Path
     hold_sub_path(&volume, sub_path, &held).map(|()| held)
 }
 
-/// Resolves a subPath without leaving the volume, and binds what was found to a place that no
-/// container can change: a container that writes the volume could otherwise put a link to the host
-/// in the path.
+/// Resolves a subPath without leaving the volume, and binds the result to a place that no container
+/// can change: a container that can write the volume could otherwise put a symbolic link to the
+/// host into the path.
 fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault> {
     let refuse = |error: io::Error| {
         let message = format!(
@@ -143,7 +144,7 @@ fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault
         .map_err(|error| io_fault("bind a subPath to", held, &error))
 }
 
-/// Opens a path inside a directory, making directories that are missing.
+/// Opens a path inside a directory, creating directories that are missing.
 fn open_inside(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
     let root = open(
         volume,

@@ -10,7 +10,7 @@ use reconciler::{
 
 use super::*;
 
-/// No rules.
+/// Rules that allow every hostPath.
 const ANY: HostPathRules = HostPathRules {
     forbidden: vec![],
     allowed: None,
@@ -473,7 +473,7 @@ fn a_link_does_not_lead_out_of_what_is_allowed() {
             "{bad}"
         );
     }
-    // What a container does that has "app", so that its next start gives it more.
+    // A container that can write "app" could do this, so that its next start mounts another path.
     fs::remove_dir(allowed.join("app/data")).unwrap();
     symlink("/etc", allowed.join("app/data")).unwrap();
     let fault = start(&allowed.join("app/data")).unwrap_err();

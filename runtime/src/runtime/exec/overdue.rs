@@ -1,5 +1,5 @@
-//! Commands whose end was not seen in time: each is watched until it is known to have ended, and
-//! killed when it can be.
+//! Commands that had not ended at their deadline: each is watched until it is known to have ended,
+//! and is killed as soon as it has a process.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,21 +15,22 @@ use super::{ExecOutcome, tree};
 use crate::docker::{CallError, Engine};
 
 const FIRST_LOOK: Duration = Duration::from_millis(10);
-/// A command that the engine starts late runs at most this long before it is killed.
+/// The longest interval between two inspections, and so the longest that a command runs which the
+/// engine starts late.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-/// A command that is to be run waits this long for the end of the same one from before.
+/// How long a new command waits for the end of the same command from before.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// An engine that has answered for so long that a command is about to start has lost it.
+/// An engine that has reported for this long that a command is about to start has lost the command.
 const START_LIMIT: Duration = Duration::from_secs(3600);
-/// One that says for so long that nobody wants the command started has not taken the order to start
-/// it.
+/// An engine that has reported for this long that a command is only created has lost the request to
+/// start it.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
-/// A command in a container, as two probes or hooks may share it.
+/// A command in a container; two probes or hooks may have the same key.
 pub(super) type CommandKey = (ContainerId, Vec<String>);
 
-/// The commands that are overdue, with whether their end is known. Only in memory: a daemon that is
-/// restarted knows nothing of them any more, and what the engine starts then runs to its own end.
+/// The overdue commands, with whether their end is known. Kept in memory only: a restarted daemon
+/// does not know them, and a command that the engine starts then runs to its own end.
 #[derive(Default)]
 pub(crate) struct Overdue {
     commands: Mutex<BTreeMap<CommandKey, Vec<Entry>>>,
@@ -41,18 +42,18 @@ struct Entry {
     ended: watch::Receiver<bool>,
 }
 
-/// What the engine says of a command.
+/// The state of a command that the engine reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It was made, and is neither running nor did it ever.
+    /// Created; it neither runs nor ever ran.
     Created,
     /// The engine is about to start it: it has no process yet.
     Starting,
-    /// It runs as this process.
+    /// It runs as the process with this id.
     Running(i64),
-    /// It has ended with this exit code.
+    /// It has ended.
     Ended {
-        /// 126 or 127 when it could not be started.
+        /// The exit code: 126 or 127 when the command could not be started.
         code: i64,
         /// Whether it ever had a process.
         ran: bool,
@@ -75,13 +76,14 @@ impl Stage {
 }
 
 impl Overdue {
-    /// Waits for the ends of the same command from before, at most for so long, and never long. How
-    /// one of them stands, if it did not end.
+    /// Waits for the end of the same commands from before, for `limit` and at most
+    /// [`LONGEST_WAIT`]. Returns the outcome of a command that has not ended.
     pub(super) async fn settled(&self, key: &CommandKey, limit: Duration) -> Option<ExecOutcome> {
         let deadline = Instant::now() + limit.min(LONGEST_WAIT);
         let entries = self.commands().get(key).cloned().unwrap_or_default();
         for mut entry in entries {
-            // A task that is gone without a word went with the whole daemon.
+            // A sender that was dropped without a value belonged to a task that ended with the
+            // daemon.
             if timeout_at(deadline, entry.ended.wait_for(|ended| *ended))
                 .await
                 .is_err()
@@ -92,8 +94,8 @@ impl Overdue {
         None
     }
 
-    /// Watches a command that did not end in time until it is known to have ended; kills it when it
-    /// has a process.
+    /// Watches a command that had not ended at its deadline until it is known to have ended; kills
+    /// it as soon as it has a process.
     pub(super) fn follow(
         self: &Arc<Self>,
         engine: &Arc<Engine>,
@@ -114,7 +116,7 @@ impl Overdue {
         });
     }
 
-    /// Whether the ends of all commands are known.
+    /// Whether the end of every command is known.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.commands().is_empty()
@@ -136,9 +138,9 @@ impl Overdue {
     }
 }
 
-/// Returns when the command has ended, or its container is gone, or the engine has lost it. One
-/// that has a process by then is killed. An engine that does not answer is asked again and again:
-/// there is nothing else it could be asked.
+/// Returns when the command has ended, or its container is gone, or the engine has lost it. A
+/// command that has a process by then is killed. An engine that does not respond is asked again:
+/// nothing else knows the state of the command.
 async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
     let mut pause = FIRST_LOOK;
     let mut waiting: Option<(Stage, Instant)> = None;
@@ -147,8 +149,8 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
             .call(|docker| async move { docker.inspect_exec(exec).await })
             .await
         {
-            // An engine that was restarted knows no commands from before, one whose container is
-            // gone neither.
+            // After its own restart the engine knows no earlier command, and it forgets a command
+            // with its container.
             Err(error) if error.is_not_found() => return,
             Err(error) => tracing::debug!(exec, %error, "an overdue command cannot be looked at"),
             Ok(found) => match Stage::of(&found) {
@@ -190,15 +192,15 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
     }
 }
 
-/// What came of a kill.
+/// The result of a kill.
 pub(super) enum Killed {
-    /// The process had ended already, whatever the engine says.
+    /// The process had ended already, even if the engine reports it as running.
     Gone,
-    /// So many processes.
+    /// The number of processes that were killed.
     Processes(usize),
 }
 
-/// Kills a command's process and what descends from it, and nothing else of the container.
+/// Kills the process of a command and its descendants, and nothing else of the container.
 pub(super) async fn kill(
     engine: &Engine,
     container: &ContainerId,
@@ -214,7 +216,7 @@ pub(super) async fn kill(
         None => Killed::Gone,
         Some(_) => Killed::Processes(tree::kill_tree(pid, init, &container)),
     };
-    // Work that panicked has killed nothing.
+    // A task that panicked counts as one that killed no process.
     Ok(tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Killed::Processes(0)))

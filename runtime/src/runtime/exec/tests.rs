@@ -1,4 +1,4 @@
-//! Commands on an engine that says what the test tells it to: one that is slow to start them.
+//! Commands on a fake engine whose responses the test sets: an engine that is slow to start them.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -23,14 +23,14 @@ use crate::config::RuntimeConfig;
 
 const LIMIT: Duration = Duration::from_millis(100);
 
-/// What the engine says of the one command there is, and how often it was asked to make one.
+/// The state of the only command on the fake engine, and how often a command was created.
 #[derive(Default)]
 struct Script {
     running: bool,
     pid: i64,
     code: Option<i64>,
     made: usize,
-    /// How often it said so.
+    /// How often the state was returned.
     looks: usize,
 }
 
@@ -71,8 +71,8 @@ impl FakeEngine {
             .unwrap()
     }
 
-    /// Waits until the engine was asked twice more how the command is: what was said before is then
-    /// known.
+    /// Waits until the engine has returned the state twice more: the state from before is then
+    /// known to the caller.
     async fn is_looked_at(&self) {
         let looks = || self.script.lock().looks;
         let before = looks();
@@ -141,7 +141,7 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
         let head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n\
                     Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
         client.write_all(head.as_bytes()).await.ok()?;
-        // Nothing is printed before the command runs; the other side hangs up.
+        // Nothing is printed before the command runs; the fake engine closes the connection.
         let mut rest = [0; 1024];
         while client.read(&mut rest).await.ok()? > 0 {}
         return None;
@@ -157,7 +157,8 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
         .ok()
 }
 
-/// A request's head; its body is read too, or the other side would see a broken connection.
+/// Reads the head and the body of a request: with an unread body the client would see a broken
+/// connection.
 async fn read_request(client: &mut UnixStream) -> Option<String> {
     let (mut read, mut part) = (Vec::new(), [0; 4096]);
     loop {
@@ -188,7 +189,7 @@ async fn read_request(client: &mut UnixStream) -> Option<String> {
     }
 }
 
-/// A process of nobody's container.
+/// A process that belongs to no container.
 fn stranger() -> Child {
     Command::new("sleep")
         .arg("1000")
@@ -268,7 +269,7 @@ async fn a_command_that_was_started_late_has_its_whole_time() {
 
     assert_eq!(run.await.unwrap().unwrap(), ExecOutcome::TimedOut);
     let ran = began.elapsed();
-    // The kernel's own count of a process's start has steps of 10 ms.
+    // The kernel counts a process's start in steps of 10 ms.
     assert!(
         ran + Duration::from_millis(20) >= limit,
         "it ran for {ran:?}"

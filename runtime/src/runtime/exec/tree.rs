@@ -1,5 +1,5 @@
-//! Which processes belong to a command that was started in a container, for how long it has run,
-//! and their end.
+//! The processes of a command that was started in a container: which they are, how long they have
+//! run, and how they are killed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,13 +10,13 @@ use std::{
 use reconciler::name::ContainerId;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// How many ticks a second has in `/proc/<pid>/stat`: `USER_HZ`, which is 100 on every architecture
-/// that Docker runs on.
+/// Ticks per second in `/proc/<pid>/stat`: `USER_HZ`, which is 100 on every architecture that
+/// Docker runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Kills a command's process and all that descends from it. Says how many processes were killed.
+/// Kills the process of a command and all its descendants. Returns how many processes were killed.
 ///
-/// `init` is the process that the engine names as the container's own; see [`tree`] for what is
+/// `init` is the process that the engine reports as the container's init; see [`tree`] for what is
 /// never killed.
 pub(super) fn kill_tree(pid: i64, init: i64, container: &ContainerId) -> usize {
     tree(pid, init, &parents(), |pid| belongs_to(pid, container))
@@ -25,27 +25,28 @@ pub(super) fn kill_tree(pid: i64, init: i64, container: &ContainerId) -> usize {
         .count()
 }
 
-/// For how long a process has been running; nothing where there is none, or where it has ended and
-/// was not reaped yet.
+/// How long a process has been running; `None` if it does not exist, or has ended and was not
+/// reaped yet.
 pub(super) fn running_for(pid: i64) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     run_time(&stat, &uptime)
 }
 
-/// The processes to kill for a command whose process is `root`: those of the container that descend
-/// from it.
+/// The processes to kill for a command whose process is `root`: the descendants of `root` in the
+/// container, and `root` itself.
 ///
-/// None at all where `root` cannot be a command's process: before the engine has started a command
-/// it reports the process 0, from which every process descends; the container's init, and what the
-/// init descends from, would end the container; and what is outside of the container is not ours.
+/// Empty where `root` cannot be the process of a command: before the engine has started a command
+/// it reports process 0, from which every process descends; killing the container's init, or an
+/// ancestor of the init, would end the container; and a process outside of the container does not
+/// belong to the command.
 fn tree(
     root: i64,
     init: i64,
     parents: &BTreeMap<i64, i64>,
     is_containers: impl Fn(i64) -> bool,
 ) -> BTreeSet<i64> {
-    // Without an init the container does not run, and process 1 is the host's own init.
+    // Without an init the container does not run, and process 1 is the init of the host.
     if root <= 1 || init <= 1 || !parents.contains_key(&root) || !is_containers(root) {
         return BTreeSet::new();
     }
@@ -68,7 +69,7 @@ fn tree(
     tree.into_iter().filter(|pid| is_containers(*pid)).collect()
 }
 
-/// The descriptor pins the process, so that the one that is checked is the one that is killed.
+/// The pidfd pins the process, so that the process that was checked is the one that is killed.
 fn kill_in(pid: i64, container: &ContainerId) -> bool {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return false;
@@ -100,21 +101,21 @@ fn parents() -> BTreeMap<i64, i64> {
         .collect()
 }
 
-/// From a process's `stat` and the host's `uptime`.
+/// Computes it from the process's `stat` and the host's `uptime`.
 fn run_time(stat: &str, uptime: &str) -> Option<Duration> {
     let mut fields = fields_of(stat)?;
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
-    // Field 22 in the kernel's count; the first that is left here is field 4.
+    // Start time is field 22 in proc(5); the first field that is left here is field 4.
     let ticks: u64 = fields.nth(18)?.parse().ok()?;
     let started = Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND));
     let now = Duration::try_from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?).ok()?;
     Some(now.saturating_sub(started))
 }
 
-/// The fields of a `stat` from the third on. The second is the program's name in brackets, which
-/// may itself hold brackets and spaces.
+/// The fields of a `stat` from the third on. The second is the program's name in parentheses, which
+/// may itself contain parentheses and spaces.
 fn fields_of(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
@@ -125,8 +126,8 @@ mod tests {
 
     const INIT: i64 = 100;
 
-    /// The host's init, a shim with a container's init and its child, a command with a child and a
-    /// grandchild, and a process of another container.
+    /// The init of the host, a shim with a container's init and its child, a command with a child
+    /// and a grandchild, and a process of another container.
     fn parents() -> BTreeMap<i64, i64> {
         BTreeMap::from([
             (1, 0),

@@ -1,4 +1,4 @@
-//! Removing images that we pulled and nobody needs, when the disk fills.
+//! Removes pulled images that are not needed, when the disk fills.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,19 @@ use crate::{
     runtime::{Runtime, engine_info::disk_used_percent},
 };
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Images that are gone.
+    /// Images that were removed.
     pub removed: Vec<ImageId>,
-    /// How full the engine's disk is now, where it can be seen.
+    /// How full the engine's disk is afterwards, in per cent; `None` where it cannot be read.
     pub disk_used_percent: Option<u8>,
 }
 
 impl Runtime {
-    /// While the engine's disk is fuller than `above_percent`, removes images that we pulled, that
-    /// are not in `keep` and that no container uses, whoever's. Tags that others gave an image keep
-    /// it.
+    /// While the engine's disk is fuller than `above_percent`, removes images that Windlass pulled,
+    /// that are not in `keep` and that no container uses, whoever created it. An image that others
+    /// have tagged is kept.
     pub async fn collect_garbage(
         &self,
         keep: &BTreeSet<ImageId>,
@@ -73,7 +73,8 @@ impl Runtime {
             .collect())
     }
 
-    /// Takes away our names, and the image when no other name is left. Says whether it is gone.
+    /// Removes the names under which Windlass pulled an image, and the image when no other name is
+    /// left. Returns whether the image is gone.
     async fn remove_image(
         &self,
         image: &ImageId,
@@ -81,7 +82,7 @@ impl Runtime {
     ) -> Result<bool, CallError> {
         let id = image.as_str();
         for name in names {
-            // The name may belong to a newer image by now.
+            // The name may have moved to a newer image.
             match self
                 .engine()
                 .call(|docker| async move { docker.inspect_image(name).await })
@@ -123,7 +124,7 @@ impl Runtime {
             docker.remove_image(reference, Some(options), None).await
         };
         match self.engine().call_within(limit, remove).await {
-            // In use after all, or gone.
+            // The image is in use after all, or is gone.
             Ok(_)
             | Err(CallError::Refused {
                 status: 404 | 409, ..

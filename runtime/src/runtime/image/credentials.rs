@@ -1,12 +1,12 @@
-//! Registry credentials: from a file with a password, or from a Docker `config.json`: its `auths`,
-//! not its helpers.
+//! Registry credentials: from a password file, or from the `auths` of a Docker `config.json`. Its
+//! credential helpers are not called.
 
 use std::collections::BTreeMap;
 
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
-/// The part of the file that is read; the rest is the Docker command's own business.
+/// The part of `config.json` that is read; the rest is for the Docker command.
 #[derive(Deserialize)]
 struct DockerConfig {
     #[serde(default)]
@@ -15,19 +15,19 @@ struct DockerConfig {
 
 #[derive(Deserialize)]
 struct Auth {
-    /// base64 of `user:password`.
+    /// Base64 of `user:password`.
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
 }
 
-/// The credentials for a host, if the file has any.
+/// The credentials for a registry host; `None` if the file has none.
 pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCredentials> {
     let config: DockerConfig = match serde_json::from_slice(content) {
         Ok(config) => config,
         Err(error) => {
-            // The position only: the error's text may quote what is in the file.
+            // Only the position is reported: the error's text may quote the file's content.
             tracing::warn!(
                 line = error.line(),
                 column = error.column(),
@@ -61,7 +61,8 @@ pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCre
     })
 }
 
-/// The credentials for a host whose password is all that a file holds, but for the line's end.
+/// The credentials for a host whose password is the content of a file, without the final line
+/// break.
 pub(super) fn from_password_file(
     content: Vec<u8>,
     user: &str,
@@ -79,7 +80,7 @@ pub(super) fn from_password_file(
     })
 }
 
-/// Whether a name in a configuration means this host: `https://index.docker.io/v1/` is `docker.io`.
+/// Whether a name in `config.json` is this host: `https://index.docker.io/v1/` is `docker.io`.
 pub(super) fn is_host(name: &str, host: &str) -> bool {
     let name = name
         .trim_start_matches("https://")
@@ -95,7 +96,7 @@ pub(super) fn is_host(name: &str, host: &str) -> bool {
     plain(name) == plain(host)
 }
 
-/// Standard base64; `None` if it is not.
+/// Decodes standard base64; `None` if the text is not valid.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut buffer, mut bits) = (0_u32, 0);

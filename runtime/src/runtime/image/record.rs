@@ -1,4 +1,5 @@
-//! Which images we brought to this host, on its disk: only those are ever collected.
+//! The record, on disk, of the images that Windlass pulled to this host: only those are ever
+//! collected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +11,10 @@ use std::{
 use reconciler::name::ImageId;
 use serde::{Deserialize, Serialize};
 
-/// The version of the file's layout.
+/// The schema version of the file.
 const SCHEMA_VERSION: u32 = 1;
 
-/// The record, in memory and on the disk.
+/// The record, in memory and on disk.
 #[derive(Debug)]
 pub(crate) struct Record {
     path: PathBuf,
@@ -24,35 +25,35 @@ pub(crate) struct Record {
 #[serde(deny_unknown_fields)]
 struct Content {
     schema: u32,
-    /// By id, the names under which each was pulled.
+    /// The names under which each image was pulled, by image id.
     images: BTreeMap<ImageId, BTreeSet<String>>,
 }
 
-/// Why the record cannot be used.
+/// Why the record of pulled images cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It cannot be read.
+    /// The file cannot be read or written.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// It holds something else.
+    /// The content of the file is not a record.
     #[error("{} is not a record of images", path.display())]
     Parse {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Why.
+        /// The error of the JSON decoder.
         source: serde_json::Error,
     },
-    /// A later version of this program wrote it.
+    /// A later version of Windlass wrote the file.
     #[error("{} has schema {schema}, which is newer than this program's {SCHEMA_VERSION}", path.display())]
     Newer {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Its version.
+        /// The schema version of the file.
         schema: u32,
     },
 }
@@ -78,7 +79,7 @@ impl Record {
         })
     }
 
-    /// Notes that an image was pulled under this name.
+    /// Records that an image was pulled under this name.
     pub(crate) fn add(&mut self, image: &ImageId, name: &str) -> io::Result<()> {
         let mut content = self.content.clone();
         content
@@ -89,19 +90,19 @@ impl Record {
         self.write(content)
     }
 
-    /// Forgets an image that is gone.
+    /// Removes an image from the record.
     pub(crate) fn forget(&mut self, image: &ImageId) -> io::Result<()> {
         let mut content = self.content.clone();
         content.images.remove(image);
         self.write(content)
     }
 
-    /// What was pulled, with the names it was pulled under.
+    /// The pulled images, with the names under which each was pulled.
     pub(crate) fn images(&self) -> &BTreeMap<ImageId, BTreeSet<String>> {
         &self.content.images
     }
 
-    /// To a new file, which then replaces the old one: a full disk leaves the old one whole.
+    /// Writes a new file, which then replaces the old one: a full disk leaves the old one complete.
     fn write(&mut self, content: Content) -> io::Result<()> {
         if content == self.content {
             return Ok(());
@@ -117,7 +118,7 @@ impl Record {
     }
 }
 
-/// The version is looked at first: a newer one may hold anything.
+/// The version is checked first: a newer file may have any content.
 fn parse(path: &Path, bytes: &[u8]) -> Result<Content, RecordError> {
     #[derive(Deserialize)]
     struct Stamp {

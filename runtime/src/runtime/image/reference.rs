@@ -1,19 +1,19 @@
-//! An image's name as it is written in a manifest, taken apart as the engine does.
+//! An image name of a manifest, parsed as the engine parses it.
 
 use reconciler::image_name::ImageName;
 
 /// `name[:tag][@digest]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
-    /// With the registry's host where one is written.
+    /// The repository, with the registry's host where the manifest gives one.
     pub(crate) name: String,
     tag: Option<String>,
     digest: Option<String>,
 }
 
 impl Reference {
-    /// `None` if it cannot be a name: it becomes part of an address of the engine's API. The rest
-    /// is for the engine to judge.
+    /// `None` if the text cannot be part of an API path of the engine. All other rules of names are
+    /// the engine's to check.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let is_allowed =
             |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
@@ -35,8 +35,7 @@ impl Reference {
         }
     }
 
-    /// With everything that decides which image it is: without a tag the engine would pull all of
-    /// them.
+    /// The name with the digest or the tag: without a tag the engine would pull all tags.
     pub(crate) fn full(&self) -> String {
         match &self.digest {
             Some(digest) => format!("{}@{digest}", self.name),
@@ -44,7 +43,7 @@ impl Reference {
         }
     }
 
-    /// The digest, or else the tag.
+    /// The digest, else the tag, else `latest`.
     pub(crate) fn version(&self) -> &str {
         self.digest
             .as_deref()
@@ -52,7 +51,7 @@ impl Reference {
             .unwrap_or("latest")
     }
 
-    /// Which registry it is on.
+    /// The host of the registry; `docker.io` where the name has none.
     pub(crate) fn host(&self) -> &str {
         match self.name.split_once('/') {
             Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
@@ -60,7 +59,7 @@ impl Reference {
         }
     }
 
-    /// The name as the engine shows it: `docker.io/library/httpd` is `httpd`.
+    /// The name in the engine's short form: `docker.io/library/httpd` is `httpd`.
     pub(crate) fn familiar_name(&self) -> &str {
         let name = self
             .name
