@@ -125,7 +125,7 @@ pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
 /// When a Deployment that makes no progress is late, if it has such a deadline; `clock` is
 /// [`Rollout::clock`].
 ///
-/// [`Rollout::clock`]: super::Rollout::clock
+/// [`Rollout::clock`]: crate::state::Rollout::clock
 pub fn progress_deadline(
     workload: &Workload,
     progress: Option<&WorkloadProgress>,
