@@ -69,8 +69,7 @@ fn an_exec_probe_that_hangs_is_ended_and_holds_up_nobody() {
     let field =
         "readinessProbe: {exec: {command: [sleep, \"1234\"]}, periodSeconds: 1, timeoutSeconds: 1}";
     let hanging = shell_with("while :; do sleep 1; done", field);
-    let late =
-        "progressDeadlineSeconds: 20\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}";
+    let late = "progressDeadlineSeconds: 20\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}";
     let bad = site.push(
         &[("web.yaml", &deployment_with("web", 1, &hanging, late))],
         "a probe that hangs",
