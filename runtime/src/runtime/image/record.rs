@@ -32,7 +32,7 @@ struct Content {
 /// Why the record of pulled images cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file cannot be read or written.
+    /// The file of the record is there and cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The path of the record.
