@@ -28,7 +28,7 @@ use reconciler::{
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     settings::ClusterSettings,
-    state::{Change, NodeFacts, Record},
+    state::{Change, NodeFacts, OldestReader, Record},
 };
 use runtime::{Pods, Probes};
 
@@ -292,6 +292,10 @@ impl Host {
         changes: Vec<Change>,
         answer: Option<(NodeName, AnswerDoc)>,
     ) -> anyhow::Result<()> {
+        if let Some(oldest) = OldestReader::of(&self.nodes()) {
+            oldest.check(&changes)?;
+        }
+
         let moved = changes.iter().rev().find_map(|change| match change {
             Change::Put(Record::Rollout(after)) => Some(after.clone()),
             _ => None,

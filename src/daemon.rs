@@ -14,7 +14,7 @@ use reconciler::{
     desired::CheckSettings,
     network::{PeerPath, VXLAN_OVERHEAD},
     object::Sensitive,
-    state::{NodeFacts, NodeSystem},
+    state::{NodeFacts, NodeSystem, RecordFormat},
 };
 use runtime::{Pods, Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::{
@@ -173,6 +173,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
             mtu: network.mtu,
             labels: labels(&config, node.as_str()),
             taints: config.node.taints.clone(),
+            record_format: RecordFormat::NEWEST,
             system: NodeSystem {
                 installed: store.installed(),
                 max_pods: config.cluster_settings().max_pods,

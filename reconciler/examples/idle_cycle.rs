@@ -35,7 +35,7 @@ use reconciler::{
     },
     rollout::Head,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
-    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
+    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, RecordFormat},
 };
 
 fn main() {
@@ -142,6 +142,7 @@ impl Host {
                         mtu: 1500,
                         labels: BTreeMap::new(),
                         taints: Vec::new(),
+                        record_format: RecordFormat::NEWEST,
                         system: NodeSystem::default(),
                     },
                     life: NodeLife::Ready,

@@ -1,5 +1,6 @@
 //! What the cluster has decided and what its nodes report: the content of the store.
 
+mod format;
 mod node;
 mod pod;
 mod record;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
 
 pub use self::{
+    format::{OldestReader, RecordFormat, TooNewForNode},
     node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},

@@ -20,7 +20,7 @@ use reconciler::{
     },
     state::{
         ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
-        PodPlace, PodRecord, Rollout, ServiceAllocation, StopReason, StopRecord,
+        PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation, StopReason, StopRecord,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -203,6 +203,7 @@ pub(crate) fn view() -> View {
         mtu: 1500,
         labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), "host-a".to_owned())]),
         taints: Vec::new(),
+        record_format: RecordFormat::NEWEST,
         system: NodeSystem {
             kernel: "6.1.0".into(),
             os: "Debian GNU/Linux 12".into(),

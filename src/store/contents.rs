@@ -20,7 +20,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     etcd::{KeyChange, StoredValue, Write},
-    layout::{AnswerDoc, Decided, Epoch, FactsDoc, KeyKind, OwnRecord, ReportDoc, StoreIdentity},
+    layout::{
+        AnswerDoc, DECIDED, Decided, Epoch, FactsDoc, KeyKind, OwnRecord, ReportDoc, StoreIdentity,
+    },
 };
 
 /// Records that no leader deletes.
@@ -270,6 +272,11 @@ impl Contents {
     /// Forgets records that were deleted by hand: the next leader judges them.
     pub(crate) fn forget_missing(&mut self) {
         self.missing.clear();
+    }
+
+    /// Whether some of the leader's records cannot be read.
+    pub(crate) fn has_unreadable_decisions(&self) -> bool {
+        self.unreadable.keys().any(|key| key.starts_with(DECIDED))
     }
 
     /// What the leader must write again: deleted records, and records that give a pod another node.

@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
-    state::{ClusterState, NodeFacts, NodeReport},
+    state::{ClusterState, NodeFacts, NodeReport, RecordFormat},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -445,8 +445,31 @@ impl ReplicatedStore {
         let may = self.status == StoreStatus::Current
             && self.copied
             && !self.is_withdrawn()
-            && !self.was_removed();
+            && !self.was_removed()
+            && self.newer_leader().is_none();
         self.etcd.set_candidate(may);
+    }
+
+    /// A living member with a newer version of Windlass, to which this host leaves leading: the
+    /// leader's records contain some that only a newer version reads, so this host would decide
+    /// without them. Without such a member this host leads, and what it cannot read stays.
+    pub(crate) fn newer_leader(&self) -> Option<&NodeName> {
+        if !self.contents.has_unreadable_decisions() {
+            return None;
+        }
+        let lives = |member: &Member| member.alive.is_some();
+        self.newer_members()
+            .find(|(_, member)| lives(member))
+            .map(|(name, _)| name)
+    }
+
+    /// The other members that read records which this version does not know.
+    pub(super) fn newer_members(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
+        let others = self.members().filter(|(name, _)| **name != self.node);
+        others.filter(|(_, member)| {
+            let facts = member.facts.as_ref();
+            facts.is_some_and(|doc| doc.facts.record_format > RecordFormat::NEWEST)
+        })
     }
 
     /// Whether this host leaves leading to others for now.

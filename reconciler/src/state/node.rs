@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Refused;
+use super::{RecordFormat, Refused};
 use crate::{
     foreign,
     name::{CommitId, NodeName, PodUid},
@@ -109,6 +109,9 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// Taints from the daemon's configuration; Git may add more and take none of these away.
     pub taints: Vec<Taint>,
+    /// The newest format of the leader's records that the node reads.
+    #[serde(default)]
+    pub record_format: RecordFormat,
     /// Operating system, engine and hardware of the node.
     #[serde(default)]
     pub system: NodeSystem,

@@ -16,7 +16,7 @@ use reconciler::{
     plan::{Lane, LaneKey, ProbeKind, ProbeTask, Why},
     pod::memory::NodeMemory,
     rollout::Head,
-    state::{Change, NodeFacts, NodeReport, NodeSystem},
+    state::{Change, NodeFacts, NodeReport, NodeSystem, RecordFormat},
 };
 
 use crate::{
@@ -130,6 +130,7 @@ impl Host {
             mtu: network.mtu,
             labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.to_string())]),
             taints: Vec::new(),
+            record_format: RecordFormat::NEWEST,
             system: NodeSystem::default(),
         };
         Self {

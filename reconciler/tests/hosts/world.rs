@@ -19,7 +19,7 @@ use reconciler::{
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::{
         ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, PodRecord,
-        Preparation, ReceivedTime, Refused, StopReason,
+        Preparation, ReceivedTime, RecordFormat, Refused, StopReason,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -96,6 +96,7 @@ pub(crate) fn facts(number: u8, node: &str) -> NodeFacts {
         mtu: 1500,
         labels: BTreeMap::from([("kubernetes.io/hostname".to_owned(), node.to_owned())]),
         taints: Vec::new(),
+        record_format: RecordFormat::NEWEST,
         system: NodeSystem::default(),
     }
 }

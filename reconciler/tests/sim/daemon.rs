@@ -22,7 +22,7 @@ use reconciler::{
     pod::{files::DnsFacts, memory::NodeMemory},
     rollout::Head,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
-    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem},
+    state::{ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, RecordFormat},
 };
 
 use crate::{
@@ -129,6 +129,7 @@ fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, KnownNode> {
         mtu: 1500,
         labels: BTreeMap::new(),
         taints: taints.to_vec(),
+        record_format: RecordFormat::NEWEST,
         system: NodeSystem::default(),
     };
     BTreeMap::from([(

@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, ObjectKey, TemplateHash},
     state::{
-        Adoption, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason, StopRecord,
+        Adoption, NodeFacts, NodeReport, NodeSystem, RecordFormat, Refusal, Rollout, StopReason,
+        StopRecord,
     },
 };
 
@@ -289,6 +290,7 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
             mtu: 1450,
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            record_format: RecordFormat::NEWEST,
             system: NodeSystem::default(),
         };
         layout::text(&FactsDoc {

@@ -189,6 +189,15 @@ impl ReplicatedStore {
             // Adopting with another configuration would only split the cluster's hosts.
             self.agreed.check(identity).map_err(anyhow::Error::msg)?;
         }
+        // This host's copy lacks the records that only a newer version reads, and they would be lost.
+        if self.contents.has_unreadable_decisions()
+            && let Some((newer, _)) = self.newer_members().next()
+        {
+            bail!(
+                "the store holds records that this version of Windlass cannot read, and an adoption would delete them: \
+                 run `windlass cluster adopt-store` on node {newer}, which has a newer version, or upgrade this host first"
+            );
+        }
         // The copy may be older than the running pods: each node reports what it holds before
         // anything starts.
         let state = self.local.snapshot().clone().adopted(Timestamp::now());
