@@ -17,6 +17,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bollard::models::ContainerInspectResponse;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
@@ -31,10 +32,21 @@ use reconciler::{
 };
 use tokio::sync::watch;
 
-use crate::{Collected, Observation, Pods, Probes};
+use crate::{Collected, Observation, Pods, Probes, observer::from_inspect};
 
 #[cfg(test)]
 mod tests;
+
+/// Why recorded containers cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The record is not a list of inspections.
+    #[error("the recorded containers cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// The labels of a container cannot be read.
+    #[error("the labels of container {0} cannot be read: {1}")]
+    Labels(ContainerId, String),
+}
 
 /// The pods of a host, in memory. Clones share the same host.
 #[derive(Clone)]
@@ -114,6 +126,22 @@ impl FakeRuntime {
     /// Sets how long a container takes to end when it is stopped.
     pub fn set_stop_takes(&self, time: Duration) {
         self.state().stop_takes = time;
+    }
+
+    /// Adds containers of this installation from a recorded answer of a real engine, the list of
+    /// its inspections as JSON. Each becomes an observation as those of the real engine do.
+    pub fn load(&self, inspections: &[u8], installation: &str) -> Result<(), LoadError> {
+        let inspections: Vec<ContainerInspectResponse> = serde_json::from_slice(inspections)?;
+
+        let mut state = self.state();
+        for inspection in inspections {
+            let id = ContainerId::new(inspection.id.clone().unwrap_or_default());
+            let (_, observed) = from_inspect(inspection, installation)
+                .map_err(|error| LoadError::Labels(id.clone(), error.to_string()))?;
+            state.images.insert(observed.image.clone());
+            state.containers.insert(id, observed);
+        }
+        Ok(())
     }
 
     /// All containers, in any state.
@@ -281,7 +309,12 @@ impl Pods for FakeRuntime {
     }
 
     async fn pods_on_disk(&self) -> Result<Vec<PodUid>, Fault> {
-        Ok(self.state().files.keys().cloned().collect())
+        let pods_dir = self.state().pods_dir.clone();
+        let Ok(directories) = fs::read_dir(pods_dir) else {
+            return Ok(Vec::new());
+        };
+        let names = directories.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.map(PodUid::new).collect())
     }
 
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
@@ -454,9 +487,19 @@ impl Pods for FakeRuntime {
 pub struct FakeProber {
     wanted: Mutex<Vec<ProbeTask>>,
     facts: Mutex<BTreeMap<(ContainerId, ProbeKind), ProbeFact>>,
+    /// Whether a probe without a fact of a test succeeds; otherwise it has no result.
+    succeeds: bool,
 }
 
 impl FakeProber {
+    /// A prober whose probes all succeed, but for those whose fact a test sets.
+    pub fn successful() -> Self {
+        Self {
+            succeeds: true,
+            ..Self::default()
+        }
+    }
+
     /// The probes of the last `set`.
     pub fn wanted(&self) -> Vec<ProbeTask> {
         self.wanted.lock().clone()
@@ -474,6 +517,17 @@ impl Probes for FakeProber {
     }
 
     fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
-        self.facts.lock().clone()
+        let mut facts = self.facts.lock().clone();
+        if self.succeeds {
+            for task in self.wanted() {
+                let fact = ProbeFact {
+                    ok: true,
+                    since: task.started,
+                    message: String::new(),
+                };
+                facts.entry((task.container, task.kind)).or_insert(fact);
+            }
+        }
+        facts
     }
 }

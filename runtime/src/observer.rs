@@ -28,6 +28,7 @@ mod inspect;
 mod round;
 mod tail;
 
+pub(crate) use inspect::from_inspect;
 use round::RoundResult;
 
 /// How many containers are inspected concurrently.

@@ -5,6 +5,9 @@
 
 mod bed;
 mod cluster;
+mod etcd;
+mod record;
+mod versions;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The observation from a full inspection, without the termination message.
-pub(super) fn from_inspect(
+pub(crate) fn from_inspect(
     found: ContainerInspectResponse,
     instance: &str,
 ) -> Result<(Labels, ObservedContainer), LabelsError> {

@@ -23,7 +23,7 @@ use reconciler::{
     plan::Role,
     pod::files::DnsFacts,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
-    state::{NodeFacts, NodeSystem, Phase},
+    state::{NodeFacts, NodeSystem, Phase, RecordFormat},
 };
 use runtime::{
     Pods,
@@ -36,6 +36,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::record::RecordedHost;
 use crate::{
     apply::Effects,
     command::{Command, Request},
@@ -83,13 +84,16 @@ fn wall_clock() -> Timestamp {
 /// the network.
 pub(super) struct LoopBed {
     node: NodeName,
-    address: Ipv4Addr,
+    host_network: HostNetwork,
+    /// The newest format of records that the host publishes.
+    pub(super) record_format: RecordFormat,
     /// How to reach the cluster's store; `None` for a host that is alone.
     store: Option<EtcdConfig>,
     clock: fn() -> Timestamp,
-    work: Work,
+    pub(super) work: Work,
     data: TempDir,
     pub(super) engine: FakeRuntime,
+    prober: Arc<FakeProber>,
     pub(super) network: Arc<FakeNet>,
 }
 
@@ -131,14 +135,34 @@ impl LoopBed {
         }
         Self {
             node: NodeName::new(format!("n{number}")),
-            address: Ipv4Addr::new(192, 0, 2, number),
+            host_network: network(Ipv4Addr::new(192, 0, 2, number)),
+            record_format: RecordFormat::NEWEST,
             store,
             clock,
             work: Work::new(),
             data,
             engine,
+            prober: Arc::new(FakeProber::default()),
             network: Arc::default(),
         }
+    }
+
+    /// A member with the state directory and the containers of a recorded host; every probe of them
+    /// succeeds.
+    pub(super) fn recorded(host: &RecordedHost, store: EtcdConfig) -> Self {
+        let mut bed = Self::with(host.number, Some(store), Timestamp::now);
+        bed.host_network = host.network.clone();
+        bed.prober = Arc::new(FakeProber::successful());
+        host.copy_state(bed.data.path());
+        bed.engine
+            .load(&host.containers, &host.installation)
+            .unwrap();
+        for (reference, image) in &host.images {
+            bed.engine.publish(reference, image.clone());
+        }
+        bed.work = host.clone_repository();
+        bed.fetch(&bed.work);
+        bed
     }
 
     /// The path of a file that the daemon writes into its data directory.
@@ -186,7 +210,7 @@ impl LoopBed {
             let local = LocalStore::open(data, &self.node).unwrap();
             return (Store::Local(Box::new(local)), mpsc::unbounded_channel().1);
         };
-        let network = network(self.address);
+        let network = self.host_network.clone();
         let joining = Joining {
             etcd,
             node: self.node.clone(),
@@ -248,7 +272,7 @@ impl LoopBed {
         let parts = Parts {
             runtime: pods,
             network: self.network.clone(),
-            prober: Arc::new(FakeProber::default()),
+            prober: self.prober.clone(),
             dns,
             names,
             lanes,
@@ -288,7 +312,7 @@ impl LoopBed {
     }
 
     fn fixed(&self, store: &Store, judge: Judge) -> Fixed {
-        let mut network = network(self.address);
+        let mut network = self.host_network.clone();
         if let Some(store) = store.replicated() {
             network.pod_subnet = store.subnet();
         }
@@ -303,6 +327,7 @@ impl LoopBed {
                 mtu: network.mtu,
                 labels: [].into(),
                 taints: Vec::new(),
+                record_format: self.record_format,
                 system: NodeSystem::default(),
             },
             settings: ClusterSettings {

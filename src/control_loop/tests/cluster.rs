@@ -1,84 +1,12 @@
 //! Members of a cluster: a real etcd on loopback, and loops over fake engines.
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-};
-
 use reconciler::{
     fault::{Fault, FaultKind},
     name::NodeName,
     state::Phase,
 };
-use tempfile::TempDir;
 
-use super::{bed::LoopBed, web};
-use crate::store::EtcdConfig;
-
-/// One member of etcd; its process ends when the value is dropped.
-struct EtcdProcess {
-    client: String,
-    peer: String,
-    data: TempDir,
-    process: Option<Child>,
-}
-
-impl EtcdProcess {
-    fn new() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        // Both ports are held at the same time, so that they differ.
-        let (one, other) = (free(), free());
-        let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
-        let (client, peer) = (url(&one), url(&other));
-        drop((one, other));
-        let mut etcd = Self {
-            client,
-            peer,
-            data: tempfile::tempdir().unwrap(),
-            process: None,
-        };
-        etcd.start();
-        etcd
-    }
-
-    fn start(&mut self) {
-        let process = Command::new("etcd")
-            .arg("--name=m0")
-            .arg(format!("--data-dir={}", self.data.path().display()))
-            .arg(format!("--listen-client-urls={}", self.client))
-            .arg(format!("--advertise-client-urls={}", self.client))
-            .arg(format!("--listen-peer-urls={}", self.peer))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer))
-            .arg(format!("--initial-cluster=m0={}", self.peer))
-            .arg("--log-level=error")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.process = Some(process.expect("etcd is installed (Debian: etcd-server)"));
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-
-    fn config(&self) -> EtcdConfig {
-        EtcdConfig {
-            endpoints: vec![self.client.clone()],
-            prefix: "/windlass/test".to_owned(),
-            tls: None,
-            user: None,
-        }
-    }
-}
-
-impl Drop for EtcdProcess {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
+use super::{bed::LoopBed, etcd::EtcdProcess, web};
 
 #[tokio::test]
 async fn without_the_store_what_runs_is_kept_up_and_with_it_decisions_go_on() {

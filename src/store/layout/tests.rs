@@ -1,5 +1,7 @@
 //! Keys and values as existing clusters have them.
 
+use std::collections::BTreeMap;
+
 use reconciler::{
     fault::FaultKind,
     name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
@@ -7,6 +9,7 @@ use reconciler::{
 };
 
 use super::*;
+use crate::store::{contents::Contents, etcd::StoredValue};
 
 #[test]
 fn what_the_engine_says_of_a_pod_that_stops_is_not_written() {
@@ -160,4 +163,68 @@ fn the_count_of_names_is_written_first() {
         panic!("no write")
     };
     assert_eq!(key, "decided/serial");
+}
+
+/// The store of a recorded cluster of the last version that published no format of records.
+fn recorded() -> Vec<(String, serde_json::Value)> {
+    let text = include_str!("../../../tests/records/e632e2e/store.json");
+    let pairs: Vec<BTreeMap<String, String>> = serde_json::from_str(text).expect("a record");
+    let pairs = pairs.into_iter().map(|pair| {
+        let value = serde_json::from_str(&pair["value"]).expect("a JSON value");
+        (pair["key"].clone(), value)
+    });
+    pairs.collect()
+}
+
+/// The documents of a value to which a later version may add a field: not the maps in it.
+fn documents(key: &str) -> &'static [&'static str] {
+    match KeyKind::of(key) {
+        KeyKind::Identity | KeyKind::Pod(..) => &[""],
+        KeyKind::Facts(_) => &["", "/facts", "/facts/system"],
+        KeyKind::Report(_) => &["", "/report"],
+        KeyKind::Decided if key.starts_with("decided/pods/") => &["/pod"],
+        KeyKind::Decided if key.starts_with("decided/workloads/") => &["/workload/1"],
+        KeyKind::Decided if key.starts_with("decided/services/") => &["/service/1"],
+        KeyKind::Decided if key == "decided/rollout" => &["/rollout", "/rollout/history/0"],
+        KeyKind::Decided if key == "decided/epoch" => &["/epoch"],
+        _ => &[],
+    }
+}
+
+#[test]
+fn a_field_that_a_later_version_adds_to_a_document_is_ignored() {
+    let read = |pairs: Vec<(String, serde_json::Value)>| {
+        let stored = pairs.into_iter().map(|(key, value)| StoredValue {
+            key,
+            value: text(&value),
+            revision: 1,
+        });
+        let mut contents = Contents::default();
+        contents.list(1, stored.collect());
+        contents
+    };
+    let before = read(recorded());
+    assert_eq!(before.unreadable, [].into());
+
+    let mut later = recorded();
+    let mut added = 0;
+    for (key, value) in &mut later {
+        for document in documents(key) {
+            let document = value.pointer_mut(document).expect("a document");
+            document["of_a_later_version"] = serde_json::json!({ "any": 1 });
+            added += 1;
+        }
+    }
+    assert!(added > 40, "{added}");
+    let after = read(later);
+    assert_eq!(after.unreadable, [].into());
+    assert_eq!(after.state, before.state);
+    let reports = |contents: &Contents| -> Vec<ReportDoc> {
+        contents
+            .members
+            .values()
+            .map(|member| member.report.clone())
+            .collect()
+    };
+    assert_eq!(reports(&after), reports(&before));
 }
