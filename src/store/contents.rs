@@ -165,10 +165,10 @@ impl Contents {
             }
         }
         self.revision = self.revision.max(revision);
-        let told = self.revision;
+        let up_to = self.revision;
         if self.graves {
             self.known
-                .retain(|_, known| !known.gone || known.revision > told);
+                .retain(|_, known| !known.gone || known.revision > up_to);
             self.graves = self.known.values().any(|known| known.gone);
         }
     }
@@ -324,7 +324,7 @@ impl Contents {
             .map(|(key, _)| key.as_str())
     }
 
-    fn put(&mut self, key: &str, value: &[u8], revision: i64, heard: Option<Timestamp>) {
+    fn put(&mut self, key: &str, value: &[u8], revision: i64, received: Option<Timestamp>) {
         if self
             .known
             .get(key)
@@ -336,7 +336,7 @@ impl Contents {
             let name = NodeName::new(String::from_utf8_lossy(value).into_owned());
             self.candidates.insert(key.to_owned(), (revision, name));
         }
-        let decided = match self.take_in(key, value, heard) {
+        let decided = match self.take_in(key, value, received) {
             Ok(decided) => {
                 self.unreadable.remove(key);
                 decided
@@ -364,7 +364,7 @@ impl Contents {
         &mut self,
         key: &str,
         value: &[u8],
-        heard: Option<Timestamp>,
+        received: Option<Timestamp>,
     ) -> Result<Option<Decided>, serde_json::Error> {
         match KeyKind::of(key) {
             KeyKind::Identity => self.identity = Some(read(value)?),
@@ -381,7 +381,7 @@ impl Contents {
             KeyKind::Facts(node) => {
                 let facts: FactsDoc = read(value)?;
                 let member = self.member(node.clone());
-                if heard.is_some() {
+                if received.is_some() {
                     let known = member.skew().is_some();
                     member.clock = Some((facts.clock, Instant::now()));
                     self.strange |= !known && member.skew().is_some();
@@ -417,7 +417,7 @@ impl Contents {
                 // present time is used instead.
                 status.ready = status
                     .ready
-                    .map(|since| since.min(heard.unwrap_or_else(Timestamp::now)));
+                    .map(|since| since.min(received.unwrap_or_else(Timestamp::now)));
                 self.member(node).report.report.pods.insert(uid, status);
             }
             KeyKind::Election | KeyKind::Unknown => {}

@@ -22,13 +22,13 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn start(etcd: Etcd) -> Self {
-        let (wanted, wants) = watch::channel(None);
-        let (found, finds) = mpsc::unbounded_channel();
-        let (told, trouble) = watch::channel(None);
-        tokio::spawn(publish(etcd, wants, finds, told));
+        let (wanted, wanted_keys) = watch::channel(None);
+        let (listed, listed_keys) = mpsc::unbounded_channel();
+        let (reported, trouble) = watch::channel(None);
+        tokio::spawn(publish(etcd, wanted_keys, listed_keys, reported));
         Self {
             wanted,
-            observed: found,
+            observed: listed,
             trouble,
         }
     }
@@ -78,20 +78,20 @@ impl Publisher {
 
 async fn publish(
     etcd: Etcd,
-    mut wants: watch::Receiver<Option<Arc<KeyValues>>>,
-    mut finds: mpsc::UnboundedReceiver<KeyValues>,
+    mut wanted_keys: watch::Receiver<Option<Arc<KeyValues>>>,
+    mut listed_keys: mpsc::UnboundedReceiver<KeyValues>,
     reported: watch::Sender<Option<String>>,
 ) {
     // Nothing is written before a list shows which keys exist.
-    let Some(mut there) = finds.recv().await else {
+    let Some(mut there) = listed_keys.recv().await else {
         return;
     };
     let mut failed;
     loop {
-        while let Ok(found) = finds.try_recv() {
-            there = found;
+        while let Ok(listed) = listed_keys.try_recv() {
+            there = listed;
         }
-        let wanted = wants.borrow_and_update().clone();
+        let wanted = wanted_keys.borrow_and_update().clone();
         let writes = wanted
             .as_deref()
             .map(|wanted| difference(&there, wanted))
@@ -121,9 +121,9 @@ async fn publish(
             }
         };
         tokio::select! {
-            changed = wants.changed() => if changed.is_err() { return },
-            found = finds.recv() => match found {
-                Some(found) => there = found,
+            changed = wanted_keys.changed() => if changed.is_err() { return },
+            listed = listed_keys.recv() => match listed {
+                Some(listed) => there = listed,
                 None => return,
             },
             () = retry => {}

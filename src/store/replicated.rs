@@ -263,12 +263,12 @@ impl ReplicatedStore {
     }
 
     fn is_removed(&self, name: &NodeName, member: &Member) -> bool {
-        let said = member
+        let facts = member
             .facts
             .as_ref()
             .map(|doc| &doc.facts)
             .or_else(|| self.others.facts.get(name));
-        let installation = said.map(|facts| &facts.installation);
+        let installation = facts.map(|facts| &facts.installation);
         self.snapshot()
             .removed
             .get(name)
@@ -288,14 +288,14 @@ impl ReplicatedStore {
         &self.marker.cluster
     }
 
-    /// The leader, as far as this host knows.
+    /// The leader, as far as this host knows; `None` while this host does not follow the store.
     pub(crate) fn leader(&self) -> Option<&NodeName> {
-        self.contents
-            .candidates
-            .values()
-            .min()
-            .map(|(_, name)| name)
-            .filter(|_| self.status == StoreStatus::Current)
+        if self.status != StoreStatus::Current {
+            return None;
+        }
+        // Etcd's election: the candidate whose key was created first leads.
+        let oldest = self.contents.candidates.values().min();
+        oldest.map(|(_, name)| name)
     }
 
     /// Whether this host may decide now.
@@ -352,9 +352,9 @@ impl ReplicatedStore {
                 if self.contents.take_strange() {
                     self.own_keys.publish_clock();
                 }
-                let believed = self.status == StoreStatus::Current;
+                let was_current = self.status == StoreStatus::Current;
                 self.judge();
-                if !believed && self.status == StoreStatus::Current {
+                if !was_current && self.status == StoreStatus::Current {
                     // This host's own keys may be gone with the store's former content.
                     self.etcd.relist();
                 }
@@ -505,7 +505,7 @@ impl ReplicatedStore {
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
         let described = self.contents.unreadable.iter().take(3);
         described.map(|(key, error)| {
-            format!("key {key} of the store cannot be read: {error}; what it said before holds")
+            format!("key {key} of the store cannot be read: {error}; its last readable content stays in effect")
         })
     }
 
@@ -514,14 +514,14 @@ impl ReplicatedStore {
         if self.status != StoreStatus::Current {
             return Vec::new();
         }
-        let moved = self.contents.moved().map(|(key, node, said)| {
-            let said = said.node().map_or("no node".to_owned(), |said| format!("node {said}"));
-            format!("key {key} of the store gives {said} to a pod of node {node}: it is believed to be where it was")
+        let moved = self.contents.moved().map(|(key, node, place)| {
+            let place = place.node().map_or("no node".to_owned(), |node| format!("node {node}"));
+            format!("key {key} of the store gives {place} to a pod of node {node}: the pod stays on node {node}")
         });
         let rewritten = self.marker.subnets.rewritten(&self.contents.subnets).map(|(subnet, node, other)| {
             let key = layout::subnet_key(subnet);
             format!(
-                "key {key} of the store gives node {other} the addresses of node {node}: they are still its"
+                "key {key} of the store gives node {other} the addresses of node {node}: they stay with node {node}"
             )
         });
         moved

@@ -448,7 +448,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     n1.windlass(&["resume"]).ok();
     cluster.etcd.restore(&backup);
     n3.launch();
-    wait_waiting(n3, "does not believe what the store says");
+    wait_waiting(n3, "does not trust the content of the store");
     for host in [n1, n2] {
         wait_trouble(host, "was restored from a backup");
     }

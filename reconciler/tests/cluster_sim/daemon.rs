@@ -325,7 +325,7 @@ impl World {
         let doubts = joined && !view.believes();
         let unready = match (host.engine.engine_down, doubts) {
             (true, _) => Some("its engine does not answer".to_owned()),
-            (false, true) => Some("it does not believe the store".to_owned()),
+            (false, true) => Some("it does not trust the store".to_owned()),
             (false, false) => None,
         };
         self.store

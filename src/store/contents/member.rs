@@ -42,15 +42,17 @@ impl Member {
     /// By how much the node's clock is ahead of this host's, if the difference is to be reported:
     /// compared with the present clock, also if this host's clock was set since.
     pub(crate) fn skew(&self) -> Option<SignedDuration> {
-        let (told, heard) = self.clock?;
-        let ahead = skew(told, heard);
+        let (published, received) = self.clock?;
+        let ahead = skew(published, received);
         (ahead.abs() > SKEW).then_some(ahead)
     }
 }
 
-/// By how much a clock is ahead of this host's present clock; `told` is the time that clock had at
-/// the instant `heard`.
-pub(crate) fn skew(told: Timestamp, heard: Instant) -> SignedDuration {
-    let since = SignedDuration::try_from(heard.elapsed()).unwrap_or(SignedDuration::MAX);
-    told.duration_since(Timestamp::now()).saturating_add(since)
+/// By how much a clock is ahead of this host's present clock; `published` is the time that clock
+/// had at the instant `received`.
+pub(crate) fn skew(published: Timestamp, received: Instant) -> SignedDuration {
+    let since = SignedDuration::try_from(received.elapsed()).unwrap_or(SignedDuration::MAX);
+    published
+        .duration_since(Timestamp::now())
+        .saturating_add(since)
 }

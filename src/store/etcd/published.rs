@@ -107,21 +107,21 @@ mod tests {
         }
     }
 
-    fn told(parts: &[&[KeyChange]]) -> PublishedKeys {
-        let mut told = PublishedKeys::new(1, 0);
-        parts.iter().for_each(|changes| told.publish(changes));
-        told
+    fn published(parts: &[&[KeyChange]]) -> PublishedKeys {
+        let mut published = PublishedKeys::new(1, 0);
+        parts.iter().for_each(|changes| published.publish(changes));
+        published
     }
 
     #[test]
     fn only_what_came_after_the_last_revision_is_new_and_only_in_the_same_history() {
-        let told = told(&[&[put("a", "1", 7)], &[put("b", "1", 8), delete("a", 8)]]);
-        assert_eq!(told.span(), Some((8, 8)));
+        let published = published(&[&[put("a", "1", 7)], &[put("b", "1", 8), delete("a", 8)]]);
+        assert_eq!(published.span(), Some((8, 8)));
         let again = [put("b", "1", 8), delete("a", 8)];
         let news = [put("c", "1", 9), put("c", "2", 11)];
         let all = |parts: &[&[KeyChange]]| parts.concat();
-        assert_eq!(told.go_on(again.to_vec()), Some(Vec::new()));
-        assert_eq!(told.go_on(all(&[&again, &news])), Some(news.to_vec()));
+        assert_eq!(published.go_on(again.to_vec()), Some(Vec::new()));
+        assert_eq!(published.go_on(all(&[&again, &news])), Some(news.to_vec()));
         // Other values, fewer changes, more changes, or no change at that revision.
         for other in [
             all(&[&[put("b", "2", 8), delete("a", 8)], &news]),
@@ -130,7 +130,7 @@ mod tests {
             news.to_vec(),
             Vec::new(),
         ] {
-            assert_eq!(told.go_on(other.clone()), None, "{other:?}");
+            assert_eq!(published.go_on(other.clone()), None, "{other:?}");
         }
     }
 
@@ -138,16 +138,16 @@ mod tests {
     fn a_history_is_not_known_by_leases_alone() {
         let lease = |revision| put("nodes/n1/alive", "i1", revision);
         assert_eq!(
-            told(&[&[lease(5)], &[delete("election/7", 6)]]).span(),
+            published(&[&[lease(5)], &[delete("election/7", 6)]]).span(),
             None
         );
-        let told = told(&[
+        let published = published(&[
             &[lease(5)],
             &[put("a", "1", 6), lease(6)],
             &[lease(7)],
             &[delete("election/7", 9)],
         ]);
-        assert_eq!(told.span(), Some((6, 9)));
+        assert_eq!(published.span(), Some((6, 9)));
         let again = vec![
             put("a", "1", 6),
             lease(6),
@@ -155,20 +155,20 @@ mod tests {
             delete("election/7", 9),
         ];
         assert_eq!(
-            told.go_on([again.clone(), vec![lease(10)]].concat()),
+            published.go_on([again.clone(), vec![lease(10)]].concat()),
             Some(vec![lease(10)])
         );
-        assert_eq!(told.go_on(again[2..].to_vec()), None);
+        assert_eq!(published.go_on(again[2..].to_vec()), None);
     }
 
     #[test]
     fn what_is_kept_to_know_a_history_by_is_bounded() {
-        let mut told = told(&[&[put("a", "1", 1)]]);
+        let mut published = published(&[&[put("a", "1", 1)]]);
         (2..)
             .take(KEPT)
-            .for_each(|revision| told.publish(&[put("nodes/n1/alive", "i1", revision)]));
-        assert_eq!(told.span(), None);
-        told.publish(&[put("a", "2", 1000)]);
-        assert_eq!(told.span(), Some((1000, 1000)));
+            .for_each(|revision| published.publish(&[put("nodes/n1/alive", "i1", revision)]));
+        assert_eq!(published.span(), None);
+        published.publish(&[put("a", "2", 1000)]);
+        assert_eq!(published.span(), Some((1000, 1000)));
     }
 }

@@ -38,12 +38,12 @@ struct Countdown {
 impl Countdown {
     /// Takes in an answer of etcd: between `sent` and `heard` the lease had `left` whole seconds.
     /// False if the lease was renewed since the answer before.
-    fn observe(&mut self, left: u64, sent: Instant, heard: Instant) -> bool {
+    fn observe(&mut self, left: u64, sent: Instant, received: Instant) -> bool {
         let seconds = Duration::from_secs(left);
         // Etcd also answers 0 for a lease that has run out and is not removed yet.
         let renewed = left > 0 && self.ends.is_some_and(|ends| sent + seconds > ends);
         self.left = Some(left);
-        let latest = heard + seconds + Duration::from_secs(1);
+        let latest = received + seconds + Duration::from_secs(1);
         self.ends = Some(self.ends.map_or(latest, |ends| ends.min(latest)));
         !renewed
     }
@@ -58,10 +58,10 @@ impl Etcd {
     /// out, and a key for which etcd does not answer.
     pub(crate) async fn remaining(&self, keys: Vec<String>) -> BTreeMap<String, Duration> {
         let asked = keys.into_iter().map(|key| async move {
-            let found = self.remaining_of(&key).await;
-            let found =
-                found.inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"));
-            Some((key, found.ok()??))
+            let remaining = self.remaining_of(&key).await;
+            let remaining =
+                remaining.inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"));
+            Some((key, remaining.ok()??))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -86,11 +86,11 @@ impl Etcd {
             let Some(left) = self.left(lease).await? else {
                 return Ok(LeaseFate::Gone);
             };
-            let heard = Instant::now();
-            if !countdown.observe(left, sent, heard) {
+            let received = Instant::now();
+            if !countdown.observe(left, sent, received) {
                 return Ok(LeaseFate::Renewed);
             }
-            if countdown.is_over(heard) {
+            if countdown.is_over(received) {
                 return Ok(match self.lease_of(key).await? {
                     Some(same) if same == lease => LeaseFate::RanOut,
                     // A restarted daemon has a new lease.

@@ -178,13 +178,17 @@ impl Replica {
         connection: &EtcdConnection,
         asked: u64,
     ) -> Result<Option<(WatchStream, u64)>, CallFailure> {
-        let Some(told) = self.published.as_ref().filter(|told| told.is_of(asked)) else {
+        let Some(published) = self
+            .published
+            .as_ref()
+            .filter(|published| published.is_of(asked))
+        else {
             return Ok(None);
         };
-        let Some((from, to)) = told.span() else {
+        let Some((from, to)) = published.span() else {
             return Ok(None);
         };
-        let etcd_cluster = told.etcd_cluster();
+        let etcd_cluster = published.etcd_cluster();
         let (mut stream, begun) = self.watch(connection, from).await?;
         let reaches = |header: &ResponseHeader| {
             header.cluster_id() == etcd_cluster && header.revision() >= to
@@ -198,7 +202,7 @@ impl Replica {
             return Ok(None);
         };
         let first = self.message(connection, first).await?;
-        let Some(new) = told.go_on(self.changes(connection, etcd_cluster, &first)?) else {
+        let Some(new) = published.go_on(self.changes(connection, etcd_cluster, &first)?) else {
             tracing::info!(
                 "etcd's history is not the one that was watched: listing everything again"
             );
@@ -415,8 +419,8 @@ impl Replica {
         let Some(revision) = changes.last().map(KeyChange::revision) else {
             return;
         };
-        if let Some(told) = &mut self.published {
-            told.publish(&changes);
+        if let Some(published) = &mut self.published {
+            published.publish(&changes);
         }
         let _ = self.events.send(StoreEvent::Changed { revision, changes });
     }

@@ -235,7 +235,7 @@ impl Session {
             // This process held the key and another one took it: not a restart of this host, but a
             // copy of its disk.
             Some(_) if self.held => Some(format!(
-                "another machine with this host's installation ({}) took over the name {node}: one is a copy of the \
+                "another machine with this host's installation ({}) uses the name {node} now: one is a copy of the \
                  other; stop one, and remove its data directory before it starts under another name",
                 self.config.installation
             )),

@@ -65,22 +65,26 @@ impl Etcd {
             .when([absent])
             .and_then([TxnOp::put(full.as_str(), value, None)])
             .or_else([TxnOp::get(full.as_str(), None)]);
+
         let answer = self.transact(txn).await?;
         if answer.succeeded() {
             return Ok(Created::Made(revision_of(&answer)?));
         }
-        let found = answer
+
+        let existing = answer
             .op_responses()
             .into_iter()
             .find_map(|response| match response {
                 TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next(),
                 _ => None,
             });
-        let found = found.ok_or_else(|| {
-            WriteError::Unknown(format!("etcd says that {full} exists, but not what it is"))
+        let existing = existing.ok_or_else(|| {
+            WriteError::Unknown(format!(
+                "etcd answered that {full} exists, without its value"
+            ))
         })?;
-        let revision = found.mod_revision();
-        let (_, value) = found.into_key_value();
+        let revision = existing.mod_revision();
+        let (_, value) = existing.into_key_value();
         Ok(Created::Exists(StoredValue {
             key: key.to_owned(),
             value,
@@ -132,13 +136,14 @@ fn split(writes: Vec<Write>) -> Vec<Vec<Write>> {
             Write::Delete { key } => (key.clone(), key.len()),
         };
         let fits = keys.len() < OPERATIONS && bytes + size <= BYTES && !keys.contains(&key);
-        match parts.last_mut().filter(|_| fits) {
-            Some(part) => part.push(write),
-            None => {
-                parts.push(vec![write]);
-                keys.clear();
-                bytes = 0;
-            }
+        if let Some(part) = parts.last_mut()
+            && fits
+        {
+            part.push(write);
+        } else {
+            parts.push(vec![write]);
+            keys.clear();
+            bytes = 0;
         }
         keys.insert(key);
         bytes += size;

@@ -322,14 +322,14 @@ impl<'a> Newcomer<'a> {
 /// Why this host must not join the store as it is: a living host belongs to another cluster than
 /// the store, or does not trust the store.
 fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
-    let found = contents.identity.as_ref().map(|identity| &identity.id);
+    let stored = contents.identity.as_ref().map(|identity| &identity.id);
     contents.members.iter().filter(|(name, _)| *name != node).find_map(|(name, member)| {
         let alive = member.alive.as_ref()?;
         let own = alive.cluster.as_ref()?;
-        let why = match found {
-            Some(found) if found == own && !alive.doubts => return None,
-            Some(found) if found == own => "does not believe what the store says".to_owned(),
-            Some(found) => format!("belongs to cluster {own}, and the store holds {found}"),
+        let why = match stored {
+            Some(stored) if stored == own && !alive.doubts => return None,
+            Some(stored) if stored == own => "does not trust the content of the store".to_owned(),
+            Some(stored) => format!("belongs to cluster {own}, and the store holds {stored}"),
             None => format!("belongs to cluster {own}, and the store has no cluster under its prefix"),
         };
         Some(format!(
@@ -433,7 +433,7 @@ mod tests {
         );
         let restored = objected(Some("c"), &[alive("n1", Some("c"), true)]).unwrap();
         assert!(
-            restored.contains("node n1 does not believe what the store says"),
+            restored.contains("node n1 does not trust the content of the store"),
             "{restored}"
         );
         assert!(

@@ -100,7 +100,7 @@ impl Marker {
         agreed: &Agreed,
         listed: Option<u64>,
     ) -> Result<(), Doubt> {
-        const ADVICE: &str = "nothing of it is believed and what runs is kept running; if this is the store to use from \
+        const ADVICE: &str = "nothing of it is accepted, and running pods are kept running; if this is the store to use from \
                               now on, run `windlass cluster adopt-store` on a host that knows better";
         let passing = |why: String| {
             Err(Doubt {
@@ -132,13 +132,13 @@ impl Marker {
         };
         if let Err(why) = known_schema(identity) {
             return own(format!(
-                "{why}; nothing of the store is believed and what runs is kept running"
+                "{why}; nothing of the store is accepted, and running pods are kept running"
             ));
         }
         if identity.id != self.cluster {
             return passing(format!(
                 "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
-                 nothing of it is believed and what runs is kept running",
+                 nothing of it is accepted, and running pods are kept running",
                 identity.id, self.cluster
             ));
         }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_store_that_is_known_is_believed_and_no_older_or_other_one() {
+    fn the_store_that_is_known_is_trusted_and_no_older_or_other_one() {
         assert!(
             marker()
                 .verdict(&store(2, 20, 30), &agreed(), Some(ETCD))

@@ -40,7 +40,7 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub(super) struct OthersFile {
     path: PathBuf,
-    heard: BTreeMap<NodeName, LastReport>,
+    hosts: BTreeMap<NodeName, LastReport>,
     /// Whether a newer report was received than the file has.
     stale: bool,
     written: Option<Instant>,
@@ -65,7 +65,7 @@ impl OthersFile {
         let document: OthersDocument = state_file::read(&path, SCHEMA)?.unwrap_or_default();
         Ok(Self {
             path,
-            heard: document.hosts,
+            hosts: document.hosts,
             stale: false,
             written: None,
         })
@@ -74,11 +74,7 @@ impl OthersFile {
     /// The time until the file must be written; `None` if it is up to date. Zero, except where the
     /// number of pods makes a write slow: then writes keep an interval.
     fn due(&self) -> Option<Duration> {
-        let pods: usize = self
-            .heard
-            .values()
-            .map(|heard| heard.report.pods.len())
-            .sum();
+        let pods: usize = self.hosts.values().map(|last| last.report.pods.len()).sum();
         let pace = if pods < MANY_PODS {
             Duration::ZERO
         } else {
@@ -90,11 +86,11 @@ impl OthersFile {
         self.stale.then_some(wait)
     }
 
-    fn write(&mut self, heard: BTreeMap<NodeName, LastReport>) -> Result<(), StateFileError> {
-        if heard != self.heard {
-            let document = OthersDocument { hosts: heard };
+    fn write(&mut self, hosts: BTreeMap<NodeName, LastReport>) -> Result<(), StateFileError> {
+        if hosts != self.hosts {
+            let document = OthersDocument { hosts };
             state_file::write(&self.path, SCHEMA, &document)?;
-            self.heard = document.hosts;
+            self.hosts = document.hosts;
         }
         self.stale = false;
         self.written = Some(Instant::now());
@@ -142,13 +138,13 @@ struct Late {
 impl ReplicatedStore {
     /// Takes over the last reports of the other hosts from the disk.
     pub(super) fn recall(&mut self) {
-        for (node, heard) in &self.others_file.heard {
-            if let Some(doc) = &heard.facts {
+        for (node, last) in &self.others_file.hosts {
+            if let Some(doc) = &last.facts {
                 self.others.facts.insert(node.clone(), doc.facts.clone());
             }
             self.others
                 .reports
-                .insert(node.clone(), heard.report.clone());
+                .insert(node.clone(), last.report.clone());
             self.contents.expect(node.clone());
         }
     }
@@ -164,15 +160,15 @@ impl ReplicatedStore {
         if self.status != StoreStatus::Current || !due {
             return Ok(());
         }
-        let heard = self
+        let hosts = self
             .members()
             .filter(|(name, _)| **name != self.node)
             .map(|(name, member)| {
-                let before = self.others_file.heard.get(name);
+                let before = self.others_file.hosts.get(name);
                 let facts = member
                     .facts
                     .clone()
-                    .or_else(|| before.and_then(|heard| heard.facts.clone()));
+                    .or_else(|| before.and_then(|last| last.facts.clone()));
                 let report = match (member.reported, before) {
                     (false, Some(before)) => before.report.clone(),
                     _ => member.report.report.clone(),
@@ -180,46 +176,47 @@ impl ReplicatedStore {
                 (name.clone(), LastReport { facts, report })
             })
             .collect();
-        self.others_file.write(heard)
+        self.others_file.write(hosts)
     }
 
     /// The signs of life of the other nodes, from which their state is judged.
     pub(crate) fn signs(&self) -> BTreeMap<NodeName, NodeSigns> {
-        let outages = &self.snapshot().outages;
-        let unheard = Member {
+        let without_keys = Member {
             silent: Some(self.absences.started),
             ..Member::default()
         };
-        self.others
-            .facts
-            .keys()
+        let names = self.others.facts.keys();
+        names
             .map(|name| {
-                let member = self.contents.members.get(name).unwrap_or(&unheard);
-                let silent_for = member.silent.map(|since| since.elapsed());
-                let back_within = member.away.as_ref().map(|away| {
-                    LONGEST_AWAY
-                        .min(Duration::from_secs(away.seconds))
-                        .saturating_sub(silent_for.unwrap_or_default())
-                });
-                let lost = outages.get(name).is_some_and(|outage| outage.lost);
-                let lost_for = self
-                    .absences
-                    .lost_since
-                    .get(name)
-                    .filter(|_| lost)
-                    .map(Instant::elapsed);
-                let lost_for = lost_for.or_else(|| lost.then_some(Duration::ZERO));
-                let signs = NodeSigns {
-                    silent_for,
-                    answers: None,
-                    late: false,
-                    back_within,
-                    unready: member.unready(),
-                    lost_for,
-                };
-                (name.clone(), signs)
+                let member = self.contents.members.get(name).unwrap_or(&without_keys);
+                (name.clone(), self.signs_of(name, member))
             })
             .collect()
+    }
+
+    fn signs_of(&self, name: &NodeName, member: &Member) -> NodeSigns {
+        let silent_for = member.silent.map(|since| since.elapsed());
+        let back_within = member.away.as_ref().map(|away| {
+            // The announced time counts from the end of the lease, by this host's own clock.
+            let announced = LONGEST_AWAY.min(Duration::from_secs(away.seconds));
+            announced.saturating_sub(silent_for.unwrap_or_default())
+        });
+        let outage = self.snapshot().outages.get(name);
+        let lost_for = if outage.is_some_and(|outage| outage.lost) {
+            let lost_since = self.absences.lost_since.get(name);
+            Some(lost_since.map_or(Duration::ZERO, Instant::elapsed))
+        } else {
+            None
+        };
+
+        NodeSigns {
+            silent_for,
+            answers: None,
+            late: false,
+            back_within,
+            unready: member.unready(),
+            lost_for,
+        }
     }
 
     /// Marks the nodes that seem alive and did not renew their lease in time. Etcd is asked only
@@ -289,61 +286,81 @@ impl ReplicatedStore {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let lost: BTreeSet<NodeName> = {
-            let outages = self.contents.state.outages.iter();
-            outages
-                .filter(|(_, outage)| outage.lost)
-                .map(|(name, _)| name.clone())
-                .collect()
-        };
+        self.note_lost_nodes();
+        let removed = &self.contents.state.removed;
+        self.marker
+            .subnets
+            .forget(|node| removed.contains_key(node));
+
+        let mut others = Others::default();
+        let mut used_subnets = Vec::new();
+        for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
+            let report = if member.reported {
+                Some(&member.report.report)
+            } else {
+                self.others.reports.get(name)
+            };
+            if let Some(report) = report {
+                others.reports.insert(name.clone(), report.clone());
+            }
+            if let Some((facts, reserved)) = self.accepted_facts(name, member) {
+                others.facts.insert(name.clone(), facts.clone());
+                if reserved {
+                    used_subnets.push((facts.pod_subnet, name.clone()));
+                }
+            }
+        }
+
+        let own_subnet = self.marker.subnet;
+        if self.contents.subnets.get(&own_subnet) == Some(&self.node) {
+            used_subnets.push((own_subnet, self.node.clone()));
+        }
+        for (subnet, node) in used_subnets {
+            self.marker.subnets.keep(subnet, &node);
+        }
+        self.others = others;
+        self.others_file.stale = true;
+    }
+
+    /// Records since when each lost node has been known as lost.
+    fn note_lost_nodes(&mut self) {
+        let outages = self.contents.state.outages.iter();
+        let lost: BTreeSet<NodeName> = outages
+            .filter(|(_, outage)| outage.lost)
+            .map(|(name, _)| name.clone())
+            .collect();
+
         let lost_since = &mut self.absences.lost_since;
         lost_since.retain(|name, _| lost.contains(name));
         for name in lost {
             lost_since.entry(name).or_insert_with(Instant::now);
         }
-        let removed = &self.contents.state.removed;
-        self.marker
-            .subnets
-            .forget(|node| removed.contains_key(node));
-        let mut others = Others::default();
-        let (known, said) = (&self.marker.subnets, &self.contents.subnets);
-        let mut used = Vec::new();
-        for (name, member) in self.members().filter(|(name, _)| **name != self.node) {
-            if member.reported {
-                others
-                    .reports
-                    .insert(name.clone(), member.report.report.clone());
-            } else if let Some(before) = self.others.reports.get(name) {
-                others.reports.insert(name.clone(), before.clone());
-            }
-            let own = member.facts.as_ref().map(|doc| &doc.facts);
-            let silent = own.is_none();
-            let Some(facts) = own.or_else(|| self.others.facts.get(name)) else {
-                continue;
-            };
-            let subnet = facts.pod_subnet;
-            let holder = known.holder(subnet, said);
-            let reserved = holder == Some(name) || holder.is_none() && silent;
-            let inside = self.agreed.pod_range.contains(&subnet)
-                && subnet.prefix_len() == self.agreed.subnet_length;
-            let ranges = &self.node_ranges;
-            let address =
-                ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
-            let mtu = MTUS.contains(&facts.mtu);
-            if reserved && inside && address && mtu {
-                others.facts.insert(name.clone(), facts.clone());
-                if holder.is_some() {
-                    used.push((subnet, name.clone()));
-                }
-            }
-        }
-        if said.get(&self.marker.subnet) == Some(&self.node) {
-            used.push((self.marker.subnet, self.node.clone()));
-        }
-        for (subnet, node) in used {
-            self.marker.subnets.keep(subnet, &node);
-        }
-        self.others = others;
-        self.others_file.stale = true;
+    }
+
+    /// The facts of a member with which this host sets up routes, and whether the store reserves the
+    /// subnet in them for the member; `None` if the addresses are not the member's own, or not
+    /// allowed here: anybody who can write the member's keys can publish any facts.
+    fn accepted_facts<'a>(
+        &'a self,
+        name: &NodeName,
+        member: &'a Member,
+    ) -> Option<(&'a NodeFacts, bool)> {
+        let published = member.facts.as_ref().map(|doc| &doc.facts);
+        let facts = published.or_else(|| self.others.facts.get(name))?;
+        let subnet = facts.pod_subnet;
+
+        // In a store that was filled anew a silent member has neither facts nor a reservation: its
+        // last facts stay in effect.
+        let holder = self.marker.subnets.holder(subnet, &self.contents.subnets);
+        let is_reserved = holder == Some(name) || holder.is_none() && published.is_none();
+        let in_pod_range = self.agreed.pod_range.contains(&subnet)
+            && subnet.prefix_len() == self.agreed.subnet_length;
+        let ranges = &self.node_ranges;
+        let in_node_ranges =
+            ranges.is_empty() || ranges.iter().any(|range| range.contains(&facts.address));
+        let is_accepted =
+            is_reserved && in_pod_range && in_node_ranges && MTUS.contains(&facts.mtu);
+
+        is_accepted.then_some((facts, holder.is_some()))
     }
 }

@@ -26,9 +26,9 @@ impl Reservations {
     pub(super) fn holder<'a>(
         &'a self,
         subnet: Ipv4Net,
-        said: &'a StoredReservations,
+        stored: &'a StoredReservations,
     ) -> Option<&'a NodeName> {
-        self.0.get(&subnet).or_else(|| said.get(&subnet))
+        self.0.get(&subnet).or_else(|| stored.get(&subnet))
     }
 
     /// Records that a node uses what it has reserved.
@@ -44,20 +44,20 @@ impl Reservations {
     /// The reservations that the store gives to another node, with the name of that node.
     pub(super) fn rewritten<'a>(
         &'a self,
-        said: &'a StoredReservations,
+        stored: &'a StoredReservations,
     ) -> impl Iterator<Item = (Ipv4Net, &'a NodeName, &'a NodeName)> {
         self.0.iter().filter_map(|(subnet, node)| {
-            let other = said.get(subnet).filter(|other| *other != node)?;
+            let other = stored.get(subnet).filter(|other| *other != node)?;
             Some((*subnet, node, other))
         })
     }
 
     /// The reservations that the leader writes again: rewritten ones, and deleted ones.
-    pub(super) fn wronged(&self, said: &StoredReservations) -> Vec<Write> {
+    pub(super) fn wronged(&self, stored: &StoredReservations) -> Vec<Write> {
         let wronged = self
             .0
             .iter()
-            .filter(|(subnet, node)| said.get(subnet) != Some(node));
+            .filter(|(subnet, node)| stored.get(subnet) != Some(node));
         wronged
             .map(|(subnet, node)| Write::Put {
                 key: subnet_key(*subnet),
@@ -76,39 +76,39 @@ mod tests {
         let net = |third: u8| Ipv4Net::new_assert([10, 244, third, 0].into(), 24);
         let (one, two) = (NodeName::new("n1"), NodeName::new("n2"));
         let mut known = Reservations::default();
-        let mut said = StoredReservations::from([(net(1), one.clone()), (net(2), two.clone())]);
+        let mut stored = StoredReservations::from([(net(1), one.clone()), (net(2), two.clone())]);
         known.keep(net(1), &one);
-        assert_eq!(known.wronged(&said), []);
+        assert_eq!(known.wronged(&stored), []);
 
-        said.insert(net(1), two.clone());
-        said.insert(net(2), one.clone());
-        assert_eq!(known.holder(net(1), &said), Some(&one), "n1 uses it");
+        stored.insert(net(1), two.clone());
+        stored.insert(net(2), one.clone());
+        assert_eq!(known.holder(net(1), &stored), Some(&one), "n1 uses it");
         assert_eq!(
-            known.holder(net(2), &said),
+            known.holder(net(2), &stored),
             Some(&one),
             "nobody was seen to use it"
         );
-        assert_eq!(known.holder(net(3), &said), None);
-        assert!(known.rewritten(&said).eq([(net(1), &one, &two)]));
+        assert_eq!(known.holder(net(3), &stored), None);
+        assert!(known.rewritten(&stored).eq([(net(1), &one, &two)]));
         let again = Write::Put {
             key: "subnets/10.244.1.0-24".to_owned(),
             value: b"\"n1\"".to_vec(),
         };
-        assert_eq!(known.wronged(&said), vec![again.clone()]);
+        assert_eq!(known.wronged(&stored), vec![again.clone()]);
         known.keep(net(1), &two);
-        said.remove(&net(1));
+        stored.remove(&net(1));
         assert_eq!(
-            known.holder(net(1), &said),
+            known.holder(net(1), &stored),
             Some(&one),
             "also where it was deleted"
         );
-        assert_eq!(known.wronged(&said), [again]);
-        assert_eq!(known.rewritten(&said).count(), 0);
+        assert_eq!(known.wronged(&stored), [again]);
+        assert_eq!(known.rewritten(&stored).count(), 0);
 
-        said.insert(net(1), two.clone());
+        stored.insert(net(1), two.clone());
         known.forget(|node| *node == one);
         assert_eq!(
-            (known.holder(net(1), &said), known.wronged(&said)),
+            (known.holder(net(1), &stored), known.wronged(&stored)),
             (Some(&two), Vec::new())
         );
     }

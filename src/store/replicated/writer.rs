@@ -54,7 +54,7 @@ impl ReplicatedStore {
         let fence = self.fence()?;
         tracing::warn!(
             records = wronged.len(),
-            "records were deleted or changed as nobody may: they are written again"
+            "records were deleted or changed by somebody other than a leader: they are written again"
         );
         self.write_fenced(&fence, wronged).await
     }
@@ -115,7 +115,7 @@ impl ReplicatedStore {
         if let StoreStatus::Frozen { .. } = self.status {
             // This host would not execute the leader's assignments.
             report.unready.get_or_insert_with(|| {
-                "it does not believe the store: see its `windlass status`".to_owned()
+                "it does not trust the store: see its `windlass status`".to_owned()
             });
         }
         self.own_keys.publish(&report);
@@ -128,13 +128,13 @@ impl ReplicatedStore {
         let keys: Vec<String> = self.contents.keys(&prefix).map(str::to_owned).collect();
         // The values are not kept as they were written, so every key in the list is written once
         // more; keys that are not wanted any more are deleted.
-        let found = keys
+        let listed = keys
             .into_iter()
             .filter(|key| *key != alive)
             .map(|key| (key, Vec::new()))
             .collect();
         self.own_keys.publish_clock();
-        self.own_keys.observed(found);
+        self.own_keys.observed(listed);
         let mine = self.contents.subnets.get(&self.marker.subnet);
         if mine.is_none() {
             let (etcd, key) = (self.etcd.clone(), layout::subnet_key(self.marker.subnet));
@@ -158,7 +158,9 @@ impl ReplicatedStore {
         if self.may_publish()
             && let Err(error) = self.etcd.write(vec![away]).await
         {
-            tracing::warn!("the others could not be told that this host comes back: {error}");
+            tracing::warn!(
+                "the announcement that this host will be back soon could not be written to the store: {error}"
+            );
         }
         self.etcd.end(false).await;
     }
