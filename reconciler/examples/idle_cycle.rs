@@ -300,7 +300,7 @@ fn commit(workloads: u32, replicas: u32) -> Commit {
         );
     }
     Commit {
-        id: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+        id: CommitId::from([0x12; 20]),
         subject: "All of it".to_owned(),
         signer: "deployer@example.com".to_owned(),
         time: Timestamp::UNIX_EPOCH,

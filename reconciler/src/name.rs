@@ -3,9 +3,13 @@
 //! All of them are ordered and hashed by their text, so that every map in the core has the same
 //! order on every host.
 
+mod commit;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::commit::{CommitId, CommitPrefix, NotACommitId};
 
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -45,10 +49,6 @@ text_name! {
     NodeName
 }
 text_name! {
-    /// A Git commit, as its full hexadecimal object id.
-    CommitId
-}
-text_name! {
     /// A pod's `metadata.uid`: a UUID that no other pod of this cluster has at any time.
     PodUid
 }
@@ -64,13 +64,6 @@ text_name! {
 text_name! {
     /// The engine's id of an image, `sha256:` and 64 hexadecimal digits.
     ImageId
-}
-
-impl CommitId {
-    /// The first ten digits, for people.
-    pub fn short(&self) -> &str {
-        self.0.get(..10).unwrap_or(&self.0)
-    }
 }
 
 impl TemplateHash {

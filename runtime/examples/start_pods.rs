@@ -79,7 +79,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         owner: format!("Pod/default/bench-{number}")
             .parse()
             .map_err(|error: &str| Fault::new(reconciler::fault::FaultKind::Other, error))?,
-        commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+        commit: CommitId::from([0x12; 20]),
         template: TemplateHash::new("1-9f86d081884c7d65"),
     };
     let files = PodFiles {

@@ -105,7 +105,7 @@ impl Labels {
                 owner: get(OWNER)?
                     .parse()
                     .map_err(|_| LabelsError::Malformed(OWNER))?,
-                commit: CommitId::new(get(COMMIT)?),
+                commit: CommitId::recorded(get(COMMIT)?),
                 template: TemplateHash::new(get(TEMPLATE)?),
             },
             role: role_of(get(ROLE)?).ok_or(LabelsError::Malformed(ROLE))?,
@@ -186,7 +186,7 @@ mod tests {
                 uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
                 pod: ObjectKey::new("shop", "web-1"),
                 owner: "Deployment/shop/web".parse().unwrap(),
-                commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+                commit: CommitId::parse("0123456789abcdef0123456789abcdef01234567").unwrap(),
                 template: TemplateHash::new("1-9f86d081884c7d65"),
             },
             role: Role::Main,

@@ -374,11 +374,12 @@ fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> Observe
 #[cfg(test)]
 mod tests {
     use reconciler::{
-        name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+        name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
         plan::PodIdentity,
     };
 
     use super::*;
+    use crate::ids::commit_id;
 
     fn container(state: ContainerState) -> ObservedContainer {
         ObservedContainer {
@@ -389,7 +390,7 @@ mod tests {
                     kind: WorkloadKind::Pod,
                     object: ObjectKey::new("default", "web"),
                 },
-                commit: CommitId::new("0123"),
+                commit: commit_id("0123"),
                 template: TemplateHash::new("1-0123"),
             },
             role: Role::Sandbox,

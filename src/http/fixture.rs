@@ -10,9 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
-    name::{
-        CommitId, ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind,
-    },
+    name::{ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
         Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
@@ -35,6 +33,7 @@ use super::{
 };
 use crate::{
     command::Request,
+    ids::commit_id,
     metrics::Metrics,
     source::allowed_signers::Signer,
     uptime::Uptime,
@@ -118,7 +117,7 @@ impl Planner for FakePlanner {
         async move {
             match revision.as_str() {
                 "HEAD" => Ok(PlanReport {
-                    commit: Some(CommitId::new(NEW)),
+                    commit: Some(commit_id(NEW)),
                     lanes: Vec::new(),
                 }),
                 other => Err(format!("there is no commit {other} in the repository")),
@@ -138,7 +137,7 @@ impl Auditor for FakeAuditor {
         };
         let signed = PodTrust {
             pod: "default/web-1".to_owned(),
-            commit: CommitId::new(NEW),
+            commit: commit_id(NEW),
             grounds: "signature".to_owned(),
             signer: Some(signer),
             judged: Some(ago(120)),
@@ -146,7 +145,7 @@ impl Auditor for FakeAuditor {
         };
         let kept = PodTrust {
             pod: "default/old".to_owned(),
-            commit: CommitId::new(OLD),
+            commit: commit_id(OLD),
             grounds: "none".to_owned(),
             signer: None,
             judged: None,
@@ -236,8 +235,8 @@ pub(crate) fn view() -> View {
             url: "https://git.example.com/site.git".into(),
             branch: "main".into(),
             verification: "mainline".into(),
-            head: Some(CommitId::new(NEW)),
-            verified: Some(CommitId::new(NEW)),
+            head: Some(commit_id(NEW)),
+            verified: Some(commit_id(NEW)),
             fetched: Some(ago(3)),
             fetched_uptime_nanos: Some(Uptime::now().before(Duration::from_secs(3))),
             error: None,
@@ -275,7 +274,7 @@ pub(crate) fn unescaped() -> View {
     state.rollout.phase = Phase::Degraded {
         message: ODD.into(),
     };
-    state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
+    state.rollout.bad.insert(commit_id(OLD), ODD.into());
     for entry in &mut state.rollout.history {
         (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
     }
@@ -301,7 +300,7 @@ pub(crate) fn unescaped() -> View {
         node.life = NodeLife::NotReady(ODD.into());
     }
     let refusal = crate::view::RefusedCommit {
-        commit: CommitId::new(NEW),
+        commit: commit_id(NEW),
         summary: ODD.into(),
         problems: vec![format!("2{ODD}")],
     };
@@ -320,7 +319,7 @@ pub(crate) fn unescaped() -> View {
 
 fn rollout() -> Rollout {
     let entry = |commit: &str, subject: &str, state, ended| HistoryEntry {
-        commit: CommitId::new(commit),
+        commit: commit_id(commit),
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         state,
@@ -330,9 +329,9 @@ fn rollout() -> Rollout {
         ended,
     };
     Rollout {
-        target: Some(CommitId::new(NEW)),
-        healthy: Some(CommitId::new(OLD)),
-        driving: Some(CommitId::new(NEW)),
+        target: Some(commit_id(NEW)),
+        healthy: Some(commit_id(OLD)),
+        driving: Some(commit_id(NEW)),
         phase: Phase::Progressing {
             message: "Deployment default/web: 1 of 2 updated pods are available".into(),
         },
@@ -348,7 +347,7 @@ fn rollout() -> Rollout {
 
 fn commit(id: &str, subject: &str, image: &str, hash: &str) -> Commit {
     Commit {
-        id: CommitId::new(id),
+        id: commit_id(id),
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         time: if id == OLD { ago(86_400) } else { ago(80) },
@@ -574,7 +573,7 @@ fn pods(node: &NodeName) -> FixturePods {
             key: ObjectKey::new("default", name),
             owner,
             place: PodPlace::Node(node.clone()),
-            commit: CommitId::new(commit),
+            commit: commit_id(commit),
             template: TemplateHash::new(hash),
             created: ago(3600),
             serial: number,

@@ -24,6 +24,7 @@ pub(crate) use self::request::{
     Brought, Credentials, FetchLimits, FetchRequest, Fetched, SecretText, Task,
 };
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
+use super::commit::id_of;
 use super::mirror::{self, Check, Mirror, MirrorError};
 use super::pack::PackError;
 use super::quarantine::{self, COMPACTED, INCOMING, InspectError};
@@ -208,7 +209,7 @@ fn transfer(
         }
     };
     Ok(Fetched {
-        head: name(head.id),
+        head: id_of(head.id),
         previous: previous.map(name),
         brought: if head.downloaded {
             Brought::Addition
@@ -251,10 +252,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn name(id: Oid) -> CommitId {
-    CommitId::new(id.to_string())
 }
 
 #[cfg(test)]

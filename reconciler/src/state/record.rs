@@ -206,7 +206,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        name::{CommitId, TemplateHash, WorkloadKind},
+        ids::commit_id,
+        name::{TemplateHash, WorkloadKind},
         state::PodPlace,
     };
 
@@ -216,7 +217,7 @@ mod tests {
             key: ObjectKey::new("default", format!("web-{uid}")),
             owner: workload("web"),
             place: PodPlace::Node(NodeName::new("n1")),
-            commit: CommitId::new("c"),
+            commit: commit_id("c"),
             template: TemplateHash::new("1-0"),
             created: Timestamp::UNIX_EPOCH,
             serial,
@@ -271,7 +272,7 @@ mod tests {
                     cluster: "c".to_owned(),
                     serial,
                     rollout: Rollout {
-                        target: target.map(CommitId::new),
+                        target: target.as_deref().map(commit_id),
                         ..Rollout::default()
                     },
                     pods: pods
@@ -337,7 +338,7 @@ mod tests {
     #[test]
     fn the_count_of_names_and_the_rollout_cannot_be_deleted() {
         let rollout = Rollout {
-            target: Some(CommitId::new("c")),
+            target: Some(commit_id("c")),
             ..Rollout::default()
         };
         let before = ClusterState {

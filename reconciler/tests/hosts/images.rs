@@ -20,7 +20,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate},
+    build::{bare, commit, commit_id, daemon_set, deployment, pod, recreate},
     world::{World, name},
 };
 
@@ -354,12 +354,12 @@ fn daemons_are_prepared_wherever_they_run() {
     assert!(world.state.rollout.faulty[&name("c")].contains("still pulling"));
     assert_eq!(
         world.on("agent", "c").unwrap().commit,
-        CommitId::new("c1"),
+        commit_id("c1"),
         "nothing is stopped before"
     );
     world.stick([]);
     world.run(30);
-    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c2"));
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
     world.run(60);
     world.expect_healthy("c2");
     for (node, pins) in &world.images.as_ref().unwrap().pins {
-        let pins = &pins[&CommitId::new("c2")];
+        let pins = &pins[&commit_id("c2")];
         assert_eq!(pins["web:latest"].id, ImageId::new("0"), "{node}");
         assert_eq!(pins["other:2"].id, ImageId::new("1"), "{node}");
     }

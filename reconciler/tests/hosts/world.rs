@@ -24,7 +24,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-use crate::images::Images;
+use crate::{build::commit_id, images::Images};
 
 pub(crate) struct World {
     pub(crate) now: Timestamp,
@@ -150,7 +150,7 @@ impl World {
     }
 
     pub(crate) fn break_on(&mut self, node: &str, commit: &str) {
-        self.broken.insert((name(node), CommitId::new(commit)));
+        self.broken.insert((name(node), commit_id(commit)));
     }
 
     pub(crate) fn push(&mut self, commit: Arc<Commit>) {
@@ -160,7 +160,7 @@ impl World {
 
     /// A commit that is not eligible any more.
     pub(crate) fn keep_only(&mut self, commit: &str) {
-        let (id, commit) = self.commits.remove_entry(&CommitId::new(commit)).unwrap();
+        let (id, commit) = self.commits.remove_entry(&commit_id(commit)).unwrap();
         self.barred.insert(id.clone());
         self.kept.insert(id, commit);
     }
@@ -428,7 +428,7 @@ impl World {
     pub(crate) fn expect_healthy(&self, commit: &str) {
         let rollout = &self.state.rollout;
         assert_eq!(rollout.phase.as_str(), "Healthy", "{rollout:#?}");
-        assert_eq!(rollout.target, Some(CommitId::new(commit)), "{rollout:#?}");
+        assert_eq!(rollout.target, Some(commit_id(commit)), "{rollout:#?}");
     }
 }
 

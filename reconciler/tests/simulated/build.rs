@@ -1,5 +1,8 @@
 //! Commits made by hand.
 
+#[path = "../../../tests/support/ids.rs"]
+mod ids;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -14,6 +17,8 @@ use reconciler::{
         ServiceKind, ServicePort, TargetPort, VolumeMount, VolumeSource, Workload,
     },
 };
+
+pub(crate) use self::ids::commit_id;
 
 /// A pod of one container, `main`, of this image.
 pub(crate) fn pod(image: &str) -> PodSpec {
@@ -289,7 +294,7 @@ pub(crate) struct CommitBuilder {
 
 pub(crate) fn commit(id: &str) -> CommitBuilder {
     CommitBuilder {
-        id: CommitId::new(id),
+        id: commit_id(id),
         objects: Objects::default(),
         allow_deletions: false,
     }

@@ -1,19 +1,20 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{ImageId, ObjectKey, PodUid, TemplateHash},
     object::Sensitive,
     plan::PodIdentity,
 };
 
 use super::*;
+use crate::ids::commit_id;
 
 fn identity() -> PodIdentity {
     PodIdentity {
         uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
         pod: ObjectKey::new("default", "web"),
         owner: "Pod/default/web".parse().unwrap(),
-        commit: CommitId::new("0123456789abcdef"),
+        commit: commit_id("0123456789abcdef"),
         template: TemplateHash::new("1-9f86d081884c7d65"),
     }
 }

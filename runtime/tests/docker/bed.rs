@@ -90,7 +90,7 @@ impl Bed {
             )),
             pod: ObjectKey::new("default", pod),
             owner: format!("Pod/default/{pod}").parse().unwrap(),
-            commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+            commit: CommitId::parse("0123456789abcdef0123456789abcdef01234567").unwrap(),
             template: TemplateHash::new("1-9f86d081884c7d65"),
         }
     }

@@ -4,13 +4,14 @@
 
 use jiff::SignedDuration;
 use reconciler::{
-    name::{CommitId, ObjectKey, TemplateHash},
+    name::{ObjectKey, TemplateHash},
     state::{
         Adoption, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason, StopRecord,
     },
 };
 
 use super::*;
+use crate::ids::commit_id;
 use crate::store::layout;
 
 fn pair(key: &str, value: &[u8], revision: i64) -> StoredValue {
@@ -47,7 +48,7 @@ fn pod(node: Option<&str>) -> PodRecord {
         key: ObjectKey::new("default", "web-1"),
         owner: "Deployment/default/web".parse().unwrap(),
         place,
-        commit: CommitId::new("c"),
+        commit: commit_id("c"),
         template: TemplateHash::new("1-0"),
         created: Timestamp::UNIX_EPOCH,
         serial: 1,
