@@ -17,8 +17,8 @@ use reconciler::{
     commit::Commit,
     digest::sha256_hex,
     name::{
-        CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey,
-        WorkloadKind,
+        CommitId, ContainerId, ImageId, Installation, NodeName, ObjectKey, TemplateHash,
+        WorkloadKey, WorkloadKind,
     },
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
@@ -136,7 +136,7 @@ impl Host {
                 KnownNode {
                     facts: NodeFacts {
                         name: name.clone(),
-                        installation: "one".to_owned(),
+                        installation: Installation::new("one"),
                         address,
                         pod_subnet: range([10, 42, 0, 0]),
                         mtu: 1500,

@@ -49,6 +49,11 @@ text_name! {
     NodeName
 }
 text_name! {
+    /// The id of an installation, which is one data directory: twelve random digits, made at the
+    /// first start. Its containers carry the id as a label.
+    Installation
+}
+text_name! {
     /// A pod's `metadata.uid`: a UUID that no other pod of this cluster has at any time.
     PodUid
 }

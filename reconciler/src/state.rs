@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
+use crate::name::{Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
 
 pub use self::{
     node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
@@ -45,10 +45,10 @@ pub struct ClusterState {
     /// Nodes that are unreachable or lost.
     #[serde(default)]
     pub outages: BTreeMap<NodeName, Outage>,
-    /// Nodes that were removed from the cluster, with their installation id: reports of such an
+    /// Nodes that were removed from the cluster, with their installation: reports of such an
     /// installation are ignored.
     #[serde(default)]
-    pub removed: BTreeMap<NodeName, String>,
+    pub removed: BTreeMap<NodeName, Installation>,
 }
 
 /// A node that is unreachable or lost.

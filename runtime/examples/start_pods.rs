@@ -11,7 +11,7 @@ use std::{error::Error, time::Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{CommitId, ImageId, Installation, ObjectKey, PodUid, TemplateHash},
     object::{ContainerSecurity, Resources},
     plan::{ContainerSpec, PodFiles, PodIdentity, Role, SandboxSpec},
 };
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .prefix("windlass-bench-")
         .tempdir()?;
     let instance = format!("bench-{}", std::process::id());
-    let mut config = RuntimeConfig::new(&instance, data.path());
+    let mut config = RuntimeConfig::new(Installation::new(&instance), data.path());
     config.socket = socket.into();
     let runtime = Runtime::open(config).await?;
     runtime.observe().await?;

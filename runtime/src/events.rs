@@ -12,7 +12,7 @@ use futures_util::{StreamExt, future::ready, stream};
 use jiff::Timestamp;
 use reconciler::name::ContainerId;
 
-use crate::{labels::instance_filter, observer::Observer};
+use crate::{labels::installation_filter, observer::Observer};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ async fn follow_once(observer: &Observer) -> Ended {
     };
     let containers = docker
         .events(Some(options(
-            instance_filter(&observer.instance),
+            installation_filter(&observer.installation),
             "container",
             CONTAINER_EVENTS,
         )))

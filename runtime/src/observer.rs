@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{ContainerId, ImageId, PodUid},
+    name::{ContainerId, ImageId, Installation, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
 };
@@ -51,7 +51,7 @@ pub struct Observation {
 /// The cache, and the engine from which it is filled.
 pub(crate) struct Observer {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) instance: String,
+    pub(crate) installation: Installation,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
     /// One round of inspections at a time: a second one would find nothing dirty, and return a
@@ -94,10 +94,10 @@ struct Known {
 }
 
 impl Observer {
-    pub(crate) fn new(engine: Arc<Engine>, instance: String, pods_dir: PathBuf) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, installation: Installation, pods_dir: PathBuf) -> Self {
         Self {
             engine,
-            instance,
+            installation,
             pods_dir,
             cache: Mutex::default(),
             under_way: tokio::sync::Mutex::new(()),

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
-    name::{ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{
+        ContainerId, Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey,
+        WorkloadKind,
+    },
     object::{
         Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
         Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
@@ -196,7 +199,7 @@ pub(crate) fn view() -> View {
     };
     let facts = NodeFacts {
         name: node.clone(),
-        installation: "test".into(),
+        installation: Installation::new("test"),
         address: Ipv4Addr::new(192, 0, 2, 10),
         pod_subnet: "10.244.0.0/24".parse().unwrap(),
         mtu: 1500,

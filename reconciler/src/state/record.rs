@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Outage, PodRecord, Rollout, ServiceAllocation, WorkloadProgress};
-use crate::name::{NodeName, ObjectKey, PodUid, WorkloadKey};
+use crate::name::{Installation, NodeName, ObjectKey, PodUid, WorkloadKey};
 
 /// The key of one record of a state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,8 +42,8 @@ pub enum Record {
     Service(ObjectKey, ServiceAllocation),
     /// A node that is unreachable or lost.
     Outage(NodeName, Outage),
-    /// A node that was removed from the cluster, with its installation id.
-    Removed(NodeName, String),
+    /// A node that was removed from the cluster, with its installation.
+    Removed(NodeName, Installation),
 }
 
 /// One change of the state; a leader's decision is a list of them.
@@ -293,7 +293,9 @@ mod tests {
                         .collect(),
                     removed: removed
                         .into_iter()
-                        .map(|(node, installation)| (NodeName::new(node), installation))
+                        .map(|(node, installation)| {
+                            (NodeName::new(node), Installation::new(installation))
+                        })
                         .collect(),
                 },
             )

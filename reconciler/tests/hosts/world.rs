@@ -12,7 +12,7 @@ use reconciler::{
     check::check_decision,
     cluster::{ClusterInput, cluster},
     commit::Commit,
-    name::{CommitId, NodeName, PodUid},
+    name::{CommitId, Installation, NodeName, PodUid},
     plan::PodIdentity,
     pod::memory::NodeMemory,
     rollout::Head,
@@ -90,7 +90,7 @@ pub(crate) fn settings() -> ClusterSettings {
 pub(crate) fn facts(number: u8, node: &str) -> NodeFacts {
     NodeFacts {
         name: name(node),
-        installation: node.to_owned(),
+        installation: Installation::new(node),
         address: Ipv4Addr::new(192, 0, 2, number),
         pod_subnet: format!("10.42.{number}.0/24").parse().unwrap(),
         mtu: 1500,

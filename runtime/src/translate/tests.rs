@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{ImageId, Installation, ObjectKey, PodUid, TemplateHash},
     object::Sensitive,
     plan::PodIdentity,
 };
@@ -21,7 +21,7 @@ fn identity() -> PodIdentity {
 
 fn host() -> Host {
     Host {
-        instance: "here".to_owned(),
+        installation: Installation::new("here"),
         cgroup_parent: None,
         memory_bytes: 8 << 30,
         lowest_oom_score: -1000,

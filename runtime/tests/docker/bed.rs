@@ -17,7 +17,7 @@ use std::{
 
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{CommitId, ContainerId, ImageId, Installation, ObjectKey, PodUid, TemplateHash},
     object::{ContainerSecurity, MountPropagation, Resources},
     observed::{ContainerState, ObservedContainer},
     plan::{
@@ -61,7 +61,7 @@ impl Bed {
         let data = tempfile::Builder::new().prefix("wlrt-").tempdir().unwrap();
         let image = format!("wlrt-test/busybox:{instance}");
         import_busybox(data.path(), &image);
-        let mut config = RuntimeConfig::new(&instance, data.path());
+        let mut config = RuntimeConfig::new(Installation::new(&instance), data.path());
         change(&mut config);
         let runtime = Runtime::open(config.clone()).await.unwrap();
         let image_id = ImageId::new(docker(&["image", "inspect", "-f", "{{.Id}}", &image]));

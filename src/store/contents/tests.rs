@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 use reconciler::{
-    name::{ObjectKey, TemplateHash},
+    name::{Installation, ObjectKey, TemplateHash},
     state::{
         Adoption, NodeFacts, NodeReport, NodeSystem, Refusal, Rollout, StopReason, StopRecord,
     },
@@ -284,7 +284,7 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
     let facts = |clock: Timestamp| {
         let facts = NodeFacts {
             name: node.clone(),
-            installation: "i1".to_owned(),
+            installation: Installation::new("i1"),
             address: "192.0.2.11".parse().unwrap(),
             pod_subnet: "10.244.1.0/24".parse().unwrap(),
             mtu: 1450,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::Ipv4Net;
-use reconciler::name::NodeName;
+use reconciler::name::{Installation, NodeName};
 use tokio::sync::{mpsc, watch};
 
 use super::{Joining, NODE_LEASE, marker::Marker, subnets::Reservations};
@@ -178,7 +178,7 @@ impl<'a> Newcomer<'a> {
                 .get(node)
                 .and_then(|own| own.alive.as_ref());
             match alive {
-                Some(alive) if alive.installation == installation => return Ok(()),
+                Some(alive) if alive.installation == *installation => return Ok(()),
                 Some(alive) => bail!("{}", name_taken(node, &alive.installation, installation)),
                 None => {}
             }
@@ -352,7 +352,7 @@ mod tests {
     fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> StoredValue {
         let cluster = cluster.map(str::to_owned);
         let doc = AliveDoc {
-            installation: node.to_owned(),
+            installation: Installation::new(node),
             cluster,
             doubts,
             hangs: false,
