@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
+use crate::{
+    name::{Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    object::PortKey,
+};
 
 pub use self::{
     node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
@@ -80,8 +83,8 @@ pub struct ServiceAllocation {
     /// The virtual address (`spec.clusterIP`); `None` where the Service has none, or where no
     /// address is free.
     pub cluster_ip: Option<Ipv4Addr>,
-    /// Node ports, keyed by protocol and port such as `TCP/80`.
-    pub node_ports: BTreeMap<String, u16>,
+    /// The node port of each port of the Service.
+    pub node_ports: BTreeMap<PortKey, u16>,
 }
 
 impl ClusterState {

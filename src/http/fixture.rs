@@ -16,8 +16,8 @@ use reconciler::{
     },
     object::{
         Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
-        Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
-        ServiceKind, ServicePort, TargetPort, Workload,
+        Objects, Place, PodSpec, PodTemplate, PortKey, Protocol, Secret, Selector, Sensitive,
+        Service, ServiceKind, ServicePort, TargetPort, Workload,
     },
     state::{
         ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
@@ -186,7 +186,7 @@ pub(crate) fn view() -> View {
     let mut services = BTreeMap::new();
     let allocation = ServiceAllocation {
         cluster_ip: Some(Ipv4Addr::new(10, 96, 0, 11)),
-        node_ports: BTreeMap::from([("TCP/80".to_owned(), 30080)]),
+        node_ports: BTreeMap::from([(PortKey::new(Protocol::Tcp, 80), 30080)]),
     };
     services.insert(ObjectKey::new("default", "web"), allocation);
     let state = ClusterState {

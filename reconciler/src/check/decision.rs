@@ -409,7 +409,7 @@ impl<'a> DecisionCheck<'a> {
                 });
             }
             for (port, number) in &given.node_ports {
-                let protocol = port.split('/').next().unwrap_or_default();
+                let protocol = port.protocol();
                 self.findings
                     .require(ports.insert((protocol.to_owned(), *number)), || {
                         format!("two services have node port {protocol} {number}")

@@ -208,6 +208,7 @@ mod tests {
     use crate::{
         ids::commit_id,
         name::{TemplateHash, WorkloadKind},
+        object::{PortKey, Protocol},
         state::PodPlace,
     };
 
@@ -244,7 +245,7 @@ mod tests {
     fn service(port: u16) -> ServiceAllocation {
         ServiceAllocation {
             cluster_ip: None,
-            node_ports: BTreeMap::from([("TCP/80".to_owned(), port)]),
+            node_ports: BTreeMap::from([(PortKey::new(Protocol::Tcp, 80), port)]),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use reconciler::{
     name::{ContainerId, ImageId, ObjectKey, PodUid},
     network::ServiceTable,
+    object::{PortKey, Protocol},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
     state::{CommitState, Phase, PodRecord},
@@ -186,7 +187,10 @@ impl Sim {
             .state
             .services
             .get(&ObjectKey::new("default", service))?;
-        given.node_ports.get("TCP/80").copied()
+        given
+            .node_ports
+            .get(&PortKey::new(Protocol::Tcp, 80))
+            .copied()
     }
 
     pub(crate) fn state_of(&self, id: &ContainerId) -> Option<&ContainerState> {
