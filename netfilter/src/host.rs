@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reconciler::network::{HostNetwork, Peers, PodLink, ServiceTable};
+use reconciler::{
+    name::LinkName,
+    network::{HostNetwork, Peers, PodLink, ServiceTable},
+};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
@@ -46,9 +49,9 @@ pub trait HostNet: Send + Sync {
     /// Creates the link of a pod. Idempotent.
     async fn connect(&self, link: &PodLink, netns: OwnedFd) -> Result<(), NetworkError>;
     /// Removes the link of a pod by its name. A link that is gone is not an error.
-    async fn disconnect(&self, name: &str) -> Result<(), NetworkError>;
+    async fn disconnect(&self, name: &LinkName) -> Result<(), NetworkError>;
     /// The names of the complete links.
-    async fn links(&self) -> Result<BTreeSet<String>, NetworkError>;
+    async fn links(&self) -> Result<BTreeSet<LinkName>, NetworkError>;
     /// Changes the nftables table to this content.
     async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError>;
     /// Makes the pods of exactly these hosts reachable, and accepts VXLAN packets from these hosts
@@ -108,7 +111,7 @@ impl Network {
     }
 
     /// The pod address that each complete pod link leads to, by the link's name.
-    pub async fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
+    pub async fn addresses(&self) -> Result<BTreeMap<LinkName, Ipv4Addr>, NetworkError> {
         blocking(|| link::addresses(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 
@@ -237,8 +240,8 @@ impl HostNet for Network {
         blocking(move || link::connect(&link, &netns, node_address)).await
     }
 
-    async fn disconnect(&self, name: &str) -> Result<(), NetworkError> {
-        let link = name.to_owned();
+    async fn disconnect(&self, name: &LinkName) -> Result<(), NetworkError> {
+        let link = name.to_string();
         blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
             device::remove(&socket, &link)
@@ -247,7 +250,7 @@ impl HostNet for Network {
         .await
     }
 
-    async fn links(&self) -> Result<BTreeSet<String>, NetworkError> {
+    async fn links(&self) -> Result<BTreeSet<LinkName>, NetworkError> {
         blocking(|| link::complete(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 

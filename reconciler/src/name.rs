@@ -4,12 +4,14 @@
 //! order on every host.
 
 mod commit;
+mod link;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::commit::{CommitId, CommitPrefix, NotACommitId};
+pub use self::link::LinkName;
 
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident) => {

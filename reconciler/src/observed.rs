@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     foreign,
-    name::{ContainerId, ImageId, PodUid},
+    name::{ContainerId, ImageId, LinkName, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
     time::still_to_come,
 };
@@ -24,8 +24,8 @@ pub struct Observed {
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
     /// Images on the disk.
     pub images: BTreeSet<ImageId>,
-    /// Names (`wdl...`) of the pod links that exist together with their route.
-    pub links: BTreeSet<String>,
+    /// Names of the pod links that exist together with their route.
+    pub links: BTreeSet<LinkName>,
     /// Pods whose directory exists with all its files, with the digest of the files from ConfigMaps
     /// and Secrets.
     pub files: BTreeMap<PodUid, String>,

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    name::{
+        CommitId, ContainerId, ImageId, LinkName, ObjectKey, PodUid, TemplateHash, WorkloadKey,
+    },
     network::PodLink,
     object::{Handler, HostPathKind, MountPropagation, Probe, Resources, Sensitive},
 };
@@ -23,13 +25,15 @@ pub struct Lane {
     pub steps: Vec<Step>,
 }
 
-/// The pod or the image of a lane.
+/// The pod, the image or the link of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LaneKey {
     /// A pod of this host.
     Pod(PodUid),
     /// An image that a commit needs, as written in the manifest.
     Image(CommitId, String),
+    /// The link of a pod of which nothing else is known: no record, and no container.
+    Link(LinkName),
 }
 
 /// Why a lane exists.
@@ -88,6 +92,9 @@ pub enum Why {
         /// Namespace and name of the pod.
         pod: ObjectKey,
     },
+    /// A link or a directory of files is on the host, and no record and no container of its pod: it
+    /// is removed. The lane's key names it.
+    Leftover,
     /// A commit needs an image that is not pinned yet, or that is no longer on the disk.
     Image {
         /// The image as written in the manifest.
@@ -98,7 +105,10 @@ pub enum Why {
 impl Why {
     /// Whether the lane stops or removes a pod.
     pub fn is_removal(&self) -> bool {
-        matches!(self, Self::Stop { .. } | Self::Clean { .. })
+        matches!(
+            self,
+            Self::Stop { .. } | Self::Clean { .. } | Self::Leftover
+        )
     }
 }
 
@@ -161,7 +171,7 @@ pub enum Step {
     /// Remove containers that do not run, whatever state the engine reports.
     Remove(Vec<ContainerId>),
     /// Remove the link with this name, the host's side of a pod's network.
-    Disconnect(String),
+    Disconnect(LinkName),
     /// Remove the pod's directory, its emptyDir and tmpfs volumes included.
     RemoveFiles(PodUid),
 }

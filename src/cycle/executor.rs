@@ -125,6 +125,7 @@ impl Host {
         self.parts.lanes.forget_failures(|key| match key {
             LaneKey::Pod(uid) => state.pods.contains_key(uid),
             LaneKey::Image(commit, _) => keep.contains(commit),
+            LaneKey::Link(_) => false,
         });
 
         let kept = self

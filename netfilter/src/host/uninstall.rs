@@ -65,7 +65,7 @@ fn remove_links() -> Result<Vec<String>, NetworkError> {
     let mut done = Vec::new();
     let mut names: Vec<String> = link::pod_links(&socket)?
         .into_iter()
-        .map(|link| link.name)
+        .map(|(_, link)| link.name)
         .collect();
     for device in [OVERLAY_DEVICE, SERVICE_DEVICE] {
         let device = device::find(&socket, device).map_err(|source| NetworkError::List {
