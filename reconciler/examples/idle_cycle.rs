@@ -17,8 +17,8 @@ use reconciler::{
     commit::Commit,
     digest::sha256_hex,
     name::{
-        CommitId, ContainerId, ImageId, Installation, NodeName, ObjectKey, TemplateHash,
-        WorkloadKey, WorkloadKind,
+        CommitId, ContainerId, ImageId, ImageReference, Installation, NodeName, ObjectKey,
+        TemplateHash, WorkloadKey, WorkloadKind,
     },
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
@@ -332,7 +332,7 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
     };
     let container = Container {
         name: "main".to_owned(),
-        image: "web:1".to_owned(),
+        image: ImageReference::new("web:1"),
         readiness: Some(probe.clone()),
         liveness: Some(probe),
         ..Container::default()

@@ -69,6 +69,12 @@ text_name! {
     ContainerId
 }
 text_name! {
+    /// An image as a manifest names it: `registry.example.com:5000/team/name:tag`, its parts not
+    /// checked. Which image a tag stands for is recorded for each commit.
+    #[derive(Default)]
+    ImageReference
+}
+text_name! {
     /// The engine's id of an image, `sha256:` and 64 hexadecimal digits.
     ImageId
 }

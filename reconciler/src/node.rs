@@ -19,7 +19,7 @@ use crate::{
     commit::{Commit, locate},
     endpoints::{Endpoint, ServiceSelection, Services, Serving, is_proven, publish, selects},
     fault::FaultKind,
-    name::{CommitId, ContainerId, ImageId, LinkName, NodeName, ObjectKey, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
     object::{PodTemplate, PullPolicy, Service, Workload},
     observed::{LaneFailure, Observed, ObservedContainer},
@@ -44,7 +44,7 @@ use crate::{
 const TURNED_AWAY: Duration = Duration::from_secs(10);
 
 /// The image that each reference of each commit resolves to on this host.
-pub type Pins = BTreeMap<CommitId, BTreeMap<String, ImagePin>>;
+pub type Pins = BTreeMap<CommitId, BTreeMap<ImageReference, ImagePin>>;
 
 /// The snapshot from which a host decides.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub struct NodePlan {
     /// What the host remembers for the next cycle.
     pub memory: NodeMemory,
     /// Pins copied from an earlier commit, for workloads that did not change.
-    pub inherited: Vec<(CommitId, String, ImagePin)>,
+    pub inherited: Vec<(CommitId, ImageReference, ImagePin)>,
     /// When the next cycle is due.
     pub next: Next,
 }
@@ -137,7 +137,7 @@ struct NodeCycle<'a> {
     probes: Vec<ProbeTask>,
     report: NodeReport,
     memory: NodeMemory,
-    inherited: Vec<(CommitId, String, ImagePin)>,
+    inherited: Vec<(CommitId, ImageReference, ImagePin)>,
     next: Next,
 }
 
@@ -481,7 +481,7 @@ impl<'a> NodeCycle<'a> {
         let step = Step::PullImage {
             commit: need.commit.clone(),
             image: need.image.clone(),
-            reference: need.digest.unwrap_or_else(|| need.image.clone()),
+            reference: need.digest.unwrap_or_else(|| need.image.to_string()),
             mode,
         };
         let lane = Lane {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{
-        CommitId, ContainerId, ImageId, LinkName, ObjectKey, PodUid, TemplateHash, WorkloadKey,
+        CommitId, ContainerId, ImageId, ImageReference, LinkName, ObjectKey, PodUid, TemplateHash,
+        WorkloadKey,
     },
     network::PodLink,
     object::{Handler, HostPathKind, MountPropagation, Probe, Resources, Sensitive},
@@ -31,7 +32,7 @@ pub enum LaneKey {
     /// A pod of this host.
     Pod(PodUid),
     /// An image that a commit needs, as written in the manifest.
-    Image(CommitId, String),
+    Image(CommitId, ImageReference),
     /// The link of a pod of which nothing else is known: no record, and no container.
     Link(LinkName),
 }
@@ -98,7 +99,7 @@ pub enum Why {
     /// A commit needs an image that is not pinned yet, or that is no longer on the disk.
     Image {
         /// The image as written in the manifest.
-        image: String,
+        image: ImageReference,
     },
 }
 
@@ -134,7 +135,7 @@ pub enum Step {
         /// The commit for which the pin is recorded.
         commit: CommitId,
         /// The image as written in the manifest.
-        image: String,
+        image: ImageReference,
         /// The reference to pull: the image as written, or a recorded `name@sha256:...`.
         reference: String,
         /// Whether the registry is asked.
@@ -255,7 +256,7 @@ pub struct ContainerSpec {
     /// Id of the image.
     pub image: ImageId,
     /// The image as written in the manifest, for people.
-    pub image_name: String,
+    pub image_name: ImageReference,
     /// `Entrypoint`; empty keeps the image's.
     pub command: Vec<String>,
     /// `Cmd`; empty keeps the image's, unless `command` is given.

@@ -4,6 +4,7 @@ mod node;
 mod pod;
 mod record;
 mod refused;
+mod restarts;
 mod rollout;
 mod shares;
 mod unplaced;

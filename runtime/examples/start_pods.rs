@@ -11,7 +11,7 @@ use std::{error::Error, time::Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ImageId, Installation, ObjectKey, PodUid, TemplateHash},
+    name::{CommitId, ImageId, ImageReference, Installation, ObjectKey, PodUid, TemplateHash},
     object::{ContainerSecurity, Resources},
     plan::{ContainerSpec, PodFiles, PodIdentity, Role, SandboxSpec},
 };
@@ -104,7 +104,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         name: "app".to_owned(),
         attempt: 0,
         image: ImageId::new(image),
-        image_name: image.to_owned(),
+        image_name: ImageReference::new(image),
         command: ["sleep", "1000"].map(str::to_owned).to_vec(),
         args: Vec::new(),
         working_dir: None,

@@ -406,7 +406,7 @@ mod tests {
         let nowhere = PathBuf::from("/nonexistent");
         let limit = Duration::from_secs(1);
         let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
-        let observer = Arc::new(Observer::new(engine, "test".to_owned(), nowhere));
+        let observer = Arc::new(Observer::new(engine, Installation::new("test"), nowhere));
         let (id, ended) = (ContainerId::new("c1"), ContainerId::new("c2"));
         for (id, state) in [
             (&id, ContainerState::Created),
@@ -443,7 +443,7 @@ mod tests {
         let nowhere = PathBuf::from("/nonexistent");
         let limit = Duration::from_secs(1);
         let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
-        let observer = Observer::new(engine, "test".to_owned(), nowhere);
+        let observer = Observer::new(engine, Installation::new("test"), nowhere);
         let id = ContainerId::new("c1");
         observer.cache().hanging.insert(id.clone());
         observer.container_dirty(&id);

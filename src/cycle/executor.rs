@@ -268,7 +268,7 @@ impl Host {
         }
         rollout
             .restarts
-            .insert(workload.to_string(), self.store.snapshot().serial);
+            .insert(workload.clone(), self.store.snapshot().serial);
         Ok(format!(
             "the pods of {workload} are replaced by its own strategy"
         ))

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
     name::{
-        ContainerId, Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey,
-        WorkloadKind,
+        ContainerId, ImageReference, Installation, NodeName, ObjectKey, PodUid, TemplateHash,
+        WorkloadKey, WorkloadKind,
     },
     object::{
         Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
@@ -384,7 +384,7 @@ fn objects(image: &str, hash: &str) -> Objects {
     };
     let container = Container {
         name: "httpd".into(),
-        image: image.into(),
+        image: ImageReference::new(image),
         ports: vec![port],
         ..Container::default()
     };
@@ -430,7 +430,7 @@ fn objects(image: &str, hash: &str) -> Objects {
     let hash = TemplateHash::new("1-cccccccccccccccc");
     let init = Container {
         name: "prepare".into(),
-        image: "busybox:1".into(),
+        image: ImageReference::new("busybox:1"),
         ..Container::default()
     };
     let batch_spec = PodSpec {

@@ -18,10 +18,18 @@ fn pins_and_pointers_survive_a_restart() {
     let commit = commit_id("a");
     let mut trust = TrustStore::open(&at).unwrap();
     trust
-        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))])
+        .pin_images([(
+            commit.clone(),
+            ImageReference::new("httpd:latest"),
+            pin("sha256:1"),
+        )])
         .unwrap();
     trust
-        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))])
+        .pin_images([(
+            commit.clone(),
+            ImageReference::new("httpd:latest"),
+            pin("sha256:2"),
+        )])
         .unwrap();
     let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
     fs::write(
@@ -31,7 +39,10 @@ fn pins_and_pointers_survive_a_restart() {
     .unwrap();
 
     let mut trust = TrustStore::open(&at).unwrap();
-    assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
+    assert_eq!(
+        trust.pins()[&commit][&ImageReference::new("httpd:latest")],
+        pin("sha256:2")
+    );
     assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
 
     trust.retain_images(&BTreeSet::new()).unwrap();
@@ -200,12 +211,12 @@ fn the_record_of_accepted_heads_is_bounded() {
 }
 
 /// Pins of a commit with this number of images.
-fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
+fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, ImageReference, ImagePin)> {
     (0..count)
         .map(|n| {
             (
                 commit.clone(),
-                format!("registry.example/app-{n}:1"),
+                ImageReference::new(format!("registry.example/app-{n}:1")),
                 pin(&format!("sha256:{n}")),
             )
         })

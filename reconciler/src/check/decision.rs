@@ -189,7 +189,7 @@ impl<'a> DecisionCheck<'a> {
                 .state
                 .rollout
                 .restarts
-                .contains_key(&record.owner.to_string()),
+                .contains_key(&record.owner),
             StopReason::ScaledDown | StopReason::NodeExcluded => followed.is_some(),
             StopReason::Drained => {
                 let drained = before
@@ -686,7 +686,7 @@ impl<'a> DecisionCheck<'a> {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         match strategy {
             DeploymentStrategy::Recreate => {
-                let asked = self.input.state.rollout.restarts.get(&key.to_string());
+                let asked = self.input.state.rollout.restarts.get(key);
                 let lost = |record: &PodRecord| {
                     let node = record
                         .place

@@ -10,7 +10,7 @@ use std::{
 use reconciler::{
     commit::{Commit, locate},
     fault::{Fault, FaultKind},
-    name::{CommitId, ImageId, NodeName},
+    name::{CommitId, ImageId, ImageReference, NodeName},
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, Pins, node},
     observed::{LaneFailure, Observed},
@@ -34,7 +34,7 @@ pub(crate) struct Images {
     failing: BTreeMap<NodeName, FaultKind>,
     under_way: BTreeMap<NodeName, BTreeSet<LaneKey>>,
     /// Who pulled what, and in which phase.
-    pulled: Vec<(NodeName, String, String)>,
+    pulled: Vec<(NodeName, ImageReference, String)>,
     /// The tags that are asked for now mean this.
     generation: u32,
 }
@@ -193,7 +193,7 @@ impl World {
         let pulled = &self.images.as_ref().unwrap().pulled;
         let these = pulled
             .iter()
-            .filter(|(_, one, phase)| one == image && (phase == "Healthy") == healthy);
+            .filter(|(_, one, phase)| one.as_str() == image && (phase == "Healthy") == healthy);
         let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
         hosts.sort_unstable();
         hosts
@@ -453,8 +453,9 @@ fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
     world.expect_healthy("c2");
     for (node, pins) in &world.images.as_ref().unwrap().pins {
         let pins = &pins[&commit_id("c2")];
-        assert_eq!(pins["web:latest"].id, ImageId::new("0"), "{node}");
-        assert_eq!(pins["other:2"].id, ImageId::new("1"), "{node}");
+        let pinned = |image: &str| &pins[&ImageReference::new(image)].id;
+        assert_eq!(*pinned("web:latest"), ImageId::new("0"), "{node}");
+        assert_eq!(*pinned("other:2"), ImageId::new("1"), "{node}");
     }
 }
 

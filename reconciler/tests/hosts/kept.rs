@@ -27,7 +27,7 @@ fn has_lane(plan: &NodePlan, uid: &PodUid) -> bool {
 fn wants_image(plan: &NodePlan, image: &str) -> bool {
     plan.lanes
         .iter()
-        .any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted == image))
+        .any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted.as_str() == image))
 }
 
 /// A set of two, one on each host, of a commit that is not eligible any more.

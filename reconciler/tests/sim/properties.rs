@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use proptest::prelude::*;
 use reconciler::{
     commit::Commit,
-    name::ContainerId,
+    name::{ContainerId, WorkloadKey},
     object::{Control, IntOrPercent, PodSpec, RestartPolicy, Workload},
     state::{ClusterState, Phase, PodRecord},
 };
@@ -218,12 +218,12 @@ fn happen(sim: &mut Sim, number: usize, event: &Event) {
             sim.registry.push("good:latest", Behaviour::Fine);
         }
         Event::Restart(name) => {
-            let owners: Vec<String> = sim
+            let owners: Vec<WorkloadKey> = sim
                 .state
                 .pods
                 .values()
                 .filter(|record| record.owner.object.name == format!("w{name}"))
-                .map(|record| record.owner.to_string())
+                .map(|record| record.owner.clone())
                 .collect();
             let serial = sim.state.serial;
             sim.state
@@ -351,8 +351,8 @@ proptest! {
             use reconciler::name::WorkloadKind as Kind;
             matches!(record.owner.kind, Kind::ReplicaSet | Kind::ReplicationController | Kind::DaemonSet)
         };
-        let owners: Vec<String> =
-            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.to_string()).collect();
+        let owners: Vec<WorkloadKey> =
+            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.clone()).collect();
         sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
         sim.cycle();
         sim.run_seconds(4000);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     digest::sha256_hex,
-    name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{CommitId, ImageReference, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate,
         DeploymentStrategy, Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects,
@@ -35,7 +35,7 @@ pub(crate) fn container(name: &str, image: &str) -> Container {
     let moving = !image.contains(':') || image.ends_with(":latest");
     Container {
         name: name.to_owned(),
-        image: image.to_owned(),
+        image: ImageReference::new(image),
         pull: if moving {
             PullPolicy::Always
         } else {

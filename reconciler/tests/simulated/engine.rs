@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{CommitId, ContainerId, ImageId, LinkName, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::{ContainerSpec, ImagePin, PodIdentity, PullMode, Role, Step},
     pod::files::config_digest,
@@ -21,7 +21,7 @@ use crate::registry::{Behaviour, Registry};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     Nothing,
-    Pin(CommitId, String, ImagePin),
+    Pin(CommitId, ImageReference, ImagePin),
     Hooked(ContainerId),
 }
 

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{ObjectKey, TemplateHash},
+    name::{ImageReference, ObjectKey, TemplateHash},
     object::{ContainerSecurity, Resources},
     plan::PodIdentity,
 };
@@ -26,7 +26,7 @@ fn container(attempt: u32, image: &ImageId) -> ContainerSpec {
         name: "app".to_owned(),
         attempt,
         image: image.clone(),
-        image_name: "httpd:2".to_owned(),
+        image_name: ImageReference::new("httpd:2"),
         command: vec![],
         args: vec![],
         working_dir: None,

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{ImageId, Installation, ObjectKey, PodUid, TemplateHash},
+    name::{ImageId, ImageReference, Installation, ObjectKey, PodUid, TemplateHash},
     object::Sensitive,
     plan::PodIdentity,
 };
@@ -35,7 +35,7 @@ fn spec() -> ContainerSpec {
         name: "app".to_owned(),
         attempt: 1,
         image: ImageId::new("sha256:1234"),
-        image_name: "httpd:2".to_owned(),
+        image_name: ImageReference::new("httpd:2"),
         command: vec![],
         args: vec![],
         working_dir: None,

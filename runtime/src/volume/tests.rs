@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use reconciler::{
-    name::{ImageId, ObjectKey, TemplateHash},
+    name::{ImageId, ImageReference, ObjectKey, TemplateHash},
     object::{ContainerSecurity, HostPathKind, MountPropagation, Resources, Sensitive},
     plan::{ContainerSpec, Mount, MountSource, PodIdentity, Role, VolumeFile},
 };
@@ -57,7 +57,7 @@ fn spec(mounts: Vec<Mount>) -> ContainerSpec {
         name: "app".to_owned(),
         attempt: 0,
         image: ImageId::new("sha256:1234"),
-        image_name: "app".to_owned(),
+        image_name: ImageReference::new("app"),
         command: vec![],
         args: vec![],
         working_dir: None,

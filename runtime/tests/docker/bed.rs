@@ -17,7 +17,10 @@ use std::{
 
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ContainerId, ImageId, Installation, ObjectKey, PodUid, TemplateHash},
+    name::{
+        CommitId, ContainerId, ImageId, ImageReference, Installation, ObjectKey, PodUid,
+        TemplateHash,
+    },
     object::{ContainerSecurity, MountPropagation, Resources},
     observed::{ContainerState, ObservedContainer},
     plan::{
@@ -112,7 +115,7 @@ impl Bed {
             name: name.to_owned(),
             attempt: 0,
             image: self.image_id.clone(),
-            image_name: self.image.clone(),
+            image_name: ImageReference::new(&self.image),
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
             args: vec![],
             working_dir: None,

@@ -952,7 +952,7 @@ fn marks_of_bad_commits_and_restarts_of_what_has_left_do_not_pile_up() {
     };
     sim.push(good("c1", "old").build());
     sim.run_seconds(30);
-    let owner = sim.pod("old").owner.to_string();
+    let owner = sim.pod("old").owner.clone();
     sim.state.rollout.restarts.insert(owner, sim.state.serial);
     sim.cycle();
     for number in 0..80 {
