@@ -51,4 +51,4 @@ pub mod settings;
 pub mod state;
 pub mod status;
 mod syntax;
-mod time;
+pub mod time;

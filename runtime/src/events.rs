@@ -10,7 +10,7 @@ use bollard::{
 };
 use futures_util::{StreamExt, future::ready, stream};
 use jiff::Timestamp;
-use reconciler::name::ContainerId;
+use reconciler::{name::ContainerId, time::backoff};
 
 use crate::{labels::installation_filter, observer::Observer};
 
@@ -26,7 +26,7 @@ const IMAGE_EVENTS: &[&str] = &["delete", "import", "load", "pull", "tag", "unta
 
 /// Follows the events as long as the daemon runs.
 pub(crate) async fn follow(observer: Arc<Observer>) {
-    let mut retry = FIRST_RETRY;
+    let mut failures = 0;
     loop {
         let begun = tokio::time::Instant::now();
         let why = follow_once(&observer).await;
@@ -36,8 +36,9 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
             observer.everything_dirty();
         }
         if begun.elapsed() >= STABLE {
-            retry = FIRST_RETRY;
+            failures = 0;
         }
+        let retry = backoff(FIRST_RETRY, failures, LAST_RETRY);
         tracing::debug!(
             why = why.text,
             retry_ms = retry.as_millis(),
@@ -45,7 +46,7 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
         );
         observer.engine.renegotiate().await;
         tokio::time::sleep(retry).await;
-        retry = (retry * 2).min(LAST_RETRY);
+        failures += 1;
     }
 }
 

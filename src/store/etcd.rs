@@ -30,7 +30,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use reconciler::name::{Installation, NodeName};
+use reconciler::{
+    name::{Installation, NodeName},
+    time::backoff,
+};
 use tokio::sync::{mpsc, watch};
 
 use self::{
@@ -443,7 +446,7 @@ fn installation_of(alive: &[u8]) -> Option<Installation> {
 /// Delays of 0.1 to 2 s, each about twice the one before, with a random part so that hosts differ.
 #[derive(Debug)]
 struct Backoff {
-    next: Duration,
+    failures: u32,
 }
 
 impl Backoff {
@@ -451,19 +454,19 @@ impl Backoff {
     const LAST: Duration = Duration::from_secs(2);
 
     fn new() -> Self {
-        Self { next: Self::FIRST }
+        Self { failures: 0 }
     }
 
     fn reset(&mut self) {
-        self.next = Self::FIRST;
+        self.failures = 0;
     }
 
     /// The next delay; half of it is random.
     fn step(&mut self) -> Duration {
         use std::hash::{BuildHasher, Hasher};
         let chance = std::hash::RandomState::new().build_hasher().finish() % 1000;
-        let step = self.next;
-        self.next = (step * 2).min(Self::LAST);
+        let step = backoff(Self::FIRST, self.failures, Self::LAST);
+        self.failures = self.failures.saturating_add(1);
         step / 2 + (step / 2).mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 1000.0)
     }
 }
