@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use reconciler::{
     cluster::roll_back,
+    commit,
     name::{CommitId, CommitPrefix, WorkloadKey},
     node::{NodePlan, images_in_use},
     observed::Observed,
@@ -257,10 +258,7 @@ impl Host {
     }
 
     fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> Result<String, String> {
-        let driving = rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.knowledge.commit_cache.commits().get(id));
+        let driving = commit::driving(self.knowledge.commit_cache.commits(), rollout);
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!(
                 "there is no {workload} in the commit that runs; see `windlass get all -A`"

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violations;
 use crate::{
+    commit,
     name::{ContainerId, LinkName, PodUid},
     node::{NodeInput, NodePlan},
     observed::{Observed, ObservedContainer},
@@ -157,13 +158,7 @@ impl<'a> Plan<'a> {
     /// Checks that traffic goes only to ready pods of this host that stay, and to stopping pods
     /// only where there are no others, unless a Service publishes pods that are not ready.
     fn endpoints(&mut self, plan: &NodePlan) {
-        let driving = self
-            .input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id));
+        let driving = commit::driving(self.input.commits, &self.input.state.rollout);
         let lenient = driving.is_some_and(|commit| {
             commit
                 .objects
