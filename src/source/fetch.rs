@@ -210,7 +210,7 @@ fn transfer(
     };
     Ok(Fetched {
         head: id_of(head.id),
-        previous: previous.map(name),
+        previous: previous.map(id_of),
         brought: if head.downloaded {
             Brought::Addition
         } else {

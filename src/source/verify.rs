@@ -9,7 +9,7 @@ mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use git2::{Oid, Repository, Sort};
+use git2::{Repository, Sort};
 use jiff::Timestamp;
 use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::{Deserialize, Serialize};
