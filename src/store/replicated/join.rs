@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::Ipv4Net;
-use reconciler::name::{Installation, NodeName};
+use reconciler::name::NodeName;
 use tokio::sync::{mpsc, watch};
 
 use super::{Joining, NODE_LEASE, marker::Marker, subnets::Reservations};
@@ -343,6 +343,8 @@ fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
+    use reconciler::name::Installation;
+
     use super::*;
     use crate::store::{
         etcd::StoredValue,
