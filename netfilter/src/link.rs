@@ -57,16 +57,19 @@ pub(crate) fn connect(
         source,
     })?;
 
-    let (host_index, pod_index) =
-        match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
-            Some(indexes) => indexes,
-            None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
-        };
+    let existing = existing_pair(&host, &pod, link).map_err(failed("looking"))?;
+    let (host_index, pod_index) = match existing {
+        Some(indexes) => indexes,
+        None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
+    };
+
+    // The settings are made before the device is up, so that no packet passes without them.
     settle_host_side(link.name.as_str()).map_err(failed("setting up the host's side"))?;
     host.request(set_up(host_index))
         .map_err(failed("setting up the host's side"))?;
     pod.requests(pod_side(pod_index, link))
         .map_err(failed("setting up the pod's side"))?;
+
     let route = Route {
         destination: single(link.address),
         device: host_index,
@@ -84,6 +87,8 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
         scope
             .spawn(|| {
                 move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+                // A new device gets a copy of the settings in `default`, so this comes before the
+                // pod's side is made.
                 disable_ipv6("default")?;
                 Socket::route()
             })
@@ -102,6 +107,8 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
     let Some(found) = find(host, wanted.name.as_str())? else {
         return Ok(None);
     };
+    // Each side of a veth pair names the index of the other one (`IFLA_LINK`), in the namespace of
+    // the other one: two devices that name each other are a pair. The MAC tells whose pair it is.
     if let Some(inside) = find(pod, POD_DEVICE)?
         && found.peer == Some(inside.index)
         && inside.peer == Some(found.index)
@@ -143,13 +150,17 @@ fn make_pair(
                 })
         });
     host.request(message)?;
+
+    // Between the request and the answers another program may delete the pair.
     let gone = || io::Error::from_raw_os_error(ENODEV);
     let outside = find(host, wanted.name.as_str())?.ok_or_else(gone)?;
     let inside = find(pod, POD_DEVICE)?.ok_or_else(gone)?;
     Ok((outside.index, inside.index))
 }
 
-/// Configures everything inside the pod's namespace; each part is idempotent.
+/// The requests that configure everything inside the pod's namespace; each of them is idempotent.
+/// The kernel accepts a route only after the device is up and its source and gateway are known, so
+/// their order matters.
 fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     let gateway = Route {
         destination: single(POD_GATEWAY),
@@ -177,8 +188,8 @@ fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     ]
 }
 
-/// A pod must not be able to send with another pod's address, answer ARP for others or use IPv6 on
-/// its link.
+/// Sets what a pod may do on its link: it must not send with another pod's address (`rp_filter`, RFC
+/// 3704), have the host answer ARP for others (`proxy_arp`), or use IPv6.
 fn settle_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
     for (setting, value) in [

@@ -84,6 +84,7 @@ fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         RTM_NEWLINK => {
+            // `ifi_change` of `struct ifinfomsg`: the flags that have changed.
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
             change != u32::MAX
                 && change & IFF_UP != 0
