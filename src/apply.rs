@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use netfilter::HostNet;
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{CommitId, ContainerId, PodUid},
+    name::{CommitId, ContainerId, ImageReference, PodUid},
     plan::{ImagePin, Step},
     pod::files::config_digest,
 };
@@ -35,7 +35,7 @@ pub(crate) struct Effects {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// The image is on this host, with this id.
-    Pinned(CommitId, String, ImagePin),
+    Pinned(CommitId, ImageReference, ImagePin),
     /// The files of a pod exist, with this digest.
     Files(PodUid, String),
     /// The files of a pod were removed.

@@ -167,7 +167,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
         }
         CliCommand::Sync(args) => sync::run(&sockets, args, out).await,
         CliCommand::Rollback(args) => {
-            let commit = args.commit.clone().map(reconciler::name::CommitId::new);
+            let commit = args.commit.clone().map(reconciler::name::CommitPrefix::new);
             let command = match args.local {
                 true => command::Command::RollbackLocal { commit },
                 false => command::Command::Rollback { commit },
@@ -186,7 +186,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
             act::print(acting(command).await, args.output, out)
         }
         CliCommand::Retry(args) => {
-            let commit = args.commit.clone().map(reconciler::name::CommitId::new);
+            let commit = args.commit.clone().map(reconciler::name::CommitPrefix::new);
             act::print(
                 acting(command::Command::Retry { commit }).await,
                 args.output,

@@ -1,7 +1,7 @@
 //! The commands that a person can send to the daemon over `admin.sock`; the control loop answers
 //! each.
 
-use reconciler::name::{CommitId, NodeName, WorkloadKey};
+use reconciler::name::{CommitPrefix, NodeName, WorkloadKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -23,12 +23,12 @@ pub(crate) enum Command {
     /// Go back to a commit within `history` and stay there until `resume` or until the head moves.
     Rollback {
         /// The commit; `None` is the healthy one before the current.
-        commit: Option<CommitId>,
+        commit: Option<CommitPrefix>,
     },
     /// Go back on this host alone, with or without the store, until `resume --local`.
     RollbackLocal {
         /// The commit; `None` is the healthy one before the current.
-        commit: Option<CommitId>,
+        commit: Option<CommitPrefix>,
     },
     /// Ends a rollback of this host alone.
     ResumeLocal,
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Clears the mark of a failed commit, or of all failed commits, and tries the head again.
     Retry {
         /// The failed commit; `None` for all.
-        commit: Option<CommitId>,
+        commit: Option<CommitPrefix>,
     },
     /// Replaces the pods of a workload by its own strategy; the content stays the same.
     Restart {

@@ -276,11 +276,12 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
+    use crate::ids::commit_id;
 
     #[test]
     fn a_clock_that_is_put_back_holds_up_no_missing_commit() {
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24);
-        let (id, wait) = (CommitId::new("a".repeat(40)), Duration::from_secs(5));
+        let (id, wait) = (commit_id("a"), Duration::from_secs(5));
         let wanted = BTreeSet::from([id.clone()]);
         let mut library = CommitCache::default();
         assert_eq!(library.lacking(&wanted, now), std::slice::from_ref(&id));

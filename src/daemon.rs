@@ -12,6 +12,7 @@ use netfilter::{HostNet, Network};
 use parking_lot::Mutex;
 use reconciler::{
     desired::CheckSettings,
+    name::Installation,
     network::{PeerPath, VXLAN_OVERHEAD},
     object::Sensitive,
     state::{NodeFacts, NodeSystem, RecordFormat},
@@ -168,7 +169,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         facts: NodeFacts {
             name: node.clone(),
             address: network.node_address,
-            installation: store.installation().to_owned(),
+            installation: store.installation().clone(),
             pod_subnet: network.pod_subnet,
             mtu: network.mtu,
             labels: labels(&config, node.as_str()),
@@ -364,8 +365,12 @@ fn listen_config(config: &Config) -> ListenerConfig {
     }
 }
 
-fn runtime_config(config: &Config, instance: &str, data: &Path) -> Result<RuntimeConfig> {
-    let mut runtime = RuntimeConfig::new(instance, data);
+fn runtime_config(
+    config: &Config,
+    installation: &Installation,
+    data: &Path,
+) -> Result<RuntimeConfig> {
+    let mut runtime = RuntimeConfig::new(installation.clone(), data);
     if let Some(socket) = &config.docker.socket {
         runtime.socket = socket.clone();
     }

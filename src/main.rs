@@ -19,6 +19,9 @@ mod follow;
 mod fuzz;
 mod host_info;
 mod http;
+#[cfg(test)]
+#[path = "../tests/support/ids.rs"]
+mod ids;
 mod lanes;
 mod local;
 mod log;

@@ -110,10 +110,11 @@ fn shorten(text: &mut String) {
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
+    use crate::ids::commit_id;
 
     fn head(number: usize, judged_by: &str) -> RefusedHead {
         let refusal = RefusedCommit {
-            commit: CommitId::new(format!("{number:040}")),
+            commit: commit_id(&format!("{number:040}")),
             summary: "it is not signed".repeat(200),
             problems: vec!["ä".repeat(2000)],
         };

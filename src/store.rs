@@ -25,7 +25,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use reconciler::{
     life::{LifeInput, NodeSigns, lives},
-    name::NodeName,
+    name::{Installation, NodeName},
     plan::Next,
     state::{Change, ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport},
 };
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// The id of this installation, which its containers carry as a label.
-    pub(crate) fn installation(&self) -> &str {
+    pub(crate) fn installation(&self) -> &Installation {
         match self {
             Self::Local(store) => store.installation(),
             Self::Replicated(store) => store.installation(),

@@ -15,7 +15,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use reconciler::{manifest::ReadAs, name::CommitId, node::Pins, plan::ImagePin};
+use reconciler::{
+    manifest::ReadAs,
+    name::{CommitId, ImageReference},
+    node::Pins,
+    plan::ImagePin,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -320,7 +325,7 @@ impl TrustStore {
     /// disk and cannot be pulled by its digest.
     pub(crate) fn pin_images(
         &mut self,
-        pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
+        pins: impl IntoIterator<Item = (CommitId, ImageReference, ImagePin)>,
     ) -> Result<(), StateFileError> {
         for (commit, image, pin) in pins {
             let known = self.images.commits.entry(commit).or_default();

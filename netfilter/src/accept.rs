@@ -70,6 +70,7 @@ impl Saved {
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
+                // A chain that accepts by policy and has no rule but ours filters nothing.
                 [":FORWARD", policy, ..] => saved.forward_filters |= *policy != "ACCEPT",
                 [":INPUT", policy, ..] => saved.input_filters |= *policy != "ACCEPT",
                 ["-A", chain, rest @ ..] if is_ours(rest) => {
@@ -94,60 +95,79 @@ impl Saved {
         vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
     ) -> BTreeSet<AcceptRule> {
         let mut wanted = BTreeSet::new();
-        let pods = Some(host.pod_range.trunc().to_string());
         if self.forward_filters {
-            let chain = if self.forward_asks_docker_user {
-                DOCKER_CHAIN
-            } else {
-                "FORWARD"
-            };
-            let rule = AcceptRule {
-                chain: chain.to_owned(),
-                ..AcceptRule::default()
-            };
-            wanted.insert(AcceptRule {
-                source: pods.clone(),
-                ..rule.clone()
-            });
-            wanted.insert(AcceptRule {
-                destination: pods.clone(),
-                ..rule
-            });
+            wanted.extend(self.forward_rules(host));
         }
         if self.input_filters {
-            for protocol in ["tcp", "udp"] {
-                wanted.insert(AcceptRule {
-                    chain: "INPUT".to_owned(),
-                    source: pods.clone(),
-                    destination: Some(format!("{}/32", host.dns)),
-                    protocol: Some(protocol.to_owned()),
-                    port: Some("53".to_owned()),
-                });
-            }
-            let of_peer = |source: Option<String>| AcceptRule {
-                chain: "INPUT".to_owned(),
-                source,
-                destination: None,
-                protocol: Some("udp".to_owned()),
-                port: Some(host.vxlan.port.to_string()),
-            };
-            match vxlan_peers {
-                Some(peers) => {
-                    wanted.extend(peers.iter().map(|peer| of_peer(Some(format!("{peer}/32")))));
-                }
-                None => wanted.extend(
-                    self.ours
-                        .iter()
-                        .filter(|rule| **rule == of_peer(rule.source.clone()))
-                        .cloned(),
-                ),
-            }
+            wanted.extend(dns_rules(host));
+            wanted.extend(self.vxlan_rules(host, vxlan_peers));
         }
         wanted
     }
+
+    /// The rules that let packets from and to pods pass through the host.
+    fn forward_rules(&self, host: &HostNetwork) -> [AcceptRule; 2] {
+        let chain = if self.forward_asks_docker_user {
+            DOCKER_CHAIN
+        } else {
+            "FORWARD"
+        };
+        let rule = AcceptRule {
+            chain: chain.to_owned(),
+            ..AcceptRule::default()
+        };
+        let pods = Some(host.pod_range.trunc().to_string());
+        let from_pods = AcceptRule {
+            source: pods.clone(),
+            ..rule.clone()
+        };
+        let to_pods = AcceptRule {
+            destination: pods,
+            ..rule
+        };
+        [from_pods, to_pods]
+    }
+
+    /// The rules that accept VXLAN packets: one for each peer, or those that are there while the
+    /// peers are unknown.
+    fn vxlan_rules(
+        &self,
+        host: &HostNetwork,
+        vxlan_peers: Option<&BTreeSet<Ipv4Addr>>,
+    ) -> Vec<AcceptRule> {
+        let rule_from = |source: Option<String>| AcceptRule {
+            chain: "INPUT".to_owned(),
+            source,
+            destination: None,
+            protocol: Some("udp".to_owned()),
+            port: Some(host.vxlan.port.to_string()),
+        };
+        match vxlan_peers {
+            Some(peers) => {
+                let sources = peers.iter().map(|peer| format!("{peer}/32"));
+                sources.map(|source| rule_from(Some(source))).collect()
+            }
+            None => {
+                let is_vxlan = |rule: &&AcceptRule| **rule == rule_from(rule.source.clone());
+                self.ours.iter().filter(is_vxlan).cloned().collect()
+            }
+        }
+    }
+}
+
+/// The rules that let pods ask the cluster's DNS, which the daemon answers on the host itself.
+fn dns_rules(host: &HostNetwork) -> [AcceptRule; 2] {
+    ["tcp", "udp"].map(|protocol| AcceptRule {
+        chain: "INPUT".to_owned(),
+        source: Some(host.pod_range.trunc().to_string()),
+        destination: Some(format!("{}/32", host.dns)),
+        protocol: Some(protocol.to_owned()),
+        port: Some("53".to_owned()),
+    })
 }
 
 fn is_ours(words: &[&str]) -> bool {
+    // Whether iptables-save quotes a comment of one word depends on its version.
     words
         .windows(2)
         .any(|pair| matches!(pair, ["--comment", comment] if comment.trim_matches('"') == TABLE))
@@ -177,33 +197,37 @@ pub(crate) async fn ensure(
 ) -> Result<bool, NetworkError> {
     let saved = save().await?;
     let wanted = saved.wanted(host, vxlan_peers);
-    let text = change(&saved.ours, &wanted);
-    if text.is_empty() {
+    let commands = change(&saved.ours, &wanted);
+    if commands.is_empty() {
         return Ok(false);
     }
-    restore(&text).await?;
+    restore(&commands).await?;
     Ok(true)
 }
 
 /// Removes all accept rules and returns them.
 pub(crate) async fn remove() -> Result<Vec<AcceptRule>, NetworkError> {
     let saved = save().await?;
-    let text = change(&saved.ours, &BTreeSet::new());
-    if !text.is_empty() {
-        restore(&text).await?;
+    let commands = change(&saved.ours, &BTreeSet::new());
+    if !commands.is_empty() {
+        restore(&commands).await?;
     }
     Ok(saved.ours)
 }
 
 /// The commands that change the existing rules into the wanted ones, each rule once.
 fn change(present: &[AcceptRule], wanted: &BTreeSet<AcceptRule>) -> String {
-    let mut kept = BTreeSet::new();
     let mut text = String::new();
+    let mut kept = BTreeSet::new();
     for rule in present {
+        // A rule that is there twice is deleted once: iptables deletes the first that matches.
         if !wanted.contains(rule) || !kept.insert(rule) {
             text.push_str(&format!("-D {} {}\n", rule.chain, rule.specification()));
         }
     }
+
+    // At the top of the chain: below a rule that drops, or below the RETURN that Docker may put at the
+    // end of DOCKER-USER, an accept has no effect.
     for rule in wanted.iter().filter(|rule| !kept.contains(rule)) {
         text.push_str(&format!("-I {} 1 {}\n", rule.chain, rule.specification()));
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use reconciler::{
-    network::{HostPort, ServiceTable, VirtualPort},
+    network::{Backends, HostPort, ServiceTable, VirtualPort},
     object::Protocol,
 };
 
@@ -46,23 +46,24 @@ pub(crate) struct Changed {
 impl Changed {
     /// The differences between two tables. Compared with an empty table, all ports differ.
     pub(crate) fn between(old: &ServiceTable, new: &ServiceTable) -> Self {
-        let virtual_port = |port: &VirtualPort| {
-            (port.protocol == Protocol::Udp).then(|| SocketAddrV4::new(port.address, port.port))
+        let virtual_port = |port: &VirtualPort| match port.protocol {
+            Protocol::Udp => Some(SocketAddrV4::new(port.address, port.port)),
+            Protocol::Tcp | Protocol::Sctp => None,
         };
-        let udp = |port: &HostPort| (port.protocol == Protocol::Udp).then_some(port.port);
+        let port_number = |port: &HostPort| match port.protocol {
+            Protocol::Udp => Some(port.port),
+            Protocol::Tcp | Protocol::Sctp => None,
+        };
+        let host_port = |(address, port): &(Option<Ipv4Addr>, HostPort)| {
+            port_number(port).map(|number| (*address, number))
+        };
+        let endpoints = |backends: &Backends| backends.endpoints.clone();
+        let one_endpoint = |endpoint: &SocketAddrV4| BTreeSet::from([*endpoint]);
+
         Self {
-            virtual_ports: differing(&old.cluster_ips, &new.cluster_ips, virtual_port, |b| {
-                b.endpoints.clone()
-            }),
-            node_ports: differing(&old.node_ports, &new.node_ports, udp, |b| {
-                b.endpoints.clone()
-            }),
-            host_ports: differing(
-                &old.host_ports,
-                &new.host_ports,
-                |(address, port)| udp(port).map(|port| (*address, port)),
-                |endpoint| BTreeSet::from([*endpoint]),
-            ),
+            virtual_ports: differing(&old.cluster_ips, &new.cluster_ips, virtual_port, endpoints),
+            node_ports: differing(&old.node_ports, &new.node_ports, port_number, endpoints),
+            host_ports: differing(&old.host_ports, &new.host_ports, host_port, one_endpoint),
         }
     }
 
@@ -78,16 +79,17 @@ impl Changed {
         if let Some(endpoints) = self.virtual_ports.get(&flow.to) {
             return leads_astray(endpoints);
         }
+
+        // Ports of the host are served on the host's own addresses only.
         if !local.contains(flow.to.ip()) {
             return false;
         }
-        let port = flow.to.port();
-        let host_port = self
-            .host_ports
-            .get(&(Some(*flow.to.ip()), port))
-            .or(self.host_ports.get(&(None, port)));
-        host_port
-            .or(self.node_ports.get(&port))
+        // The order of the rules in the chain `local_ports`: the first match translates a packet.
+        let (address, port) = (*flow.to.ip(), flow.to.port());
+        self.host_ports
+            .get(&(Some(address), port))
+            .or_else(|| self.host_ports.get(&(None, port)))
+            .or_else(|| self.node_ports.get(&port))
             .is_some_and(leads_astray)
     }
 }
@@ -104,9 +106,11 @@ fn differing<K: Ord, V: PartialEq, P: Ord>(
         .keys()
         .filter(|key| !new.contains_key(*key))
         .map(|key| (key, BTreeSet::new()));
+
     let changed = new
         .iter()
         .filter(|(key, value)| old.get(key) != Some(value));
+
     gone.chain(changed.map(|(key, value)| (key, endpoints(value))))
         .filter_map(|(key, endpoints)| Some((port(key)?, endpoints)))
         .collect()
@@ -128,12 +132,14 @@ pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Resul
         .iter()
         .filter_map(read)
         .filter(|flow| changed.is_stale(flow, local));
+
     let mut forgotten = 0;
     for flow in stale {
         let delete =
             Message::new(CT_DELETE, 0, &FAMILY).attribute(CTA_TUPLE_ORIG | NESTED, &flow.tuple);
         match socket.request(delete) {
             Ok(()) => forgotten += 1,
+            // The flow has timed out since the dump.
             Err(error) if error.raw_os_error() == Some(ENOENT) => {}
             Err(error) => return Err(error),
         }

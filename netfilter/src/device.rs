@@ -54,8 +54,11 @@ pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
 pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
     let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
     let found = attribute(info, IFLA_INFO_KIND)?;
-    (found.strip_suffix(&[0]).unwrap_or(found) == kind.as_bytes())
-        .then(|| attribute(info, IFLA_INFO_DATA).unwrap_or_default())
+    // The kernel ends a text in a zero byte.
+    if found.strip_suffix(&[0]).unwrap_or(found) != kind.as_bytes() {
+        return None;
+    }
+    Some(attribute(info, IFLA_INFO_DATA).unwrap_or_default())
 }
 
 /// Parses a link message; `None` if it is another message.

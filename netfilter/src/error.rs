@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use reconciler::{
     fault::{Fault, FaultKind},
     foreign::ForeignText,
-    name::NodeName,
+    name::{LinkName, NodeName},
 };
 
 /// An operation on the host's network that failed.
@@ -102,7 +102,7 @@ pub enum NetworkError {
     #[error("cannot enter the network namespace of the pod behind {link}")]
     Namespace {
         /// The link's name.
-        link: String,
+        link: LinkName,
         /// The error of the system call.
         source: io::Error,
     },
@@ -110,13 +110,13 @@ pub enum NetworkError {
     #[error("cannot connect the link {link}: {action}")]
     Connect {
         /// The link's name.
-        link: String,
+        link: LinkName,
         /// The part of the work that failed.
         action: &'static str,
         /// The kernel's error.
         source: io::Error,
     },
-    /// A pod's link could not be removed.
+    /// A pod's link, or one of the two devices of the host itself, could not be removed.
     #[error("cannot remove the link {link}")]
     Disconnect {
         /// The link's name.

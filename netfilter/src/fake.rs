@@ -8,7 +8,10 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use reconciler::network::{Peers, PodLink, ServiceTable};
+use reconciler::{
+    name::LinkName,
+    network::{Peers, PodLink, ServiceTable},
+};
 
 use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};
 
@@ -18,7 +21,7 @@ pub struct FakeState {
     /// Whether `prepare` was called.
     pub prepared: bool,
     /// The pod links by name.
-    pub links: BTreeMap<String, PodLink>,
+    pub links: BTreeMap<LinkName, PodLink>,
     /// The table of the last sync; `None` before that.
     pub table: Option<ServiceTable>,
     /// The peers of the last call of `set_peers`; `None` before that.
@@ -28,7 +31,7 @@ pub struct FakeState {
     /// The number of calls that changed something.
     pub mutations: usize,
     /// Names of the links whose creation fails.
-    pub broken: BTreeSet<String>,
+    pub broken: BTreeSet<LinkName>,
 }
 
 /// A fake of the host's network that keeps its state in memory.
@@ -67,7 +70,7 @@ impl HostNet for FakeNet {
         Ok(())
     }
 
-    async fn disconnect(&self, name: &str) -> Result<(), NetworkError> {
+    async fn disconnect(&self, name: &LinkName) -> Result<(), NetworkError> {
         let mut state = self.state();
         if state.links.remove(name).is_some() {
             state.mutations += 1;
@@ -75,7 +78,7 @@ impl HostNet for FakeNet {
         Ok(())
     }
 
-    async fn links(&self) -> Result<BTreeSet<String>, NetworkError> {
+    async fn links(&self) -> Result<BTreeSet<LinkName>, NetworkError> {
         Ok(self.state().links.keys().cloned().collect())
     }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reconciler::network::{HostNetwork, Peers, PodLink, ServiceTable};
+use reconciler::{
+    name::LinkName,
+    network::{HostNetwork, Peers, PodLink, ServiceTable},
+};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
@@ -46,9 +49,9 @@ pub trait HostNet: Send + Sync {
     /// Creates the link of a pod. Idempotent.
     async fn connect(&self, link: &PodLink, netns: OwnedFd) -> Result<(), NetworkError>;
     /// Removes the link of a pod by its name. A link that is gone is not an error.
-    async fn disconnect(&self, name: &str) -> Result<(), NetworkError>;
+    async fn disconnect(&self, name: &LinkName) -> Result<(), NetworkError>;
     /// The names of the complete links.
-    async fn links(&self) -> Result<BTreeSet<String>, NetworkError>;
+    async fn links(&self) -> Result<BTreeSet<LinkName>, NetworkError>;
     /// Changes the nftables table to this content.
     async fn sync(&self, table: &ServiceTable) -> Result<Synced, NetworkError>;
     /// Makes the pods of exactly these hosts reachable, and accepts VXLAN packets from these hosts
@@ -108,7 +111,7 @@ impl Network {
     }
 
     /// The pod address that each complete pod link leads to, by the link's name.
-    pub async fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
+    pub async fn addresses(&self) -> Result<BTreeMap<LinkName, Ipv4Addr>, NetworkError> {
         blocking(|| link::addresses(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 
@@ -137,29 +140,28 @@ impl Network {
     }
 
     /// The part of `prepare` that uses netlink.
-    async fn put_host_right(&self) -> Result<Vec<Drift>, NetworkError> {
+    async fn ensure_host_settings(&self) -> Result<Vec<Drift>, NetworkError> {
         let (host, record) = (Arc::clone(&self.host), self.record.clone());
         blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
-            let done = [
-                (Drift::Forwarding, forwarding::ensure(&record)?),
-                (Drift::ServiceDevice, route::ensure_device(&socket, &host)?),
-                (
-                    Drift::ServiceRoute,
-                    route::ensure_service_route(&socket, &host)?,
-                ),
-            ];
-            Ok(done
-                .into_iter()
-                .filter(|(_, changed)| *changed)
-                .map(|(drift, _)| drift)
-                .collect())
+            let mut repaired = Vec::new();
+            if forwarding::ensure(&record)? {
+                repaired.push(Drift::Forwarding);
+            }
+            // The route of the service range leads into the device, so the device comes first.
+            if route::ensure_device(&socket, &host)? {
+                repaired.push(Drift::ServiceDevice);
+            }
+            if route::ensure_service_route(&socket, &host)? {
+                repaired.push(Drift::ServiceRoute);
+            }
+            Ok(repaired)
         })
         .await
     }
 
     /// The part of `set_peers` that uses netlink. The outer error means that nothing could be done.
-    async fn put_ways_right(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
+    async fn ensure_peer_paths(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
         let host = Arc::clone(&self.host);
         blocking(move || {
             Ok(peer::ensure(
@@ -182,20 +184,31 @@ impl Network {
 
     /// The part of `resync` that uses nftables. While nobody has changed nftables it costs one
     /// request to the kernel.
-    async fn put_filters_right(&self) -> Result<BTreeSet<Drift>, NetworkError> {
+    async fn repair_filters(&self) -> Result<BTreeSet<Drift>, NetworkError> {
         let mut nft = self.nft.lock().await;
         let mut repaired = BTreeSet::new();
         for _ in 0..REPAIR_ROUNDS {
             let undisturbed = nft.is_undisturbed()?;
+            // Legacy iptables has chains of its own in the kernel, and a change of them starts no
+            // new generation of nftables.
             if undisturbed && !self.legacy_iptables {
                 break;
             }
+
+            // Read before the checks: what another program changes during them has a later
+            // generation, and is checked the next time.
             let generation = nft::generation()?;
-            let rules = accept::ensure(&self.host, nft.vxlan_peers()).await?;
-            let table = !undisturbed && nft.verify(&self.host).await?;
-            repaired.extend(rules.then_some(Drift::AcceptRules));
-            repaired.extend(table.then_some(Drift::Table));
-            if !rules && !table {
+            let rules_differed = accept::ensure(&self.host, nft.vxlan_peers()).await?;
+            if rules_differed {
+                repaired.insert(Drift::AcceptRules);
+            }
+            let table_differed = !undisturbed && nft.verify(&self.host).await?;
+            if table_differed {
+                repaired.insert(Drift::Table);
+            }
+
+            // A repair is a change too: only a round that found everything right is a verification.
+            if !rules_differed && !table_differed {
                 nft.set_verified(generation);
                 break;
             }
@@ -227,8 +240,8 @@ impl Network {
 #[async_trait]
 impl HostNet for Network {
     async fn prepare(&self) -> Result<(), NetworkError> {
-        self.put_host_right().await?;
-        self.put_filters_right().await?;
+        self.ensure_host_settings().await?;
+        self.repair_filters().await?;
         Ok(())
     }
 
@@ -237,8 +250,8 @@ impl HostNet for Network {
         blocking(move || link::connect(&link, &netns, node_address)).await
     }
 
-    async fn disconnect(&self, name: &str) -> Result<(), NetworkError> {
-        let link = name.to_owned();
+    async fn disconnect(&self, name: &LinkName) -> Result<(), NetworkError> {
+        let link = name.to_string();
         blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
             device::remove(&socket, &link)
@@ -247,7 +260,7 @@ impl HostNet for Network {
         .await
     }
 
-    async fn links(&self) -> Result<BTreeSet<String>, NetworkError> {
+    async fn links(&self) -> Result<BTreeSet<LinkName>, NetworkError> {
         blocking(|| link::complete(&Socket::route().map_err(NetworkError::Netlink)?)).await
     }
 
@@ -258,6 +271,8 @@ impl HostNet for Network {
         }
         let changed = Changed::between(nft.wanted().unwrap_or(&ServiceTable::default()), table);
         let synced = nft.sync(&self.host, table).await?;
+        // Connection tracking is dumped without the lock: on a host with many flows that takes
+        // time. After the sync, no new flow gets an endpoint of the old table.
         drop(nft);
         if !changed.is_empty() {
             self.forget_flows(changed).await;
@@ -278,21 +293,32 @@ impl HostNet for Network {
             wanted: Arc::clone(&wanted),
             done: false,
         });
+
+        // A filter that could not be changed is no reason to leave the paths as they are: both are
+        // tried, and then the first error is returned.
         let admitted = self.admit_peers(peers).await;
-        let ways = self.put_ways_right(wanted).await?;
+        let outcome = self.ensure_peer_paths(wanted).await?;
         admitted?;
-        known.done = ways.failed.is_none();
-        ways.failed.map_or(Ok(()), Err)
+        known.done = outcome.failed.is_none();
+        match outcome.failed {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
     }
 
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError> {
-        let mut drift = self.put_host_right().await?;
-        drift.extend(self.put_filters_right().await?);
+        let mut drift = self.ensure_host_settings().await?;
+        drift.extend(self.repair_filters().await?);
+
+        // Before the first call of `set_peers` nothing is known of peers, and the paths of an
+        // earlier run of the daemon stay.
         if let Some(known) = &mut *self.peers.lock().await {
-            let ways = self.put_ways_right(Arc::clone(&known.wanted)).await?;
-            known.done = ways.failed.is_none();
-            drift.extend(ways.drift);
-            ways.failed.map_or(Ok(()), Err)?;
+            let outcome = self.ensure_peer_paths(Arc::clone(&known.wanted)).await?;
+            known.done = outcome.failed.is_none();
+            drift.extend(outcome.drift);
+            if let Some(error) = outcome.failed {
+                return Err(error);
+            }
         }
         Ok(drift)
     }

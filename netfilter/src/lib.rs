@@ -40,7 +40,6 @@ mod watch;
 pub use drift::Drift;
 pub use error::NetworkError;
 pub use host::{HostNet, Network, Obstacle, Removed, record_path, uninstall};
-pub use link::LINK_PREFIX;
 pub use nft::Synced;
 pub use overlay::OVERLAY_DEVICE;
 pub use route::{POD_GATEWAY, ROUTE_PROTOCOL, SERVICE_DEVICE};

@@ -13,7 +13,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use reconciler::network::PodLink;
+use reconciler::{name::LinkName, network::PodLink};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
@@ -28,8 +28,6 @@ use crate::{
     route::{self, POD_GATEWAY, Route, Scope},
 };
 
-/// The prefix of the names of all pod links.
-pub const LINK_PREFIX: &str = "wdl";
 const POD_DEVICE: &str = "eth0";
 /// The loopback device has this index in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -59,16 +57,19 @@ pub(crate) fn connect(
         source,
     })?;
 
-    let (host_index, pod_index) =
-        match existing_pair(&host, &pod, link).map_err(failed("looking"))? {
-            Some(indexes) => indexes,
-            None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
-        };
-    settle_host_side(&link.name).map_err(failed("setting up the host's side"))?;
+    let existing = existing_pair(&host, &pod, link).map_err(failed("looking"))?;
+    let (host_index, pod_index) = match existing {
+        Some(indexes) => indexes,
+        None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
+    };
+
+    // The settings are made before the device is up, so that no packet passes without them.
+    settle_host_side(link.name.as_str()).map_err(failed("setting up the host's side"))?;
     host.request(set_up(host_index))
         .map_err(failed("setting up the host's side"))?;
     pod.requests(pod_side(pod_index, link))
         .map_err(failed("setting up the pod's side"))?;
+
     let route = Route {
         destination: single(link.address),
         device: host_index,
@@ -86,6 +87,8 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
         scope
             .spawn(|| {
                 move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+                // A new device gets a copy of the settings in `default`, so this comes before the
+                // pod's side is made.
                 disable_ipv6("default")?;
                 Socket::route()
             })
@@ -101,9 +104,11 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
 /// The indexes of both sides, if the pair exists and is this pod's. Another device with the link's
 /// name, or a link that leads elsewhere, is deleted.
 fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Option<(u32, u32)>> {
-    let Some(found) = find(host, &wanted.name)? else {
+    let Some(found) = find(host, wanted.name.as_str())? else {
         return Ok(None);
     };
+    // Each side of a veth pair names the index of the other one (`IFLA_LINK`), in the namespace of
+    // the other one: two devices that name each other are a pair. The MAC tells whose pair it is.
     if let Some(inside) = find(pod, POD_DEVICE)?
         && found.peer == Some(inside.index)
         && inside.peer == Some(found.index)
@@ -117,7 +122,7 @@ fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Op
         }
         return Ok(Some((found.index, inside.index)));
     }
-    remove(host, &wanted.name)?;
+    remove(host, wanted.name.as_str())?;
     Ok(None)
 }
 
@@ -131,7 +136,7 @@ fn make_pair(
     let namespace = netns.as_raw_fd().to_ne_bytes();
     let mtu = wanted.mtu.to_ne_bytes();
     let message = Message::new(RTM_NEWLINK, NEW, &header(0, 0, 0))
-        .text(IFLA_IFNAME, &wanted.name)
+        .text(IFLA_IFNAME, wanted.name.as_str())
         .attribute(IFLA_ADDRESS, &wanted.host_mac)
         .attribute(IFLA_MTU, &mtu)
         .nested(IFLA_LINKINFO, &[], |info| {
@@ -145,13 +150,17 @@ fn make_pair(
                 })
         });
     host.request(message)?;
+
+    // Between the request and the answers another program may delete the pair.
     let gone = || io::Error::from_raw_os_error(ENODEV);
-    let outside = find(host, &wanted.name)?.ok_or_else(gone)?;
+    let outside = find(host, wanted.name.as_str())?.ok_or_else(gone)?;
     let inside = find(pod, POD_DEVICE)?.ok_or_else(gone)?;
     Ok((outside.index, inside.index))
 }
 
-/// Configures everything inside the pod's namespace; each part is idempotent.
+/// The requests that configure everything inside the pod's namespace; each of them is idempotent.
+/// The kernel accepts a route only after the device is up and its source and gateway are known, so
+/// their order matters.
 fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     let gateway = Route {
         destination: single(POD_GATEWAY),
@@ -179,8 +188,8 @@ fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
     ]
 }
 
-/// A pod must not be able to send with another pod's address, answer ARP for others or use IPv6 on
-/// its link.
+/// Sets what a pod may do on its link: it must not send with another pod's address (`rp_filter`, RFC
+/// 3704), have the host answer ARP for others (`proxy_arp`), or use IPv6.
 fn settle_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
     for (setting, value) in [
@@ -195,34 +204,41 @@ fn settle_host_side(name: &str) -> io::Result<()> {
 }
 
 /// The names of all complete pod links: the device exists, is up, and has its route.
-pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<String>, NetworkError> {
+pub(crate) fn complete(socket: &Socket) -> Result<BTreeSet<LinkName>, NetworkError> {
     let routed: BTreeSet<u32> = route::ours(socket)?
         .into_iter()
         .map(|route| route.device)
         .collect();
-    let links = pod_links(socket)?;
-    Ok(links
-        .into_iter()
-        .filter(|link| link.up && routed.contains(&link.index))
-        .map(|link| link.name)
-        .collect())
+
+    let mut complete = BTreeSet::new();
+    for (name, link) in pod_links(socket)? {
+        if link.up && routed.contains(&link.index) {
+            complete.insert(name);
+        }
+    }
+    Ok(complete)
 }
 
 /// The pod address that each complete link leads to, by the link's name.
-pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<String, Ipv4Addr>, NetworkError> {
-    let names: BTreeMap<u32, String> = pod_links(socket)?
+pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<LinkName, Ipv4Addr>, NetworkError> {
+    let names: BTreeMap<u32, LinkName> = pod_links(socket)?
         .into_iter()
-        .filter(|link| link.up)
-        .map(|link| (link.index, link.name))
+        .filter(|(_, link)| link.up)
+        .map(|(name, link)| (link.index, name))
         .collect();
-    Ok(route::ours(socket)?
-        .into_iter()
-        .filter_map(|route| Some((names.get(&route.device)?.clone(), route.destination.addr())))
-        .collect())
+
+    let mut addresses = BTreeMap::new();
+    for route in route::ours(socket)? {
+        // The other routes of ours lead to the service device and to other hosts.
+        if let Some(name) = names.get(&route.device) {
+            addresses.insert(name.clone(), route.destination.addr());
+        }
+    }
+    Ok(addresses)
 }
 
-/// All devices whose name is that of a pod link, complete or not.
-pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
+/// All pod links by name, complete or not.
+pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<(LinkName, Link)>, NetworkError> {
     let answers = socket
         .dump(|| {
             Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
@@ -232,10 +248,9 @@ pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<Link>, NetworkError> {
             what: "links",
             source,
         })?;
-    Ok(answers
-        .iter()
-        .filter_map(read)
-        .filter(|link| link.name.starts_with(LINK_PREFIX))
+    let devices = answers.iter().filter_map(read);
+    Ok(devices
+        .filter_map(|device| Some((LinkName::parse(&device.name)?, device)))
         .collect())
 }
 

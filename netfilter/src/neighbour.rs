@@ -71,6 +71,7 @@ pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>,
     // one device.
     let mut forwarding = device::header(device, 0, 0);
     forwarding[0] = AF_BRIDGE;
+
     let mut answers = socket
         .dump(|| Message::new(RTM_GETNEIGH, 0, &neighbours))
         .map_err(|source| NetworkError::List {
@@ -84,19 +85,22 @@ pub(crate) fn permanent(socket: &Socket, device: u32) -> Result<BTreeSet<Entry>,
             source,
         })?;
     answers.extend(database);
+
     Ok(answers
         .iter()
         .filter_map(|answer| read(answer, device))
         .collect())
 }
 
-/// `None` for an entry of another device, or one that is not permanent.
+/// Parses an entry; `None` for one of another device, since the dump of neighbours has those of all
+/// devices, and for one that is not permanent.
 fn read(answer: &Answer, device: u32) -> Option<Entry> {
     let header: [u8; HEADER] = *answer.body.first_chunk()?;
     let state = u16::from_ne_bytes([header[8], header[9]]);
     if number(&header[4..])? != device || state & NUD_PERMANENT == 0 {
         return None;
     }
+
     let rest = &answer.body[HEADER..];
     let destination = attribute(rest, NDA_DST).and_then(address)?;
     let mac: Mac = *attribute(rest, NDA_LLADDR)?.first_chunk()?;

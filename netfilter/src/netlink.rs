@@ -214,6 +214,9 @@ impl Socket {
             bytes.extend_from_slice(&message.bytes);
         }
         self.send(&bytes)?;
+
+        // Every message is answered by an error message of its own, which has the number 0 for
+        // success.
         let mut result = Ok(());
         let mut answered = 0;
         while answered < wanted {
@@ -264,9 +267,11 @@ impl Socket {
         let mut interrupted = false;
         loop {
             for (kind, flags, body) in datagram(&self.receive()?) {
+                // Any of the messages may carry the flag, and the dump goes on to its end.
                 interrupted |= flags & FLAG_DUMP_INTERRUPTED != 0;
                 match kind {
-                    NLMSG_DONE => return Ok((!interrupted).then_some(answers)),
+                    NLMSG_DONE if interrupted => return Ok(None),
+                    NLMSG_DONE => return Ok(Some(answers)),
                     NLMSG_ERROR => status(body)?,
                     _ => answers.push(Answer {
                         kind,

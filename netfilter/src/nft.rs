@@ -72,11 +72,14 @@ impl Nft {
             self.committed = Some(new);
             return Ok(Synced::Unchanged);
         }
+
         match self.commit(&text).await {
             Ok(()) => {
                 self.committed = Some(new);
                 Ok(changed(false, count))
             }
+            // The transaction names something that is not in the table any more: somebody else has
+            // changed the table, and nothing of the transaction was done.
             Err(NetworkError::Refused {
                 kind: Refusal::Drifted,
                 ..
@@ -144,8 +147,14 @@ impl Nft {
         let before = generation()?;
         program::run(NFT, &["-f", "-"], text).await?;
         let after = generation()?;
-        let undisturbed = self.verified == Some(before) && after == before.wrapping_add(1);
-        self.verified = undisturbed.then_some(after);
+
+        // Each transaction, of whatever program, adds one to the generation.
+        let is_only_change = after == before.wrapping_add(1);
+        if self.verified == Some(before) && is_only_change {
+            self.verified = Some(after);
+        } else {
+            self.verified = None;
+        }
         Ok(())
     }
 
@@ -157,6 +166,7 @@ impl Nft {
         };
         let listing = match program::run(NFT, &["-p", "list", "table", "ip", TABLE], "").await {
             Ok(listing) => listing,
+            // The table is gone: an empty listing differs from any content.
             Err(NetworkError::Refused {
                 kind: Refusal::Drifted,
                 ..
@@ -166,6 +176,7 @@ impl Nft {
         if text::matches(&committed.content, &listing) {
             return Ok(false);
         }
+
         let wanted = committed.wanted.clone();
         self.replace(host, &wanted).await?;
         Ok(true)
@@ -214,12 +225,13 @@ fn changed(replaced: bool, count: Count) -> Synced {
 pub(crate) fn generation() -> Result<u32, NetworkError> {
     let ask = || -> io::Result<u32> {
         let answer = Socket::netfilter()?.get(Message::new(GET_GENERATION, 0, &[0; 4]))?;
-        let id = answer
-            .body
-            .get(4..)
-            .and_then(|rest| attribute(rest, GENERATION_ID));
-        id.and_then(|id| id.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)))
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        // Behind `struct nfgenmsg` of four bytes; numbers of nftables are in network byte order.
+        let attributes = answer.body.get(4..);
+        let id = attributes.and_then(|attributes| attribute(attributes, GENERATION_ID));
+        match id.and_then(|id| id.first_chunk()) {
+            Some(bytes) => Ok(u32::from_be_bytes(*bytes)),
+            None => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        }
     };
     ask().map_err(|source| NetworkError::List {
         what: "nftables generation",

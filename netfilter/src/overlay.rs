@@ -93,36 +93,41 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
         source,
     };
     let wanted = Tunnel::of(host);
+    // VXLAN packets must not be fragmented (RFC 7348): an inner packet leaves room for the headers.
     let mtu = link::uplink_mtu(socket, host.node_address)?.saturating_sub(VXLAN_OVERHEAD);
     let found = existing(socket, &wanted).map_err(failed)?;
     let device = match &found {
         Some(link) => link.clone(),
         None => make(socket, &wanted, mtu).map_err(failed)?,
     };
+
     let index = device.index;
     let mut messages = Vec::new();
     if device.mtu != Some(mtu) {
         messages.push(device::set_mtu(index, mtu));
     }
+
     let own = own_address(host);
     let addresses: BTreeSet<Ipv4Addr> = route::addresses(socket)?
         .into_iter()
         .filter(|(device, _)| *device == index)
         .map(|(_, address)| address)
         .collect();
-    messages.extend(
-        addresses
-            .iter()
-            .filter(|address| **address != own)
-            .map(|other| route::delete_address(index, *other)),
-    );
+    for address in &addresses {
+        if *address != own {
+            messages.push(route::delete_address(index, *address));
+        }
+    }
     if !addresses.contains(&own) {
         messages.push(route::put_address(index, own, Some(Scope::Universe)));
     }
+
+    // A device that is up was set up here: its settings were made before its first packet.
     if !device.up {
         settle().map_err(failed)?;
         messages.push(device::set_up(index));
     }
+
     let changed = found.is_none() || !messages.is_empty();
     if !messages.is_empty() {
         socket.requests(messages).map_err(failed)?;
@@ -169,10 +174,8 @@ pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, Networ
         port: host.vxlan.port,
         source,
     };
-    if device::find(socket, OVERLAY_DEVICE)
-        .map_err(failed)?
-        .is_none()
-    {
+    let found = device::find(socket, OVERLAY_DEVICE).map_err(failed)?;
+    if found.is_none() {
         return Ok(false);
     }
     device::remove(socket, OVERLAY_DEVICE).map_err(failed)?;

@@ -58,6 +58,7 @@ pub(crate) fn vxlan_addresses(peers: &Peers) -> BTreeSet<Ipv4Addr> {
 /// Changes the host's device, entries and routes to exactly those that these peers need.
 pub(crate) fn ensure(socket: &Socket, host: &HostNetwork, peers: &Peers) -> Outcome {
     let mut outcome = Outcome::default();
+
     let entries = wanted_entries(peers);
     let mut device = None;
     if !entries.is_empty() {
@@ -70,10 +71,14 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork, peers: &Peers) -> Outc
             Err(error) => outcome.note(Drift::OverlayDevice, Err(error)),
         }
     }
+
     match route::ours(socket) {
         Ok(found) => ensure_routes(socket, host, peers, device, &found, &mut outcome),
         Err(error) => outcome.note(Drift::PeerRoutes, Err(error)),
     }
+
+    // Unwanted entries go after the routes that lead to them. A device that could not be made has
+    // been reported, and is not removed while a peer needs it.
     if let Some(index) = device {
         outcome.note(Drift::PeerEntries, remove_entries(socket, index, &entries));
     } else if entries.is_empty() {
@@ -154,6 +159,7 @@ fn ensure_routes(
             changed.map_err(|cause| cause.of(name, peer)),
         );
     }
+
     let wanted: BTreeSet<Ipv4Net> = peers.values().map(|peer| peer.pod_subnet.trunc()).collect();
     // Pods and the service range are reached without a gateway.
     for route in found.iter().filter(|route| route.gateway.is_some()) {
@@ -227,6 +233,8 @@ fn put_vxlan(
     Ok(true)
 }
 
+/// The gateway is the peer itself. A peer behind a router is an error: the router does not know
+/// where the pods are.
 fn put_direct(
     socket: &Socket,
     host: &HostNetwork,
@@ -237,6 +245,7 @@ fn put_direct(
     if let Some(router) = router {
         return Err(Cause::BehindRouter(router));
     }
+
     let route = Route {
         destination: peer.pod_subnet.trunc(),
         device,

@@ -28,6 +28,9 @@ pub(crate) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
+
+    // Input is written while output is read: with both pipes full, program and daemon would wait
+    // for each other.
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
@@ -35,15 +38,15 @@ pub(crate) async fn run(
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
-    let finished = time::timeout(DEADLINE, async {
-        tokio::join!(feed, child.wait_with_output()).1
-    })
-    .await
-    .map_err(|_| NetworkError::Timeout {
-        program,
-        seconds: DEADLINE.as_secs(),
-    })?
-    .map_err(failed)?;
+    let run = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let finished = match time::timeout(DEADLINE, run).await {
+        Ok(finished) => finished.map_err(failed)?,
+        Err(_) => {
+            let seconds = DEADLINE.as_secs();
+            return Err(NetworkError::Timeout { program, seconds });
+        }
+    };
+
     if finished.status.success() {
         return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
     }

@@ -67,6 +67,7 @@ impl RecordFile {
         let write = || -> io::Result<()> {
             let directory = self.0.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(directory)?;
+
             let temporary = self.0.with_extension("new");
             let mut options = File::options();
             let mut file = options
@@ -76,6 +77,8 @@ impl RecordFile {
                 .mode(0o600)
                 .open(&temporary)?;
             file.write_all(&serde_json::to_vec(&record)?)?;
+            // The content is on the disk before the name leads to it, and the name before the
+            // setting is changed.
             file.sync_all()?;
             fs::rename(&temporary, &self.0)?;
             File::open(directory)?.sync_all()

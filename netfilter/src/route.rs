@@ -65,6 +65,8 @@ impl Route {
         } else {
             Scope::Link
         };
+        // `struct rtmsg`: family, lengths of destination and source, type of service, table,
+        // protocol, scope, type, and flags of four bytes.
         let mut header = [
             AF_INET,
             self.destination.prefix_len(),
@@ -82,6 +84,7 @@ impl Route {
         if onlink {
             header[8..].copy_from_slice(&ONLINK.to_ne_bytes());
         }
+
         let mut message = Message::new(kind, flags, &header)
             .attribute(RTA_DST, &self.destination.network().octets())
             .attribute(RTA_OIF, &self.device.to_ne_bytes());
@@ -140,9 +143,11 @@ pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
     let header = [AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let answer =
         socket.get(Message::new(RTM_GETROUTE, 0, &header).attribute(RTA_DST, &to.octets()))?;
+
     let rest = answer.body.get(header.len()..).unwrap_or_default();
-    let device = attribute(rest, RTA_OIF).and_then(number);
-    let device = device.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let Some(device) = attribute(rest, RTA_OIF).and_then(number) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    };
     Ok(Reach {
         device,
         router: attribute(rest, RTA_GATEWAY).and_then(address),
@@ -168,11 +173,13 @@ fn read_route(answer: &Answer) -> Option<Route> {
     if answer.kind != RTM_NEWROUTE || header[5] != ROUTE_PROTOCOL || header[4] != TABLE_MAIN {
         return None;
     }
+
     let rest = &answer.body[12..];
     let address = |kind| attribute(rest, kind).and_then(address);
+    // The default route has no destination.
+    let network = address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED);
     Some(Route {
-        destination: Ipv4Net::new(address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED), header[1])
-            .ok()?,
+        destination: Ipv4Net::new(network, header[1]).ok()?,
         device: attribute(rest, RTA_OIF).and_then(number)?,
         gateway: address(RTA_GATEWAY),
         source: address(RTA_PREFSRC),
@@ -210,8 +217,9 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
         Some(link) => link.clone(),
         None => make_device(socket).map_err(failed)?,
     };
-    let addressed = addresses(socket)?.contains(&(device.index, host.dns));
-    if found.is_some() && device.up && addressed {
+
+    let has_address = addresses(socket)?.contains(&(device.index, host.dns));
+    if found.is_some() && device.up && has_address {
         return Ok(false);
     }
     socket
@@ -265,19 +273,15 @@ pub(crate) fn ensure_service_route(
 pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
     let mut removed = Vec::new();
     for route in ours(socket)? {
-        socket
-            .request(route.delete())
-            .or_else(|error| {
-                if device::is_gone(&error) {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
-            })
-            .map_err(|source| NetworkError::List {
-                what: "routes",
-                source,
-            })?;
+        match socket.request(route.delete()) {
+            // The route went with its device, or somebody else has removed it.
+            Err(error) if device::is_gone(&error) => {}
+            Err(source) => {
+                let what = "routes";
+                return Err(NetworkError::List { what, source });
+            }
+            Ok(()) => {}
+        }
         removed.push(format!("route {}", route.destination));
     }
     Ok(removed)

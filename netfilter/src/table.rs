@@ -72,12 +72,14 @@ impl Ruleset {
     ) -> Self {
         let mut ruleset = base::ruleset(host);
         overlay::add(&mut ruleset, host, vxlan_peers);
+
         for (port, backends) in &table.cluster_ips {
             ruleset.serve(&Front::of_virtual_port(port), backends);
         }
         for (port, backends) in &table.node_ports {
             ruleset.serve(&Front::of_node_port(port), backends);
         }
+
         for ((address, port), endpoint) in &table.host_ports {
             let local = local_key(port);
             match address {
@@ -89,6 +91,9 @@ impl Ruleset {
                 None => ruleset.put(HOST_PORTS, local, socket(endpoint)),
             }
         }
+
+        // A pod that reaches itself through a Service would receive a packet from its own address,
+        // which the kernel drops as a martian: the pod's host gives such packets another source.
         for pod in endpoint_addresses(table) {
             if host.pod_subnet.contains(&pod) {
                 ruleset.put(HAIRPIN, format!("{pod} . {pod}"), String::new());
@@ -102,6 +107,7 @@ impl Ruleset {
             self.put(front.refused, front.key.clone(), String::new());
             return;
         }
+
         for (index, endpoint) in (0..).zip(&backends.endpoints) {
             self.put(
                 front.endpoints,
@@ -109,6 +115,7 @@ impl Ruleset {
                 socket(endpoint),
             );
         }
+
         let chain = match backends.client_ip_affinity {
             Some(timeout) => self.stick(front, &backends.endpoints, timeout.as_secs().max(1)),
             None => self.balance(front, backends.endpoints.len()),
@@ -138,6 +145,8 @@ impl Ruleset {
             .iter()
             .map(|to| format!("{name}/{}-{}", to.ip(), to.port()))
             .collect();
+
+        // The last rule that writes the mark decides: a known client overrides what was drawn.
         let mut rules = vec![draw(endpoints.len())];
         for (index, set) in (0..).zip(&clients) {
             rules.push(format!("ip saddr @{set} meta mark set {}", mark(index)));
@@ -149,6 +158,7 @@ impl Ruleset {
             ));
         }
         rules.push(dnat(front));
+
         for set in clients {
             let declaration = format!(
                 "set {set} {{ type ipv4_addr; size {STICKY_CLIENTS}; flags dynamic,timeout; }}"

@@ -34,6 +34,8 @@ pub(crate) fn replace(new: &Ruleset) -> (String, Count) {
 pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
     let mut text = String::new();
     let mut count = Count::default();
+
+    // What is new is declared, without rules and elements.
     for (_, declaration) in missing(&new.sets, &old.sets) {
         let (kind, rest) = declaration.split_once(' ').unwrap_or((declaration, ""));
         line(&mut text, format_args!("add {kind} ip {TABLE} {rest}"));
@@ -41,6 +43,9 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
     for (name, chain) in missing(&new.chains, &old.chains) {
         declare_chain(&mut text, name, chain);
     }
+
+    // What has changed loses its old content. Rules refer to sets, and elements to chains by their
+    // verdicts: with both gone, nothing refers to what is deleted at the end.
     for (name, chain) in &old.chains {
         if new.chains.get(name) != Some(chain) {
             line(&mut text, format_args!("flush chain ip {TABLE} {name}"));
@@ -54,6 +59,8 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         count.removed += gone.len();
         element_commands(&mut text, "delete", set, &gone);
     }
+
+    // What is new or has changed gets its content.
     for (name, chain) in &new.chains {
         if old.chains.get(name) != Some(chain) {
             for rule in &chain.rules {
@@ -69,6 +76,8 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         count.added += fresh.len();
         element_commands(&mut text, "add", set, &fresh);
     }
+
+    // What is not wanted any more has no reference left.
     for (name, _) in missing(&old.chains, &new.chains) {
         line(&mut text, format_args!("delete chain ip {TABLE} {name}"));
     }
@@ -134,20 +143,18 @@ pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
         .map(|(name, chain)| (name.as_str(), chain.rules.len()))
         .collect();
     let sets: BTreeSet<&str> = ruleset.sets.keys().map(String::as_str).collect();
-    rules == found.rules
-        && sets == found.sets
-        && ruleset.elements.iter().all(|(set, elements)| {
-            let wanted: BTreeSet<String> = elements
-                .iter()
-                .map(|(key, value)| element(&numeric(key), value))
-                .collect();
-            wanted
-                == found
-                    .elements
-                    .get(set.as_str())
-                    .cloned()
-                    .unwrap_or_default()
-        })
+    if rules != found.rules || sets != found.sets {
+        return false;
+    }
+
+    let none = BTreeSet::new();
+    ruleset.elements.iter().all(|(set, elements)| {
+        let wanted: BTreeSet<String> = elements
+            .iter()
+            .map(|(key, value)| element(&numeric(key), value))
+            .collect();
+        wanted == *found.elements.get(set.as_str()).unwrap_or(&none)
+    })
 }
 
 /// A key with its protocol as a number, as `nft -p` prints it: the protocol's name would depend on
@@ -177,10 +184,9 @@ impl<'a> Listing<'a> {
         let mut in_elements = false;
         for content in text.lines().map(str::trim) {
             let mut words = content.split(' ');
-            match (
-                words.next().unwrap_or_default(),
-                words.next().unwrap_or_default(),
-            ) {
+            let first = words.next().unwrap_or_default();
+            let second = words.next().unwrap_or_default();
+            match (first, second) {
                 ("table" | "" | "}", _) if !in_elements => chain = None,
                 ("map" | "set", name) if chain.is_none() && content.ends_with('{') => {
                     set = name;
@@ -195,7 +201,9 @@ impl<'a> Listing<'a> {
                         listing.take_elements(set, content.trim_start_matches("elements = {"));
                 }
                 _ if in_elements => in_elements = listing.take_elements(set, content),
+                // The type of a set, or type, hook and policy of a base chain.
                 ("type", _) => {}
+                // Any other line in a chain is a rule.
                 _ => {
                     if let Some(count) = chain.and_then(|chain| listing.rules.get_mut(chain)) {
                         *count += 1;

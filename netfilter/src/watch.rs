@@ -6,12 +6,12 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
+use reconciler::name::LinkName;
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 
 use crate::{
     device::{self, IFF_UP, Link, RTM_DELLINK, RTM_NEWLINK},
     error::NetworkError,
-    link::LINK_PREFIX,
     netlink::{self, Answer, Socket, attribute},
     overlay::OVERLAY_DEVICE,
     route::{IFA_LABEL, ROUTE_PROTOCOL, RTM_DELROUTE, RTM_NEWADDR, SERVICE_DEVICE},
@@ -84,6 +84,7 @@ fn concerns_us(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         RTM_NEWLINK => {
+            // `ifi_change` of `struct ifinfomsg`: the flags that have changed.
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
             change != u32::MAX
                 && change & IFF_UP != 0
@@ -110,5 +111,5 @@ fn read(kind: u16, body: &[u8]) -> Option<Link> {
 }
 
 fn is_our_name(device: &str) -> bool {
-    device.starts_with(LINK_PREFIX) || [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&device)
+    LinkName::parse(device).is_some() || [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&device)
 }

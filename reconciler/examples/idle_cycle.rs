@@ -17,8 +17,8 @@ use reconciler::{
     commit::Commit,
     digest::sha256_hex,
     name::{
-        CommitId, ContainerId, ImageId, NodeName, ObjectKey, TemplateHash, WorkloadKey,
-        WorkloadKind,
+        CommitId, ContainerId, ImageId, ImageReference, Installation, NodeName, ObjectKey,
+        TemplateHash, WorkloadKey, WorkloadKind,
     },
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
@@ -136,7 +136,7 @@ impl Host {
                 KnownNode {
                     facts: NodeFacts {
                         name: name.clone(),
-                        installation: "one".to_owned(),
+                        installation: Installation::new("one"),
                         address,
                         pod_subnet: range([10, 42, 0, 0]),
                         mtu: 1500,
@@ -301,7 +301,7 @@ fn commit(workloads: u32, replicas: u32) -> Commit {
         );
     }
     Commit {
-        id: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+        id: CommitId::from([0x12; 20]),
         subject: "All of it".to_owned(),
         signer: "deployer@example.com".to_owned(),
         time: Timestamp::UNIX_EPOCH,
@@ -333,7 +333,7 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
     };
     let container = Container {
         name: "main".to_owned(),
-        image: "web:1".to_owned(),
+        image: ImageReference::new("web:1"),
         readiness: Some(probe.clone()),
         liveness: Some(probe),
         ..Container::default()

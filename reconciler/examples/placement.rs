@@ -333,7 +333,7 @@ fn record(workload: &Workload, node: NodeName, serial: u64) -> PodRecord {
         key: ObjectKey::new("default", format!("{}-{serial}", workload.key.object.name)),
         owner: workload.key.clone(),
         place: PodPlace::Node(node),
-        commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+        commit: CommitId::from([0x12; 20]),
         template: workload.template.hash.clone(),
         created: Timestamp::UNIX_EPOCH,
         serial,

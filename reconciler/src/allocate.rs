@@ -12,11 +12,6 @@ use crate::{
     state::{Change, Record, RecordKey, ServiceAllocation},
 };
 
-/// The key of a Service's port in its allocation, such as `TCP/80`.
-pub fn port_key(port: &ServicePort) -> String {
-    format!("{}/{}", port.protocol.as_str(), port.port)
-}
-
 /// The changes by which every Service of the commit gets its addresses. The allocation of a Service
 /// that the commit does not contain is deleted only if `droppable` returns that no commit to which
 /// a rollback may go contains the Service.
@@ -104,7 +99,7 @@ impl Taken {
         let mut node_ports = BTreeMap::new();
         if has_node_ports(service) {
             for port in &service.ports {
-                let key = port_key(port);
+                let key = port.key();
                 let before = before.node_ports.get(&key).copied();
                 let number = port.node_port.or(before).or_else(|| self.free_port(ranges));
                 node_ports.extend(number.map(|number| (key, number)));
@@ -132,7 +127,7 @@ impl Taken {
         };
         let cluster_ip = requested_address(service).or_else(said_address);
         let port = |port: &ServicePort| {
-            let key = port_key(port);
+            let key = port.key();
             let said = said
                 .node_ports
                 .get(&key)
@@ -202,7 +197,7 @@ fn requested_address(service: &Service) -> Option<Ipv4Addr> {
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
-    use crate::object::{Meta, Protocol, TargetPort};
+    use crate::object::{Meta, PortKey, Protocol, TargetPort};
 
     fn ranges() -> ServiceRanges {
         ServiceRanges {
@@ -249,7 +244,7 @@ mod tests {
         let given = given.iter().map(|(name, address, port)| {
             let node_ports = port
                 .iter()
-                .map(|port| ("TCP/80".to_owned(), *port))
+                .map(|port| (PortKey::new(Protocol::Tcp, 80), *port))
                 .collect();
             (
                 key(name),
@@ -341,7 +336,7 @@ mod tests {
     fn what_nobody_believes_is_allocated_anew() {
         let key = ObjectKey::new("default", "a");
         let services = BTreeMap::from([(key.clone(), external(None))]);
-        let node_ports = BTreeMap::from([("TCP/80".to_owned(), 22)]);
+        let node_ports = BTreeMap::from([(PortKey::new(Protocol::Tcp, 80), 22)]);
         let forged = ServiceAllocation {
             cluster_ip: "203.0.113.80".parse().ok(),
             node_ports,

@@ -21,7 +21,7 @@ use self::removed::Removed;
 use self::sharing::keep_off;
 use crate::{
     allocate::allocate,
-    commit::Commit,
+    commit::{self, Commit},
     controller::{Action, NodeConditions, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, first_few},
     object::{NodeObject, Workload},
@@ -171,12 +171,7 @@ impl<'a> ClusterDecision<'a> {
             pods.sort_by_key(|pod| pod.record.serial);
             count_crowds(pods);
         }
-        let driving = input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| input.commits.get(id));
+        let driving = commit::driving(input.commits, &input.state.rollout);
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
@@ -204,12 +199,7 @@ impl<'a> ClusterDecision<'a> {
 
     /// The commit that the controllers follow; `None` if there is none, or if it cannot be read.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
-        self.input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id))
+        commit::driving(self.input.commits, &self.input.state.rollout)
     }
 
     /// Records which nodes are unreachable or lost, so that all hosts send their pods no traffic.

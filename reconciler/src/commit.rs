@@ -8,7 +8,7 @@ use crate::{
     manifest::Problem,
     name::{CommitId, TemplateHash, WorkloadKey},
     object::{Objects, Workload},
-    state::PodRecord,
+    state::{PodRecord, Rollout},
 };
 
 /// A commit that was verified, read and checked.
@@ -40,12 +40,18 @@ impl Commit {
     }
 }
 
+/// The commits whose content is known, by their id.
+pub type Commits = BTreeMap<CommitId, Arc<Commit>>;
+
+/// The commit that the controllers follow; `None` before the first commit, and where the content of
+/// that commit is not known.
+pub fn driving<'a>(commits: &'a Commits, rollout: &Rollout) -> Option<&'a Arc<Commit>> {
+    commits.get(rollout.driving.as_ref()?)
+}
+
 /// The commit and the workload of a pod. The commit in a record only locates the template: if that
 /// commit is not known, any other commit in which the owner has the same template is used.
-pub fn locate<'a>(
-    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    record: &PodRecord,
-) -> Option<(&'a Commit, &'a Workload)> {
+pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commit, &'a Workload)> {
     let find = |commit: &'a Arc<Commit>| {
         let workload = commit.resolve(&record.owner, &record.template)?;
         Some((commit.as_ref(), workload))
@@ -57,8 +63,8 @@ pub fn locate<'a>(
 
 /// The commit and the workload of a running pod, whether the commit is eligible or only kept.
 pub fn locate_kept<'a>(
-    commits: &'a BTreeMap<CommitId, Arc<Commit>>,
-    kept: &'a BTreeMap<CommitId, Arc<Commit>>,
+    commits: &'a Commits,
+    kept: &'a Commits,
     record: &PodRecord,
 ) -> Option<(&'a Commit, &'a Workload)> {
     locate(commits, record).or_else(|| locate(kept, record))

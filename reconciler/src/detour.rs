@@ -186,6 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         desired::{self, CheckSettings},
+        ids::commit_id,
         manifest::{Limits, ReadAs, SourceFile},
         name::{ObjectKey, WorkloadKey, WorkloadKind},
         state::PodPlace,
@@ -207,7 +208,7 @@ mod tests {
             ReadAs::NewHead,
         );
         Arc::new(Commit {
-            id: CommitId::new(id.to_string().repeat(40)),
+            id: commit_id(&id.to_string()),
             subject: String::new(),
             signer: String::new(),
             time: Timestamp::UNIX_EPOCH,

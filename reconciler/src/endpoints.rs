@@ -6,7 +6,6 @@ use std::{
 };
 
 use crate::{
-    allocate::port_key,
     name::ObjectKey,
     network::{Backends, DnsAnswer, DnsRecords, HostPort, ServiceTable, VirtualPort},
     object::{PodTemplate, Service, ServiceKind, ServicePort, TargetPort},
@@ -243,7 +242,7 @@ fn add_ports(
             };
             table.cluster_ips.insert(at, backends.clone());
         }
-        if let Some(number) = allocation.node_ports.get(&port_key(port)) {
+        if let Some(number) = allocation.node_ports.get(&port.key()) {
             table.node_ports.insert(
                 HostPort {
                     protocol: port.protocol,

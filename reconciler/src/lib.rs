@@ -9,6 +9,10 @@
 //! NodeInput    ──node()─────► NodePlan             what one host does: lanes of steps, probes, services, status
 //! ```
 
+// The helpers that the tests of all packages share name this package from outside.
+#[cfg(test)]
+extern crate self as reconciler;
+
 pub mod allocate;
 pub mod check;
 pub mod cluster;
@@ -28,6 +32,9 @@ pub mod foreign;
     reason = "it reads inputs, and the clock to know when to stop"
 )]
 mod fuzz;
+#[cfg(test)]
+#[path = "../../tests/support/ids.rs"]
+mod ids;
 pub mod image_name;
 pub mod life;
 pub mod manifest;
@@ -44,4 +51,4 @@ pub mod settings;
 pub mod state;
 pub mod status;
 mod syntax;
-mod time;
+pub mod time;

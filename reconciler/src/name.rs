@@ -3,9 +3,15 @@
 //! All of them are ordered and hashed by their text, so that every map in the core has the same
 //! order on every host.
 
+mod commit;
+mod link;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::commit::{CommitId, CommitPrefix, NotACommitId};
+pub use self::link::LinkName;
 
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -45,8 +51,9 @@ text_name! {
     NodeName
 }
 text_name! {
-    /// A Git commit, as its full hexadecimal object id.
-    CommitId
+    /// The id of an installation, which is one data directory: twelve random digits, made at the
+    /// first start. Its containers carry the id as a label.
+    Installation
 }
 text_name! {
     /// A pod's `metadata.uid`: a UUID that no other pod of this cluster has at any time.
@@ -62,15 +69,14 @@ text_name! {
     ContainerId
 }
 text_name! {
+    /// An image as a manifest names it: `registry.example.com:5000/team/name:tag`, its parts not
+    /// checked. Which image a tag stands for is recorded for each commit.
+    #[derive(Default)]
+    ImageReference
+}
+text_name! {
     /// The engine's id of an image, `sha256:` and 64 hexadecimal digits.
     ImageId
-}
-
-impl CommitId {
-    /// The first ten digits, for people.
-    pub fn short(&self) -> &str {
-        self.0.get(..10).unwrap_or(&self.0)
-    }
 }
 
 impl TemplateHash {

@@ -9,7 +9,10 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{name::NodeName, object::Protocol};
+use crate::{
+    name::{LinkName, NodeName},
+    object::Protocol,
+};
 
 /// The network of a host, as its configuration defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +96,8 @@ pub fn pod_mtu(uplink: u32, peers: &Peers) -> u32 {
 /// The veth pair of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodLink {
-    /// Name of the host's side: `wdl` and eleven digits of a hash of the pod's uid.
-    pub name: String,
+    /// Name of the host's side.
+    pub name: LinkName,
     /// The pod's address, a /32 on the pod's `eth0`.
     pub address: Ipv4Addr,
     /// MAC address of the host's side, locally administered; the pod has it as a permanent

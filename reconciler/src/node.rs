@@ -19,7 +19,7 @@ use crate::{
     commit::{Commit, locate},
     endpoints::{Endpoint, ServiceSelection, Services, Serving, is_proven, publish, selects},
     fault::FaultKind,
-    name::{CommitId, ContainerId, ImageId, NodeName, ObjectKey, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, ObjectKey, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
     object::{PodTemplate, PullPolicy, Service, Workload},
     observed::{LaneFailure, Observed, ObservedContainer},
@@ -44,7 +44,7 @@ use crate::{
 const TURNED_AWAY: Duration = Duration::from_secs(10);
 
 /// The image that each reference of each commit resolves to on this host.
-pub type Pins = BTreeMap<CommitId, BTreeMap<String, ImagePin>>;
+pub type Pins = BTreeMap<CommitId, BTreeMap<ImageReference, ImagePin>>;
 
 /// The snapshot from which a host decides.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub struct NodePlan {
     /// What the host remembers for the next cycle.
     pub memory: NodeMemory,
     /// Pins copied from an earlier commit, for workloads that did not change.
-    pub inherited: Vec<(CommitId, String, ImagePin)>,
+    pub inherited: Vec<(CommitId, ImageReference, ImagePin)>,
     /// When the next cycle is due.
     pub next: Next,
 }
@@ -137,7 +137,7 @@ struct NodeCycle<'a> {
     probes: Vec<ProbeTask>,
     report: NodeReport,
     memory: NodeMemory,
-    inherited: Vec<(CommitId, String, ImagePin)>,
+    inherited: Vec<(CommitId, ImageReference, ImagePin)>,
     next: Next,
 }
 
@@ -481,7 +481,7 @@ impl<'a> NodeCycle<'a> {
         let step = Step::PullImage {
             commit: need.commit.clone(),
             image: need.image.clone(),
-            reference: need.digest.unwrap_or_else(|| need.image.clone()),
+            reference: need.digest.unwrap_or_else(|| need.image.to_string()),
             mode,
         };
         let lane = Lane {
@@ -538,11 +538,11 @@ impl<'a> NodeCycle<'a> {
             .copied()
             .filter(|uid| !pods.contains_key(uid));
         let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
-        let known: BTreeSet<String> = here.map(link_name).collect();
-        let strange: Vec<&String> = self.input.observed.links.difference(&known).collect();
+        let known: BTreeSet<LinkName> = here.map(link_name).collect();
+        let strange: Vec<&LinkName> = self.input.observed.links.difference(&known).collect();
         // Usually no container is unaccounted for; then the uids of the whole cluster need not be
         // hashed.
-        let elsewhere: BTreeSet<String> = match strange.is_empty() {
+        let elsewhere: BTreeSet<LinkName> = match strange.is_empty() {
             true => BTreeSet::new(),
             false => pods.keys().map(link_name).collect(),
         };
@@ -550,19 +550,18 @@ impl<'a> NodeCycle<'a> {
             .into_iter()
             .filter(|link| !elsewhere.contains(*link))
         {
-            // A link without a pod has no uid; the name of the link is the key of its lane, since
-            // no pod has that name as uid.
-            self.clean(&PodUid::new(link.clone()), Step::Disconnect(link.clone()));
+            self.clean(LaneKey::Link(link.clone()), Step::Disconnect(link.clone()));
         }
         for uid in self.input.observed.files.keys() {
             if !self.input.state.pods.contains_key(uid) && !self.containers.contains_key(uid) {
-                self.clean(uid, Step::RemoveFiles(uid.clone()));
+                self.clean(LaneKey::Pod(uid.clone()), Step::RemoveFiles(uid.clone()));
             }
         }
     }
 
-    fn clean(&mut self, uid: &PodUid, step: Step) {
-        let key = LaneKey::Pod(uid.clone());
+    /// Adds a lane that removes what is left of a pod without a record, unless such a lane runs
+    /// already or has to wait.
+    fn clean(&mut self, key: LaneKey, step: Step) {
         let waiting = self
             .input
             .observed
@@ -570,10 +569,9 @@ impl<'a> NodeCycle<'a> {
             .get(&key)
             .is_some_and(|one| one.retry_at(self.input.now).is_some());
         if !self.input.observed.lanes.contains(&key) && !waiting {
-            let pod = ObjectKey::new("", uid.as_str());
             self.lanes.push(Lane {
                 key,
-                why: Why::Clean { pod },
+                why: Why::Leftover,
                 steps: vec![step],
             });
         }

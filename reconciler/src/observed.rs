@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     foreign,
-    name::{ContainerId, ImageId, PodUid},
+    name::{ContainerId, ImageId, LinkName, PodUid},
     plan::{LaneKey, PodIdentity, ProbeKind, Role},
-    time::still_to_come,
+    time::{backoff, still_to_come},
 };
 
 /// Everything that was observed. The value exists only if the engine answered: a host whose engine
@@ -24,8 +24,8 @@ pub struct Observed {
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
     /// Images on the disk.
     pub images: BTreeSet<ImageId>,
-    /// Names (`wdl...`) of the pod links that exist together with their route.
-    pub links: BTreeSet<String>,
+    /// Names of the pod links that exist together with their route.
+    pub links: BTreeSet<LinkName>,
     /// Pods whose directory exists with all its files, with the digest of the files from ConfigMaps
     /// and Secrets.
     pub files: BTreeMap<PodUid, String>,
@@ -124,10 +124,11 @@ pub struct LaneFailure {
     pub removes: bool,
 }
 
-/// Longest delay in seconds before a failed lane is retried; the second one is for a lane that
-/// stops or removes something.
-const LONGEST_RETRY: u64 = 300;
-const LONGEST_REMOVAL_RETRY: u64 = 60;
+/// The delay before the first retry of a failed lane.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// The longest delay before a retry, and that of a lane that stops or removes something.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_REMOVAL_RETRY: Duration = Duration::from_secs(60);
 
 impl LaneFailure {
     /// When the lane is retried; `None` if it may run now. The first delay is 10 s, and it doubles
@@ -139,9 +140,7 @@ impl LaneFailure {
         } else {
             LONGEST_RETRY
         };
-        let seconds = 10_u64
-            .saturating_mul(1 << self.count.saturating_sub(1).min(5))
-            .min(longest);
-        still_to_come(self.at, Duration::from_secs(seconds), now)
+        let delay = backoff(FIRST_RETRY, self.count.saturating_sub(1), longest);
+        still_to_come(self.at, delay, now)
     }
 }

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    name::{
+        CommitId, ContainerId, ImageId, ImageReference, LinkName, ObjectKey, PodUid, TemplateHash,
+        WorkloadKey,
+    },
     network::PodLink,
     object::{Handler, HostPathKind, MountPropagation, Probe, Resources, Sensitive},
 };
@@ -23,13 +26,15 @@ pub struct Lane {
     pub steps: Vec<Step>,
 }
 
-/// The pod or the image of a lane.
+/// The pod, the image or the link of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LaneKey {
     /// A pod of this host.
     Pod(PodUid),
     /// An image that a commit needs, as written in the manifest.
-    Image(CommitId, String),
+    Image(CommitId, ImageReference),
+    /// The link of a pod of which nothing else is known: no record, and no container.
+    Link(LinkName),
 }
 
 /// Why a lane exists.
@@ -88,17 +93,23 @@ pub enum Why {
         /// Namespace and name of the pod.
         pod: ObjectKey,
     },
+    /// A link or a directory of files is on the host, and no record and no container of its pod: it
+    /// is removed. The lane's key names it.
+    Leftover,
     /// A commit needs an image that is not pinned yet, or that is no longer on the disk.
     Image {
         /// The image as written in the manifest.
-        image: String,
+        image: ImageReference,
     },
 }
 
 impl Why {
     /// Whether the lane stops or removes a pod.
     pub fn is_removal(&self) -> bool {
-        matches!(self, Self::Stop { .. } | Self::Clean { .. })
+        matches!(
+            self,
+            Self::Stop { .. } | Self::Clean { .. } | Self::Leftover
+        )
     }
 }
 
@@ -124,7 +135,7 @@ pub enum Step {
         /// The commit for which the pin is recorded.
         commit: CommitId,
         /// The image as written in the manifest.
-        image: String,
+        image: ImageReference,
         /// The reference to pull: the image as written, or a recorded `name@sha256:...`.
         reference: String,
         /// Whether the registry is asked.
@@ -161,7 +172,7 @@ pub enum Step {
     /// Remove containers that do not run, whatever state the engine reports.
     Remove(Vec<ContainerId>),
     /// Remove the link with this name, the host's side of a pod's network.
-    Disconnect(String),
+    Disconnect(LinkName),
     /// Remove the pod's directory, its emptyDir and tmpfs volumes included.
     RemoveFiles(PodUid),
 }
@@ -245,7 +256,7 @@ pub struct ContainerSpec {
     /// Id of the image.
     pub image: ImageId,
     /// The image as written in the manifest, for people.
-    pub image_name: String,
+    pub image_name: ImageReference,
     /// `Entrypoint`; empty keeps the image's.
     pub command: Vec<String>,
     /// `Cmd`; empty keeps the image's, unless `command` is given.

@@ -5,6 +5,7 @@ mod node;
 mod pod;
 mod record;
 mod refused;
+mod restarts;
 mod rollout;
 mod shares;
 mod unplaced;
@@ -14,7 +15,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
+use crate::{
+    name::{Installation, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey},
+    object::PortKey,
+};
 
 pub use self::{
     format::{OldestReader, RecordFormat, TooNewForNode},
@@ -47,10 +51,10 @@ pub struct ClusterState {
     /// Nodes that are unreachable or lost.
     #[serde(default)]
     pub outages: BTreeMap<NodeName, Outage>,
-    /// Nodes that were removed from the cluster, with their installation id: reports of such an
+    /// Nodes that were removed from the cluster, with their installation: reports of such an
     /// installation are ignored.
     #[serde(default)]
-    pub removed: BTreeMap<NodeName, String>,
+    pub removed: BTreeMap<NodeName, Installation>,
 }
 
 /// A node that is unreachable or lost.
@@ -82,8 +86,8 @@ pub struct ServiceAllocation {
     /// The virtual address (`spec.clusterIP`); `None` where the Service has none, or where no
     /// address is free.
     pub cluster_ip: Option<Ipv4Addr>,
-    /// Node ports, keyed by protocol and port such as `TCP/80`.
-    pub node_ports: BTreeMap<String, u16>,
+    /// The node port of each port of the Service.
+    pub node_ports: BTreeMap<PortKey, u16>,
 }
 
 impl ClusterState {

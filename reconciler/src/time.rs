@@ -1,4 +1,4 @@
-//! Addition to a time without overflow, and waiting with a clock that may jump.
+//! Addition to a time without overflow, waiting with a clock that may jump, and back-off.
 
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ pub(crate) fn still_to_come(
     Some(later(happened, wait)).filter(|due| *due > now && happened <= now)
 }
 
+/// The delay of a back-off: `first`, doubled so many times, and at most `longest`. It is the one
+/// formula for whatever is tried again: containers, lanes, connections and questions to the engine.
+pub fn backoff(first: Duration, doublings: u32, longest: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(longest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +37,23 @@ mod tests {
         assert_eq!(later(Timestamp::UNIX_EPOCH, second).as_second(), 1);
         assert_eq!(later(Timestamp::MAX, second), Timestamp::MAX);
         assert_eq!(later(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn a_delay_doubles_until_it_is_the_longest_however_often_it_was_doubled() {
+        let delay = |doublings| {
+            backoff(
+                Duration::from_millis(100),
+                doublings,
+                Duration::from_secs(1),
+            )
+            .as_millis()
+        };
+        let doublings = [0, 1, 2, 3, 4, 31, 32, u32::MAX];
+        assert_eq!(
+            doublings.map(delay),
+            [100, 200, 400, 800, 1000, 1000, 1000, 1000]
+        );
     }
 
     #[test]

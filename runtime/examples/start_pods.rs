@@ -11,7 +11,7 @@ use std::{error::Error, time::Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{CommitId, ImageId, ImageReference, Installation, ObjectKey, PodUid, TemplateHash},
     object::{ContainerSecurity, Resources},
     plan::{ContainerSpec, PodFiles, PodIdentity, Role, SandboxSpec},
 };
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .prefix("windlass-bench-")
         .tempdir()?;
     let instance = format!("bench-{}", std::process::id());
-    let mut config = RuntimeConfig::new(&instance, data.path());
+    let mut config = RuntimeConfig::new(Installation::new(&instance), data.path());
     config.socket = socket.into();
     let runtime = Runtime::open(config).await?;
     runtime.observe().await?;
@@ -79,7 +79,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         owner: format!("Pod/default/bench-{number}")
             .parse()
             .map_err(|error: &str| Fault::new(reconciler::fault::FaultKind::Other, error))?,
-        commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+        commit: CommitId::from([0x12; 20]),
         template: TemplateHash::new("1-9f86d081884c7d65"),
     };
     let files = PodFiles {
@@ -104,7 +104,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         name: "app".to_owned(),
         attempt: 0,
         image: ImageId::new(image),
-        image_name: image.to_owned(),
+        image_name: ImageReference::new(image),
         command: ["sleep", "1000"].map(str::to_owned).to_vec(),
         args: Vec::new(),
         working_dir: None,

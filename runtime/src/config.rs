@@ -5,14 +5,16 @@ use std::{
     time::Duration,
 };
 
+use reconciler::name::Installation;
+
 /// How to reach the engine, which containers belong to this installation, and the deadlines of
 /// calls.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
     /// The engine's Unix socket. Default `/var/run/docker.sock`.
     pub socket: PathBuf,
-    /// The id of this installation: only containers that have it as a label belong to it.
-    pub instance: String,
+    /// This installation: only containers that have its id as a label belong to it.
+    pub installation: Installation,
     /// The directory that holds a directory for each pod. Default `<data>/pods`.
     pub pods_dir: PathBuf,
     /// The record of images that Windlass pulled: only those are ever collected. Default
@@ -42,11 +44,11 @@ pub struct RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    /// The defaults for this installation id and data directory.
-    pub fn new(instance: impl Into<String>, data: &Path) -> Self {
+    /// The defaults for this installation and data directory.
+    pub fn new(installation: Installation, data: &Path) -> Self {
         Self {
             socket: PathBuf::from("/var/run/docker.sock"),
-            instance: instance.into(),
+            installation,
             pods_dir: data.join("pods"),
             images_file: data.join("images.json"),
             forbidden_paths: Vec::new(),

@@ -134,7 +134,7 @@ impl Runtime {
         let id = found.id.unwrap_or_default();
         let labels = Labels::read(
             &labels_or_none(found.config.and_then(|config| config.labels)),
-            &self.inner.config.instance,
+            &self.inner.config.installation,
         );
         if !labels.is_ok_and(|labels| labels.is_same_container(wanted)) {
             return Ok(Holder::Foreign(id));

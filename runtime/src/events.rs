@@ -10,9 +10,9 @@ use bollard::{
 };
 use futures_util::{StreamExt, future::ready, stream};
 use jiff::Timestamp;
-use reconciler::name::ContainerId;
+use reconciler::{name::ContainerId, time::backoff};
 
-use crate::{labels::instance_filter, observer::Observer};
+use crate::{labels::installation_filter, observer::Observer};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const IMAGE_EVENTS: &[&str] = &["delete", "import", "load", "pull", "tag", "unta
 
 /// Follows the events as long as the daemon runs.
 pub(crate) async fn follow(observer: Arc<Observer>) {
-    let mut retry = FIRST_RETRY;
+    let mut failures = 0;
     loop {
         let begun = tokio::time::Instant::now();
         let why = follow_once(&observer).await;
@@ -36,8 +36,9 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
             observer.everything_dirty();
         }
         if begun.elapsed() >= STABLE {
-            retry = FIRST_RETRY;
+            failures = 0;
         }
+        let retry = backoff(FIRST_RETRY, failures, LAST_RETRY);
         tracing::debug!(
             why = why.text,
             retry_ms = retry.as_millis(),
@@ -45,7 +46,7 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
         );
         observer.engine.renegotiate().await;
         tokio::time::sleep(retry).await;
-        retry = (retry * 2).min(LAST_RETRY);
+        failures += 1;
     }
 }
 
@@ -82,7 +83,7 @@ async fn follow_once(observer: &Observer) -> Ended {
     };
     let containers = docker
         .events(Some(options(
-            instance_filter(&observer.instance),
+            installation_filter(&observer.installation),
             "container",
             CONTAINER_EVENTS,
         )))

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use reconciler::{
-    name::{CommitId, ObjectKey, PodUid, TemplateHash},
+    name::{CommitId, Installation, ObjectKey, PodUid, TemplateHash},
     plan::{PodIdentity, Role},
 };
 
@@ -54,11 +54,11 @@ pub(crate) enum LabelsError {
 
 impl Labels {
     /// The labels as the engine stores them.
-    pub(crate) fn write(&self, instance: &str) -> HashMap<String, String> {
+    pub(crate) fn write(&self, installation: &Installation) -> HashMap<String, String> {
         let identity = &self.identity;
         [
             (SCHEMA, SCHEMA_VERSION.to_string()),
-            (INSTANCE, instance.to_owned()),
+            (INSTANCE, installation.to_string()),
             (POD_UID, identity.uid.to_string()),
             (POD_NAMESPACE, identity.pod.namespace.clone()),
             (POD_NAME, identity.pod.name.clone()),
@@ -86,10 +86,10 @@ impl Labels {
     /// Parses labels; labels of others are ignored.
     pub(crate) fn read(
         labels: &HashMap<String, String>,
-        instance: &str,
+        installation: &Installation,
     ) -> Result<Self, LabelsError> {
         let get = |key: &'static str| labels.get(key).ok_or(LabelsError::Malformed(key));
-        if labels.get(INSTANCE).map(String::as_str) != Some(instance) {
+        if labels.get(INSTANCE).map(String::as_str) != Some(installation.as_str()) {
             return Err(LabelsError::Foreign);
         }
         let schema = get(SCHEMA)?
@@ -105,7 +105,7 @@ impl Labels {
                 owner: get(OWNER)?
                     .parse()
                     .map_err(|_| LabelsError::Malformed(OWNER))?,
-                commit: CommitId::new(get(COMMIT)?),
+                commit: CommitId::recorded(get(COMMIT)?),
                 template: TemplateHash::new(get(TEMPLATE)?),
             },
             role: role_of(get(ROLE)?).ok_or(LabelsError::Malformed(ROLE))?,
@@ -145,15 +145,24 @@ impl Labels {
 }
 
 /// The engine's filter for all containers of an installation.
-pub(crate) fn instance_filter(instance: &str) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![format!("{INSTANCE}={instance}")])])
+pub(crate) fn installation_filter(installation: &Installation) -> HashMap<String, Vec<String>> {
+    HashMap::from([(
+        "label".to_owned(),
+        vec![format!("{INSTANCE}={installation}")],
+    )])
 }
 
 /// The engine's filter for the containers of one pod.
-pub(crate) fn pod_filter(instance: &str, pod: &PodUid) -> HashMap<String, Vec<String>> {
+pub(crate) fn pod_filter(
+    installation: &Installation,
+    pod: &PodUid,
+) -> HashMap<String, Vec<String>> {
     HashMap::from([(
         "label".to_owned(),
-        vec![format!("{INSTANCE}={instance}"), format!("{POD_UID}={pod}")],
+        vec![
+            format!("{INSTANCE}={installation}"),
+            format!("{POD_UID}={pod}"),
+        ],
     )])
 }
 
@@ -180,13 +189,21 @@ mod tests {
 
     use super::*;
 
+    pub(super) fn here() -> Installation {
+        Installation::new("here")
+    }
+
+    pub(super) fn there() -> Installation {
+        Installation::new("there")
+    }
+
     fn labels() -> Labels {
         Labels {
             identity: PodIdentity {
                 uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
                 pod: ObjectKey::new("shop", "web-1"),
                 owner: "Deployment/shop/web".parse().unwrap(),
-                commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+                commit: CommitId::parse("0123456789abcdef0123456789abcdef01234567").unwrap(),
                 template: TemplateHash::new("1-9f86d081884c7d65"),
             },
             role: Role::Main,
@@ -204,31 +221,31 @@ mod tests {
                 message_from_logs: role == Role::Init,
                 ..labels()
             };
-            assert_eq!(Labels::read(&labels.write("here"), "here"), Ok(labels));
+            assert_eq!(Labels::read(&labels.write(&here()), &here()), Ok(labels));
         }
     }
 
     #[test]
     fn another_installations_container_is_foreign() {
         assert_eq!(
-            Labels::read(&labels().write("there"), "here"),
+            Labels::read(&labels().write(&there()), &here()),
             Err(LabelsError::Foreign)
         );
         assert_eq!(
-            Labels::read(&HashMap::new(), "here"),
+            Labels::read(&HashMap::new(), &here()),
             Err(LabelsError::Foreign)
         );
     }
 
     #[test]
     fn a_newer_schema_and_a_damaged_label_are_told_apart() {
-        let mut newer = labels().write("here");
+        let mut newer = labels().write(&here());
         newer.insert(SCHEMA.to_owned(), "2".to_owned());
-        assert_eq!(Labels::read(&newer, "here"), Err(LabelsError::Newer(2)));
-        let mut damaged = labels().write("here");
+        assert_eq!(Labels::read(&newer, &here()), Err(LabelsError::Newer(2)));
+        let mut damaged = labels().write(&here());
         damaged.remove(OWNER);
         assert_eq!(
-            Labels::read(&damaged, "here"),
+            Labels::read(&damaged, &here()),
             Err(LabelsError::Malformed(OWNER))
         );
     }

@@ -19,6 +19,9 @@ pub mod fake;
 mod fuzz;
 mod hook;
 mod http;
+#[cfg(test)]
+#[path = "../../tests/support/ids.rs"]
+mod ids;
 mod labels;
 mod observer;
 mod pause;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{ContainerId, ImageId, PodUid},
+    name::{ContainerId, ImageId, Installation, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
 };
@@ -52,7 +52,7 @@ pub struct Observation {
 /// The cache, and the engine from which it is filled.
 pub(crate) struct Observer {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) instance: String,
+    pub(crate) installation: Installation,
     pods_dir: PathBuf,
     cache: Mutex<Cache>,
     /// One round of inspections at a time: a second one would find nothing dirty, and return a
@@ -95,10 +95,10 @@ struct Known {
 }
 
 impl Observer {
-    pub(crate) fn new(engine: Arc<Engine>, instance: String, pods_dir: PathBuf) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, installation: Installation, pods_dir: PathBuf) -> Self {
         Self {
             engine,
-            instance,
+            installation,
             pods_dir,
             cache: Mutex::default(),
             under_way: tokio::sync::Mutex::new(()),
@@ -375,11 +375,12 @@ fn from_labels(labels: Labels, image: ImageId, state: ContainerState) -> Observe
 #[cfg(test)]
 mod tests {
     use reconciler::{
-        name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+        name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
         plan::PodIdentity,
     };
 
     use super::*;
+    use crate::ids::commit_id;
 
     fn container(state: ContainerState) -> ObservedContainer {
         ObservedContainer {
@@ -390,7 +391,7 @@ mod tests {
                     kind: WorkloadKind::Pod,
                     object: ObjectKey::new("default", "web"),
                 },
-                commit: CommitId::new("0123"),
+                commit: commit_id("0123"),
                 template: TemplateHash::new("1-0123"),
             },
             role: Role::Sandbox,
@@ -406,7 +407,7 @@ mod tests {
         let nowhere = PathBuf::from("/nonexistent");
         let limit = Duration::from_secs(1);
         let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
-        let observer = Arc::new(Observer::new(engine, "test".to_owned(), nowhere));
+        let observer = Arc::new(Observer::new(engine, Installation::new("test"), nowhere));
         let (id, ended) = (ContainerId::new("c1"), ContainerId::new("c2"));
         for (id, state) in [
             (&id, ContainerState::Created),
@@ -443,7 +444,7 @@ mod tests {
         let nowhere = PathBuf::from("/nonexistent");
         let limit = Duration::from_secs(1);
         let engine = Arc::new(Engine::new(nowhere.clone(), limit, limit));
-        let observer = Observer::new(engine, "test".to_owned(), nowhere);
+        let observer = Observer::new(engine, Installation::new("test"), nowhere);
         let id = ContainerId::new("c1");
         observer.cache().hanging.insert(id.clone());
         observer.container_dirty(&id);

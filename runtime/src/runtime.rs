@@ -105,7 +105,7 @@ impl Runtime {
             })?;
         let memory_bytes = host_memory_bytes().map_err(RuntimeError::Memory)?;
         let host = Host {
-            instance: config.instance.clone(),
+            installation: config.installation.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
             memory_bytes,
             lowest_oom_score: lowest_oom_score(),
@@ -119,7 +119,7 @@ impl Runtime {
         ));
         let observer = Arc::new(Observer::new(
             engine,
-            config.instance.clone(),
+            config.installation.clone(),
             config.pods_dir.clone(),
         ));
         let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();

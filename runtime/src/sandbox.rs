@@ -101,9 +101,9 @@ impl Runtime {
         if let Some(id) = self.inner.observer.find(pod, role, name) {
             return Ok(id);
         }
-        let instance = &self.inner.config.instance;
+        let installation = &self.inner.config.installation;
         let options = ListContainersOptionsBuilder::new()
-            .filters(&pod_filter(instance, pod))
+            .filters(&pod_filter(installation, pod))
             .build();
         let running = self
             .engine()
@@ -115,7 +115,7 @@ impl Runtime {
             .filter_map(|found| {
                 Some((
                     found.id?,
-                    Labels::read(&labels_or_none(found.labels), instance).ok()?,
+                    Labels::read(&labels_or_none(found.labels), installation).ok()?,
                 ))
             })
             .filter(|(_, labels)| labels.role == role && labels.name == name)

@@ -7,7 +7,7 @@ use bollard::models::{
     MountBindOptionsPropagationEnum, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use reconciler::{
-    name::ContainerId,
+    name::{ContainerId, Installation},
     object::{ContainerSecurity, MountPropagation, Resources},
     plan::{ContainerSpec, Role, SandboxSpec},
 };
@@ -28,7 +28,7 @@ const MIN_CPU_SHARES: u64 = 2;
 /// Facts of this host that the core does not know.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
-    pub(crate) instance: String,
+    pub(crate) installation: Installation,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) memory_bytes: u64,
     /// The lowest OOM score that a container can have on this host: a score below 0 needs
@@ -94,7 +94,7 @@ pub(crate) fn sandbox(
         // not used.
         network_disabled: (!spec.host_network).then_some(true),
         healthcheck: Some(no_healthcheck()),
-        labels: Some(labels.write(&host.instance)),
+        labels: Some(labels.write(&host.installation)),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     };
@@ -163,7 +163,7 @@ pub(crate) fn container(
         tty: spec.tty.then_some(true),
         open_stdin: spec.stdin.then_some(true),
         healthcheck: Some(no_healthcheck()),
-        labels: Some(labels.write(&host.instance)),
+        labels: Some(labels.write(&host.installation)),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     };

@@ -9,7 +9,7 @@ use reconciler::fault::Fault;
 
 use crate::{
     docker::CallError,
-    labels::instance_filter,
+    labels::installation_filter,
     pause,
     runtime::{Runtime, blocking},
     stop::REMOVE_CONCURRENCY,
@@ -34,7 +34,7 @@ impl Runtime {
     }
 
     async fn remove_all_containers(&self) -> Result<usize, CallError> {
-        let filter = instance_filter(&self.inner.config.instance);
+        let filter = installation_filter(&self.inner.config.installation);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&filter)

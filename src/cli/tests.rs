@@ -10,7 +10,7 @@ use reconciler::{
     fault::FaultKind,
     foreign,
     manifest::{Problem, Severity},
-    name::{CommitId, NodeName},
+    name::NodeName,
     state::{Phase, PodPlace, StopReason, StopRecord},
 };
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use crate::{
         report::StatusReport,
         serve::{Bound, ListenerConfig},
     },
+    ids::commit_id,
     uptime::Uptime,
     view::{FetchStart, RefusedCommit, View},
 };
@@ -206,7 +207,7 @@ impl Write for CountedOutput {
 async fn status_says_what_runs_and_what_is_in_the_way() {
     let daemon = daemon().await;
     let mut view = fixture::view();
-    let bad = CommitId::new("3333333333333333333333333333333333333333");
+    let bad = commit_id("3333333333333333333333333333333333333333");
     view.source.head = Some(bad.clone());
     view.source.refusal = Some(RefusedCommit {
         commit: bad,
@@ -403,10 +404,10 @@ async fn sync_waits_for_a_verdict() {
     );
     let back = |view: &mut View| {
         let rollout = &mut Arc::make_mut(&mut view.state).rollout;
-        rollout.target = Some(CommitId::new(OLD));
+        rollout.target = Some(commit_id(OLD));
         rollout
             .bad
-            .insert(CommitId::new(NEW), "default/web: crash loop".into());
+            .insert(commit_id(NEW), "default/web: crash loop".into());
     };
     let (exit, text) = synced(back).await;
     assert!(
@@ -483,7 +484,7 @@ fn a_report_from_before_the_question_is_no_verdict() {
         SyncVerdict::Healthy { .. }
     ));
     view.source.refusal = Some(RefusedCommit {
-        commit: CommitId::new(NEW),
+        commit: commit_id(NEW),
         summary: "not signed".into(),
         problems: Vec::new(),
     });
@@ -493,7 +494,7 @@ fn a_report_from_before_the_question_is_no_verdict() {
     ));
     view.source.refusal = None;
     let rollout = &mut Arc::make_mut(&mut view.state).rollout;
-    rollout.target = Some(CommitId::new(OLD));
+    rollout.target = Some(commit_id(OLD));
     rollout.suspended = true;
     assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),

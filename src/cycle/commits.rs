@@ -10,8 +10,14 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
-    cluster::commits_in_use, commit::Commit, manifest::ReadAs, name::CommitId,
-    observed::ObservedContainer, plan::ImagePin, rollout::Head, state::Rollout,
+    cluster::commits_in_use,
+    commit::Commit,
+    manifest::ReadAs,
+    name::{CommitId, ImageReference},
+    observed::ObservedContainer,
+    plan::ImagePin,
+    rollout::Head,
+    state::Rollout,
 };
 
 use super::{Fixed, Host, RETRY};
@@ -44,7 +50,7 @@ pub(super) struct Knowledge {
     pub(super) commit_cache: CommitCache,
     /// The images of tags that lanes resolved or plans took over since `images.json` was last
     /// written.
-    new_pins: Vec<(CommitId, String, ImagePin)>,
+    new_pins: Vec<(CommitId, ImageReference, ImagePin)>,
     /// The commits that are pinned in the mirror.
     pinned: BTreeSet<CommitId>,
 }
@@ -84,7 +90,7 @@ impl Knowledge {
     /// Notes which images tags stand for; [`Host::keep_new_pins`] writes them to the disk.
     pub(super) fn add_pins(
         &mut self,
-        pins: impl IntoIterator<Item = (CommitId, String, ImagePin)>,
+        pins: impl IntoIterator<Item = (CommitId, ImageReference, ImagePin)>,
     ) {
         self.new_pins.extend(pins);
     }

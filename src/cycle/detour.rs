@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     detour::Detour,
-    name::CommitId,
+    name::CommitPrefix,
     observed::Observed,
     state::{ClusterState, NodeReport},
 };
@@ -115,7 +115,7 @@ impl Host {
     /// Goes back to an earlier commit on this host alone: writes `detour.json`.
     pub(super) fn set_out(
         &mut self,
-        wanted: Option<CommitId>,
+        wanted: Option<CommitPrefix>,
         now: Timestamp,
     ) -> Result<String, String> {
         let rollout = self.store.snapshot().rollout.clone();

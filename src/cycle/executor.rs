@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use reconciler::{
     cluster::roll_back,
-    name::{CommitId, WorkloadKey},
+    commit,
+    name::{CommitId, CommitPrefix, WorkloadKey},
     node::{NodePlan, images_in_use},
     observed::Observed,
     plan::{Lane, LaneKey, Next, Why},
@@ -125,6 +126,7 @@ impl Host {
         self.parts.lanes.forget_failures(|key| match key {
             LaneKey::Pod(uid) => state.pods.contains_key(uid),
             LaneKey::Image(commit, _) => keep.contains(commit),
+            LaneKey::Link(_) => false,
         });
 
         let kept = self
@@ -233,16 +235,16 @@ impl Host {
     fn retry(
         &mut self,
         rollout: &mut Rollout,
-        commit: Option<CommitId>,
+        wanted: Option<CommitPrefix>,
         now: Timestamp,
     ) -> Result<String, String> {
-        let commit = match commit {
-            Some(prefix) => Some(full_id(rollout.bad.keys(), &prefix).ok_or_else(|| {
+        let failed = match wanted {
+            Some(prefix) => Some(prefix.resolve(rollout.bad.keys()).cloned().ok_or_else(|| {
                 format!("commit {prefix} has not failed; see `windlass history`")
             })?),
             None => None,
         };
-        let cleared = retry(rollout, commit.as_ref(), now);
+        let cleared = retry(rollout, failed.as_ref(), now);
         // A person who retries has changed something outside of Git: the back-off of pulls would
         // only delay the retry.
         self.parts.lanes.forget_failures(|_| false);
@@ -256,10 +258,7 @@ impl Host {
     }
 
     fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> Result<String, String> {
-        let driving = rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.knowledge.commit_cache.commits().get(id));
+        let driving = commit::driving(self.knowledge.commit_cache.commits(), rollout);
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
             return Err(format!(
                 "there is no {workload} in the commit that runs; see `windlass get all -A`"
@@ -267,7 +266,7 @@ impl Host {
         }
         rollout
             .restarts
-            .insert(workload.to_string(), self.store.snapshot().serial);
+            .insert(workload.clone(), self.store.snapshot().serial);
         Ok(format!(
             "the pods of {workload} are replaced by its own strategy"
         ))
@@ -278,7 +277,7 @@ impl Host {
     pub(super) fn rollback_target(
         &mut self,
         rollout: &Rollout,
-        wanted: Option<CommitId>,
+        wanted: Option<CommitPrefix>,
     ) -> Result<CommitId, String> {
         let healthy: Vec<CommitId> = rollout
             .history
@@ -289,7 +288,7 @@ impl Host {
             .collect();
         let is_target = |id: &CommitId| rollout.target.as_ref() == Some(id);
         let id = match &wanted {
-            Some(prefix) => full_id(healthy.iter(), prefix).ok_or_else(|| {
+            Some(prefix) => prefix.resolve(&healthy).cloned().ok_or_else(|| {
                 format!(
                     "{prefix} names no commit that was healthy on this host: see `windlass history`"
                 )
@@ -315,11 +314,4 @@ impl Host {
         self.knowledge.verified.insert(id.clone(), verified);
         Ok(id)
     }
-}
-
-/// The one commit whose id begins with these digits.
-fn full_id<'a>(known: impl Iterator<Item = &'a CommitId>, prefix: &CommitId) -> Option<CommitId> {
-    let mut matching = known.filter(|id| id.as_str().starts_with(prefix.as_str()));
-    let first = matching.next()?;
-    matching.next().is_none().then(|| first.clone())
 }

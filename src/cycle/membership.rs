@@ -83,8 +83,11 @@ impl Membership {
                     .to_owned(),
             );
         }
-        let installation = store.installation().to_owned();
-        let id = format!("{installation}-{}", Timestamp::now().as_nanosecond());
+        let id = format!(
+            "{}-{}",
+            store.installation(),
+            Timestamp::now().as_nanosecond()
+        );
         let Some(store) = store.replicated_mut() else {
             return Err("this host is alone and does not lead".to_owned());
         };

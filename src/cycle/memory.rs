@@ -7,7 +7,7 @@ use std::{
 };
 
 use reconciler::{
-    name::{ContainerId, PodUid},
+    name::{ContainerId, LinkName, PodUid},
     pod::{link::link_name, memory::NodeMemory},
 };
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ impl HostMemory {
 
     /// Reserves again the addresses of connected pods that `node.json` does not have: the file was
     /// lost, and a running pod keeps its address.
-    pub(crate) fn recover_addresses(&mut self, links: &BTreeMap<String, Ipv4Addr>) {
+    pub(crate) fn recover_addresses(&mut self, links: &BTreeMap<LinkName, Ipv4Addr>) {
         for uid in self.files.keys() {
             if let Some(address) = links.get(&link_name(uid)) {
                 let pod = self.current.pods.pods.entry(uid.clone()).or_default();

@@ -50,15 +50,13 @@ pub(super) fn farewell(
 #[cfg(test)]
 mod tests {
     use reconciler::{
-        name::{
-            CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey,
-            WorkloadKind,
-        },
+        name::{ContainerId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
         observed::{ContainerState, ObservedContainer},
         plan::{PodIdentity, Role},
     };
 
     use super::*;
+    use crate::ids::commit_id;
 
     fn identity(name: &str) -> PodIdentity {
         PodIdentity {
@@ -68,7 +66,7 @@ mod tests {
                 kind: WorkloadKind::Pod,
                 object: ObjectKey::new("default", name),
             },
-            commit: CommitId::new("c1"),
+            commit: commit_id("c1"),
             template: TemplateHash::new("v1:0"),
         }
     }

@@ -229,7 +229,7 @@ impl Host {
                         failure.fault.message
                     ))
                 }
-                LaneKey::Image(..) | LaneKey::Pod(_) => None,
+                LaneKey::Image(..) | LaneKey::Pod(_) | LaneKey::Link(_) => None,
             });
         off.chain(behind).collect()
     }
@@ -271,6 +271,7 @@ pub(crate) fn describe(why: &Why) -> String {
         Why::Refresh { pod } => format!("refreshing the files of pod {pod}"),
         Why::Stop { pod, reason } => format!("stopping pod {pod}: {reason}"),
         Why::Clean { pod } => format!("cleaning up after pod {pod}"),
+        Why::Leftover => "removing what is left of a pod that is not here any more".to_owned(),
         Why::Image { image } => format!("getting image {image}"),
     }
 }
@@ -288,6 +289,7 @@ pub(crate) fn lane_view(lane: &Lane) -> LaneView {
     let subject = match &lane.key {
         LaneKey::Pod(uid) => format!("pod {uid}"),
         LaneKey::Image(_, image) => format!("image {image}"),
+        LaneKey::Link(name) => format!("link {name}"),
     };
     LaneView {
         subject,
@@ -430,9 +432,11 @@ impl RecentEvents {
             Why::Repair { .. } => "Repairing",
             Why::Unhealthy { .. } => "Unhealthy",
             Why::Stop { .. } => "Killing",
-            Why::Continue { .. } | Why::Refresh { .. } | Why::Clean { .. } | Why::Image { .. } => {
-                return;
-            }
+            Why::Continue { .. }
+            | Why::Refresh { .. }
+            | Why::Clean { .. }
+            | Why::Leftover
+            | Why::Image { .. } => return,
         };
         let warning = matches!(
             lane.why,

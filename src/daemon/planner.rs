@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     follow::Judge,
     http::{Planner, report::PlanReport},
-    source::commit::parse_id,
+    source::commit::id_of,
     trust::TrustStore,
     view::{LaneView, View},
 };
@@ -74,7 +74,7 @@ impl OfflinePlanner {
         if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
             return Ok(verified.clone());
         }
-        if let Ok(id) = parse_id(revision) {
+        if let Ok(id) = CommitId::parse(revision) {
             return Ok(id);
         }
         let repo = self
@@ -95,7 +95,7 @@ impl OfflinePlanner {
                     view.source.url
                 )
             })?;
-        Ok(CommitId::new(commit.id().to_string()))
+        Ok(id_of(commit.id()))
     }
 
     /// Reads a commit that may run here; other commits are an error.

@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use reconciler::{
     manifest::{Problem, Severity},
     name::{
-        CommitId, ContainerId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind,
+        ContainerId, ImageReference, Installation, NodeName, ObjectKey, PodUid, TemplateHash,
+        WorkloadKey, WorkloadKind,
     },
     object::{
         Container, ContainerPort, Control, DeploymentStrategy, IntOrPercent, Meta, ObjectId,
-        Objects, Place, PodSpec, PodTemplate, Protocol, Secret, Selector, Sensitive, Service,
-        ServiceKind, ServicePort, TargetPort, Workload,
+        Objects, Place, PodSpec, PodTemplate, PortKey, Protocol, Secret, Selector, Sensitive,
+        Service, ServiceKind, ServicePort, TargetPort, Workload,
     },
     state::{
         ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
@@ -35,6 +36,7 @@ use super::{
 };
 use crate::{
     command::Request,
+    ids::commit_id,
     metrics::Metrics,
     source::allowed_signers::Signer,
     uptime::Uptime,
@@ -118,7 +120,7 @@ impl Planner for FakePlanner {
         async move {
             match revision.as_str() {
                 "HEAD" => Ok(PlanReport {
-                    commit: Some(CommitId::new(NEW)),
+                    commit: Some(commit_id(NEW)),
                     lanes: Vec::new(),
                 }),
                 other => Err(format!("there is no commit {other} in the repository")),
@@ -138,7 +140,7 @@ impl Auditor for FakeAuditor {
         };
         let signed = PodTrust {
             pod: "default/web-1".to_owned(),
-            commit: CommitId::new(NEW),
+            commit: commit_id(NEW),
             grounds: "signature".to_owned(),
             signer: Some(signer),
             judged: Some(ago(120)),
@@ -146,7 +148,7 @@ impl Auditor for FakeAuditor {
         };
         let kept = PodTrust {
             pod: "default/old".to_owned(),
-            commit: CommitId::new(OLD),
+            commit: commit_id(OLD),
             grounds: "none".to_owned(),
             signer: None,
             judged: None,
@@ -184,7 +186,7 @@ pub(crate) fn view() -> View {
     let mut services = BTreeMap::new();
     let allocation = ServiceAllocation {
         cluster_ip: Some(Ipv4Addr::new(10, 96, 0, 11)),
-        node_ports: BTreeMap::from([("TCP/80".to_owned(), 30080)]),
+        node_ports: BTreeMap::from([(PortKey::new(Protocol::Tcp, 80), 30080)]),
     };
     services.insert(ObjectKey::new("default", "web"), allocation);
     let state = ClusterState {
@@ -197,7 +199,7 @@ pub(crate) fn view() -> View {
     };
     let facts = NodeFacts {
         name: node.clone(),
-        installation: "test".into(),
+        installation: Installation::new("test"),
         address: Ipv4Addr::new(192, 0, 2, 10),
         pod_subnet: "10.244.0.0/24".parse().unwrap(),
         mtu: 1500,
@@ -237,8 +239,8 @@ pub(crate) fn view() -> View {
             url: "https://git.example.com/site.git".into(),
             branch: "main".into(),
             verification: "mainline".into(),
-            head: Some(CommitId::new(NEW)),
-            verified: Some(CommitId::new(NEW)),
+            head: Some(commit_id(NEW)),
+            verified: Some(commit_id(NEW)),
             fetched: Some(ago(3)),
             fetched_uptime_nanos: Some(Uptime::now().before(Duration::from_secs(3))),
             error: None,
@@ -276,7 +278,7 @@ pub(crate) fn unescaped() -> View {
     state.rollout.phase = Phase::Degraded {
         message: ODD.into(),
     };
-    state.rollout.bad.insert(CommitId::new(OLD), ODD.into());
+    state.rollout.bad.insert(commit_id(OLD), ODD.into());
     for entry in &mut state.rollout.history {
         (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
     }
@@ -302,7 +304,7 @@ pub(crate) fn unescaped() -> View {
         node.life = NodeLife::NotReady(ODD.into());
     }
     let refusal = crate::view::RefusedCommit {
-        commit: CommitId::new(NEW),
+        commit: commit_id(NEW),
         summary: ODD.into(),
         problems: vec![format!("2{ODD}")],
     };
@@ -321,7 +323,7 @@ pub(crate) fn unescaped() -> View {
 
 fn rollout() -> Rollout {
     let entry = |commit: &str, subject: &str, state, ended| HistoryEntry {
-        commit: CommitId::new(commit),
+        commit: commit_id(commit),
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         state,
@@ -331,9 +333,9 @@ fn rollout() -> Rollout {
         ended,
     };
     Rollout {
-        target: Some(CommitId::new(NEW)),
-        healthy: Some(CommitId::new(OLD)),
-        driving: Some(CommitId::new(NEW)),
+        target: Some(commit_id(NEW)),
+        healthy: Some(commit_id(OLD)),
+        driving: Some(commit_id(NEW)),
         phase: Phase::Progressing {
             message: "Deployment default/web: 1 of 2 updated pods are available".into(),
         },
@@ -349,7 +351,7 @@ fn rollout() -> Rollout {
 
 fn commit(id: &str, subject: &str, image: &str, hash: &str) -> Commit {
     Commit {
-        id: CommitId::new(id),
+        id: commit_id(id),
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         time: if id == OLD { ago(86_400) } else { ago(80) },
@@ -383,7 +385,7 @@ fn objects(image: &str, hash: &str) -> Objects {
     };
     let container = Container {
         name: "httpd".into(),
-        image: image.into(),
+        image: ImageReference::new(image),
         ports: vec![port],
         ..Container::default()
     };
@@ -429,7 +431,7 @@ fn objects(image: &str, hash: &str) -> Objects {
     let hash = TemplateHash::new("1-cccccccccccccccc");
     let init = Container {
         name: "prepare".into(),
-        image: "busybox:1".into(),
+        image: ImageReference::new("busybox:1"),
         ..Container::default()
     };
     let batch_spec = PodSpec {
@@ -575,7 +577,7 @@ fn pods(node: &NodeName) -> FixturePods {
             key: ObjectKey::new("default", name),
             owner,
             place: PodPlace::Node(node.clone()),
-            commit: CommitId::new(commit),
+            commit: commit_id(commit),
             template: TemplateHash::new(hash),
             created: ago(3600),
             serial: number,

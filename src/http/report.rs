@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use reconciler::{
+    commit,
     fault::FaultKind,
     manifest::Problem,
     name::CommitId,
@@ -147,7 +148,7 @@ impl StatusReport {
         };
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));
         let head_entry = view.source.head.as_ref().and_then(|head| entry(view, head));
-        let driving = rollout.driving.as_ref().and_then(|id| view.commits.get(id));
+        let driving = commit::driving(&view.commits, rollout);
         let mut pods = BTreeMap::new();
         for record in view.state.pods.values() {
             let phase = view

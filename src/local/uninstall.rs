@@ -37,13 +37,13 @@ pub(crate) async fn uninstall(
         );
     }
     let _ours = DataDir::take(&data)?;
-    let Some(instance) = LocalStore::instance(&data)? else {
+    let Some(installation) = LocalStore::instance(&data)? else {
         bail!("{} does not say which installation it is", data.display());
     };
     if !args.yes {
         writeln!(
             out,
-            "would remove: all containers of installation {instance}, the pods' volumes, the nftables table"
+            "would remove: all containers of installation {installation}, the pods' volumes, the nftables table"
         )?;
         writeln!(
             out,
@@ -53,7 +53,7 @@ pub(crate) async fn uninstall(
         writeln!(out, "nothing was removed: say --yes to do it")?;
         return Ok(Exit::Done);
     }
-    let mut runtime = RuntimeConfig::new(instance, &data);
+    let mut runtime = RuntimeConfig::new(installation, &data);
     if let Some(socket) = args.docker.clone().or(config.docker.socket) {
         runtime.socket = socket;
     }

@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use reconciler::name::CommitId;
-
 use super::*;
 use crate::http::fixture::{self, NEW, OLD};
+use crate::ids::commit_id;
 
 #[test]
 fn promtool_finds_nothing_to_say() {
@@ -55,7 +54,7 @@ fn a_pointer_shows_one_commit_at_a_time() {
         )),
         "{text}"
     );
-    Arc::make_mut(&mut view.state).rollout.target = Some(CommitId::new(OLD));
+    Arc::make_mut(&mut view.state).rollout.target = Some(commit_id(OLD));
     view.source.head = None;
     metrics.observe(&view);
     let text = metrics.text().unwrap();

@@ -88,16 +88,19 @@ pub(crate) fn first_parent_ancestors(
     Ok(ancestors)
 }
 
-/// A commit id from the configuration or a command line; an abbreviated id is ambiguous and
-/// refused.
-pub(crate) fn parse_id(text: &str) -> Result<CommitId, CommitError> {
-    let id = CommitId::new(text);
-    oid(&id).map(|_| id)
-}
-
 /// Whether the repository has an object of this id.
 pub(crate) fn exists(repo: &Repository, id: &CommitId) -> bool {
     oid(id).is_ok_and(|oid| repo.odb().is_ok_and(|database| database.exists(oid)))
+}
+
+/// The id of a commit that libgit2 names.
+pub(crate) fn id_of(oid: Oid) -> CommitId {
+    let mut bytes = [0; 20];
+    // libgit2 is built for SHA-1 alone, so that its ids have 20 bytes too.
+    for (byte, read) in bytes.iter_mut().zip(oid.as_bytes()) {
+        *byte = *read;
+    }
+    CommitId::from(bytes)
 }
 
 /// The id in libgit2's type.
@@ -238,10 +241,7 @@ impl CommitObject {
             author_time: self.author_time,
             committer_time: self.committer_time,
             allow_deletions: allows_deletions(&self.message()),
-            first_parent: self
-                .parents
-                .first()
-                .map(|parent| CommitId::new(parent.to_string())),
+            first_parent: self.parents.first().copied().map(id_of),
         }
     }
 
@@ -336,6 +336,7 @@ mod fuzz;
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
+    use crate::ids::commit_id;
 
     const PLAIN: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\
         parent 1111111111111111111111111111111111111111\n\
@@ -343,7 +344,7 @@ mod tests {
         committer Dev <dev@example.com> 1700000001 +0100\n";
 
     fn parse(text: &str) -> Result<CommitObject, &'static str> {
-        CommitObject::parse(&CommitId::new("a".repeat(40)), text.as_bytes())
+        CommitObject::parse(&commit_id("a"), text.as_bytes())
     }
 
     #[test]
@@ -363,10 +364,7 @@ mod tests {
         assert_eq!(commit.signed_bytes, expected.as_bytes());
         assert_eq!(commit.committer_time.as_second(), 1_700_000_001);
         assert_eq!(commit.subject().as_str(), "subject");
-        assert_eq!(
-            commit.info().first_parent,
-            Some(CommitId::new("1".repeat(40)))
-        );
+        assert_eq!(commit.info().first_parent, Some(commit_id("1")));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) use self::request::{
     Brought, Credentials, FetchLimits, FetchRequest, Fetched, SecretText, Task,
 };
 pub(crate) use self::url::{LocalRepository, RemoteUrl};
+use super::commit::id_of;
 use super::mirror::{self, Check, Mirror, MirrorError};
 use super::pack::PackError;
 use super::quarantine::{self, COMPACTED, INCOMING, InspectError};
@@ -208,8 +209,8 @@ fn transfer(
         }
     };
     Ok(Fetched {
-        head: name(head.id),
-        previous: previous.map(name),
+        head: id_of(head.id),
+        previous: previous.map(id_of),
         brought: if head.downloaded {
             Brought::Addition
         } else {
@@ -251,10 +252,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn name(id: Oid) -> CommitId {
-    CommitId::new(id.to_string())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::commit::{self, CommitError, CommitObject};
+use super::commit::{self, CommitError, CommitObject, id_of};
 
 const PINS: &str = "refs/windlass/pin/";
 /// Every fetch that downloads objects adds a pack; more packs than this are combined into one.
@@ -214,12 +214,7 @@ impl Mirror {
         let mut wanted = keep.clone();
         let refs = |source| self.refs_error("read the refs", source);
         for reference in repo.references().map_err(refs)? {
-            wanted.extend(
-                reference
-                    .map_err(refs)?
-                    .target()
-                    .map(|id| CommitId::new(id.to_string())),
-            );
+            wanted.extend(reference.map_err(refs)?.target().map(id_of));
         }
         let mut seen = BTreeSet::new();
         for commit in wanted {
@@ -300,7 +295,8 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
         let in_use = reference
             .name()?
             .strip_prefix(PINS)
-            .is_some_and(|id| commits.contains(&CommitId::new(id)));
+            .and_then(|id| CommitId::parse(id).ok())
+            .is_some_and(|id| commits.contains(&id));
         if !in_use {
             reference.delete()?;
         }
@@ -351,9 +347,7 @@ pub(super) fn accepted_refs(
     keep: &BTreeSet<CommitId>,
 ) -> Result<Vec<(String, Oid)>, git2::Error> {
     let mut found = refs(repo)?;
-    found.retain(|(name, target)| {
-        name.starts_with(PINS) || keep.contains(&CommitId::new(target.to_string()))
-    });
+    found.retain(|(name, target)| name.starts_with(PINS) || keep.contains(&id_of(*target)));
     for commit in keep {
         let id = Oid::from_str(commit.as_str())?;
         if found.iter().all(|(_, target)| *target != id) {

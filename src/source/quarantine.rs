@@ -21,6 +21,7 @@ use git2::{ObjectType, Oid, Repository};
 use reconciler::name::CommitId;
 use thiserror::Error;
 
+use super::commit::id_of;
 use super::fetch::{Brought, FetchLimits};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 use super::pack::{self, ObjectHeader, PackError};
@@ -109,7 +110,7 @@ impl Quarantine {
         let target = mirror::ref_target(&repo, &mirror::tracking(branch))
             .ok()
             .flatten();
-        target.is_some_and(|head| !keep.contains(&CommitId::new(head.to_string())))
+        target.is_some_and(|head| !keep.contains(&id_of(head)))
     }
 
     /// Reads the headers of all downloaded objects, and refuses objects over a limit.

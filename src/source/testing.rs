@@ -137,7 +137,7 @@ impl Work {
     }
 
     pub(crate) fn head(&self) -> CommitId {
-        CommitId::new(self.git(&["rev-parse", "HEAD"]))
+        CommitId::parse(&self.git(&["rev-parse", "HEAD"])).unwrap()
     }
 
     /// Commits everything, signed if a key is given, and returns the commit.

@@ -9,7 +9,7 @@ mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use git2::{Oid, Repository, Sort};
+use git2::{Repository, Sort};
 use jiff::Timestamp;
 use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub(crate) use self::refusal::{CommitRefusal, Refusals, Why};
 use super::allowed_signers::{AllowedSigners, Signer};
-use super::commit::{self, CommitError, CommitObject};
+use super::commit::{self, CommitError, CommitObject, id_of};
 use super::ssh_signature::{self, NAMESPACE, SshSignature};
 
 /// The most new commits that are judged at once; an anchor nearer to the head shortens the range.
@@ -258,7 +258,7 @@ fn judged_line(
     let mut at = Some(head.clone());
     while let Some(commit) = at.as_ref().and_then(|id| good.get(id)) {
         let parents = CommitObject::read(repo, commit.id())?.parents;
-        at = parents.first().map(|parent| name(*parent));
+        at = parents.first().copied().map(id_of);
         line.push(commit.clone());
     }
     line.reverse();
@@ -377,7 +377,7 @@ fn new_commits(
         if commits.len() == MAX_RANGE {
             return Err(CouldNotCheck::TooMany { head: head.clone() });
         }
-        commits.push(name(id.map_err(history)?));
+        commits.push(id_of(id.map_err(history)?));
     }
     Ok(commits)
 }
@@ -402,7 +402,7 @@ fn mainline(
         let Some(parent) = parent else {
             return Ok(None);
         };
-        line.push(std::mem::replace(&mut at, name(parent)));
+        line.push(std::mem::replace(&mut at, id_of(parent)));
     }
     Ok((at == *base).then_some(line))
 }
@@ -443,10 +443,6 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
             fingerprint: key.fingerprint.clone(),
             why,
         })
-}
-
-fn name(id: Oid) -> CommitId {
-    CommitId::new(id.to_string())
 }
 
 #[cfg(test)]

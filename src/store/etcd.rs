@@ -30,7 +30,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use reconciler::name::NodeName;
+use reconciler::{
+    name::{Installation, NodeName},
+    time::backoff,
+};
 use tokio::sync::{mpsc, watch};
 
 use self::{
@@ -80,7 +83,7 @@ pub(crate) struct SessionConfig {
     /// [`SessionConfig::installation`].
     pub(crate) alive: Vec<u8>,
     /// The id of this installation: an alive key of another installation is not taken over.
-    pub(crate) installation: String,
+    pub(crate) installation: Installation,
     /// Whether this host stands for election at first.
     pub(crate) candidate: bool,
     /// After this time without a renewal the node counts as gone; whole seconds.
@@ -285,7 +288,7 @@ impl Etcd {
         session: SessionConfig,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let prefix = checked_prefix(&config.prefix)?;
-        if installation_of(&session.alive).as_deref() != Some(session.installation.as_str()) {
+        if installation_of(&session.alive).as_ref() != Some(&session.installation) {
             bail!(
                 "the alive value must be a JSON object with `installation`: {}",
                 session.installation
@@ -435,15 +438,15 @@ fn checked_prefix(prefix: &str) -> anyhow::Result<String> {
 }
 
 /// The installation in an alive value; `None` if the value has none.
-fn installation_of(alive: &[u8]) -> Option<String> {
+fn installation_of(alive: &[u8]) -> Option<Installation> {
     let value: serde_json::Value = serde_json::from_slice(alive).ok()?;
-    Some(value.get("installation")?.as_str()?.to_owned())
+    Some(Installation::new(value.get("installation")?.as_str()?))
 }
 
 /// Delays of 0.1 to 2 s, each about twice the one before, with a random part so that hosts differ.
 #[derive(Debug)]
 struct Backoff {
-    next: Duration,
+    failures: u32,
 }
 
 impl Backoff {
@@ -451,19 +454,19 @@ impl Backoff {
     const LAST: Duration = Duration::from_secs(2);
 
     fn new() -> Self {
-        Self { next: Self::FIRST }
+        Self { failures: 0 }
     }
 
     fn reset(&mut self) {
-        self.next = Self::FIRST;
+        self.failures = 0;
     }
 
     /// The next delay; half of it is random.
     fn step(&mut self) -> Duration {
         use std::hash::{BuildHasher, Hasher};
         let chance = std::hash::RandomState::new().build_hasher().finish() % 1000;
-        let step = self.next;
-        self.next = (step * 2).min(Self::LAST);
+        let step = backoff(Self::FIRST, self.failures, Self::LAST);
+        self.failures = self.failures.saturating_add(1);
         step / 2 + (step / 2).mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 1000.0)
     }
 }

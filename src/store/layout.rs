@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
-    name::{CommitId, NodeName, PodUid},
+    name::{CommitId, Installation, NodeName, PodUid},
     state::{Change, ClusterState, NodeFacts, NodeReport, Record, RecordKey},
     status::PodStatus,
 };
@@ -90,7 +90,7 @@ pub(crate) struct FactsDoc {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AliveDoc {
     /// The installation that uses the name.
-    pub(crate) installation: String,
+    pub(crate) installation: Installation,
     /// The id of the cluster that the node belongs to; absent until it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<String>,

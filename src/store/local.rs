@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use reconciler::{
-    name::NodeName,
+    name::{Installation, NodeName},
     state::{Change, ClusterState},
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -22,7 +22,7 @@ pub(crate) const MARKER: &str = "store.json";
 /// would leave it running and start it a second time.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Instance {
-    id: String,
+    id: Installation,
     /// The node's name at the first start: the place of every pod is recorded under this name.
     #[serde(default)]
     node: Option<NodeName>,
@@ -72,7 +72,7 @@ impl LocalStore {
                     path.display()
                 );
                 ClusterState {
-                    cluster: known.id.clone(),
+                    cluster: known.id.to_string(),
                     ..ClusterState::default()
                 }
             }
@@ -91,9 +91,10 @@ impl LocalStore {
                 now: node.clone(),
             });
         }
-        let id = known
-            .as_ref()
-            .map_or_else(|| state.cluster.clone(), |known| known.id.clone());
+        let id = known.as_ref().map_or_else(
+            || Installation::new(&state.cluster),
+            |known| known.id.clone(),
+        );
         // An installation of a version that did not record the time is as old as its last written
         // file.
         let written =
@@ -119,13 +120,13 @@ impl LocalStore {
     }
 
     /// The id of the installation in a data directory; `None` if there is no installation.
-    pub(crate) fn instance(data: &Path) -> Result<Option<String>, StateFileError> {
+    pub(crate) fn instance(data: &Path) -> Result<Option<Installation>, StateFileError> {
         if let Some(known) = state_file::read::<Instance>(&instance_path(data), SCHEMA)? {
             return Ok(Some(known.id));
         }
         Ok(
             state_file::read::<ClusterState>(&cluster_path(data), SCHEMA)?
-                .map(|state| state.cluster),
+                .map(|state| Installation::new(state.cluster)),
         )
     }
 
@@ -135,7 +136,7 @@ impl LocalStore {
     }
 
     /// The id of this installation, which its containers carry as a label.
-    pub(crate) fn installation(&self) -> &str {
+    pub(crate) fn installation(&self) -> &Installation {
         &self.instance.id
     }
 

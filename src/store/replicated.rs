@@ -20,7 +20,7 @@ use anyhow::Result;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
-    name::NodeName,
+    name::{Installation, NodeName},
     state::{ClusterState, NodeFacts, NodeReport, RecordFormat},
 };
 use tokio::sync::{mpsc, watch};
@@ -137,7 +137,7 @@ impl ReplicatedStore {
     ) -> Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let local = LocalStore::open(data, &joining.node)?;
         let (marker_file, marker) = MarkerFile::open(data)?;
-        let installation = local.installation().to_owned();
+        let installation = local.installation().clone();
         let alive = AliveDoc {
             installation: installation.clone(),
             cluster: marker.as_ref().map(|marker| marker.cluster.clone()),
@@ -230,7 +230,7 @@ impl ReplicatedStore {
     }
 
     /// The id of this installation, which its containers carry as a label.
-    pub(crate) fn installation(&self) -> &str {
+    pub(crate) fn installation(&self) -> &Installation {
         self.local.installation()
     }
 

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use super::*;
+use crate::ids::commit_id;
 
 fn pin(id: &str) -> ImagePin {
     ImagePin {
@@ -14,13 +15,21 @@ fn pin(id: &str) -> ImagePin {
 fn pins_and_pointers_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().join("trust");
-    let commit = CommitId::new("a".repeat(40));
+    let commit = commit_id("a");
     let mut trust = TrustStore::open(&at).unwrap();
     trust
-        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:1"))])
+        .pin_images([(
+            commit.clone(),
+            ImageReference::new("httpd:latest"),
+            pin("sha256:1"),
+        )])
         .unwrap();
     trust
-        .pin_images([(commit.clone(), "httpd:latest".to_owned(), pin("sha256:2"))])
+        .pin_images([(
+            commit.clone(),
+            ImageReference::new("httpd:latest"),
+            pin("sha256:2"),
+        )])
         .unwrap();
     let record = r#"{"schema":1,"verified":{"id":"HASH","grounds":"mode-off"}}"#;
     fs::write(
@@ -30,26 +39,30 @@ fn pins_and_pointers_survive_a_restart() {
     .unwrap();
 
     let mut trust = TrustStore::open(&at).unwrap();
-    assert_eq!(trust.pins()[&commit]["httpd:latest"], pin("sha256:2"));
+    assert_eq!(
+        trust.pins()[&commit][&ImageReference::new("httpd:latest")],
+        pin("sha256:2")
+    );
     assert_eq!(trust.pointers().commits(), BTreeSet::from([commit.clone()]));
 
     trust.retain_images(&BTreeSet::new()).unwrap();
     assert!(TrustStore::open(&at).unwrap().pins().is_empty());
 }
 
+/// The ids are shortened: each letter stands for the id that repeats it.
 const LEGACY: &str = r#"{"schema":1,
-  "verified":{"id":"AAAA","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
-  "target":{"id":"BBBB","grounds":{"ancestor-of":"AAAA"}},
-  "healthy":{"id":"BBBB","grounds":{"ancestor-of":"AAAA"}},
+  "verified":{"id":"aaaa","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
+  "target":{"id":"bbbb","grounds":{"ancestor-of":"aaaa"}},
+  "healthy":{"id":"bbbb","grounds":{"ancestor-of":"aaaa"}},
   "in_use":[
-    {"id":"CCCC","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
-    {"id":"DDDD","grounds":{"ancestor-of":"AAAA"}},
-    {"id":"EEEE","grounds":"mode-off"},
-    {"id":"FFFF","grounds":"anchor"}
+    {"id":"cccc","grounds":{"signature":{"principal":"dev@example.com","fingerprint":"SHA256:x"}}},
+    {"id":"dddd","grounds":{"ancestor-of":"aaaa"}},
+    {"id":"eeee","grounds":"mode-off"},
+    {"id":"ffff","grounds":"anchor"}
   ]}"#;
 
 fn id(letter: char) -> CommitId {
-    CommitId::new(letter.to_string().repeat(4))
+    commit_id(&letter.to_string())
 }
 
 fn by_signature(letter: char) -> VerifiedCommit {
@@ -71,64 +84,67 @@ fn ids(trust: &TrustStore) -> Vec<CommitId> {
 #[test]
 fn of_what_an_older_version_wrote_only_what_it_had_judged_is_trusted() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("pointers.json"), LEGACY).unwrap();
+    let legacy = ('a'..='f').fold(LEGACY.to_owned(), |text, letter| {
+        text.replace(&letter.to_string().repeat(4), id(letter).as_str())
+    });
+    fs::write(directory.path().join("pointers.json"), legacy).unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
-    assert_eq!(trust.pointers().verified, Some(by_signature('A')));
+    assert_eq!(trust.pointers().verified, Some(by_signature('a')));
     // The commits are judged again when there is a mirror; until then their running pods are kept
     // up.
     assert_eq!(
         (&trust.pointers().target, &trust.pointers().healthy),
         (&None, &None)
     );
-    assert_eq!(trust.pointers().kept, BTreeSet::from([id('B'), id('D')]));
-    assert_eq!(ids(&trust), [id('C'), id('E'), id('A')]);
+    assert_eq!(trust.pointers().kept, BTreeSet::from([id('b'), id('d')]));
+    assert_eq!(ids(&trust), [id('c'), id('e'), id('a')]);
 
     trust
         .remember(
-            &[by_signature('B')],
+            &[by_signature('b')],
             "2026-06-02T00:00:00Z".parse().unwrap(),
         )
         .unwrap();
     let pointers = Pointers {
-        healthy: Some(by_signature('B')),
+        healthy: Some(by_signature('b')),
         ..trust.pointers().clone()
     };
     trust.set_pointers(pointers.clone()).unwrap();
     let again = TrustStore::open(directory.path()).unwrap();
     assert_eq!(again.pointers(), &pointers);
     assert_eq!(
-        again.trusted().get(&id('B')).unwrap().judged,
+        again.trusted().get(&id('b')).unwrap().judged,
         Some("2026-06-02T00:00:00Z".parse().unwrap())
     );
-    assert_eq!(ids(&again), [id('C'), id('E'), id('A'), id('B')]);
+    assert_eq!(ids(&again), [id('c'), id('e'), id('a'), id('b')]);
 }
 
 #[test]
 fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
-    for letter in ['A', 'B', 'C', 'D'] {
+    for letter in ['a', 'b', 'c', 'd'] {
         trust
             .remember(&[by_signature(letter)], Timestamp::now())
             .unwrap();
     }
-    trust.retain_trusted(2, &BTreeSet::from([id('A')])).unwrap();
-    assert_eq!(ids(&trust), [id('A'), id('C'), id('D')]);
+    trust.retain_trusted(2, &BTreeSet::from([id('a')])).unwrap();
+    assert_eq!(ids(&trust), [id('a'), id('c'), id('d')]);
     // A later time without signature checks is no reason to forget the signature.
     trust
         .remember(
-            &[VerifiedCommit::new(id('A'), Grounds::ModeOff)],
+            &[VerifiedCommit::new(id('a'), Grounds::ModeOff)],
             Timestamp::now(),
         )
         .unwrap();
     assert_eq!(
-        trust.trusted().get(&id('A')).unwrap().commit,
-        by_signature('A')
+        trust.trusted().get(&id('a')).unwrap().commit,
+        by_signature('a')
     );
     trust.retain_trusted(2, &BTreeSet::new()).unwrap();
     assert_eq!(
         ids(&TrustStore::open(directory.path()).unwrap()),
-        [id('C'), id('D')]
+        [id('c'), id('d')]
     );
 }
 
@@ -136,7 +152,7 @@ fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
 fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_it_was_read() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let id = |letter: &str| CommitId::new(letter.repeat(40));
+    let id = commit_id;
     let pointers = |verified: &str, target: &str| {
         let record =
             |letter: &str| format!(r#"{{"id":"{}","grounds":"mode-off"}}"#, letter.repeat(40));
@@ -186,7 +202,7 @@ fn what_an_older_version_had_verified_is_accepted_and_what_came_after_only_once_
 fn the_record_of_accepted_heads_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
-    let id = |number: u32| CommitId::new(format!("{number:040x}"));
+    let id = |number: u32| commit_id(&format!("{number:040x}"));
     for number in 0..150 {
         trust.accept(&id(number)).unwrap();
     }
@@ -195,12 +211,12 @@ fn the_record_of_accepted_heads_is_bounded() {
 }
 
 /// Pins of a commit with this number of images.
-fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
+fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, ImageReference, ImagePin)> {
     (0..count)
         .map(|n| {
             (
                 commit.clone(),
-                format!("registry.example/app-{n}:1"),
+                ImageReference::new(format!("registry.example/app-{n}:1")),
                 pin(&format!("sha256:{n}")),
             )
         })
@@ -211,7 +227,7 @@ fn many(commit: &CommitId, count: usize) -> Vec<(CommitId, String, ImagePin)> {
 fn a_thousand_pins_are_one_write_and_none_where_nothing_is_new() {
     let directory = tempfile::tempdir().unwrap();
     let mut trust = TrustStore::open(&directory.path().join("trust")).unwrap();
-    let (old, new) = (CommitId::new("a".repeat(40)), CommitId::new("b".repeat(40)));
+    let (old, new) = (commit_id("a"), commit_id("b"));
     let writes = |act: &mut dyn FnMut()| {
         let before = state_file::writes_of_this_thread();
         act();
@@ -239,7 +255,7 @@ fn a_thousand_pins_are_one_write_and_none_where_nothing_is_new() {
 fn a_pin_that_a_full_disk_kept_away_is_written_by_the_next_try() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().join("trust");
-    let commit = CommitId::new("a".repeat(40));
+    let commit = commit_id("a");
     let mut trust = TrustStore::open(&at).unwrap();
     // A directory in the place of the temporary file makes the write fail as a full disk would.
     fs::create_dir(at.join("images.json.new")).unwrap();

@@ -30,11 +30,8 @@ impl fmt::Display for Obstacle {
 /// Lists the obstacles. With `tunnels`, incoming VXLAN packets are considered too.
 pub(super) async fn find(host: &HostNetwork, tunnels: bool) -> Result<Vec<Obstacle>, NetworkError> {
     let chains = program::run("nft", &["list", "chains"], "").await?;
-    Ok(read(
-        &chains,
-        &host.pod_range.trunc(),
-        tunnels.then_some(host.vxlan.port),
-    ))
+    let vxlan_port = if tunnels { Some(host.vxlan.port) } else { None };
+    Ok(read(&chains, &host.pod_range.trunc(), vxlan_port))
 }
 
 /// Parses `nft list chains`. `ip filter` is the table of iptables, which gets accept rules.
@@ -42,34 +39,15 @@ fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> 
     let mut obstacles: Vec<Obstacle> = Vec::new();
     let (mut table, mut chain) = ("", "");
     for line in chains.lines().map(str::trim) {
-        let hooked = line.contains("hook forward") || line.contains("hook input");
         if let Some(name) = line.strip_prefix("table ") {
             table = name.trim_end_matches(" {");
         } else if let Some(name) = line.strip_prefix("chain ") {
             chain = name.trim_end_matches(" {");
-        } else if hooked
-            && filters_ip(table)
-            && (line.contains("policy drop") || table.ends_with("firewalld"))
-        {
-            let remedy = if table.ends_with("firewalld") {
-                let port = vxlan_port
-                    .map(|port| format!("firewall-cmd --permanent --add-port={port}/udp && "))
-                    .unwrap_or_default();
-                format!(
-                    "{port}firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
-                )
+        } else if filters_ip(table) && may_drop(table, line) {
+            let remedy = if is_firewalld(table) {
+                firewalld_remedy(pods, vxlan_port)
             } else {
-                // VXLAN packets that are not from peers have been dropped by our table before they
-                // reach these chains.
-                let port = vxlan_port
-                    .filter(|_| line.contains("hook input"))
-                    .map(|port| {
-                        format!("; nft insert rule {table} {chain} udp dport {port} accept")
-                    })
-                    .unwrap_or_default();
-                format!(
-                    "nft insert rule {table} {chain} ip saddr {pods} accept; nft insert rule {table} {chain} ip daddr {pods} accept{port}"
-                )
+                nft_remedy(table, chain, line, pods, vxlan_port)
             };
             obstacles.push(Obstacle {
                 table: table.to_owned(),
@@ -77,8 +55,53 @@ fn read(chains: &str, pods: &Ipv4Net, vxlan_port: Option<u16>) -> Vec<Obstacle> 
             });
         }
     }
+    // firewalld has several chains, which all have one remedy.
     obstacles.dedup_by(|a, b| a == b);
     obstacles
+}
+
+fn is_firewalld(table: &str) -> bool {
+    table.ends_with("firewalld")
+}
+
+/// Whether a line declares a base chain that packets from or to pods pass, and that may drop them.
+fn may_drop(table: &str, line: &str) -> bool {
+    let is_passed = line.contains("hook forward") || line.contains("hook input");
+    // The chains of firewalld accept by policy and reject by their last rule.
+    is_passed && (line.contains("policy drop") || is_firewalld(table))
+}
+
+fn firewalld_remedy(pods: &Ipv4Net, vxlan_port: Option<u16>) -> String {
+    let open_port = match vxlan_port {
+        Some(port) => format!("firewall-cmd --permanent --add-port={port}/udp && "),
+        None => String::new(),
+    };
+    format!(
+        "{open_port}firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload"
+    )
+}
+
+/// The commands for a table that an administrator wrote.
+fn nft_remedy(
+    table: &str,
+    chain: &str,
+    declaration: &str,
+    pods: &Ipv4Net,
+    vxlan_port: Option<u16>,
+) -> String {
+    let accept = |what: String| format!("nft insert rule {table} {chain} {what} accept");
+    let mut commands = vec![
+        accept(format!("ip saddr {pods}")),
+        accept(format!("ip daddr {pods}")),
+    ];
+    // VXLAN packets end on the host itself. Those that are not from peers have been dropped by our
+    // table before they reach this chain.
+    if let Some(port) = vxlan_port
+        && declaration.contains("hook input")
+    {
+        commands.push(accept(format!("udp dport {port}")));
+    }
+    commands.join("; ")
 }
 
 fn filters_ip(table: &str) -> bool {

@@ -41,14 +41,18 @@ pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
     let table = Nft::default().remove().await;
     removed.note(table.map(|was_there| {
-        was_there
-            .then(|| format!("nftables table ip {TABLE}"))
-            .into_iter()
-            .collect()
+        if was_there {
+            vec![format!("nftables table ip {TABLE}")]
+        } else {
+            Vec::new()
+        }
     }));
+
     let rules = accept::remove().await;
     removed.note(rules.map(|rules| rules.iter().map(ToString::to_string).collect()));
     removed.note(blocking(remove_links).await);
+
+    // Forwarding last, when nothing of ours needs it any more.
     let record = RecordFile::at(record);
     removed.note(forwarding::restore(&record).map(|value| {
         value
@@ -62,10 +66,9 @@ pub async fn uninstall(record: &Path) -> Removed {
 /// Routes are removed with their links; the remaining ones are removed one by one.
 fn remove_links() -> Result<Vec<String>, NetworkError> {
     let socket = Socket::route().map_err(NetworkError::Netlink)?;
-    let mut done = Vec::new();
     let mut names: Vec<String> = link::pod_links(&socket)?
         .into_iter()
-        .map(|link| link.name)
+        .map(|(_, link)| link.name)
         .collect();
     for device in [OVERLAY_DEVICE, SERVICE_DEVICE] {
         let device = device::find(&socket, device).map_err(|source| NetworkError::List {
@@ -74,6 +77,8 @@ fn remove_links() -> Result<Vec<String>, NetworkError> {
         })?;
         names.extend(device.map(|device| device.name));
     }
+
+    let mut done = Vec::new();
     for name in names {
         device::remove(&socket, &name).map_err(|source| NetworkError::Disconnect {
             link: name.clone(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use netfilter::{HostNet, NetworkError};
+use reconciler::name::LinkName;
 
 use crate::world::{Namespace, World, link};
 
@@ -117,7 +118,7 @@ fn a_name_that_no_device_can_have_is_an_error_with_its_cause() {
     let world = World::new();
     let pod = Namespace::new("pod");
     let wanted = reconciler::network::PodLink {
-        name: "wdl".repeat(9),
+        name: LinkName::parse(&"wdl".repeat(9)).unwrap(),
         ..link("10.244.1.2")
     };
     let netns = pod.fd();

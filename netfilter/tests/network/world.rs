@@ -15,7 +15,10 @@ use std::{
 };
 
 use netfilter::{HostNet, Network};
-use reconciler::network::{HostNetwork, PodLink, VxlanSettings};
+use reconciler::{
+    name::LinkName,
+    network::{HostNetwork, PodLink, VxlanSettings},
+};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) const NODE: &str = "192.0.2.1";
@@ -235,7 +238,7 @@ pub(crate) fn link(address: &str) -> PodLink {
     let address: Ipv4Addr = address.parse().unwrap();
     let [_, _, c, d] = address.octets();
     PodLink {
-        name: format!("wdl{c:04x}{d:04x}abc"),
+        name: LinkName::parse(&format!("wdl{c:04x}{d:04x}abc")).unwrap(),
         address,
         host_mac: [0x02, 0x57, 0x4c, 0, c, d],
         mtu: 1400,

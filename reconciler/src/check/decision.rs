@@ -1,11 +1,14 @@
 //! The invariants of every decision of the leader.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Violations;
 use crate::{
     cluster::{ClusterChange, ClusterInput},
-    commit::Commit,
+    commit::{self, Commit},
     endpoints::selects,
     name::{CommitId, NodeName, PodUid, WorkloadKey},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Workload},
@@ -51,9 +54,12 @@ struct DecisionCheck<'a> {
 }
 
 impl<'a> DecisionCheck<'a> {
+    fn driving(&self) -> Option<&'a Arc<Commit>> {
+        commit::driving(self.input.commits, &self.input.state.rollout)
+    }
+
     fn driving_workload(&self, owner: &WorkloadKey) -> Option<&'a Workload> {
-        let id = self.input.state.rollout.driving.as_ref()?;
-        self.input.commits.get(id)?.objects.workloads.get(owner)
+        self.driving()?.objects.workloads.get(owner)
     }
 
     /// The owner in the last healthy commit, which applies while only the canaries follow the new
@@ -68,14 +74,7 @@ impl<'a> DecisionCheck<'a> {
     }
 
     fn is_drained(&self, node: &NodeName) -> bool {
-        let driving = self
-            .input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id));
-        driving.is_some_and(|commit| {
+        self.driving().is_some_and(|commit| {
             commit
                 .objects
                 .nodes
@@ -189,7 +188,7 @@ impl<'a> DecisionCheck<'a> {
                 .state
                 .rollout
                 .restarts
-                .contains_key(&record.owner.to_string()),
+                .contains_key(&record.owner),
             StopReason::ScaledDown | StopReason::NodeExcluded => followed.is_some(),
             StopReason::Drained => {
                 let drained = before
@@ -224,7 +223,7 @@ impl<'a> DecisionCheck<'a> {
             return true;
         }
         let get = |id: &CommitId| self.input.commits.get(id);
-        let Some(driving) = rollout.driving.as_ref().and_then(get) else {
+        let Some(driving) = self.driving() else {
             return true;
         };
         let from = rollout.rollback.as_ref().map(|rollback| &rollback.from);
@@ -409,7 +408,7 @@ impl<'a> DecisionCheck<'a> {
                 });
             }
             for (port, number) in &given.node_ports {
-                let protocol = port.split('/').next().unwrap_or_default();
+                let protocol = port.protocol();
                 self.findings
                     .require(ports.insert((protocol.to_owned(), *number)), || {
                         format!("two services have node port {protocol} {number}")
@@ -450,14 +449,7 @@ impl<'a> DecisionCheck<'a> {
     }
 
     fn owners(&mut self) {
-        let Some(driving) = self
-            .input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id))
-        else {
+        let Some(driving) = self.driving() else {
             return;
         };
         for workload in driving.objects.workloads.values() {
@@ -496,12 +488,7 @@ impl<'a> DecisionCheck<'a> {
     /// Checks that owners which no commit removed are deleted only within the budget.
     fn deletions(&mut self, change: &ClusterChange) {
         let state = self.input.state;
-        let driving = state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id));
-        if driving.is_none_or(|commit| commit.allow_deletions) {
+        if self.driving().is_none_or(|commit| commit.allow_deletions) {
             return;
         }
         let from = state
@@ -686,7 +673,7 @@ impl<'a> DecisionCheck<'a> {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         match strategy {
             DeploymentStrategy::Recreate => {
-                let asked = self.input.state.rollout.restarts.get(&key.to_string());
+                let asked = self.input.state.rollout.restarts.get(key);
                 let lost = |record: &PodRecord| {
                     let node = record
                         .place
@@ -743,14 +730,7 @@ impl<'a> DecisionCheck<'a> {
         replaced: bool,
     ) {
         let key = &workload.key;
-        let driving = self
-            .input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id));
-        let Some(objects) = driving.map(|commit| &commit.objects.nodes) else {
+        let Some(objects) = self.driving().map(|commit| &commit.objects.nodes) else {
             return;
         };
         // Nodes that are lost or at fault are ignored, and so are unreachable nodes, unless their

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violations;
 use crate::{
-    name::{ContainerId, PodUid},
+    commit,
+    name::{ContainerId, LinkName, PodUid},
     node::{NodeInput, NodePlan},
     observed::{Observed, ObservedContainer},
     plan::{ContainerSpec, Drift, Lane, LaneKey, Role, Step, Why},
+    pod::link::link_name,
     state::PodRecord,
 };
 
@@ -156,13 +158,7 @@ impl<'a> Plan<'a> {
     /// Checks that traffic goes only to ready pods of this host that stay, and to stopping pods
     /// only where there are no others, unless a Service publishes pods that are not ready.
     fn endpoints(&mut self, plan: &NodePlan) {
-        let driving = self
-            .input
-            .state
-            .rollout
-            .driving
-            .as_ref()
-            .and_then(|id| self.input.commits.get(id));
+        let driving = commit::driving(self.input.commits, &self.input.state.rollout);
         let lenient = driving.is_some_and(|commit| {
             commit
                 .objects
@@ -210,15 +206,18 @@ impl<'a> Plan<'a> {
     }
 
     fn lane(&mut self, lane: &Lane, plan: &NodePlan) {
-        let LaneKey::Pod(uid) = &lane.key else {
-            let only = lane
-                .steps
-                .iter()
-                .all(|step| matches!(step, Step::PullImage { .. }));
-            self.findings.require(only, || {
-                format!("the image lane {:?} does more than pull", lane.key)
-            });
-            return;
+        let uid = match &lane.key {
+            LaneKey::Pod(uid) => uid,
+            LaneKey::Image(..) => {
+                let only = lane
+                    .steps
+                    .iter()
+                    .all(|step| matches!(step, Step::PullImage { .. }));
+                return self.findings.require(only, || {
+                    format!("the image lane {:?} does more than pull", lane.key)
+                });
+            }
+            LaneKey::Link(name) => return self.link_lane(name, lane),
         };
         let record = self.record(uid);
         let refused = plan.report.refused.contains_key(uid);
@@ -284,6 +283,21 @@ impl<'a> Plan<'a> {
                 Step::PullImage { .. } | Step::Unpause(_) | Step::Drain(_) => {}
             }
         }
+    }
+
+    fn link_lane(&mut self, name: &LinkName, lane: &Lane) {
+        let only = lane.steps == [Step::Disconnect(name.clone())];
+        self.findings.require(only, || {
+            format!("the lane of the link {name} does more than remove it: {lane:?}")
+        });
+
+        let records = self.input.state.pods.keys();
+        let containers = self.input.observed.containers.values();
+        let mut pods = records.chain(containers.map(|one| &one.identity.uid));
+        let owner = pods.find(|uid| link_name(uid) == *name);
+        self.findings.require(owner.is_none(), || {
+            format!("the link {name} is removed, and may be used by {owner:?}")
+        });
     }
 
     fn has_containers(&self, uid: &PodUid) -> bool {

@@ -283,7 +283,7 @@ impl<'a> ClusterDecision<'a> {
                 .state
                 .rollout
                 .restarts
-                .get(&part.workload.key.to_string())
+                .get(&part.workload.key)
                 .copied(),
             conditions: standing,
             canary: part.canary.as_ref().map(|canary| CanaryView {

@@ -132,7 +132,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+        ids::commit_id,
+        name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
         state::{PodPlace, PodRecord},
         status::PodStatus,
     };
@@ -150,7 +151,7 @@ mod tests {
                 PodPlace::Unplaced(crate::state::Refusal::default()),
                 |node| PodPlace::Node(NodeName::new(node)),
             ),
-            commit: CommitId::new("c1"),
+            commit: commit_id("c1"),
             template: TemplateHash::new("1-0"),
             created: Timestamp::UNIX_EPOCH,
             serial,

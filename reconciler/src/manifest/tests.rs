@@ -947,7 +947,7 @@ fn a_pod_has_the_defaults_of_kubernetes() {
     assert!(enable_service_links);
     let expected = Container {
         name: "a".to_owned(),
-        image: "a".to_owned(),
+        image: ImageReference::new("a"),
         pull: PullPolicy::Always,
         termination_message_path: "/dev/termination-log".to_owned(),
         liveness: Some(Probe {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::NodeCycle;
 use crate::{
     commit::Commit,
+    name::ImageReference,
     object::{PodSpec, PullPolicy, Workload},
     observed::LaneFailure,
     placement::{Candidate, eligible_for_daemon, unfit_by_itself},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Images as written in the manifests, with their pull policy.
-type Images<'c> = BTreeMap<&'c str, PullPolicy>;
+type Images<'c> = BTreeMap<&'c ImageReference, PullPolicy>;
 
 impl<'a> NodeCycle<'a> {
     /// Reports the state of the target's images, and pulls those that are missing.
@@ -60,7 +61,7 @@ impl<'a> NodeCycle<'a> {
         for (image, pull) in own {
             self.pull(ImageNeed {
                 commit: target.id.clone(),
-                image: image.to_owned(),
+                image: image.clone(),
                 pull,
                 digest: None,
             });
@@ -75,7 +76,7 @@ impl<'a> NodeCycle<'a> {
         &self,
         target: &'c Commit,
         prepares: bool,
-        twice: &BTreeSet<&str>,
+        twice: &BTreeSet<&ImageReference>,
     ) -> (Images<'c>, Images<'c>) {
         let workloads = || target.objects.workloads.values();
         let shares = self.input.state.rollout.shares_of_target();
@@ -117,9 +118,9 @@ impl<'a> NodeCycle<'a> {
 
     /// Copies the pins of workloads that did not change; returns the images that changed workloads
     /// use as well, so that their pin is not copied.
-    fn inherit(&mut self, target: &'a Commit) -> BTreeSet<&'a str> {
-        let mut fresh: BTreeSet<&str> = BTreeSet::new();
-        let mut kept: BTreeMap<&str, &ImagePin> = BTreeMap::new();
+    fn inherit(&mut self, target: &'a Commit) -> BTreeSet<&'a ImageReference> {
+        let mut fresh: BTreeSet<&ImageReference> = BTreeSet::new();
+        let mut kept: BTreeMap<&ImageReference, &ImagePin> = BTreeMap::new();
         for workload in target.objects.workloads.values() {
             let before = self.unchanged_pins(target, workload);
             for image in images_of([workload]).into_keys() {
@@ -138,8 +139,7 @@ impl<'a> NodeCycle<'a> {
                     warning: None,
                     ..pin.clone()
                 };
-                self.inherited
-                    .push((target.id.clone(), image.to_owned(), pin));
+                self.inherited.push((target.id.clone(), image.clone(), pin));
             }
         }
         twice
@@ -151,7 +151,7 @@ impl<'a> NodeCycle<'a> {
         &self,
         target: &Commit,
         workload: &Workload,
-    ) -> Option<&'a BTreeMap<String, ImagePin>> {
+    ) -> Option<&'a BTreeMap<ImageReference, ImagePin>> {
         let rollout = &self.input.state.rollout;
         [&rollout.driving, &rollout.healthy]
             .into_iter()
@@ -164,7 +164,7 @@ impl<'a> NodeCycle<'a> {
             })
     }
 
-    fn is_pinned(&self, target: &Commit, image: &str) -> bool {
+    fn is_pinned(&self, target: &Commit, image: &ImageReference) -> bool {
         self.input
             .pins
             .get(&target.id)
@@ -180,7 +180,7 @@ impl<'a> NodeCycle<'a> {
         &self,
         target: &Commit,
         images: Images<'c>,
-    ) -> (usize, Vec<(&'c str, PullPolicy)>) {
+    ) -> (usize, Vec<(&'c ImageReference, PullPolicy)>) {
         let (here, missing): (Vec<_>, Vec<_>) = images
             .into_iter()
             .partition(|(image, _)| self.is_pinned(target, image));
@@ -191,10 +191,10 @@ impl<'a> NodeCycle<'a> {
         &self,
         target: &Commit,
         here: usize,
-        missing: &[(&str, PullPolicy)],
+        missing: &[(&ImageReference, PullPolicy)],
     ) -> Preparation {
-        let failure = |(image, _): &(&str, PullPolicy)| {
-            self.image_failure(&LaneKey::Image(target.id.clone(), (*image).to_owned()))
+        let failure = |(image, _): &(&ImageReference, PullPolicy)| {
+            self.image_failure(&LaneKey::Image(target.id.clone(), (*image).clone()))
         };
         let failures: Vec<&LaneFailure> = missing.iter().filter_map(failure).collect();
         if missing.is_empty() {
@@ -220,7 +220,7 @@ impl<'a> NodeCycle<'a> {
     }
 
     /// Pulls images that no rollout waits for, one at a time.
-    fn pull_behind(&mut self, target: &Commit, missing: Vec<(&str, PullPolicy)>) {
+    fn pull_behind(&mut self, target: &Commit, missing: Vec<(&ImageReference, PullPolicy)>) {
         let is_image = |key: &LaneKey| matches!(key, LaneKey::Image(..));
         if self.input.observed.lanes.iter().any(is_image) {
             return;
@@ -231,7 +231,7 @@ impl<'a> NodeCycle<'a> {
             }
             self.pull(ImageNeed {
                 commit: target.id.clone(),
-                image: image.to_owned(),
+                image: image.clone(),
                 pull,
                 digest: None,
             });

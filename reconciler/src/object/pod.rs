@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Affinity, SpreadConstraint, Toleration};
-use crate::name::NodeName;
+use crate::name::{ImageReference, NodeName};
 
 /// `PodSpec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub struct Container {
     /// `name`.
     pub name: String,
     /// `image`, as written.
-    pub image: String,
+    pub image: ImageReference,
     /// `imagePullPolicy`, with its default for the tag applied.
     pub pull: PullPolicy,
     /// `command`: replaces the image's ENTRYPOINT; empty keeps it.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::time::backoff;
+
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
@@ -43,7 +45,7 @@ impl Backoff {
     pub fn delay(self) -> Duration {
         match self.level {
             0 | 1 => Duration::ZERO,
-            level => FIRST.saturating_mul(1 << (level - 2).min(5)).min(LONGEST),
+            level => backoff(FIRST, level - 2, LONGEST),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     commit::Commit,
     fault::{Fault, FaultKind},
-    name::{CommitId, ContainerId, NodeName},
+    name::{CommitId, ContainerId, ImageReference, NodeName},
     object::{Container, PodSpec, PullPolicy, RestartPolicy, Workload},
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
@@ -41,7 +41,7 @@ pub struct HostFacts<'a> {
     /// Resolvers of the host and of the cluster.
     pub dns: &'a DnsFacts,
     /// The image that each reference of each commit resolves to on this host.
-    pub pins: &'a BTreeMap<CommitId, BTreeMap<String, ImagePin>>,
+    pub pins: &'a BTreeMap<CommitId, BTreeMap<ImageReference, ImagePin>>,
     /// How long a stopping pod that receives traffic drains.
     pub drain: Duration,
 }
@@ -95,7 +95,7 @@ pub struct ImageNeed {
     /// The commit for which the image is pinned.
     pub commit: CommitId,
     /// The image as written in the manifest.
-    pub image: String,
+    pub image: ImageReference,
     /// Whether the registry is asked.
     pub pull: PullPolicy,
     /// `name@sha256:...` of an image that was pinned before and is no longer on the disk.

@@ -2,11 +2,15 @@
 
 use std::net::Ipv4Addr;
 
-use crate::{name::PodUid, network::PodLink};
+use crate::{
+    digest,
+    name::{LinkName, PodUid},
+    network::PodLink,
+};
 
 /// The veth pair of a pod; name and MAC address are derived from its uid.
 pub fn link_of(uid: &PodUid, address: Ipv4Addr, mtu: u32) -> PodLink {
-    let hash = crate::digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
+    let hash = digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
     let byte = |at: usize| u8::from_str_radix(&hash[at..at + 2], 16).unwrap_or(0);
     // First octet 0x02: locally administered, not multicast (IEEE 802).
     let host_mac = [0x02, byte(20), byte(22), byte(24), byte(26), byte(28)];
@@ -19,7 +23,7 @@ pub fn link_of(uid: &PodUid, address: Ipv4Addr, mtu: u32) -> PodLink {
 }
 
 /// The name of a pod's link: at most 15 characters, the kernel's limit (`IFNAMSIZ`).
-pub fn link_name(uid: &PodUid) -> String {
-    let hash = crate::digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
-    format!("wdl{}", &hash[..11])
+pub fn link_name(uid: &PodUid) -> LinkName {
+    let hash = digest::sha256_hex(format!("pod link\n{uid}").as_bytes());
+    LinkName::with_digits(&hash[..11])
 }

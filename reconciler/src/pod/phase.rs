@@ -139,7 +139,7 @@ fn container_status(
     };
     ContainerStatus {
         name: container.name.clone(),
-        image: container.image.clone(),
+        image: container.image.to_string(),
         image_id: found.map(|(_, one)| one.image.clone()),
         container_id: found.map(|(id, _)| (*id).clone()),
         ready: if main { started && probed } else { completed },

@@ -125,11 +125,12 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::commit_id;
 
     fn record(rollout: &mut Rollout, number: i64, state: CommitState) {
         let time = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(number);
         rollout.record(HistoryEntry {
-            commit: CommitId::new(format!("c{number:03}")),
+            commit: commit_id(&format!("c{number:03}")),
             subject: String::new(),
             signer: String::new(),
             state,
@@ -162,8 +163,8 @@ mod tests {
         assert_eq!(count(&rollout, CommitState::Healthy), 5);
         assert_eq!(count(&rollout, CommitState::Progressing), 1);
         assert_eq!(
-            rollout.history.last().map(|entry| entry.commit.as_str()),
-            Some("c199")
+            rollout.history.last().map(|entry| &entry.commit),
+            Some(&commit_id("c199"))
         );
     }
 
@@ -179,8 +180,8 @@ mod tests {
         assert_eq!(rollout.history.len(), HISTORY);
         assert_eq!(count(&rollout, CommitState::Healthy), HISTORY - 1);
         assert_eq!(
-            rollout.history.first().map(|entry| entry.commit.as_str()),
-            Some("c051")
+            rollout.history.first().map(|entry| &entry.commit),
+            Some(&commit_id("c051"))
         );
     }
 }

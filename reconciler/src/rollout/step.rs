@@ -489,15 +489,9 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
         .as_ref()
         .and_then(|id| input.commits.get(id))
     {
-        let known: BTreeSet<String> = commit
-            .objects
-            .workloads
-            .keys()
-            .map(ToString::to_string)
-            .collect();
         rollout
             .restarts
-            .retain(|workload, _| known.contains(workload));
+            .retain(|owner, _| commit.objects.workloads.contains_key(owner));
     }
     rollout.enter(Phase::Healthy, input.now);
     rollout.close_target(CommitState::Healthy, "", None, input.now);

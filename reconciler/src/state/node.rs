@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{RecordFormat, Refused};
 use crate::{
     foreign,
-    name::{CommitId, NodeName, PodUid},
+    name::{CommitId, Installation, NodeName, PodUid},
     object::Taint,
     plan::PodIdentity,
     status::PodStatus,
@@ -97,8 +97,8 @@ pub enum Preparation {
 pub struct NodeFacts {
     /// Name of the node.
     pub name: NodeName,
-    /// Id of the installation that uses this name.
-    pub installation: String,
+    /// The installation that uses this name.
+    pub installation: Installation,
     /// The node's own address.
     pub address: Ipv4Addr,
     /// The subnet from which the node assigns addresses to its pods.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, Outage, PodRecord, Rollout, ServiceAllocation, WorkloadProgress};
-use crate::name::{NodeName, ObjectKey, PodUid, WorkloadKey};
+use crate::name::{Installation, NodeName, ObjectKey, PodUid, WorkloadKey};
 
 /// The key of one record of a state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,8 +42,8 @@ pub enum Record {
     Service(ObjectKey, ServiceAllocation),
     /// A node that is unreachable or lost.
     Outage(NodeName, Outage),
-    /// A node that was removed from the cluster, with its installation id.
-    Removed(NodeName, String),
+    /// A node that was removed from the cluster, with its installation.
+    Removed(NodeName, Installation),
 }
 
 /// One change of the state; a leader's decision is a list of them.
@@ -206,7 +206,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        name::{CommitId, TemplateHash, WorkloadKind},
+        ids::commit_id,
+        name::{TemplateHash, WorkloadKind},
+        object::{PortKey, Protocol},
         state::PodPlace,
     };
 
@@ -216,7 +218,7 @@ mod tests {
             key: ObjectKey::new("default", format!("web-{uid}")),
             owner: workload("web"),
             place: PodPlace::Node(NodeName::new("n1")),
-            commit: CommitId::new("c"),
+            commit: commit_id("c"),
             template: TemplateHash::new("1-0"),
             created: Timestamp::UNIX_EPOCH,
             serial,
@@ -243,7 +245,7 @@ mod tests {
     fn service(port: u16) -> ServiceAllocation {
         ServiceAllocation {
             cluster_ip: None,
-            node_ports: BTreeMap::from([("TCP/80".to_owned(), port)]),
+            node_ports: BTreeMap::from([(PortKey::new(Protocol::Tcp, 80), port)]),
         }
     }
 
@@ -271,7 +273,7 @@ mod tests {
                     cluster: "c".to_owned(),
                     serial,
                     rollout: Rollout {
-                        target: target.map(CommitId::new),
+                        target: target.as_deref().map(commit_id),
                         ..Rollout::default()
                     },
                     pods: pods
@@ -292,7 +294,9 @@ mod tests {
                         .collect(),
                     removed: removed
                         .into_iter()
-                        .map(|(node, installation)| (NodeName::new(node), installation))
+                        .map(|(node, installation)| {
+                            (NodeName::new(node), Installation::new(installation))
+                        })
                         .collect(),
                 },
             )
@@ -337,7 +341,7 @@ mod tests {
     #[test]
     fn the_count_of_names_and_the_rollout_cannot_be_deleted() {
         let rollout = Rollout {
-            target: Some(CommitId::new("c")),
+            target: Some(commit_id("c")),
             ..Rollout::default()
         };
         let before = ClusterState {

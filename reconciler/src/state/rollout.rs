@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeReport, PodRecord, Shares};
+use super::{NodeReport, PodRecord, Shares, restarts};
 use crate::{
     foreign,
-    name::{CommitId, NodeName},
+    name::{CommitId, NodeName, WorkloadKey},
 };
 
 /// The rollout of the current commit; persisted, so that a restarted leader continues it.
@@ -68,8 +68,8 @@ pub struct Rollout {
     pub history: Vec<HistoryEntry>,
     /// Requested restarts: pods of each owner with a serial up to this one are replaced. A serial
     /// is stored, not a time, because a clock that is set back must not make new pods count as old.
-    #[serde(default, rename = "restarted_up_to")]
-    pub restarts: BTreeMap<String, u64>,
+    #[serde(default, rename = "restarted_up_to", with = "restarts")]
+    pub restarts: BTreeMap<WorkloadKey, u64>,
 }
 
 /// A person made a host's copy of the state the content of a store. The copy may be older than what

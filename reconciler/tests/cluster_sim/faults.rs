@@ -1,7 +1,7 @@
 //! What goes wrong, and what people do.
 
 use jiff::SignedDuration;
-use reconciler::name::{ContainerId, NodeName};
+use reconciler::name::{ContainerId, Installation, NodeName};
 
 use crate::{
     clock::{Time, stamp},
@@ -235,7 +235,7 @@ impl World {
         self.given_up.retain(|given_up| *given_up != name);
         let old = &mut self.hosts[host];
         let mut new = Host::new(host, SignedDuration::ZERO);
-        new.facts.installation = format!("{}-again", old.facts.installation);
+        new.facts.installation = Installation::new(format!("{}-again", old.facts.installation));
         new.registry = std::mem::take(&mut old.registry);
         (new.generation, new.reports) = (old.generation, old.reports);
         new.view = View::new();

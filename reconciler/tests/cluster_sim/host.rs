@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
     commit::Commit,
-    name::{CommitId, ContainerId, NodeName},
+    name::{CommitId, ContainerId, Installation, NodeName},
     network::{HostNetwork, ServiceTable, VxlanSettings},
     node::Pins,
     observed::{ContainerState, LaneFailure, Observed, ProbeFact},
@@ -124,7 +124,7 @@ impl Host {
         };
         let facts = NodeFacts {
             name: name.clone(),
-            installation: format!("installation-{index}"),
+            installation: Installation::new(format!("installation-{index}")),
             address: network.node_address,
             pod_subnet: network.pod_subnet,
             mtu: network.mtu,

@@ -107,7 +107,7 @@ fn workload(name: &str, wanted: &Wanted) -> Workload {
 }
 
 pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
-    let mut builder = commit(&format!("commit{number:03}")).allow_deletions();
+    let mut builder = commit(&format!("c{number:03}")).allow_deletions();
     for (name, wanted) in &repository.workloads {
         builder = builder.with(workload(name, wanted)).service(
             wanted.service(name),

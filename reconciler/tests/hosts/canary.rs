@@ -2,14 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use reconciler::{
-    commit::Commit,
-    name::{CommitId, PodUid},
-    state::NodeLife,
-};
+use reconciler::{commit::Commit, name::PodUid, state::NodeLife};
 
 use crate::{
-    build::{commit, daemon_set, deployment, pod, replica_set},
+    build::{commit, commit_id, daemon_set, deployment, pod, replica_set},
     world::{World, name},
 };
 
@@ -32,7 +28,7 @@ fn settled() -> World {
 }
 
 fn updated<'a>(world: &'a World, owner: &str) -> Vec<&'a str> {
-    let c2 = CommitId::new("c2");
+    let c2 = commit_id("c2");
     let hash = &world.commits[&c2]
         .objects
         .workloads
@@ -94,7 +90,7 @@ fn what_fails_on_the_canary_has_touched_nothing_else() {
     world.push(both("c2", 2));
     world.run(60);
     world.expect_healthy("c1");
-    assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
+    assert!(world.state.rollout.bad.contains_key(&commit_id("c2")));
     assert!(world.state.rollout.wave.is_none());
     assert_eq!(on_others(&world), before);
     assert_eq!(world.pods("web").len(), 4);

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
-    name::{CommitId, NodeName},
+    name::NodeName,
     object::{Control, IntOrPercent, Workload},
     state::{FailureClass, NodeLife, Phase, Preparation},
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, deployment, pod, recreate, rolling},
+    build::{PodSpecExt, bare, commit, commit_id, daemon_set, deployment, pod, recreate, rolling},
     world::{World, name},
 };
 
@@ -89,7 +89,7 @@ fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
         world
             .pods("agent")
             .iter()
-            .all(|record| record.commit == CommitId::new("c2"))
+            .all(|record| record.commit == commit_id("c2"))
     );
     let why = &world.state.rollout.faulty[&name("b")];
     assert!(why.contains("crash loop"), "{why}");
@@ -128,7 +128,7 @@ fn the_first_node_that_fails_is_the_commits_fault() {
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c1");
-    assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
+    assert!(world.state.rollout.bad.contains_key(&commit_id("c2")));
 }
 
 #[test]
@@ -168,12 +168,12 @@ fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
         let old = world.on("agent", "c").unwrap();
         assert_eq!(
             old.commit,
-            CommitId::new("c1"),
+            commit_id("c1"),
             "nothing is stopped before its image is there"
         );
         world.prepared.clear();
         world.run(30);
-        assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+        assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c2"));
         assert!(world.state.rollout.faulty.is_empty());
     }
 }
@@ -192,10 +192,10 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
     world.run(70);
     world.expect_healthy("c2");
     assert!(world.state.rollout.faulty[&name("c")].contains("has not got the commit"));
-    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c1"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c1"));
     world.unread.clear();
     world.run(30);
-    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c2"));
     assert!(world.state.rollout.faulty.is_empty());
 
     // Two of three are not one node's matter: nothing goes on, and it is said why.
@@ -284,11 +284,11 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
     world.expect_healthy("c2");
     assert_eq!(
         world.on("agent", "c").map(|record| &record.commit),
-        Some(&CommitId::new("c1"))
+        Some(&commit_id("c1"))
     );
     assert_eq!(
         world.on("agent", "b").map(|record| &record.commit),
-        Some(&CommitId::new("c2"))
+        Some(&commit_id("c2"))
     );
     world.live("c", NodeLife::Ready);
     world.join("d");
@@ -302,7 +302,7 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
         world
             .pods("agent")
             .iter()
-            .all(|record| record.commit == CommitId::new("c2"))
+            .all(|record| record.commit == commit_id("c2"))
     );
 }
 

@@ -10,7 +10,7 @@ use std::{
 use reconciler::{
     commit::{Commit, locate},
     fault::{Fault, FaultKind},
-    name::{CommitId, ImageId, NodeName},
+    name::{CommitId, ImageId, ImageReference, NodeName},
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, Pins, node},
     observed::{LaneFailure, Observed},
@@ -20,7 +20,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{bare, commit, daemon_set, deployment, pod, recreate},
+    build::{bare, commit, commit_id, daemon_set, deployment, pod, recreate},
     world::{World, name},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Images {
     failing: BTreeMap<NodeName, FaultKind>,
     under_way: BTreeMap<NodeName, BTreeSet<LaneKey>>,
     /// Who pulled what, and in which phase.
-    pulled: Vec<(NodeName, String, String)>,
+    pulled: Vec<(NodeName, ImageReference, String)>,
     /// The tags that are asked for now mean this.
     generation: u32,
 }
@@ -193,7 +193,7 @@ impl World {
         let pulled = &self.images.as_ref().unwrap().pulled;
         let these = pulled
             .iter()
-            .filter(|(_, one, phase)| one == image && (phase == "Healthy") == healthy);
+            .filter(|(_, one, phase)| one.as_str() == image && (phase == "Healthy") == healthy);
         let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
         hosts.sort_unstable();
         hosts
@@ -354,12 +354,12 @@ fn daemons_are_prepared_wherever_they_run() {
     assert!(world.state.rollout.faulty[&name("c")].contains("still pulling"));
     assert_eq!(
         world.on("agent", "c").unwrap().commit,
-        CommitId::new("c1"),
+        commit_id("c1"),
         "nothing is stopped before"
     );
     world.stick([]);
     world.run(30);
-    assert_eq!(world.on("agent", "c").unwrap().commit, CommitId::new("c2"));
+    assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c2"));
 }
 
 #[test]
@@ -452,9 +452,10 @@ fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
     world.run(60);
     world.expect_healthy("c2");
     for (node, pins) in &world.images.as_ref().unwrap().pins {
-        let pins = &pins[&CommitId::new("c2")];
-        assert_eq!(pins["web:latest"].id, ImageId::new("0"), "{node}");
-        assert_eq!(pins["other:2"].id, ImageId::new("1"), "{node}");
+        let pins = &pins[&commit_id("c2")];
+        let pinned = |image: &str| &pins[&ImageReference::new(image)].id;
+        assert_eq!(*pinned("web:latest"), ImageId::new("0"), "{node}");
+        assert_eq!(*pinned("other:2"), ImageId::new("1"), "{node}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use reconciler::{
-    name::{CommitId, PodUid, TemplateHash},
+    name::{PodUid, TemplateHash},
     node::NodePlan,
     observed::Observed,
     plan::LaneKey,
@@ -13,7 +13,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{commit, node_port, pod, replica_set},
+    build::{commit, commit_id, node_port, pod, replica_set},
     refusals::{ask, ask_with, forge, one, settled},
     world::World,
 };
@@ -27,7 +27,7 @@ fn has_lane(plan: &NodePlan, uid: &PodUid) -> bool {
 fn wants_image(plan: &NodePlan, image: &str) -> bool {
     plan.lanes
         .iter()
-        .any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted == image))
+        .any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted.as_str() == image))
 }
 
 /// A set of two, one on each host, of a commit that is not eligible any more.
@@ -56,7 +56,7 @@ fn a_pod_that_was_begun_is_gone_on_with_and_a_new_one_is_not_begun() {
     assert!(!has_lane(&plan, &forged), "{:#?}", plan.lanes);
     assert_eq!(
         plan.memory.pods[&running].origin.as_ref().unwrap().commit,
-        CommitId::new("c1")
+        commit_id("c1")
     );
     // On a host that has nothing of it, nothing is started at all.
     let plan = ask(&world, "b", Vec::new(), &[]);
@@ -69,7 +69,7 @@ fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
     let running = one(&world, "set", "a");
     let template = world.state.pods[&running].template.clone();
     let origin = Origin {
-        commit: CommitId::new("c1"),
+        commit: commit_id("c1"),
         template,
     };
     let memory = PodMemory {
@@ -99,12 +99,12 @@ fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
     );
     // What the store says of it by now does not change what it is.
     let record = world.state.pods.get_mut(&running).unwrap();
-    record.commit = CommitId::new("c9");
+    record.commit = commit_id("c9");
     record.template = TemplateHash::new("1-0123456789");
     let plan = ask(&world);
     assert_eq!(
         plan.memory.pods[&running].origin.as_ref().unwrap().commit,
-        CommitId::new("c1")
+        commit_id("c1")
     );
     assert!(
         wants_image(&plan, "set:1") || has_lane(&plan, &running),
@@ -146,8 +146,8 @@ fn what_a_new_commit_takes_away_from_it_counts_against_the_budget() {
     world.run(60);
     let last = world.state.rollout.history.last().unwrap();
     assert_eq!(
-        (last.commit.as_str(), last.state),
-        ("c2", CommitState::Held)
+        (&last.commit, last.state),
+        (&commit_id("c2"), CommitState::Held)
     );
     assert_eq!(world.places("two").len(), 1);
 }
@@ -170,7 +170,7 @@ fn a_commit_that_fails_does_not_go_back_to_it() {
         "{:#?}",
         world.state.rollout
     );
-    assert_eq!(world.state.rollout.driving, Some(CommitId::new("c2")));
+    assert_eq!(world.state.rollout.driving, Some(commit_id("c2")));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn what_a_host_has_judged_not_to_be_eligible_goes_elsewhere() {
         .as_str()
         .to_owned();
     world.commits.clear();
-    world.barred.insert(CommitId::new("c1"));
+    world.barred.insert(commit_id("c1"));
     let plan = ask(&world, &host, Vec::new(), &[]);
     let why = &plan.report.refused[&uid];
     assert!(
@@ -243,7 +243,7 @@ fn a_record_that_is_rewritten_does_not_change_what_a_pod_is() {
         .to_owned();
     let template = world.state.pods[&uid].template.clone();
     let origin = Origin {
-        commit: CommitId::new("c1"),
+        commit: commit_id("c1"),
         template: template.clone(),
     };
     let memory = PodMemory {

@@ -8,7 +8,7 @@ use std::{
 
 use reconciler::{
     commit::Commit,
-    name::{CommitId, ContainerId, ImageId, NodeName, PodUid, TemplateHash},
+    name::{ContainerId, ImageId, NodeName, PodUid, TemplateHash},
     network::HostNetwork,
     node::{NodeInput, NodePlan, Pins, node},
     object::{Taint, TaintEffect},
@@ -22,7 +22,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, replica_set},
+    build::{PodSpecExt, bare, commit, commit_id, daemon_set, node_port, pod, replica_set},
     world::{World, facts, name},
 };
 
@@ -422,9 +422,9 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
     world.commits.insert(other.id.clone(), other);
     let rollout = &mut world.state.rollout;
     (rollout.driving, rollout.target, rollout.healthy) = (
-        Some(CommitId::new("c9")),
-        Some(CommitId::new("c9")),
-        Some(CommitId::new("c9")),
+        Some(commit_id("c9")),
+        Some(commit_id("c9")),
+        Some(commit_id("c9")),
     );
     let uids: Vec<PodUid> = (0..4)
         .map(|number| one(&world, &format!("d{number}"), "a"))
@@ -443,7 +443,7 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
         }
     );
     // A commit that was left explains it.
-    world.state.rollout.left.push(CommitId::new("c1"));
+    world.state.rollout.left.push(commit_id("c1"));
     let plan = ask(&world, "a", Vec::new(), &uids);
     assert!(plan.report.refused.is_empty());
 }
@@ -484,7 +484,7 @@ fn a_pod_of_a_commit_that_is_not_there_takes_no_part_and_keeps_nothing_from_bein
     let uid = one(&world, "web", "a");
     let unknown = forge(&mut world, &uid, "a");
     let record = world.state.pods.get_mut(&unknown).unwrap();
-    (record.commit, record.template) = (CommitId::new("c9"), TemplateHash::new("1-of-c9"));
+    (record.commit, record.template) = (commit_id("c9"), TemplateHash::new("1-of-c9"));
     let running = world
         .pods("web")
         .into_iter()

@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use reconciler::{
     commit::Commit,
-    name::{CommitId, NodeName, PodUid, WorkloadKind},
+    name::{NodeName, PodUid, WorkloadKind},
     object::{PodSpec, Workload},
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, daemon_set, deployment, node_port, pod},
+    build::{PodSpecExt, bare, commit, commit_id, daemon_set, deployment, node_port, pod},
     world::{World, name},
 };
 
@@ -129,7 +129,7 @@ fn a_rename_that_crashes_has_touched_nothing() {
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(90);
     world.expect_healthy("c1");
-    assert!(world.state.rollout.bad.contains_key(&CommitId::new("c2")));
+    assert!(world.state.rollout.bad.contains_key(&commit_id("c2")));
     assert_eq!(
         (uids(&world, "web"), world.pods("site").len()),
         (before.clone(), 0)

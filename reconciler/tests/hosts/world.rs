@@ -12,7 +12,7 @@ use reconciler::{
     check::check_decision,
     cluster::{ClusterInput, cluster},
     commit::Commit,
-    name::{CommitId, NodeName, PodUid},
+    name::{CommitId, Installation, NodeName, PodUid},
     plan::PodIdentity,
     pod::memory::NodeMemory,
     rollout::Head,
@@ -24,7 +24,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-use crate::images::Images;
+use crate::{build::commit_id, images::Images};
 
 pub(crate) struct World {
     pub(crate) now: Timestamp,
@@ -90,7 +90,7 @@ pub(crate) fn settings() -> ClusterSettings {
 pub(crate) fn facts(number: u8, node: &str) -> NodeFacts {
     NodeFacts {
         name: name(node),
-        installation: node.to_owned(),
+        installation: Installation::new(node),
         address: Ipv4Addr::new(192, 0, 2, number),
         pod_subnet: format!("10.42.{number}.0/24").parse().unwrap(),
         mtu: 1500,
@@ -151,7 +151,7 @@ impl World {
     }
 
     pub(crate) fn break_on(&mut self, node: &str, commit: &str) {
-        self.broken.insert((name(node), CommitId::new(commit)));
+        self.broken.insert((name(node), commit_id(commit)));
     }
 
     pub(crate) fn push(&mut self, commit: Arc<Commit>) {
@@ -161,7 +161,7 @@ impl World {
 
     /// A commit that is not eligible any more.
     pub(crate) fn keep_only(&mut self, commit: &str) {
-        let (id, commit) = self.commits.remove_entry(&CommitId::new(commit)).unwrap();
+        let (id, commit) = self.commits.remove_entry(&commit_id(commit)).unwrap();
         self.barred.insert(id.clone());
         self.kept.insert(id, commit);
     }
@@ -429,7 +429,7 @@ impl World {
     pub(crate) fn expect_healthy(&self, commit: &str) {
         let rollout = &self.state.rollout;
         assert_eq!(rollout.phase.as_str(), "Healthy", "{rollout:#?}");
-        assert_eq!(rollout.target, Some(CommitId::new(commit)), "{rollout:#?}");
+        assert_eq!(rollout.target, Some(commit_id(commit)), "{rollout:#?}");
     }
 }
 

@@ -13,7 +13,7 @@ use reconciler::{
     check::{check_decision, check_observed, check_plan},
     cluster::{ClusterChange, ClusterInput, cluster, commits_in_use},
     commit::Commit,
-    name::{CommitId, ContainerId, NodeName, PodUid},
+    name::{CommitId, ContainerId, Installation, NodeName, PodUid},
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
     object::Taint,
@@ -123,7 +123,7 @@ pub(crate) fn here() -> NodeName {
 fn nodes(taints: &[Taint]) -> BTreeMap<NodeName, KnownNode> {
     let facts = NodeFacts {
         name: here(),
-        installation: "one".to_owned(),
+        installation: Installation::new("one"),
         address: Ipv4Addr::new(192, 0, 2, 1),
         pod_subnet: network().pod_subnet,
         mtu: 1500,

@@ -3,15 +3,16 @@
 use std::net::Ipv4Addr;
 
 use reconciler::{
-    name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid},
+    name::{ContainerId, ImageId, ObjectKey, PodUid},
     network::ServiceTable,
+    object::{PortKey, Protocol},
     observed::{ContainerState, ObservedContainer},
     plan::Role,
     state::{CommitState, Phase, PodRecord},
     status::PodStatus,
 };
 
-use crate::daemon::Sim;
+use crate::{build::commit_id, daemon::Sim};
 
 impl Sim {
     /// The pods of an owner that are not told to stop, oldest first.
@@ -119,33 +120,30 @@ impl Sim {
         self.state.rollout.phase.as_str()
     }
 
-    pub(crate) fn target(&self) -> &str {
-        self.state
-            .rollout
-            .target
-            .as_ref()
-            .map_or("", |id| id.as_str())
+    pub(crate) fn is_target(&self, commit: &str) -> bool {
+        self.state.rollout.target == Some(commit_id(commit))
     }
 
     pub(crate) fn is_bad(&self, commit: &str) -> bool {
-        self.state.rollout.bad.contains_key(&CommitId::new(commit))
+        self.state.rollout.bad.contains_key(&commit_id(commit))
     }
 
     /// The last word of the history on a commit.
     pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, &str)> {
+        let commit = commit_id(commit);
         let entry = self
             .state
             .rollout
             .history
             .iter()
             .rev()
-            .find(|entry| entry.commit.as_str() == commit)?;
+            .find(|entry| entry.commit == commit)?;
         Some((entry.state, entry.reason.as_str()))
     }
 
     #[track_caller]
     pub(crate) fn expect_healthy(&self, commit: &str) {
-        if self.state.rollout.phase != Phase::Healthy || self.target() != commit {
+        if self.state.rollout.phase != Phase::Healthy || !self.is_target(commit) {
             self.fail(&format!("{commit} is not healthy"));
         }
     }
@@ -189,7 +187,10 @@ impl Sim {
             .state
             .services
             .get(&ObjectKey::new("default", service))?;
-        given.node_ports.get("TCP/80").copied()
+        given
+            .node_ports
+            .get(&PortKey::new(Protocol::Tcp, 80))
+            .copied()
     }
 
     pub(crate) fn state_of(&self, id: &ContainerId) -> Option<&ContainerState> {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use proptest::prelude::*;
 use reconciler::{
     commit::Commit,
-    name::ContainerId,
+    name::{ContainerId, WorkloadKey},
     object::{Control, IntOrPercent, PodSpec, RestartPolicy, Workload},
     state::{ClusterState, Phase, PodRecord},
 };
@@ -159,7 +159,7 @@ fn in_order<'a>(
     allow: bool,
 ) -> Arc<Commit> {
     let mut commit =
-        commit(&format!("commit{number:03}")).config_map("conf", &format!("{}", number % 3));
+        commit(&format!("c{number:03}")).config_map("conf", &format!("{}", number % 3));
     for (name, wanted) in all {
         let name = format!("w{name}");
         commit = commit
@@ -218,12 +218,12 @@ fn happen(sim: &mut Sim, number: usize, event: &Event) {
             sim.registry.push("good:latest", Behaviour::Fine);
         }
         Event::Restart(name) => {
-            let owners: Vec<String> = sim
+            let owners: Vec<WorkloadKey> = sim
                 .state
                 .pods
                 .values()
                 .filter(|record| record.owner.object.name == format!("w{name}"))
-                .map(|record| record.owner.to_string())
+                .map(|record| record.owner.clone())
                 .collect();
             let serial = sim.state.serial;
             sim.state
@@ -351,12 +351,12 @@ proptest! {
             use reconciler::name::WorkloadKind as Kind;
             matches!(record.owner.kind, Kind::ReplicaSet | Kind::ReplicationController | Kind::DaemonSet)
         };
-        let owners: Vec<String> =
-            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.to_string()).collect();
+        let owners: Vec<WorkloadKey> =
+            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.clone()).collect();
         sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
         sim.cycle();
         sim.run_seconds(4000);
-        sim.expect_healthy("commit999");
+        sim.expect_healthy("c999");
         converged(&mut sim);
     }
 
@@ -389,12 +389,12 @@ proptest! {
         let mut sim = sim();
         sim.push(made(1, &first, true));
         sim.run_seconds(200);
-        sim.expect_healthy("commit001");
+        sim.expect_healthy("c001");
         sim.push(made(2, &second, true));
         sim.run(Duration::from_millis(milliseconds));
         sim.crash(halfway);
         sim.run_seconds(400);
-        sim.expect_healthy("commit002");
+        sim.expect_healthy("c002");
         converged(&mut sim);
         sim.expect_quiet();
         let known: usize = sim.state.pods.len();

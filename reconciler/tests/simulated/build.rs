@@ -1,12 +1,15 @@
 //! Commits made by hand.
 
+#[path = "../../../tests/support/ids.rs"]
+mod ids;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     digest::sha256_hex,
-    name::{CommitId, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{CommitId, ImageReference, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate,
         DeploymentStrategy, Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects,
@@ -14,6 +17,8 @@ use reconciler::{
         ServiceKind, ServicePort, TargetPort, VolumeMount, VolumeSource, Workload,
     },
 };
+
+pub(crate) use self::ids::commit_id;
 
 /// A pod of one container, `main`, of this image.
 pub(crate) fn pod(image: &str) -> PodSpec {
@@ -30,7 +35,7 @@ pub(crate) fn container(name: &str, image: &str) -> Container {
     let moving = !image.contains(':') || image.ends_with(":latest");
     Container {
         name: name.to_owned(),
-        image: image.to_owned(),
+        image: ImageReference::new(image),
         pull: if moving {
             PullPolicy::Always
         } else {
@@ -289,7 +294,7 @@ pub(crate) struct CommitBuilder {
 
 pub(crate) fn commit(id: &str) -> CommitBuilder {
     CommitBuilder {
-        id: CommitId::new(id),
+        id: commit_id(id),
         objects: Objects::default(),
         allow_deletions: false,
     }

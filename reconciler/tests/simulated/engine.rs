@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{CommitId, ContainerId, ImageId, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, PodUid},
     observed::{ContainerState, ObservedContainer},
     plan::{ContainerSpec, ImagePin, PodIdentity, PullMode, Role, Step},
     pod::files::config_digest,
@@ -21,7 +21,7 @@ use crate::registry::{Behaviour, Registry};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     Nothing,
-    Pin(CommitId, String, ImagePin),
+    Pin(CommitId, ImageReference, ImagePin),
     Hooked(ContainerId),
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Record {
 pub(crate) struct Engine {
     pub(crate) containers: BTreeMap<ContainerId, ObservedContainer>,
     pub(crate) images: BTreeMap<ImageId, Behaviour>,
-    pub(crate) links: BTreeMap<String, (PodUid, Ipv4Addr)>,
+    pub(crate) links: BTreeMap<LinkName, (PodUid, Ipv4Addr)>,
     pub(crate) files: BTreeMap<PodUid, String>,
     pub(crate) engine_down: bool,
     pub(crate) disk_full: bool,

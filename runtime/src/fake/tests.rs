@@ -1,19 +1,20 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{CommitId, ObjectKey, TemplateHash},
+    name::{ImageReference, ObjectKey, TemplateHash},
     object::{ContainerSecurity, Resources},
     plan::PodIdentity,
 };
 
 use super::*;
+use crate::ids::commit_id;
 
 fn identity() -> PodIdentity {
     PodIdentity {
         uid: PodUid::new("uid-1"),
         pod: ObjectKey::new("default", "web"),
         owner: "Pod/default/web".parse().unwrap(),
-        commit: CommitId::new("0123"),
+        commit: commit_id("0123"),
         template: TemplateHash::new("1-0123"),
     }
 }
@@ -25,7 +26,7 @@ fn container(attempt: u32, image: &ImageId) -> ContainerSpec {
         name: "app".to_owned(),
         attempt,
         image: image.clone(),
-        image_name: "httpd:2".to_owned(),
+        image_name: ImageReference::new("httpd:2"),
         command: vec![],
         args: vec![],
         working_dir: None,

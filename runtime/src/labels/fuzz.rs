@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    tests::{here, there},
+    *,
+};
 use crate::fuzz::Fuzz;
 
 const WORDS: [&str; 12] = [
@@ -27,7 +30,7 @@ fn any_labels_are_refused_or_written_again_as_they_were_read() {
         let text = String::from_utf8_lossy(bytes);
         let lines = text.lines().filter_map(|line| line.split_once('='));
         let labels = lines.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let read = match Labels::read(&labels.collect(), "here") {
+        let read = match Labels::read(&labels.collect(), &here()) {
             Ok(read) => read,
             Err(error) => {
                 prop_assert!(error.to_string().len() < 200);
@@ -35,12 +38,12 @@ fn any_labels_are_refused_or_written_again_as_they_were_read() {
             }
         };
         prop_assert_eq!(
-            Labels::read(&read.write("there"), "here"),
+            Labels::read(&read.write(&there()), &here()),
             Err(LabelsError::Foreign)
         );
         prop_assert!(read.container_name().starts_with("windlass_"));
         prop_assert!(read.is_same_container(&read));
-        prop_assert_eq!(Labels::read(&read.write("here"), "here"), Ok(read));
+        prop_assert_eq!(Labels::read(&read.write(&here()), &here()), Ok(read));
         Ok(true)
     });
 }

@@ -6,7 +6,7 @@ use bollard::models::{
 };
 use jiff::Timestamp;
 use reconciler::{
-    name::ImageId,
+    name::{ImageId, Installation},
     observed::{ContainerState, ObservedContainer},
 };
 
@@ -19,11 +19,11 @@ use crate::{
 /// The observation from a full inspection, without the termination message.
 pub(crate) fn from_inspect(
     found: ContainerInspectResponse,
-    instance: &str,
+    installation: &Installation,
 ) -> Result<(Labels, ObservedContainer), LabelsError> {
     let labels = Labels::read(
         &labels_or_none(found.config.and_then(|config| config.labels)),
-        instance,
+        installation,
     )?;
     let image = ImageId::new(found.image.unwrap_or_default());
     let observed = from_labels(
@@ -38,9 +38,9 @@ pub(crate) fn from_inspect(
 /// a container whose inspection gets no response.
 pub(super) fn from_summary(
     found: &ContainerSummary,
-    instance: &str,
+    installation: &Installation,
 ) -> Result<ObservedContainer, LabelsError> {
-    let labels = Labels::read(&labels_or_none(found.labels.clone()), instance)?;
+    let labels = Labels::read(&labels_or_none(found.labels.clone()), installation)?;
     let image = ImageId::new(found.image_id.clone().unwrap_or_default());
     let created = found
         .created

@@ -20,7 +20,7 @@ use super::tail::tail;
 use super::{Observer, inspect};
 use crate::{
     docker::CallError,
-    labels::{Labels, LabelsError, instance_filter},
+    labels::{Labels, LabelsError, installation_filter},
 };
 
 /// The deadline of one inspection. The engine may hang on one container, which must not delay the
@@ -44,7 +44,7 @@ impl Observer {
         id: &ContainerId,
         summary: Option<&ContainerSummary>,
     ) -> Result<RoundResult, CallError> {
-        let listed = summary.map(|summary| inspect::from_summary(summary, &self.instance));
+        let listed = summary.map(|summary| inspect::from_summary(summary, &self.installation));
         match listed {
             // For a container that was never started, the list is complete.
             Some(Ok(observed)) if observed.state == ContainerState::Created => {
@@ -62,7 +62,7 @@ impl Observer {
             })
             .await
         {
-            Ok(found) => Ok(match inspect::from_inspect(found, &self.instance) {
+            Ok(found) => Ok(match inspect::from_inspect(found, &self.installation) {
                 Ok((labels, observed)) => {
                     RoundResult::Found(self.with_message(id, &labels, observed).await)
                 }
@@ -103,7 +103,7 @@ impl Observer {
     pub(super) async fn list(&self) -> Result<BTreeMap<ContainerId, ContainerSummary>, CallError> {
         let options = ListContainersOptionsBuilder::new()
             .all(true)
-            .filters(&instance_filter(&self.instance))
+            .filters(&installation_filter(&self.installation))
             .build();
         let found = self
             .engine

@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::ContainerId,
+    time::backoff,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -183,13 +184,13 @@ async fn until_its_end(
         let room = OUTPUT_BYTES - kept.len();
         kept.extend(part.as_ref().iter().take(room));
     }
-    let mut poll = FIRST_POLL;
+    let mut polls = 0;
     loop {
         if let Stage::Ended { code, ran } = stage(engine, id).await? {
             return Ok((code, ran));
         }
-        sleep(poll).await;
-        poll = (poll * 2).min(LAST_POLL);
+        sleep(backoff(FIRST_POLL, polls, LAST_POLL)).await;
+        polls += 1;
     }
 }
 

@@ -1,26 +1,27 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use reconciler::{
-    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{ImageId, ImageReference, Installation, ObjectKey, PodUid, TemplateHash},
     object::Sensitive,
     plan::PodIdentity,
 };
 
 use super::*;
+use crate::ids::commit_id;
 
 fn identity() -> PodIdentity {
     PodIdentity {
         uid: PodUid::new("0b5e8f4c-6c1e-4f7e-9a53-1f6a3d1f0001"),
         pod: ObjectKey::new("default", "web"),
         owner: "Pod/default/web".parse().unwrap(),
-        commit: CommitId::new("0123456789abcdef"),
+        commit: commit_id("0123456789abcdef"),
         template: TemplateHash::new("1-9f86d081884c7d65"),
     }
 }
 
 fn host() -> Host {
     Host {
-        instance: "here".to_owned(),
+        installation: Installation::new("here"),
         cgroup_parent: None,
         memory_bytes: 8 << 30,
         lowest_oom_score: -1000,
@@ -34,7 +35,7 @@ fn spec() -> ContainerSpec {
         name: "app".to_owned(),
         attempt: 1,
         image: ImageId::new("sha256:1234"),
-        image_name: "httpd:2".to_owned(),
+        image_name: ImageReference::new("httpd:2"),
         command: vec![],
         args: vec![],
         working_dir: None,

@@ -3,12 +3,13 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use reconciler::{
-    name::{CommitId, ImageId, ObjectKey, TemplateHash},
+    name::{ImageId, ImageReference, ObjectKey, TemplateHash},
     object::{ContainerSecurity, HostPathKind, MountPropagation, Resources, Sensitive},
     plan::{ContainerSpec, Mount, MountSource, PodIdentity, Role, VolumeFile},
 };
 
 use super::*;
+use crate::ids::commit_id;
 
 /// Rules that allow every hostPath.
 const ANY: HostPathRules = HostPathRules {
@@ -49,14 +50,14 @@ fn spec(mounts: Vec<Mount>) -> ContainerSpec {
             uid: PodUid::new(UID),
             pod: ObjectKey::new("default", "web"),
             owner: "Pod/default/web".parse().unwrap(),
-            commit: CommitId::new("0123"),
+            commit: commit_id("0123"),
             template: TemplateHash::new("1-0123"),
         },
         role: Role::Main,
         name: "app".to_owned(),
         attempt: 0,
         image: ImageId::new("sha256:1234"),
-        image_name: "app".to_owned(),
+        image_name: ImageReference::new("app"),
         command: vec![],
         args: vec![],
         working_dir: None,

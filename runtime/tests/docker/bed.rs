@@ -17,7 +17,10 @@ use std::{
 
 use reconciler::{
     fault::Fault,
-    name::{CommitId, ContainerId, ImageId, ObjectKey, PodUid, TemplateHash},
+    name::{
+        CommitId, ContainerId, ImageId, ImageReference, Installation, ObjectKey, PodUid,
+        TemplateHash,
+    },
     object::{ContainerSecurity, MountPropagation, Resources},
     observed::{ContainerState, ObservedContainer},
     plan::{
@@ -61,7 +64,7 @@ impl Bed {
         let data = tempfile::Builder::new().prefix("wlrt-").tempdir().unwrap();
         let image = format!("wlrt-test/busybox:{instance}");
         import_busybox(data.path(), &image);
-        let mut config = RuntimeConfig::new(&instance, data.path());
+        let mut config = RuntimeConfig::new(Installation::new(&instance), data.path());
         change(&mut config);
         let runtime = Runtime::open(config.clone()).await.unwrap();
         let image_id = ImageId::new(docker(&["image", "inspect", "-f", "{{.Id}}", &image]));
@@ -90,7 +93,7 @@ impl Bed {
             )),
             pod: ObjectKey::new("default", pod),
             owner: format!("Pod/default/{pod}").parse().unwrap(),
-            commit: CommitId::new("0123456789abcdef0123456789abcdef01234567"),
+            commit: CommitId::parse("0123456789abcdef0123456789abcdef01234567").unwrap(),
             template: TemplateHash::new("1-9f86d081884c7d65"),
         }
     }
@@ -112,7 +115,7 @@ impl Bed {
             name: name.to_owned(),
             attempt: 0,
             image: self.image_id.clone(),
-            image_name: self.image.clone(),
+            image_name: ImageReference::new(&self.image),
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
             args: vec![],
             working_dir: None,

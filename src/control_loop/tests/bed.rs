@@ -321,7 +321,7 @@ impl LoopBed {
         Fixed {
             facts: NodeFacts {
                 name: self.node.clone(),
-                installation: store.installation().to_owned(),
+                installation: store.installation().clone(),
                 address: network.node_address,
                 pod_subnet: network.pod_subnet,
                 mtu: network.mtu,

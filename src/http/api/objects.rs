@@ -14,6 +14,7 @@ mod workload;
 use std::collections::BTreeMap;
 
 use reconciler::{
+    commit,
     name::{ObjectKey, WorkloadKey},
     object::{ObjectId, Objects, Workload},
     state::PodRecord,
@@ -87,14 +88,10 @@ struct ObjectSource<'a> {
 impl<'a> ObjectSource<'a> {
     fn new(numbered: &'a Numbered) -> Self {
         let view = numbered.view.as_ref();
-        let driving = view.state.rollout.driving.as_ref();
-        let driving = driving
-            .and_then(|id| view.commits.get(id))
-            .map(AsRef::as_ref);
         Self {
             number: numbered.number,
             view,
-            driving,
+            driving: commit::driving(&view.commits, &view.state.rollout).map(AsRef::as_ref),
         }
     }
 

@@ -8,15 +8,18 @@ mod watch;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reconciler::{
-    name::{CommitId, NodeName, ObjectKey},
+    name::{NodeName, ObjectKey},
     state::Phase,
 };
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::http::{
-    fixture::{self, Fixture, HIDDEN, fixture},
-    reading,
+use crate::{
+    http::{
+        fixture::{self, Fixture, HIDDEN, fixture},
+        reading,
+    },
+    ids::commit_id,
 };
 
 /// Serves a fixture on a port of its own.
@@ -211,7 +214,7 @@ async fn endpoint_slices_say_what_stops_and_still_serves_and_what_a_service_keep
     // In the commit the Service selects no pod: the Service keeps the pods that it had in the
     // commit before.
     let mut view = fixture::view();
-    let new = Arc::get_mut(view.commits.get_mut(&CommitId::new(fixture::NEW)).unwrap()).unwrap();
+    let new = Arc::get_mut(view.commits.get_mut(&commit_id(fixture::NEW)).unwrap()).unwrap();
     let web = ObjectKey::new("default", "web");
     let selector = &mut new.objects.services.get_mut(&web).unwrap().selector;
     selector.insert("app".to_owned(), "elsewhere".to_owned());

@@ -1,5 +1,6 @@
 //! Clients that must not get access.
 
+use reconciler::name::Installation;
 use reqwest::StatusCode;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ async fn a_host_that_was_given_up_is_a_stranger_until_it_was_installed_anew() {
         let mut view = view();
         let removed = removed
             .iter()
-            .map(|node| (name(node), "installation".to_owned()));
+            .map(|node| (name(node), Installation::new("installation")));
         Arc::make_mut(&mut view.state).removed = removed.collect();
         pair.n1.fixture.publish.send_replace(Arc::new(view));
     };

@@ -8,6 +8,7 @@ use reconciler::foreign::is_unprintable;
 
 use super::*;
 use crate::fuzz::Fuzz;
+use crate::ids::commit_id;
 
 const WORDS: [&str; 16] = [
     "tree ",
@@ -31,7 +32,7 @@ const WORDS: [&str; 16] = [
 #[test]
 fn any_commit_is_cut_as_git_cuts_it() {
     Fuzz::new("src/source/commit/corpus", &WORDS).run(|bytes| {
-        let id = CommitId::new("a".repeat(40));
+        let id = commit_id("a");
         let Ok(commit) = CommitObject::parse(&id, bytes) else {
             return Ok(false);
         };

@@ -6,6 +6,7 @@ use super::super::allowed_signers::AllowedSigners;
 use super::super::testing::{KeyPairs, Work};
 use super::super::verify::{HeadVerdict, verify};
 use super::*;
+use crate::ids::commit_id;
 
 const HISTORY: usize = 10;
 
@@ -137,7 +138,7 @@ fn only_the_first_parent_line_within_history_counts() {
     bench.work.git(&["checkout", "-q", "main"]);
     let second = bench.work.merge("side", Some(&bench.key));
     let verified = bench.accept(None, &second);
-    for id in [&oldest, &merged, &CommitId::new("f".repeat(40))] {
+    for id in [&oldest, &merged, &commit_id("f")] {
         let why = bench.ask(&verified, id).unwrap_err();
         assert_eq!(
             why,
@@ -147,7 +148,7 @@ fn only_the_first_parent_line_within_history_counts() {
             }
         );
     }
-    let parent = CommitId::new(bench.work.git(&["rev-parse", &format!("{second}^")]));
+    let parent = CommitId::parse(&bench.work.git(&["rev-parse", &format!("{second}^")])).unwrap();
     signed(bench.ask(&verified, &parent));
 }
 

@@ -9,7 +9,7 @@ use git2::Oid;
 use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 
-use crate::source::mirror::Check;
+use crate::source::{commit::id_of, mirror::Check};
 
 /// A text that is never printed: it has no Debug and no Display.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ pub(crate) struct FetchRequest {
 impl FetchRequest {
     /// Whether this head must be downloaded.
     pub(super) fn wants(&self, head: Oid) -> bool {
-        self.task == Task::Fetch && !self.refused.contains(&CommitId::new(head.to_string()))
+        self.task == Task::Fetch && !self.refused.contains(&id_of(head))
     }
 }
 
@@ -234,9 +234,7 @@ impl Budget {
     }
 
     pub(super) fn announced(&self) -> Option<CommitId> {
-        self.announced
-            .get()
-            .map(|head| CommitId::new(head.to_string()))
+        self.announced.get().map(id_of)
     }
 
     pub(super) fn exceeded(&self) -> Option<Exceeded> {

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::super::testing::{Work, bring, request};
 use super::*;
+use crate::ids::commit_id;
 
 struct FetchingHost {
     directory: TempDir,
@@ -375,9 +376,5 @@ fn pins_are_exactly_what_is_asked() {
     assert_eq!(pins().len(), 2);
     mirror.pin(&keep(&[&ids[1]])).unwrap();
     assert_eq!(pins(), [ids[1].as_str()]);
-    assert!(
-        mirror
-            .pin(&keep(&[&CommitId::new("f".repeat(40))]))
-            .unwrap()
-    );
+    assert!(mirror.pin(&keep(&[&commit_id("f")])).unwrap());
 }

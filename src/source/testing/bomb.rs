@@ -89,9 +89,9 @@ impl Bomb {
         ));
         Self {
             directory,
-            large: CommitId::new(large),
+            large: CommitId::parse(&large).unwrap(),
             large_bytes: size,
-            small: CommitId::new(small),
+            small: CommitId::parse(&small).unwrap(),
         }
     }
 

@@ -418,7 +418,8 @@ fn a_commit_changed_after_signing_is_refused() {
     let raw = work.git(&["cat-file", "commit", signed.as_str()]);
     let rewrite = |from: &str, to: &str| {
         work.write("raw", raw.replacen(from, to, 1) + "\n");
-        CommitId::new(work.git(&["hash-object", "-t", "commit", "-w", "--literally", "raw"]))
+        CommitId::parse(&work.git(&["hash-object", "-t", "commit", "-w", "--literally", "raw"]))
+            .unwrap()
     };
     let header = raw.find("gpgsig").unwrap();
     let block = &raw[header..=raw.find("SIGNATURE-----\n\n").unwrap() + 14];
@@ -549,7 +550,8 @@ fn refusals_say_what_where_why_and_what_to_do() {
     show(&keys.line("dev", ""), Mode::Mainline, Some(&signed), &root);
     let raw = work.git(&["cat-file", "commit", signed.as_str()]);
     work.write("raw", raw.replace("three", "ninety") + "\n");
-    let tampered = CommitId::new(work.git(&["hash-object", "-t", "commit", "-w", "raw"]));
+    let tampered =
+        CommitId::parse(&work.git(&["hash-object", "-t", "commit", "-w", "raw"])).unwrap();
     show(&keys.line("dev", ""), Mode::Mainline, None, &tampered);
     insta::assert_snapshot!(messages.join("\n"), @r#"
     commit ID "web: two replicas": it is not signed; sign it with git commit -S

@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 use reconciler::{
-    name::{CommitId, ObjectKey, TemplateHash},
+    name::{Installation, ObjectKey, TemplateHash},
     state::{
         Adoption, NodeFacts, NodeReport, NodeSystem, RecordFormat, Refusal, Rollout, StopReason,
         StopRecord,
@@ -12,6 +12,7 @@ use reconciler::{
 };
 
 use super::*;
+use crate::ids::commit_id;
 use crate::store::layout;
 
 fn pair(key: &str, value: &[u8], revision: i64) -> StoredValue {
@@ -48,7 +49,7 @@ fn pod(node: Option<&str>) -> PodRecord {
         key: ObjectKey::new("default", "web-1"),
         owner: "Deployment/default/web".parse().unwrap(),
         place,
-        commit: CommitId::new("c"),
+        commit: commit_id("c"),
         template: TemplateHash::new("1-0"),
         created: Timestamp::UNIX_EPOCH,
         serial: 1,
@@ -284,7 +285,7 @@ fn a_clock_that_differs_much_is_told_as_it_differs_now_and_news_once() {
     let facts = |clock: Timestamp| {
         let facts = NodeFacts {
             name: node.clone(),
-            installation: "i1".to_owned(),
+            installation: Installation::new("i1"),
             address: "192.0.2.11".parse().unwrap(),
             pod_subnet: "10.244.1.0/24".parse().unwrap(),
             mtu: 1450,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
-use reconciler::name::NodeName;
+use reconciler::name::{Installation, NodeName};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -253,7 +253,7 @@ impl Session {
 }
 
 /// The message that another host has this host's name.
-pub(crate) fn name_taken(node: &NodeName, holder: &str, own: &str) -> String {
+pub(crate) fn name_taken(node: &NodeName, holder: &Installation, own: &Installation) -> String {
     format!(
         "another installation ({holder}; this one is {own}) holds the name {node} in the cluster: give one of the two \
          hosts another `name` in [node], or stop the other one"

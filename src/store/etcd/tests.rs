@@ -20,7 +20,7 @@ use super::{
     WriteError, lease::Deadline,
 };
 use crate::source::fetch::SecretText;
-use reconciler::name::NodeName;
+use reconciler::name::{Installation, NodeName};
 
 /// Longer than any wait of these tests takes, also on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl EtcdHost {
         let session = SessionConfig {
             node: NodeName::new(node),
             alive: format!(r#"{{"installation":"{installation}"}}"#).into_bytes(),
-            installation: installation.to_owned(),
+            installation: Installation::new(installation),
             candidate,
             node_ttl: Duration::from_secs(5),
             leader_ttl: Duration::from_secs(3),
@@ -801,7 +801,7 @@ async fn what_is_wrong_in_the_configuration_is_said_at_once() {
     let session = |alive: &str| SessionConfig {
         node: NodeName::new("n1"),
         alive: alive.as_bytes().to_vec(),
-        installation: "i1".to_owned(),
+        installation: Installation::new("i1"),
         candidate: false,
         node_ttl: Duration::from_secs(5),
         leader_ttl: Duration::from_secs(3),

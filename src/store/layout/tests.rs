@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reconciler::{
     fault::FaultKind,
-    name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{Installation, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     state::{Outage, Rollout, ServiceAllocation, WorkloadProgress},
 };
 
@@ -105,7 +105,7 @@ fn stored() -> Vec<(Decided, &'static str, &'static str)> {
             r#"{"outage":["n1",{"since":"1970-01-01T00:00:00Z","lost":true}]}"#,
         ),
         (
-            Decided::Record(Record::Removed(node, "i1".to_owned())),
+            Decided::Record(Record::Removed(node, Installation::new("i1"))),
             "decided/removed/n1",
             r#"{"removed":["n1","i1"]}"#,
         ),

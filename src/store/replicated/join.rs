@@ -178,7 +178,7 @@ impl<'a> Newcomer<'a> {
                 .get(node)
                 .and_then(|own| own.alive.as_ref());
             match alive {
-                Some(alive) if alive.installation == installation => return Ok(()),
+                Some(alive) if alive.installation == *installation => return Ok(()),
                 Some(alive) => bail!("{}", name_taken(node, &alive.installation, installation)),
                 None => {}
             }
@@ -343,6 +343,8 @@ fn objection(contents: &Contents, node: &NodeName) -> Option<String> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
+    use reconciler::name::Installation;
+
     use super::*;
     use crate::store::{
         etcd::StoredValue,
@@ -352,7 +354,7 @@ mod tests {
     fn alive(node: &str, cluster: Option<&str>, doubts: bool) -> StoredValue {
         let cluster = cluster.map(str::to_owned);
         let doc = AliveDoc {
-            installation: node.to_owned(),
+            installation: Installation::new(node),
             cluster,
             doubts,
             hangs: false,

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     image_name::ImageName,
     manifest::at::At,
+    name::ImageReference,
     object::{Container, ContainerPort, Protocol, PullPolicy, Resources, VolumeSource},
     syntax,
 };
@@ -114,7 +115,7 @@ pub(super) fn container(
     Container {
         name: at.field("name").checked(name, syntax::label),
         pull,
-        image,
+        image: ImageReference::new(image),
         command: command.unwrap_or_default(),
         args: args.unwrap_or_default(),
         working_dir: at

@@ -10,7 +10,8 @@ use super::{
     scan::{PlacedPod, Scan},
 };
 use crate::{
-    name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
+    ids::commit_id,
+    name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
     object::{
         Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector,
         PodTerm, Selector, SpreadConstraint, Toleration, Workload,
@@ -279,7 +280,7 @@ fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
         key: ObjectKey::new("default", "pod"),
         owner: workload.key.clone(),
         place: PodPlace::Node(node.clone()),
-        commit: CommitId::new("0"),
+        commit: commit_id("0"),
         template: workload.template.hash.clone(),
         created: Timestamp::UNIX_EPOCH,
         serial: 0,

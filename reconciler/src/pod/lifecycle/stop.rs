@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::{PodInput, PodOutput};
 use crate::{
+    name::LinkName,
     plan::{Lane, LaneKey, Next, Step, Why},
     pod::{
         link::link_name,
@@ -78,7 +79,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
     }
 }
 
-fn stop_steps(input: &PodInput<'_>, found: &ObservedPod<'_>, link: String) -> Vec<Step> {
+fn stop_steps(input: &PodInput<'_>, found: &ObservedPod<'_>, link: LinkName) -> Vec<Step> {
     let spec = input.workload.map(|workload| &workload.template.spec);
     let host_network = spec.is_some_and(|spec| spec.host_network);
     let address = if host_network {

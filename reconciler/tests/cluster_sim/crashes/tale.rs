@@ -276,7 +276,7 @@ fn follows(world: &World, image: &str) -> bool {
         .find(|commit| Some(&commit.id) == rollout.driving.as_ref());
     let runs = |commit: &Arc<Commit>| {
         let mut workloads = commit.objects.workloads.values();
-        workloads.any(|workload| workload.template.spec.containers[0].image == image)
+        workloads.any(|workload| workload.template.spec.containers[0].image.as_str() == image)
     };
     driving.is_some_and(runs)
 }

@@ -52,7 +52,7 @@ impl World {
                     let workload = commit.resolve(&spec.identity.owner, &spec.identity.template);
                     workload.is_some_and(|workload| {
                         workload.template.spec.containers.iter().any(|container| {
-                            let image = one.registry.find(&container.image);
+                            let image = one.registry.find(container.image.as_str());
                             container.name == spec.name
                                 && image.is_some_and(|image| image.id == spec.image)
                         })

@@ -122,7 +122,7 @@ impl World {
                             .spec
                             .containers
                             .iter()
-                            .any(|container| container.image == "local:1")
+                            .any(|container| container.image.as_str() == "local:1")
                 })
         };
         let runs = after.pods.values().any(daemon);

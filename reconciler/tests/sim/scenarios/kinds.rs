@@ -224,7 +224,7 @@ fn restarts_go_by_the_owners_strategy() {
         sim.state
             .rollout
             .restarts
-            .insert(key.to_string(), sim.state.serial);
+            .insert(key.clone(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -267,7 +267,7 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
         sim.state
             .rollout
             .restarts
-            .insert(key.to_string(), sim.state.serial);
+            .insert(key.clone(), sim.state.serial);
     }
     sim.cycle();
     sim.run_seconds(60);
@@ -441,7 +441,7 @@ fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
     );
     sim.run_seconds(30);
     let before = sim.uids("web");
-    let owner = sim.pods("web")[0].owner.to_string();
+    let owner = sim.pods("web")[0].owner.clone();
     sim.state.rollout.restarts.insert(owner, sim.state.serial);
     sim.now -= std::time::Duration::from_secs(3600);
     sim.cycle();

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use reconciler::{
     cluster::roll_back,
-    name::CommitId,
     object::{IntOrPercent, PodSpec, RestartPolicy, Workload},
     rollout::{Head, retry},
     state::{CommitState, Phase},
@@ -12,8 +11,8 @@ use reconciler::{
 
 use crate::{
     build::{
-        PodSpecExt, bare, commit, container, daemon_set, deployment, node_port, pod, recreate,
-        replica_set, rolling,
+        PodSpecExt, bare, commit, commit_id, container, daemon_set, deployment, node_port, pod,
+        recreate, replica_set, rolling,
     },
     daemon::Sim,
     registry::Behaviour,
@@ -100,7 +99,7 @@ fn a_container_that_the_engine_refuses_rolls_back_at_once() {
     let image = sim.image(&sim.pod("web").uid);
     sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
     sim.run_seconds(6);
-    sim.expect(sim.target() == "c1", "the verdict is immediate");
+    sim.expect(sim.is_target("c1"), "the verdict is immediate");
     sim.run_seconds(20);
     sim.expect_healthy("c1");
     sim.expect(
@@ -126,10 +125,10 @@ fn a_crash_loop_rolls_back_after_three_restarts() {
             .build(),
     );
     sim.run_seconds(25);
-    sim.expect(sim.target() == "c2", "two restarts are not a loop");
+    sim.expect(sim.is_target("c2"), "two restarts are not a loop");
     sim.run_seconds(40);
     sim.expect_healthy("c1");
-    let reason = sim.state.rollout.bad[&CommitId::new("c2")].clone();
+    let reason = sim.state.rollout.bad[&commit_id("c2")].clone();
     sim.expect(
         reason.contains("restarted 3 times") && reason.contains("exit code 1"),
         &reason,
@@ -151,7 +150,7 @@ fn a_deployment_that_is_never_ready_rolls_back_at_the_dead_line() {
             .build(),
     );
     sim.run_seconds(590);
-    sim.expect(sim.target() == "c2", "it has ten minutes");
+    sim.expect(sim.is_target("c2"), "it has ten minutes");
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(
@@ -184,7 +183,7 @@ fn a_deployments_own_dead_line_wakes_the_loop() {
     }
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(70);
-    sim.expect(sim.target() == "c1", "nothing but the deadline happened");
+    sim.expect(sim.is_target("c1"), "nothing but the deadline happened");
 }
 
 #[test]
@@ -247,7 +246,7 @@ fn a_full_disk_stops_the_clock_of_the_roll_out() {
     );
     sim.host.disk_full = true;
     sim.run_seconds(3600);
-    sim.expect(sim.target() == "c2" && !sim.is_bad("c2"), "it waits");
+    sim.expect(sim.is_target("c2") && !sim.is_bad("c2"), "it waits");
     sim.host.disk_full = false;
     sim.run_seconds(600);
     sim.expect_healthy("c2");
@@ -289,7 +288,7 @@ fn an_old_pod_that_the_engine_cannot_remove_is_waited_for_and_not_the_commits_fa
         sim.push(of("c2", "web:2", "other:2"));
         sim.run_seconds(1800);
         sim.expect(
-            !sim.is_bad("c2") && sim.target() == "c2",
+            !sim.is_bad("c2") && sim.is_target("c2"),
             "it is not called bad",
         );
         let message = waits_for(&sim);
@@ -383,7 +382,7 @@ fn a_pod_whose_host_port_an_old_one_still_holds_is_no_fault_of_the_commit() {
     );
     sim.run_seconds(1800);
     sim.expect(
-        !sim.is_bad("c2") && sim.target() == "c2",
+        !sim.is_bad("c2") && sim.is_target("c2"),
         "it is not called bad",
     );
     let message = waits_for(&sim);
@@ -485,15 +484,12 @@ fn a_rollback_that_fails_is_degraded_and_not_rolled_back_further() {
     sim.host.images.insert(image, Behaviour::Rejected);
     sim.run_seconds(60);
     sim.expect(
-        sim.phase() == "Degraded" && sim.target() == "c1",
+        sim.phase() == "Degraded" && sim.is_target("c1"),
         "degraded on the healthy commit",
     );
     sim.expect(!sim.is_bad("c1"), "what was healthy once is not bad");
     sim.run_seconds(3600);
-    sim.expect(
-        sim.phase() == "Degraded" && sim.target() == "c1",
-        "it stays",
-    );
+    sim.expect(sim.phase() == "Degraded" && sim.is_target("c1"), "it stays");
 }
 
 #[test]
@@ -554,7 +550,7 @@ fn a_refused_head_changes_nothing_and_is_recorded_once() {
     sim.run_seconds(30);
     let before = sim.alive();
     sim.head = Head::Refused {
-        commit: CommitId::new("c2"),
+        commit: commit_id("c2"),
         subject: "Change".to_owned(),
         reason: "not signed".to_owned(),
     };
@@ -580,7 +576,7 @@ fn a_manual_rollback_is_pinned_until_the_head_moves() {
     let image = sim.image(&sim.pod("web").uid);
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(30);
-    sim.state.rollout = roll_back(&sim.state.rollout, CommitId::new("c1"), sim.now);
+    sim.state.rollout = roll_back(&sim.state.rollout, commit_id("c1"), sim.now);
     sim.cycle();
     sim.run_seconds(120);
     sim.expect_healthy("c1");
@@ -620,7 +616,7 @@ fn a_manual_rollback_stays_while_a_held_head_is_there() {
             .is_some_and(|(state, _)| state == CommitState::Held),
         "held",
     );
-    sim.state.rollout = roll_back(&sim.state.rollout, CommitId::new("c1"), sim.now);
+    sim.state.rollout = roll_back(&sim.state.rollout, commit_id("c1"), sim.now);
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -705,7 +701,7 @@ fn old_crashes_of_a_running_pod_are_not_held_against_a_rollback() {
     sim.push(commit("c2").with(bare("odd", two)).build());
     sim.run_seconds(60);
     sim.expect(
-        sim.target() == "c1" && sim.phase() != "Degraded",
+        sim.is_target("c1") && sim.phase() != "Degraded",
         "back on a pod that still runs",
     );
 }
@@ -773,7 +769,7 @@ fn a_commit_that_reads_as_another_one_stops_no_more_than_the_budget_allows() {
     let before = sim.alive();
     // As after a change of `source.paths`: the same commit, other content.
     sim.commits
-        .insert(CommitId::new("c1"), of("c1", &["a"]).build());
+        .insert(commit_id("c1"), of("c1", &["a"]).build());
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect(sim.alive() == before, "nothing stopped");
@@ -887,7 +883,7 @@ fn a_bad_commit_does_not_go_on_because_the_next_one_waits_for_the_registry() {
         "history",
     );
     sim.expect(
-        sim.target() == "c3" && sim.phase() == "Preparing",
+        sim.is_target("c3") && sim.phase() == "Preparing",
         "the next one is still wanted",
     );
     sim.expect(sim.ready("web") == 1, "what was healthy runs again");
@@ -933,7 +929,7 @@ fn a_retry_of_a_degraded_commit_prepares_it_again() {
     );
     sim.registry.push("late:1", Behaviour::Fine);
     let now = sim.now;
-    retry(&mut sim.state.rollout, Some(&CommitId::new("c1")), now);
+    retry(&mut sim.state.rollout, Some(&commit_id("c1")), now);
     sim.cycle();
     sim.run_seconds(30);
     sim.expect_healthy("c1");
@@ -956,7 +952,7 @@ fn marks_of_bad_commits_and_restarts_of_what_has_left_do_not_pile_up() {
     };
     sim.push(good("c1", "old").build());
     sim.run_seconds(30);
-    let owner = sim.pod("old").owner.to_string();
+    let owner = sim.pod("old").owner.clone();
     sim.state.rollout.restarts.insert(owner, sim.state.serial);
     sim.cycle();
     for number in 0..80 {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bollard::models::ExecInspectResponse;
 use parking_lot::{Mutex, MutexGuard};
-use reconciler::name::ContainerId;
+use reconciler::{name::ContainerId, time::backoff};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
@@ -142,7 +142,7 @@ impl Overdue {
 /// command that has a process by then is killed. An engine that does not respond is asked again:
 /// nothing else knows the state of the command.
 async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
-    let mut pause = FIRST_LOOK;
+    let mut looks = 0;
     let mut waiting: Option<(Stage, Instant)> = None;
     loop {
         match engine
@@ -187,8 +187,8 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
                 }
             },
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
+        sleep(backoff(FIRST_LOOK, looks, LAST_LOOK)).await;
+        looks += 1;
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use reconciler::name::ContainerId;
+use reconciler::name::{ContainerId, Installation};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -44,7 +44,7 @@ struct FakeEngine {
 impl FakeEngine {
     async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut config = RuntimeConfig::new("test", data.path());
+        let mut config = RuntimeConfig::new(Installation::new("test"), data.path());
         config.socket = data.path().join("engine.sock");
         let script = Arc::new(Mutex::new(Script {
             running: true,

@@ -100,9 +100,8 @@ fn port_object(port: &ServicePort, given: Option<&ServiceAllocation>) -> Value {
     if !port.name.is_empty() {
         object["name"] = json!(port.name);
     }
-    let key = format!("{protocol}/{}", port.port);
     let node_port = given
-        .and_then(|given| given.node_ports.get(&key).copied())
+        .and_then(|given| given.node_ports.get(&port.key()).copied())
         .or(port.node_port);
     if let Some(node_port) = node_port {
         object["nodePort"] = json!(node_port);
