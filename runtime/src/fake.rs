@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     fault::{Fault, FaultKind},
-    name::{ContainerId, ImageId, PodUid},
+    name::{ContainerId, ImageId, Installation, PodUid},
     object::Handler,
     observed::{ContainerState, ObservedContainer, ProbeFact},
     plan::{
@@ -130,7 +130,7 @@ impl FakeRuntime {
 
     /// Adds containers of this installation from a recorded answer of a real engine, the list of
     /// its inspections as JSON. Each becomes an observation as those of the real engine do.
-    pub fn load(&self, inspections: &[u8], installation: &str) -> Result<(), LoadError> {
+    pub fn load(&self, inspections: &[u8], installation: &Installation) -> Result<(), LoadError> {
         let inspections: Vec<ContainerInspectResponse> = serde_json::from_slice(inspections)?;
 
         let mut state = self.state();

@@ -121,12 +121,15 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::state::{NodeFacts, NodeSystem, Record};
+    use crate::{
+        name::Installation,
+        state::{NodeFacts, NodeSystem, Record},
+    };
 
     fn node(name: &str, format: u32, life: NodeLife) -> (NodeName, KnownNode) {
         let facts = NodeFacts {
             name: NodeName::new(name),
-            installation: name.to_owned(),
+            installation: Installation::new(name),
             address: Ipv4Addr::new(192, 0, 2, 1),
             pod_subnet: "10.244.1.0/24".parse().expect("a subnet"),
             mtu: 1450,

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reconciler::{name::ImageId, network::HostNetwork};
+use reconciler::{
+    name::{ImageId, Installation},
+    network::HostNetwork,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -29,7 +32,7 @@ pub(super) struct RecordedCluster {
 pub(super) struct RecordedHost {
     pub(super) number: u8,
     pub(super) network: HostNetwork,
-    pub(super) installation: String,
+    pub(super) installation: Installation,
     /// The inspections of its containers, as JSON.
     pub(super) containers: Vec<u8>,
     /// The images in the registry, by their references.
@@ -90,7 +93,7 @@ impl RecordedCluster {
         RecordedHost {
             number,
             network: recorded_network(&facts, number),
-            installation: instance["id"].as_str().unwrap().to_owned(),
+            installation: Installation::new(instance["id"].as_str().unwrap()),
             containers: fs::read(directory.join("containers.json")).unwrap(),
             images: references.collect(),
             directory,
