@@ -39,60 +39,76 @@ impl Agreed {
         }
     }
 
-    /// Compares these settings with a store's identity; the error names the first difference.
-    pub(super) fn check(&self, identity: &StoreIdentity) -> Result<(), String> {
-        let StoreIdentity {
-            pod_range,
-            subnet_length,
-            service_range,
-            dns,
-            zone,
-            ..
-        } = identity;
-        let range = |(first, last): (u16, u16)| format!("{first} to {last}");
+    /// Compares these settings with a store's identity.
+    pub(super) fn check(&self, identity: &StoreIdentity) -> Result<(), Disagreement> {
         // A store of a version without this field has the range of the host that leads.
         let node_ports = identity.node_ports.unwrap_or(self.node_ports);
-        let pairs = [
+        let ports = |(first, last): (u16, u16)| format!("{first} to {last}");
+
+        let settings = [
             (
                 "pod-range",
-                pod_range.to_string(),
+                identity.pod_range.to_string(),
                 self.pod_range.to_string(),
             ),
             (
                 "the length of pod-subnet",
-                subnet_length.to_string(),
+                identity.subnet_length.to_string(),
                 self.subnet_length.to_string(),
             ),
             (
                 "service-range",
-                service_range.to_string(),
+                identity.service_range.to_string(),
                 self.service_range.to_string(),
             ),
-            ("dns", dns.to_string(), self.dns.to_string()),
-            ("zone", zone.clone(), self.zone.clone()),
+            ("dns", identity.dns.to_string(), self.dns.to_string()),
+            ("zone", identity.zone.clone(), self.zone.clone()),
             (
                 "node-port-first and -last",
-                range(node_ports),
-                range(self.node_ports),
+                ports(node_ports),
+                ports(self.node_ports),
             ),
         ];
-        match pairs.into_iter().find(|(_, theirs, ours)| theirs != ours) {
-            None => Ok(()),
-            Some((what, theirs, ours)) => Err(format!(
-                "the cluster has {what} {theirs}, and this host's configuration {ours}: all hosts must have the same in \
-                 [network]"
-            )),
-        }
+        let differs = |(setting, cluster, host): (&'static str, String, String)| {
+            (cluster != host).then_some(Disagreement {
+                setting,
+                cluster,
+                host,
+            })
+        };
+        settings.into_iter().find_map(differs).map_or(Ok(()), Err)
     }
 }
 
-/// Checks that this version can read the store.
-pub(super) fn known_schema(identity: &StoreIdentity) -> Result<(), String> {
+/// The first setting that differs between the cluster and this host's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster has {setting} {cluster}, and this host's configuration {host}: all hosts must have the same in [network]"
+)]
+pub(super) struct Disagreement {
+    setting: &'static str,
+    cluster: String,
+    host: String,
+}
+
+/// The store has a layout that this version cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UnknownSchema {
+    /// No version wrote such a store.
+    #[error("the store has schema 0, which no version wrote")]
+    Zero,
+    /// A newer version wrote the store.
+    #[error(
+        "the store has schema {0}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
+    )]
+    Newer(u32),
+}
+
+/// Checks that this version can read the layout of the store.
+pub(super) fn known_schema(identity: &StoreIdentity) -> Result<(), UnknownSchema> {
     match identity.schema {
+        0 => Err(UnknownSchema::Zero),
         1..=SCHEMA => Ok(()),
-        0 => Err("the store has schema 0, which no version wrote".to_owned()),
-        newer => Err(format!(
-            "the store has schema {newer}, and this version knows schemas up to {SCHEMA}: run a newer Windlass here"
-        )),
+        newer => Err(UnknownSchema::Newer(newer)),
     }
 }

@@ -1,6 +1,7 @@
 //! The store of a cluster: etcd, and this host's copy of it on disk, which stays in force while
 //! etcd does not answer.
 
+mod doubt;
 mod join;
 mod last_write;
 mod leadership;
@@ -36,7 +37,7 @@ use self::{
 use super::{
     agreed::Agreed,
     contents::{Contents, Member},
-    etcd::{Etcd, EtcdConfig, SessionConfig, StoreEvent},
+    etcd::{Etcd, EtcdConfig, KeyChange, SessionConfig, StoreEvent, StoredValue},
     layout::{self, AliveDoc, AskDoc},
     local::LocalStore,
     presence::Presence,
@@ -127,6 +128,16 @@ pub(crate) struct ReplicatedStore {
     name_taken: Option<String>,
 }
 
+/// What this host publishes while its lease holds, by what it remembers of the store.
+fn alive_doc(local: &LocalStore, marker: Option<&Marker>) -> AliveDoc {
+    AliveDoc {
+        installation: local.installation().clone(),
+        cluster: marker.map(|marker| marker.cluster.clone()),
+        doubts: marker.is_some_and(|marker| marker.doubt.is_some()),
+        hangs: false,
+    }
+}
+
 impl ReplicatedStore {
     /// Opens the store. A host that was in this cluster before starts without etcd; a new host
     /// waits for etcd and reports what it waits for.
@@ -137,25 +148,21 @@ impl ReplicatedStore {
     ) -> Result<(Self, mpsc::UnboundedReceiver<StoreEvent>)> {
         let local = LocalStore::open(data, &joining.node)?;
         let (marker_file, marker) = MarkerFile::open(data)?;
-        let installation = local.installation().clone();
-        let alive = AliveDoc {
-            installation: installation.clone(),
-            cluster: marker.as_ref().map(|marker| marker.cluster.clone()),
-            doubts: marker.as_ref().is_some_and(|marker| marker.doubt.is_some()),
-            hangs: false,
-        };
+        let alive = alive_doc(&local, marker.as_ref());
         let session = SessionConfig {
             node: joining.node.clone(),
             alive: layout::text(&alive),
-            installation,
+            installation: local.installation().clone(),
+            // A new host is a candidate only once it has joined.
             candidate: marker.is_some(),
             node_ttl: NODE_LEASE,
             leader_ttl: LEADER_LEASE,
         };
         let (etcd, mut events) = Etcd::start(joining.etcd.clone(), session)?;
         let presence = Presence::new(etcd.clone(), alive);
+
         let mut contents = Contents::default();
-        let (marker, standing) = match marker {
+        let (marker, status) = match marker {
             Some(marker) => {
                 let since = Timestamp::now();
                 // A record that this version cannot read keeps its former content.
@@ -188,7 +195,7 @@ impl ReplicatedStore {
             node: joining.node,
             agreed: joining.agreed,
             node_ranges: joining.node_ranges,
-            status: standing,
+            status,
             leadership: Leadership::default(),
             last_write: LastWrite::default(),
             own_keys,
@@ -328,52 +335,9 @@ impl ReplicatedStore {
                 revision,
                 asked,
                 pairs,
-            } => {
-                if self.last_write.is_missing_in(revision, asked) {
-                    self.leadership.distrust();
-                    self.last_write.recheck(|| self.etcd.relist());
-                    return;
-                }
-                self.last_write.listed();
-                self.contents.list(revision, pairs);
-                self.changed = true;
-                self.listed = Some(etcd_cluster);
-                self.judge();
-                if self.status == StoreStatus::Current {
-                    self.leadership.listed(asked);
-                    self.republish();
-                }
-            }
-            StoreEvent::Changed { revision, changes } => {
-                let leading = self.leads();
-                self.contents.change(revision, changes, leading);
-                self.changed = true;
-                // A large clock difference must be reported on the host whose clock is wrong, too.
-                if self.contents.take_strange() {
-                    self.own_keys.publish_clock();
-                }
-                let was_current = self.status == StoreStatus::Current;
-                self.judge();
-                if !was_current && self.status == StoreStatus::Current {
-                    // This host's own keys may be gone with the store's former content.
-                    self.etcd.relist();
-                }
-            }
-            StoreEvent::Lost { why } => {
-                self.leadership.store_lost();
-                match &mut self.status {
-                    // The identity of the store was in doubt before, and that is what a person must
-                    // know.
-                    StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
-                    StoreStatus::Lost { why: before, .. } => *before = why,
-                    StoreStatus::Current => {
-                        self.status = StoreStatus::Lost {
-                            since: Timestamp::now(),
-                            why,
-                        }
-                    }
-                }
-            }
+            } => self.take_list(etcd_cluster, revision, asked, pairs),
+            StoreEvent::Changed { revision, changes } => self.take_changes(revision, changes),
+            StoreEvent::Lost { why } => self.note_lost(why),
             StoreEvent::Resumed => {
                 self.judge();
                 // A leader decides only by content that it has read again: changes made during the
@@ -403,6 +367,56 @@ impl ReplicatedStore {
             StoreEvent::Named => {
                 self.name_taken = None;
                 self.etcd.relist();
+            }
+        }
+    }
+
+    fn take_list(&mut self, etcd_cluster: u64, revision: i64, asked: u64, pairs: Vec<StoredValue>) {
+        if self.last_write.is_missing_in(revision, asked) {
+            self.leadership.distrust();
+            self.last_write.recheck(|| self.etcd.relist());
+            return;
+        }
+
+        self.last_write.listed();
+        self.contents.list(revision, pairs);
+        self.changed = true;
+        self.listed = Some(etcd_cluster);
+        self.judge();
+        if self.status == StoreStatus::Current {
+            self.leadership.listed(asked);
+            self.republish();
+        }
+    }
+
+    fn take_changes(&mut self, revision: i64, changes: Vec<KeyChange>) {
+        let leading = self.leads();
+        self.contents.change(revision, changes, leading);
+        self.changed = true;
+        // A large clock difference must be reported on the host whose clock is wrong, too.
+        if self.contents.take_strange() {
+            self.own_keys.publish_clock();
+        }
+
+        let was_current = self.status == StoreStatus::Current;
+        self.judge();
+        if !was_current && self.status == StoreStatus::Current {
+            // This host's own keys may be gone with the store's former content.
+            self.etcd.relist();
+        }
+    }
+
+    fn note_lost(&mut self, why: String) {
+        self.leadership.store_lost();
+        match &mut self.status {
+            // The identity of the store was in doubt before, and that is what a person must know.
+            StoreStatus::Frozen { .. } | StoreStatus::Conflict { .. } => {}
+            StoreStatus::Lost { why: before, .. } => *before = why,
+            StoreStatus::Current => {
+                self.status = StoreStatus::Lost {
+                    since: Timestamp::now(),
+                    why,
+                }
             }
         }
     }

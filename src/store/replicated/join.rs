@@ -73,11 +73,8 @@ impl<'a> Newcomer<'a> {
         let Some(identity) = self.contents.identity.clone() else {
             bail!("the store has no cluster")
         };
-        known_schema(&identity).map_err(anyhow::Error::msg)?;
-        self.joining
-            .agreed
-            .check(&identity)
-            .map_err(anyhow::Error::msg)?;
+        known_schema(&identity)?;
+        self.joining.agreed.check(&identity)?;
         let subnet = self.reserve().await?;
         Ok(Marker {
             cluster: identity.id,

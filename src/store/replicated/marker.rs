@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ReplicatedStore, StoreStatus, subnets::Reservations};
+use super::{ReplicatedStore, StoreStatus, doubt::Doubt, subnets::Reservations};
 use crate::{
     state_file::{self, StateFileError},
     store::{
@@ -82,126 +82,78 @@ impl MarkerFile {
     }
 }
 
-/// Why a store is not trusted.
-pub(super) struct Doubt {
-    pub(super) why: String,
-    /// Whether the doubt lasts, whatever the store looks like later, until a person adopts a store.
-    pub(super) lasts: bool,
-    /// Whether the reason lies in this host's configuration, so that other hosts need not doubt the
-    /// store.
-    pub(super) own: bool,
-}
-
 impl Marker {
-    /// Whether the store is the one that this host knows, and not older than what it knows.
-    pub(super) fn verdict(
+    /// Checks that the store is the one that this host knows, and not older than what it knows.
+    pub(super) fn check(
         &self,
         contents: &Contents,
         agreed: &Agreed,
         listed: Option<u64>,
     ) -> Result<(), Doubt> {
-        const ADVICE: &str = "nothing of it is accepted, and running pods are kept running; if this is the store to use from \
-                              now on, run `windlass cluster adopt-store` on a host that knows better";
-        let passing = |why: String| {
-            Err(Doubt {
-                why,
-                lasts: false,
-                own: false,
-            })
-        };
-        let own = |why: String| {
-            Err(Doubt {
-                why,
-                lasts: false,
-                own: true,
-            })
-        };
-        let lasting = |why: String| {
-            Err(Doubt {
-                why,
-                lasts: true,
-                own: false,
-            })
-        };
-        let Some(identity) = &contents.identity else {
-            return passing(format!(
-                "the store has no cluster under its prefix, where cluster {} was: it was wiped, or the prefix is \
-                 another one; {ADVICE}",
-                self.cluster
-            ));
-        };
-        if let Err(why) = known_schema(identity) {
-            return own(format!(
-                "{why}; nothing of the store is accepted, and running pods are kept running"
-            ));
-        }
+        let identity = contents.identity.as_ref().ok_or_else(|| Doubt::NoCluster {
+            known: self.cluster.clone(),
+        })?;
+        known_schema(identity).map_err(Doubt::Schema)?;
         if identity.id != self.cluster {
-            return passing(format!(
-                "the store holds cluster {}, and this host belongs to {}: its prefix in [store] is another cluster's; \
-                 nothing of it is accepted, and running pods are kept running",
-                identity.id, self.cluster
-            ));
+            return Err(Doubt::OtherCluster {
+                stored: identity.id.clone(),
+                known: self.cluster.clone(),
+            });
         }
+
         if identity.incarnation < self.incarnation {
-            return passing(format!(
-                "the store is of an earlier time: it was adopted {} times, and this host knows of {}; {ADVICE}",
-                identity.incarnation, self.incarnation
-            ));
+            return Err(Doubt::EarlierIncarnation {
+                stored: identity.incarnation,
+                known: self.incarnation,
+            });
         }
-        if identity.incarnation > self.incarnation {
-            // A person has adopted this store on another host.
-            return agreed.check(identity).or_else(own);
+        // A person has adopted this store on another host: nothing that this host remembers of the
+        // store before counts any more.
+        if identity.incarnation == self.incarnation {
+            self.check_age(contents, listed)?;
         }
+        agreed.check(identity).map_err(Doubt::Configuration)
+    }
+
+    /// Checks that a store of the known incarnation is not a restored backup.
+    fn check_age(&self, contents: &Contents, listed: Option<u64>) -> Result<(), Doubt> {
         if let Some(why) = &self.doubt {
             // The store's revision goes up again, by leases alone, until it looks like one that was
             // never restored.
-            return passing(why.clone());
+            return Err(Doubt::Remembered(why.clone()));
         }
         if listed.is_some_and(|id| id != self.etcd_cluster) {
-            return passing(format!(
-                "etcd is another one than before (its own cluster id has changed): it was restored or replaced; {ADVICE}"
-            ));
+            return Err(Doubt::OtherEtcd);
         }
         if contents.revision < self.revision {
-            let why = format!(
-                "etcd has gone back in time, from revision {} to {}: it was restored from a backup; {ADVICE}",
-                self.revision, contents.revision
-            );
-            return lasting(why);
+            return Err(Doubt::EarlierRevision {
+                stored: contents.revision,
+                known: self.revision,
+            });
         }
-        let decided = match contents.lasting() {
-            Ok(decided) => decided,
-            Err(key) => {
-                return passing(format!(
-                    "the store lacks {key}, which is always there; {ADVICE}"
-                ));
-            }
-        };
+
+        let decided = contents.lasting().map_err(Doubt::Lacks)?;
         if decided < self.decided && !contents.lacks_lasting() {
-            let why = format!(
-                "the store's last decision is of revision {decided}, and this host knows of one of {}: etcd was \
-                 restored from a backup; {ADVICE}",
-                self.decided
-            );
-            return lasting(why);
+            return Err(Doubt::EarlierDecision {
+                stored: decided,
+                known: self.decided,
+            });
         }
         if contents.epoch < self.epoch {
-            return passing(format!(
-                "the store was written by a leader of epoch {}, and this host knows of {}; {ADVICE}",
-                contents.epoch.revision, self.epoch.revision
-            ));
+            return Err(Doubt::EarlierEpoch {
+                stored: contents.epoch.revision,
+                known: self.epoch.revision,
+            });
         }
-        agreed.check(identity).or_else(own)
+        Ok(())
     }
 }
 
 impl ReplicatedStore {
     /// Judges whether the store is the one that this host knows.
     pub(super) fn judge(&mut self) {
-        match self
-            .marker
-            .verdict(&self.contents, &self.agreed, self.listed)
-        {
+        let checked = self.marker.check(&self.contents, &self.agreed, self.listed);
+        match checked {
             Ok(()) => {
                 self.presence.belongs(&self.marker.cluster, false);
                 if let Some(why) = self.name_taken.clone() {
@@ -235,8 +187,9 @@ impl ReplicatedStore {
                 }
                 self.stand();
             }
-            Err(Doubt { why, lasts, own }) => {
-                self.presence.belongs(&self.marker.cluster, !own);
+            Err(doubt) => {
+                let why = doubt.to_string();
+                self.presence.belongs(&self.marker.cluster, !doubt.is_own());
                 let known = matches!(&self.status, StoreStatus::Frozen { why: before, .. } if *before == why);
                 if !known {
                     tracing::error!("{why}");
@@ -245,7 +198,7 @@ impl ReplicatedStore {
                         why: why.clone(),
                     };
                 }
-                if lasts {
+                if doubt.lasts() {
                     self.marker.doubt = Some(why);
                 }
                 self.follow_nobody();
@@ -346,24 +299,22 @@ mod tests {
 
     #[track_caller]
     fn doubted(marker: &Marker, contents: &Contents, etcd: u64, words: &str, lasts: bool) {
-        let doubt = marker
-            .verdict(contents, &agreed(), Some(etcd))
-            .err()
-            .unwrap();
-        assert!(doubt.why.contains(words), "{}", doubt.why);
-        assert_eq!(doubt.lasts, lasts, "{}", doubt.why);
+        let doubt = marker.check(contents, &agreed(), Some(etcd)).err().unwrap();
+        let why = doubt.to_string();
+        assert!(why.contains(words), "{why}");
+        assert_eq!(doubt.lasts(), lasts, "{why}");
     }
 
     #[test]
     fn the_store_that_is_known_is_trusted_and_no_older_or_other_one() {
         assert!(
             marker()
-                .verdict(&store(2, 20, 30), &agreed(), Some(ETCD))
+                .check(&store(2, 20, 30), &agreed(), Some(ETCD))
                 .is_ok()
         );
         assert!(
             marker()
-                .verdict(&store(2, 25, 31), &agreed(), Some(ETCD))
+                .check(&store(2, 25, 31), &agreed(), Some(ETCD))
                 .is_ok()
         );
         doubted(&marker(), &Contents::default(), ETCD, "it was wiped", false);
@@ -439,7 +390,7 @@ mod tests {
         );
         assert!(
             doubting
-                .verdict(&store(3, 5, 6), &agreed(), Some(ETCD + 1))
+                .check(&store(3, 5, 6), &agreed(), Some(ETCD + 1))
                 .is_ok()
         );
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
-    state::{Change, NodeFacts},
+    state::{Change, ClusterState, NodeFacts},
 };
 
 use super::{RESPITE, ReplicatedStore, StoreStatus, WITHDRAWAL};
@@ -168,17 +168,40 @@ impl ReplicatedStore {
     /// Replaces the store's content by this host's copy, and makes this the store that all hosts
     /// trust.
     pub(crate) async fn adopt(&mut self) -> Result<String> {
+        if self.status == StoreStatus::Current {
+            return Ok(
+                "the store is the one this cluster uses; there is nothing to adopt".to_owned(),
+            );
+        }
+        self.check_adoptable()?;
+
+        // The copy may be older than the running pods: each node reports what it holds before
+        // anything starts.
+        let state = self.local.snapshot().clone().adopted(Timestamp::now());
+        let stored = self.contents.identity.as_ref();
+        let adoptions = stored.map_or(0, |identity| identity.incarnation);
+        let incarnation = self.marker.incarnation.max(adoptions) + 1;
+        self.etcd
+            .write(self.adoption(&state, incarnation))
+            .await
+            .context("write this host's copy to the store")?;
+
+        self.etcd.relist();
+        Ok(format!(
+            "the store holds this host's copy now ({} pods); all hosts of cluster {} take it up",
+            state.pods.len(),
+            self.marker.cluster
+        ))
+    }
+
+    /// Checks that this host may put its copy into the store.
+    fn check_adoptable(&self) -> Result<()> {
         ensure!(
             !matches!(self.status, StoreStatus::Lost { .. }),
             "etcd does not answer; it must be there to be adopted"
         );
         if let StoreStatus::Conflict { why } = &self.status {
             bail!("{why}");
-        }
-        if self.status == StoreStatus::Current {
-            return Ok(
-                "the store is the one this cluster uses; there is nothing to adopt".to_owned(),
-            );
         }
         if let Some(identity) = &self.contents.identity {
             ensure!(
@@ -187,29 +210,26 @@ impl ReplicatedStore {
                 identity.id,
                 self.marker.cluster
             );
-            known_schema(identity).map_err(anyhow::Error::msg)?;
+            known_schema(identity)?;
             // Adopting with another configuration would only split the cluster's hosts.
-            self.agreed.check(identity).map_err(anyhow::Error::msg)?;
+            self.agreed.check(identity)?;
         }
         // This host's copy lacks the records that only a newer version reads, and they would be lost.
         if self.contents.has_unreadable_decisions()
             && let Some((newer, _)) = self.newer_members().next()
         {
             bail!(
-                "the store holds records that this version of Windlass cannot read, and an adoption would delete them: \
-                 run `windlass cluster adopt-store` on node {newer}, which has a newer version, or upgrade this host first"
+                "the store holds records that this version of Windlass cannot read, and an adoption would delete \
+                 them: run `windlass cluster adopt-store` on node {newer}, which has a newer version, or upgrade this \
+                 host first"
             );
         }
-        // The copy may be older than the running pods: each node reports what it holds before
-        // anything starts.
-        let state = self.local.snapshot().clone().adopted(Timestamp::now());
-        let known = self
-            .contents
-            .identity
-            .as_ref()
-            .map_or(0, |identity| identity.incarnation);
-        let incarnation = self.marker.incarnation.max(known) + 1;
-        let mut records = layout::records(&state);
+        Ok(())
+    }
+
+    /// The writes that replace the leader's records by those of a state.
+    fn adoption(&self, state: &ClusterState, incarnation: u64) -> Vec<Write> {
+        let mut records = layout::records(state);
         records.push(Decided::epoch(Epoch {
             incarnation,
             revision: 0,
@@ -224,6 +244,7 @@ impl ReplicatedStore {
                 key: key.to_owned(),
             })
             .collect();
+
         writes.extend(records.iter().map(Decided::write));
         // Written last: a host that reads the identity relies on the other records.
         let identity = self.agreed.identity(&self.marker.cluster, incarnation);
@@ -231,15 +252,6 @@ impl ReplicatedStore {
             key: IDENTITY.to_owned(),
             value: layout::text(&identity),
         });
-        let count = state.pods.len();
-        self.etcd
-            .write(writes)
-            .await
-            .context("write this host's copy to the store")?;
-        self.etcd.relist();
-        Ok(format!(
-            "the store holds this host's copy now ({count} pods); all hosts of cluster {} take it up",
-            self.marker.cluster
-        ))
+        writes
     }
 }
