@@ -69,18 +69,19 @@ impl Runtime {
                 return Ok(());
             }
         };
+
         let (limit, started) = (self.engine().start_timeout, id.as_str());
         let start =
             |docker: bollard::Docker| async move { docker.start_container(started, None).await };
         let result = self.engine().call_within(limit, start).await;
+
         // The engine's event often arrives before its response, and then the container has been
         // inspected already.
+        let known = observer.known(&id);
+        let is_seen_alive = known.is_some_and(|known| known.state.is_alive());
         if result.is_err() {
             observer.container_dirty(&id);
-        } else if !observer
-            .known(&id)
-            .is_some_and(|known| known.state.is_alive())
-        {
+        } else if !is_seen_alive {
             observer.container_started(&id);
         }
         Ok(result?)
@@ -105,9 +106,12 @@ impl Runtime {
                 Err(error) if error.is_name_conflict() => {
                     match self.holder_of(&name, labels).await? {
                         Holder::Ours(created) => return Ok(created),
+                        // The id of the holder makes a name that is free, and that is the same
+                        // when the call is repeated.
                         Holder::Foreign(id) => {
                             name = format!("{own_name}_{}", id.get(..8).unwrap_or(&id));
                         }
+                        // The container was removed in between: the same name again.
                         Holder::Nobody => {}
                     }
                 }
@@ -139,12 +143,14 @@ impl Runtime {
         if !labels.is_ok_and(|labels| labels.is_same_container(wanted)) {
             return Ok(Holder::Foreign(id));
         }
+
         let id = ContainerId::new(id);
         match found.state.and_then(|state| state.status) {
             Some(Status::CREATED) => Ok(Holder::Ours(Created::Fresh(id))),
             Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => {
                 Ok(Holder::Ours(Created::Running(id)))
             }
+            // An attempt is run once: a container that has ended is not started again.
             _ => {
                 self.inner.observer.container_dirty(&id);
                 let message = format!("{name} has already run and ended; it is looked at again");
@@ -159,28 +165,32 @@ impl Runtime {
         let (None, Some(group)) = (spec.security.run_as_user, spec.security.run_as_group) else {
             return Ok(None);
         };
+
         let image = spec.image.as_str();
         let found = self
             .engine()
             .call(|docker| async move { docker.inspect_image(image).await })
             .await
             .map_err(|error| error.into_fault(what))?;
-        let user = found
-            .config
-            .and_then(|config| config.user)
-            .unwrap_or_default();
-        let user = user
-            .split(':')
-            .next()
-            .filter(|user| !user.is_empty())
-            .unwrap_or("0");
+
+        // `USER` of the image: `user` or `user:group`; root where the image has none.
+        let config = found.config.unwrap_or_default();
+        let user_and_group = config.user.unwrap_or_default();
+        let user = match user_and_group.split(':').next() {
+            Some(user) if !user.is_empty() => user,
+            _ => "0",
+        };
         Ok(Some(format!("{user}:{group}")))
     }
 }
 
+/// The container that holds a name.
 enum Holder {
+    /// It is the wanted container, made by an earlier daemon.
     Ours(Created),
+    /// It is another container; holds its id.
     Foreign(String),
+    /// The name is free again.
     Nobody,
 }
 

@@ -29,8 +29,8 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
     let mut failures = 0;
     loop {
         let begun = tokio::time::Instant::now();
-        let why = follow_once(&observer).await;
-        if why.was_connected {
+        let ended = follow_once(&observer).await;
+        if ended.was_connected {
             // The cache may be wrong from now on; the next round of inspections corrects it, or
             // reports that the engine is unreachable.
             observer.everything_dirty();
@@ -38,9 +38,10 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
         if begun.elapsed() >= STABLE {
             failures = 0;
         }
+
         let retry = backoff(FIRST_RETRY, failures, LAST_RETRY);
         tracing::debug!(
-            why = why.text,
+            why = ended.text,
             retry_ms = retry.as_millis(),
             "the engine's events ended"
         );
@@ -69,6 +70,7 @@ async fn follow_once(observer: &Observer) -> Ended {
             };
         }
     };
+
     let options = |mut filters: HashMap<String, Vec<String>>, kind: &str, names: &[&str]| {
         filters.insert("type".to_owned(), vec![kind.to_owned()]);
         filters.insert(
@@ -81,6 +83,7 @@ async fn follow_once(observer: &Observer) -> Ended {
             .filters(&filters)
             .build()
     };
+    // Two streams, since images have no label of an installation.
     let containers = docker
         .events(Some(options(
             installation_filter(&observer.installation),
@@ -92,6 +95,7 @@ async fn follow_once(observer: &Observer) -> Ended {
         .events(Some(options(HashMap::new(), "image", IMAGE_EVENTS)))
         .boxed();
     observer.everything_dirty();
+
     // A stream that ends must not be taken for one without events.
     let ended = || {
         stream::once(ready(Err(Error::IOError {
@@ -123,6 +127,7 @@ fn handle(observer: &Observer, event: &EventMessage) {
             if event.action.as_deref() == Some("destroy") {
                 return observer.container_gone(&id);
             }
+            // An event without a time is newer than any inspection.
             let at = event
                 .time_nano
                 .and_then(|nanos| Timestamp::from_nanosecond(nanos.into()).ok());

@@ -319,14 +319,15 @@ impl Pods for FakeRuntime {
 
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         self.call(format!("pull {image}"), |state| {
+            // The fake's digest of an image is its id.
             let id = match image.split_once('@') {
-                Some((_, digest)) => Some(ImageId::new(digest))
-                    .filter(|id| state.registry.values().any(|it| it == id)),
-                None => state.registry.get(image).cloned(),
+                Some((_, digest)) => state.registry.values().find(|id| id.as_str() == digest),
+                None => state.registry.get(image),
             };
-            let here = id.as_ref().is_some_and(|id| state.images.contains(id));
+            let id = id.cloned();
+            let is_here = id.as_ref().is_some_and(|id| state.images.contains(id));
             match id {
-                Some(id) if here || mode != PullMode::Never => {
+                Some(id) if is_here || mode != PullMode::Never => {
                     let name = image.split(['@', ':']).next().unwrap_or(image);
                     let digest = Some(format!("{name}@{id}"));
                     state.images.insert(id.clone());

@@ -53,19 +53,19 @@ impl Runtime {
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
         let what = format!("cannot run the postStart hook of container {container}");
-        let failed = match self
-            .run_hook(container, handler, address, POST_START_LIMIT)
-            .await
-        {
+        let run = self.run_hook(container, handler, address, POST_START_LIMIT);
+        let failed = match run.await {
             Ok(()) => return Ok(()),
             Err(HookError::NotRun(fault)) => {
                 return Err(Fault::new(fault.kind, format!("{what}: {fault}")));
             }
             Err(HookError::Failed(failed)) => failed,
         };
+
         let killed = self.kill(container).await;
         self.inner.observer.container_dirty(container);
         match killed {
+            // The container may still run: what failed last is the kill.
             Err(error) if !error.is_not_found() => {
                 Err(error.into_fault(&format!("{failed}; {what}")))
             }

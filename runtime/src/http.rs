@@ -15,6 +15,7 @@ use rustls::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
+/// As in Kubernetes, whose limit is that of Go's HTTP client.
 const MAX_REDIRECTS: usize = 10;
 
 /// An HTTP client that keeps no connections, uses no proxy and checks no certificates.
@@ -23,10 +24,10 @@ pub(crate) struct HttpClient(Client);
 impl HttpClient {
     pub(crate) fn new() -> Result<Self, reqwest::Error> {
         let same_host = redirect::Policy::custom(|attempt| {
-            let asked = attempt.previous().first().and_then(Url::host_str);
+            let first_host = attempt.previous().first().and_then(Url::host_str);
             if attempt.previous().len() > MAX_REDIRECTS {
                 attempt.error("too many redirects")
-            } else if asked == attempt.url().host_str() {
+            } else if first_host == attempt.url().host_str() {
                 attempt.follow()
             } else {
                 // As in Kubernetes, a redirect to another host counts as a response.
@@ -58,6 +59,7 @@ impl HttpClient {
                 HeaderValue::try_from(value).map_err(|error| format!("header {name}: {error}"))?;
             map.append(name, value);
         }
+
         match self.0.get(url).headers(map).timeout(limit).send().await {
             Ok(answer) => Ok(answer.status().as_u16()),
             Err(error) if error.is_timeout() => {
@@ -77,7 +79,10 @@ pub(crate) fn url(
     path: &str,
 ) -> Result<Url, String> {
     let scheme = if https { "https" } else { "http" };
-    let host = host.map_or_else(|| pod.to_string(), bracketed);
+    let host = match host {
+        Some(host) => bracketed(host),
+        None => pod.to_string(),
+    };
     let slash = if path.starts_with('/') { "" } else { "/" };
     let text = format!("{scheme}://{host}:{port}{slash}{path}");
     Url::parse(&text).map_err(|error| format!("{text:?} is not an address: {error}"))
@@ -90,7 +95,10 @@ pub(crate) async fn connect(
     port: u16,
     limit: Duration,
 ) -> Result<(), String> {
-    let host = host.map_or_else(|| pod.to_string(), str::to_owned);
+    let host = match host {
+        Some(host) => host.to_owned(),
+        None => pod.to_string(),
+    };
     match timeout(limit, TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
@@ -101,6 +109,7 @@ pub(crate) async fn connect(
     }
 }
 
+/// The host as a URL has it: an IPv6 address is in brackets there.
 fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]")

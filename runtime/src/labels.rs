@@ -23,6 +23,8 @@ const ROLE: &str = "io.windlass.role";
 const CONTAINER: &str = "io.windlass.container";
 const ATTEMPT: &str = "io.windlass.attempt";
 const MESSAGE: &str = "io.windlass.message";
+/// The value of the label [`MESSAGE`] for `FallbackToLogsOnError`.
+const FILE_OR_LOGS: &str = "file-or-logs";
 
 /// The content of one container's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,11 @@ impl Labels {
     /// The labels as the engine stores them.
     pub(crate) fn write(&self, installation: &Installation) -> HashMap<String, String> {
         let identity = &self.identity;
+        let message_source = if self.message_from_logs {
+            FILE_OR_LOGS
+        } else {
+            "file"
+        };
         [
             (SCHEMA, SCHEMA_VERSION.to_string()),
             (INSTANCE, installation.to_string()),
@@ -68,15 +75,7 @@ impl Labels {
             (ROLE, role_word(self.role).to_owned()),
             (CONTAINER, self.name.clone()),
             (ATTEMPT, self.attempt.to_string()),
-            (
-                MESSAGE,
-                if self.message_from_logs {
-                    "file-or-logs"
-                } else {
-                    "file"
-                }
-                .to_owned(),
-            ),
+            (MESSAGE, message_source.to_owned()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
@@ -88,16 +87,19 @@ impl Labels {
         labels: &HashMap<String, String>,
         installation: &Installation,
     ) -> Result<Self, LabelsError> {
-        let get = |key: &'static str| labels.get(key).ok_or(LabelsError::Malformed(key));
+        // Checked first: of other containers nothing is read, not even whether it is right.
         if labels.get(INSTANCE).map(String::as_str) != Some(installation.as_str()) {
             return Err(LabelsError::Foreign);
         }
+
+        let get = |key: &'static str| labels.get(key).ok_or(LabelsError::Malformed(key));
         let schema = get(SCHEMA)?
             .parse()
             .map_err(|_| LabelsError::Malformed(SCHEMA))?;
         if schema > SCHEMA_VERSION {
             return Err(LabelsError::Newer(schema));
         }
+
         Ok(Self {
             identity: PodIdentity {
                 uid: PodUid::new(get(POD_UID)?),
@@ -113,9 +115,7 @@ impl Labels {
             attempt: get(ATTEMPT)?
                 .parse()
                 .map_err(|_| LabelsError::Malformed(ATTEMPT))?,
-            message_from_logs: labels
-                .get(MESSAGE)
-                .is_some_and(|word| word == "file-or-logs"),
+            message_from_logs: labels.get(MESSAGE).is_some_and(|word| word == FILE_OR_LOGS),
         })
     }
 

@@ -114,14 +114,14 @@ impl Observer {
     /// The current observation. An engine that does not respond is an error, never an empty host.
     pub(crate) async fn observe(self: &Arc<Self>) -> Result<Observation, Fault> {
         let _only = self.under_way.lock().await;
-        let dirty = std::mem::replace(
-            &mut self.cache().dirty,
-            Dirty {
-                everything: false,
-                containers: BTreeSet::new(),
-                images: false,
-            },
-        );
+        // Taken before the requests: what is marked during them is inspected the next time.
+        let nothing = Dirty {
+            everything: false,
+            containers: BTreeSet::new(),
+            images: false,
+        };
+        let dirty = std::mem::replace(&mut self.cache().dirty, nothing);
+
         let mut hangs = self.hangs.subscribe();
         let looked = tokio::select! {
             biased;
@@ -134,6 +134,7 @@ impl Observer {
             self.put_back(dirty);
             return Err(fault);
         }
+
         let cache = self.cache();
         Ok(Observation {
             containers: cache
@@ -220,9 +221,10 @@ impl Observer {
     pub(crate) fn container_gone(&self, id: &ContainerId) {
         let mut cache = self.cache();
         cache.dirty.containers.remove(id);
-        let was_known = cache.known.remove(id).is_some() | cache.left_alone.remove(id).is_some();
+        let was_observed = cache.known.remove(id).is_some();
+        let was_left_alone = cache.left_alone.remove(id).is_some();
         drop(cache);
-        if was_known {
+        if was_observed || was_left_alone {
             self.notify();
         }
     }
@@ -241,17 +243,18 @@ impl Observer {
 
     /// The newest container with this role and name that is not known to have ended.
     pub(crate) fn find(&self, pod: &PodUid, role: Role, name: &str) -> Option<ContainerId> {
-        let cache = self.cache();
-        let alive =
+        let is_wanted = |found: &ObservedContainer| {
+            found.identity.uid == *pod && found.role == role && found.name == name
+        };
+        // A container that was created may have been started since it was inspected.
+        let may_run =
             |state: &ContainerState| state.is_alive() || matches!(state, ContainerState::Created);
+        let cache = self.cache();
         cache
             .known
             .iter()
             .map(|(id, known)| (id, &known.observed))
-            .filter(|(_, found)| {
-                found.identity.uid == *pod && found.role == role && found.name == name
-            })
-            .filter(|(_, found)| alive(&found.state))
+            .filter(|(_, found)| is_wanted(found) && may_run(&found.state))
             .max_by_key(|(_, found)| found.attempt)
             .map(|(id, _)| id.clone())
     }
@@ -274,6 +277,7 @@ impl Observer {
             let images = self.images().await?;
             self.cache().images = images;
         }
+
         let mut listed = BTreeMap::new();
         let mut wanted: BTreeSet<_> = dirty.containers.clone();
         if dirty.everything {
@@ -288,6 +292,8 @@ impl Observer {
                 .retain(|id, known| listed.contains_key(id) || known.seen >= begun);
             cache.left_alone.retain(|id, _| listed.contains_key(id));
         }
+
+        // A task of its own waits for each of these, see `until_it_answers`.
         wanted.retain(|id| !self.cache().hanging.contains(id));
         let looks = stream::iter(wanted)
             .map(|id| {
@@ -301,6 +307,7 @@ impl Observer {
             .buffer_unordered(INSPECT_CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
+
         for (id, seen, look) in looks {
             self.remember(id, seen, look?);
         }
@@ -323,14 +330,12 @@ impl Observer {
                 cache.left_alone.insert(id, why);
             }
             RoundResult::Hangs(listed) => {
-                if let (false, Some(observed)) = (cache.known.contains_key(&id), listed) {
-                    cache.known.insert(
-                        id.clone(),
-                        Known {
-                            observed,
-                            seen: Timestamp::UNIX_EPOCH,
-                        },
-                    );
+                // The list tells less than an inspection from before. Any event is newer than it.
+                if let Some(observed) = listed
+                    && !cache.known.contains_key(&id)
+                {
+                    let seen = Timestamp::UNIX_EPOCH;
+                    cache.known.insert(id.clone(), Known { observed, seen });
                 }
                 if cache.hanging.insert(id.clone()) {
                     drop(cache);

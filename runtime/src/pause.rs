@@ -74,10 +74,13 @@ fn tar(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
         archive.extend_from_slice(content);
         archive.resize(archive.len().next_multiple_of(BLOCK), 0);
     }
+    // Two empty blocks end an archive.
     archive.resize(archive.len() + 2 * BLOCK, 0);
     archive
 }
 
+/// The header of a file in a ustar archive (POSIX.1-2001, pax): name, mode, owner, group, size, time
+/// and kind, numbers in octal.
 fn header(name: &str, size: usize, mode: u32) -> [u8; BLOCK] {
     let mut header = [0_u8; BLOCK];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -87,6 +90,7 @@ fn header(name: &str, size: usize, mode: u32) -> [u8; BLOCK] {
     put(116, b"0000000\0");
     put(124, format!("{size:011o}\0").as_bytes());
     put(136, b"00000000000\0");
+    // The sum over the header counts its own field as spaces.
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");

@@ -17,6 +17,7 @@ use reconciler::{
     object::{Handler, Probe},
     observed::ProbeFact,
     plan::{ProbeKind, ProbeTask},
+    time::backoff,
 };
 use tokio::{
     sync::watch,
@@ -124,17 +125,17 @@ impl Prober {
         board.facts.retain(|key, _| keys.contains(key));
         board.wanted = keys;
         drop(board);
+
         let spread = !std::mem::replace(&mut running.begun, true);
         for probe in wanted {
             let key = key(probe);
-            match running.tasks.get(&key) {
-                Some(task)
-                    if task.probe.probe == probe.probe && task.probe.address == probe.address =>
-                {
+            if let Some(task) = running.tasks.get(&key) {
+                let is_same =
+                    task.probe.probe == probe.probe && task.probe.address == probe.address;
+                if is_same {
                     continue;
                 }
-                Some(task) => task.handle.abort(),
-                None => {}
+                task.handle.abort();
             }
             let handle = self.start(probe, spread);
             running.tasks.insert(
@@ -158,16 +159,15 @@ impl Prober {
     }
 
     fn start(&self, task: &ProbeTask, spread: bool) -> AbortHandle {
-        let known = self
-            .results
-            .board()
-            .facts
-            .get(&key(task))
-            .map(|fact| fact.ok)
-            .or(task.initial);
+        // A probe that has changed keeps its last result until it has another one.
+        let board = self.results.board();
+        let last = board.facts.get(&key(task)).map(|fact| fact.ok);
+        drop(board);
+        let known = last.or(task.initial);
         if let Some(ok) = known {
             self.results.publish(task, ok, "");
         }
+
         let (runtime, found, task) = (
             self.runtime.clone(),
             Arc::clone(&self.results),
@@ -227,22 +227,22 @@ async fn run(
         return;
     }
     let mut next = first_attempt(task, spread);
-    let mut knock = may_knock(task, known).then_some(KNOCK);
+    let mut may_knock = may_knock(task, known);
+    let mut knocks = 0;
     loop {
         sleep_until(next).await;
         let mut answer = attempt(runtime, task).await;
-        if matches!(answer, Answer::Bad(_))
-            && let Some(wait) = &mut knock
-        {
+        if may_knock && matches!(answer, Answer::Bad(_)) {
             let turn = next + task.probe.period;
-            if is_let_in(runtime, task, wait, turn).await {
+            if is_let_in(runtime, task, &mut knocks, turn).await {
                 next = Instant::now();
                 answer = Answer::Good;
             }
         }
+
         let verdict = match answer {
             Answer::Good => {
-                knock = None;
+                may_knock = false;
                 Some((count.take(true), String::new()))
             }
             Answer::Bad(message) => Some((count.take(false), message)),
@@ -256,9 +256,11 @@ async fn run(
             Some((Verdict::Good, message)) => found.publish(task, true, &message),
             Some((Verdict::Bad, message)) => found.publish(task, false, &message),
         }
+
         if count.is_final() {
             return;
         }
+        // An attempt that took longer than the period is followed by the next one at once.
         next = (next + task.probe.period).max(Instant::now());
     }
 }
@@ -274,39 +276,38 @@ fn may_knock(task: &ProbeTask, known: Option<bool>) -> bool {
 
 /// A container that has just started may be ready long before its next regular attempt: until then
 /// it is probed at growing intervals. Only a success counts, so that no failure is reached sooner.
-async fn is_let_in(
-    runtime: &Runtime,
-    task: &ProbeTask,
-    wait: &mut Duration,
-    turn: Instant,
-) -> bool {
-    while *wait < task.probe.period && Instant::now() + *wait < turn {
-        sleep(*wait).await;
-        *wait *= 2;
+async fn is_let_in(runtime: &Runtime, task: &ProbeTask, knocks: &mut u32, turn: Instant) -> bool {
+    let period = task.probe.period;
+    loop {
+        let wait = backoff(KNOCK, *knocks, period);
+        if wait >= period || Instant::now() + wait >= turn {
+            return false;
+        }
+        sleep(wait).await;
+        *knocks += 1;
         if matches!(attempt(runtime, task).await, Answer::Good) {
             return true;
         }
     }
-    false
 }
 
 /// The time of the first attempt: after the initial delay, counted from the container's start.
 fn first_attempt(task: &ProbeTask, spread: bool) -> Instant {
     let age = Duration::try_from(Timestamp::now().duration_since(task.started)).unwrap_or_default();
     let delay = task.probe.initial_delay.saturating_sub(age);
-    let period = u64::try_from(task.probe.period.as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1);
+
     // A probe of a container that has just started begins at once: its result is waited for.
     let is_old = delay.is_zero() && age > task.probe.period;
     let spreading = if spread && is_old {
-        Duration::from_millis(hash(task) % period)
+        let period = u64::try_from(task.probe.period.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(hash(task) % period.max(1))
     } else {
         Duration::ZERO
     };
     Instant::now() + delay + spreading
 }
 
+/// A number that differs from probe to probe.
 fn hash(task: &ProbeTask) -> u64 {
     let mut hasher = DefaultHasher::new();
     key(task).hash(&mut hasher);
@@ -360,12 +361,12 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
                 Ok(url) => runtime.inner.http.get(url, headers, *timeout).await,
                 Err(error) => Err(error),
             };
-            status
-                .and_then(|status| match status {
-                    200..=399 => Ok(()),
-                    status => Err(format!("HTTP status {status}")),
-                })
-                .into()
+            let result = match status {
+                Ok(200..=399) => Ok(()),
+                Ok(status) => Err(format!("HTTP status {status}")),
+                Err(error) => Err(error),
+            };
+            result.into()
         }
         Handler::TcpSocket { host, port } => {
             http::connect(host.as_deref(), task.address, *port, *timeout)

@@ -103,6 +103,7 @@ impl Runtime {
                 path: config.pods_dir.clone(),
                 source,
             })?;
+
         let memory_bytes = host_memory_bytes().map_err(RuntimeError::Memory)?;
         let host = Host {
             installation: config.installation.clone(),
@@ -110,6 +111,7 @@ impl Runtime {
             memory_bytes,
             lowest_oom_score: lowest_oom_score(),
         };
+
         let images = Images::open(&config)?;
         let http = HttpClient::new().map_err(RuntimeError::Http)?;
         let engine = Arc::new(Engine::new(
@@ -122,10 +124,9 @@ impl Runtime {
             config.installation.clone(),
             config.pods_dir.clone(),
         ));
+
         let events = tokio::spawn(events::follow(Arc::clone(&observer))).abort_handle();
         let pulse = tokio::spawn(pulse::follow(Arc::clone(&observer))).abort_handle();
-        let exec_starts = Semaphore::new(EXEC_STARTS);
-        let overdue = Arc::default();
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
@@ -133,8 +134,8 @@ impl Runtime {
                 observer,
                 images,
                 http,
-                exec_starts,
-                overdue,
+                exec_starts: Semaphore::new(EXEC_STARTS),
+                overdue: Arc::default(),
                 events,
                 pulse,
             }),
@@ -231,17 +232,18 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn host_memory_bytes() -> io::Result<u64> {
-    fs::read_to_string("/proc/meminfo")?
+    // `MemTotal:       16314116 kB`, in units of 1024 bytes whatever the unit is called.
+    let total_kib = |line: &str| {
+        let amount = line.strip_prefix("MemTotal:")?.trim();
+        amount.strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    match fs::read_to_string("/proc/meminfo")?
         .lines()
-        .find_map(|line| {
-            line.strip_prefix("MemTotal:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
-        })
-        .map(|kib| kib * 1024)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        .find_map(total_kib)
+    {
+        Some(kib) => Ok(kib * 1024),
+        None => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
 }
 
 /// `CAP_SYS_RESOURCE`, as a bit of the masks in `/proc/<pid>/status`.

@@ -5,7 +5,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
 };
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::{models::ContainerSummary, query_parameters::ListContainersOptionsBuilder};
 use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, PodUid},
@@ -29,9 +29,8 @@ impl Runtime {
             .engine()
             .call(|docker| async move { docker.inspect_image(pause::image_name()).await.map(drop) })
             .await;
-        if matches!(&known, Err(error) if error.is_not_found())
-            && let Err(error) = pause::load(self.engine()).await
-        {
+        let is_missing = matches!(&known, Err(error) if error.is_not_found());
+        if is_missing && let Err(error) = pause::load(self.engine()).await {
             tracing::debug!("the sandbox's image is loaded with the first pod: {error}");
         }
     }
@@ -65,13 +64,15 @@ impl Runtime {
             .call(|docker| async move { docker.inspect_container(id, None).await })
             .await
             .map_err(|error| not_the_commits(error.into_fault(&what)))?;
-        let state = found.state.unwrap_or_default();
-        let pid = state
-            .pid
-            .filter(|pid| *pid > 0 && state.running == Some(true));
+
         let gone = || Fault::new(FaultKind::Gone, format!("the sandbox of pod {pod} is gone"));
-        let namespace =
-            File::open(format!("/proc/{}/ns/net", pid.ok_or_else(gone)?)).map_err(|_| gone())?;
+        let state = found.state.unwrap_or_default();
+        let pid = match state.pid {
+            Some(pid) if pid > 0 && state.running == Some(true) => pid,
+            _ => return Err(gone()),
+        };
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(|_| gone())?;
+
         // The process may have ended and its id may have been reused: the host's own network
         // namespace is never returned.
         let is_hosts = File::open("/proc/self/ns/net")
@@ -101,6 +102,7 @@ impl Runtime {
         if let Some(id) = self.inner.observer.find(pod, role, name) {
             return Ok(id);
         }
+
         let installation = &self.inner.config.installation;
         let options = ListContainersOptionsBuilder::new()
             .filters(&pod_filter(installation, pod))
@@ -110,25 +112,28 @@ impl Runtime {
             .call(|docker| async move { docker.list_containers(Some(options)).await })
             .await
             .map_err(|error| error.into_fault(what))?;
-        running
+
+        // A container whose labels cannot be read is left alone, here too.
+        let id_and_labels = |found: ContainerSummary| {
+            let labels = Labels::read(&labels_or_none(found.labels), installation).ok()?;
+            Some((found.id?, labels))
+        };
+        let newest = running
             .into_iter()
-            .filter_map(|found| {
-                Some((
-                    found.id?,
-                    Labels::read(&labels_or_none(found.labels), installation).ok()?,
-                ))
-            })
+            .filter_map(id_and_labels)
             .filter(|(_, labels)| labels.role == role && labels.name == name)
-            .max_by_key(|(_, labels)| labels.attempt)
-            .map(|(id, _)| ContainerId::new(id))
-            .ok_or_else(|| {
-                let name = if role == Role::Sandbox {
-                    "the sandbox"
-                } else {
-                    name
-                };
-                Fault::new(FaultKind::Gone, format!("{what}: {name} is not running"))
-            })
+            .max_by_key(|(_, labels)| labels.attempt);
+        if let Some((id, _)) = newest {
+            return Ok(ContainerId::new(id));
+        }
+        let name = match role {
+            Role::Sandbox => "the sandbox",
+            Role::Init | Role::Main => name,
+        };
+        Err(Fault::new(
+            FaultKind::Gone,
+            format!("{what}: {name} is not running"),
+        ))
     }
 }
 
@@ -145,6 +150,7 @@ fn not_the_commits(fault: Fault) -> Fault {
     }
 }
 
+/// A missing container would be a 404 too, so the text decides.
 fn is_image_missing(error: &CallError) -> bool {
     matches!(error, CallError::Refused { status: 404, message } if message.to_lowercase().contains("no such image"))
 }

@@ -49,7 +49,10 @@ impl Runtime {
         let id = &stop.container;
         let deadline = Instant::now() + stop.grace;
         let mut left = stop.grace;
-        if let (Some(hook), false) = (&stop.pre_stop, stop.grace.is_zero()) {
+        // A grace period of 0 leaves no time for a hook.
+        if let Some(hook) = &stop.pre_stop
+            && !stop.grace.is_zero()
+        {
             // Neither the result of the hook nor a delay of the engine in running it changes the
             // stop.
             match timeout_at(deadline, self.run_hook(id, hook, stop.address, stop.grace)).await {
@@ -65,6 +68,7 @@ impl Runtime {
                 .saturating_duration_since(Instant::now())
                 .max(AFTER_PRE_STOP);
         }
+
         // The engine counts whole seconds; the grace period is rounded up.
         let seconds = i32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
@@ -79,6 +83,7 @@ impl Runtime {
                 })
                 .await
         };
+
         self.inner.observer.container_dirty(id);
         match stopped {
             Ok(()) => Ok(()),
@@ -121,9 +126,12 @@ impl Runtime {
                 docker.remove_container(name, Some(options)).await
             })
             .await;
+
         match removed {
             Ok(()) => self.inner.observer.container_gone(id),
             Err(error) if error.is_not_found() => self.inner.observer.container_gone(id),
+            // The engine is removing it for another request: the next inspection tells how that
+            // ended.
             Err(CallError::Refused {
                 status: 409,
                 message,
@@ -132,6 +140,7 @@ impl Runtime {
             }
             Err(error) => return Err(error.into_fault(&what)),
         }
+
         match known {
             Some(known) if known.role != Role::Sandbox => {
                 let pods = self.pods_dir();
@@ -145,6 +154,7 @@ impl Runtime {
                 };
                 blocking(remove).await
             }
+            // A sandbox has no files of its own, and those of an unknown container go with its pod.
             _ => Ok(()),
         }
     }

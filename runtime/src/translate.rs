@@ -85,14 +85,18 @@ pub(crate) fn sandbox(
         ..common_host_config(host)
     };
     let body = ContainerCreateBody {
-        hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
+        hostname: if spec.hostname.is_empty() {
+            None
+        } else {
+            Some(spec.hostname.clone())
+        },
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/pause".to_owned()]),
         stop_signal: Some("SIGKILL".to_owned()),
         // A network namespace of its own with a loopback device, created by the container's
         // runtime; the engine's network code, which starts another process for every container, is
         // not used.
-        network_disabled: (!spec.host_network).then_some(true),
+        network_disabled: only_if(!spec.host_network),
         healthcheck: Some(no_healthcheck()),
         labels: Some(labels.write(&host.installation)),
         host_config: Some(host_config),
@@ -126,21 +130,31 @@ pub(crate) fn container(
         add_capabilities,
         drop_capabilities,
     } = &spec.security;
+    // The engine counts memory and swap together: the same number for both is no swap, as kubelet
+    // sets it.
     let memory = memory_limit_bytes.map(signed);
     let host_config = HostConfig {
         network_mode: Some(joined.clone()),
         ipc_mode: Some(joined),
-        pid_mode: spec.host_pid.then(|| "host".to_owned()),
+        pid_mode: if spec.host_pid {
+            Some("host".to_owned())
+        } else {
+            None
+        },
         memory,
         memory_swap: memory,
         nano_cpus: cpu_limit_milli.map(|milli| signed(milli.saturating_mul(1_000_000))),
         cpu_shares: Some(cpu_shares(cpu_request_milli.or(cpu_limit_milli))),
         mounts: Some(mounts.into_iter().map(mount).collect()),
-        privileged: privileged.then_some(true),
-        readonly_rootfs: read_only_root.then_some(true),
-        security_opt: no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
-        cap_add: (!add_capabilities.is_empty()).then(|| add_capabilities.clone()),
-        cap_drop: (!drop_capabilities.is_empty()).then(|| drop_capabilities.clone()),
+        privileged: only_if(*privileged),
+        readonly_rootfs: only_if(*read_only_root),
+        security_opt: if *no_new_privileges {
+            Some(vec!["no-new-privileges".to_owned()])
+        } else {
+            None
+        },
+        cap_add: unless_empty(add_capabilities),
+        cap_drop: unless_empty(drop_capabilities),
         oom_score_adj: Some(
             oom_score(&spec.resources, host.memory_bytes).max(host.lowest_oom_score),
         ),
@@ -150,8 +164,8 @@ pub(crate) fn container(
         image: Some(spec.image.to_string()),
         // With an entry point in the request the engine ignores the image's command, as Kubernetes
         // does.
-        entrypoint: (!spec.command.is_empty()).then(|| spec.command.clone()),
-        cmd: (!spec.args.is_empty()).then(|| spec.args.clone()),
+        entrypoint: unless_empty(&spec.command),
+        cmd: unless_empty(&spec.args),
         working_dir: spec.working_dir.clone(),
         env: Some(
             spec.env
@@ -160,8 +174,8 @@ pub(crate) fn container(
                 .collect(),
         ),
         user: user.or_else(|| user_text(*run_as_user, *run_as_group)),
-        tty: spec.tty.then_some(true),
-        open_stdin: spec.stdin.then_some(true),
+        tty: only_if(spec.tty),
+        open_stdin: only_if(spec.stdin),
         healthcheck: Some(no_healthcheck()),
         labels: Some(labels.write(&host.installation)),
         host_config: Some(host_config),
@@ -215,10 +229,24 @@ fn mount(mount: BoundMount) -> Mount {
             propagation: Some(propagation),
             // Kubernetes' readOnly is not recursive. Engines since API 1.44 make it recursive by
             // default; older engines do not know the field and are not recursive.
-            read_only_non_recursive: mount.read_only.then_some(true),
+            read_only_non_recursive: only_if(mount.read_only),
             ..MountBindOptions::default()
         }),
         ..Mount::default()
+    }
+}
+
+/// A field that the engine takes for false where it is left out.
+fn only_if(condition: bool) -> Option<bool> {
+    if condition { Some(true) } else { None }
+}
+
+/// A list that the engine takes from the image, or from its own defaults, where it is left out.
+fn unless_empty(list: &[String]) -> Option<Vec<String>> {
+    if list.is_empty() {
+        None
+    } else {
+        Some(list.to_vec())
     }
 }
 
@@ -226,6 +254,8 @@ fn user_text(user: Option<i64>, group: Option<i64>) -> Option<String> {
     match (user, group) {
         (Some(user), Some(group)) => Some(format!("{user}:{group}")),
         (Some(user), None) => Some(user.to_string()),
+        // The engine accepts a group only together with a user: the caller reads the user from the
+        // image.
         (None, _) => None,
     }
 }
@@ -244,18 +274,20 @@ fn oom_score(resources: &Resources, host_memory_bytes: u64) -> i64 {
         memory_request_bytes,
         memory_limit_bytes,
     } = *resources;
+    // A limit without a request is the request too.
     let cpu = cpu_request_milli.or(cpu_limit_milli);
     let memory = memory_request_bytes.or(memory_limit_bytes);
-    if cpu_limit_milli.is_some()
-        && memory_limit_bytes.is_some()
-        && cpu == cpu_limit_milli
-        && memory == memory_limit_bytes
-    {
+
+    let has_limits = cpu_limit_milli.is_some() && memory_limit_bytes.is_some();
+    let is_guaranteed = has_limits && cpu == cpu_limit_milli && memory == memory_limit_bytes;
+    if is_guaranteed {
         return -997;
     }
-    if cpu.is_none() && memory.is_none() {
+    let is_best_effort = cpu.is_none() && memory.is_none();
+    if is_best_effort {
         return 1000;
     }
+
     let share = memory.unwrap_or(0).saturating_mul(1000) / host_memory_bytes.max(1);
     (1000 - signed(share)).clamp(3, 999)
 }

@@ -24,7 +24,7 @@ impl Runtime {
         let removed = self
             .remove_all_containers()
             .await
-            .map_err(|e| e.into_fault("cannot remove the containers"))?;
+            .map_err(|error| error.into_fault("cannot remove the containers"))?;
         let pods = self.pods_dir();
         blocking(move || volume::remove_all(&pods)).await?;
         self.remove_pause_images()
@@ -47,6 +47,7 @@ impl Runtime {
             .into_iter()
             .filter_map(|container| container.id)
             .collect();
+
         let removed: Vec<_> = stream::iter(ids)
             .map(|id| async move {
                 let options = RemoveContainerOptionsBuilder::new()
@@ -66,11 +67,10 @@ impl Runtime {
             .collect()
             .await;
         self.inner.observer.everything_dirty();
+
         let count = removed.len();
-        removed
-            .into_iter()
-            .collect::<Result<(), _>>()
-            .map(|()| count)
+        removed.into_iter().collect::<Result<(), _>>()?;
+        Ok(count)
     }
 
     async fn remove_pause_images(&self) -> Result<(), CallError> {
@@ -83,11 +83,12 @@ impl Runtime {
         for tag in images.into_iter().flat_map(|image| image.repo_tags) {
             let options = RemoveImageOptionsBuilder::new().build();
             let tag = tag.as_str();
-            match self
+            let removed = self
                 .engine()
                 .call(|docker| async move { docker.remove_image(tag, Some(options), None).await })
-                .await
-            {
+                .await;
+            match removed {
+                // A sandbox of another installation uses it (409), or it is gone.
                 Ok(_)
                 | Err(CallError::Refused {
                     status: 404 | 409, ..

@@ -40,6 +40,7 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
     let etc = pod.join("etc");
     make_dir(&pod, 0o750)?;
     make_dir(&etc, 0o755)?;
+
     for (name, content) in [
         ("resolv.conf", &files.resolv_conf),
         ("hosts", &files.hosts),
@@ -49,12 +50,13 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
         write_in_place(&path, content.as_bytes())
             .map_err(|error| io_fault("write", &path, &error))?;
     }
+
     let volumes = pod.join("volumes");
     make_dir(&volumes, 0o750)?;
-    files
-        .volumes
-        .iter()
-        .try_for_each(|volume| prepare_volume(&volumes, volume, rules))
+    for volume in &files.volumes {
+        prepare_volume(&volumes, volume, rules)?;
+    }
+    Ok(())
 }
 
 /// Removes a pod's directory with its content, after everything mounted in it has been unmounted.
@@ -75,13 +77,19 @@ pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_fault("list", pods, &error)),
     };
-    entries
-        .map(|entry| match entry {
-            Ok(entry) => Ok(PodUid::new(entry.file_name().to_string_lossy())),
-            Err(error) => Err(io_fault("list", pods, &error)),
-        })
-        .filter(|pod| !pod.as_ref().is_ok_and(|pod| pod.as_str().starts_with('.')))
-        .collect()
+
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry
+            .map_err(|error| io_fault("list", pods, &error))?
+            .file_name();
+        let name = name.to_string_lossy();
+        // `make_dir` was interrupted by a crash: the directory is no pod's yet.
+        if !name.starts_with('.') {
+            found.push(PodUid::new(name));
+        }
+    }
+    Ok(found)
 }
 
 fn prepare_volume(
@@ -187,14 +195,15 @@ fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
 
 /// Errors of the disk or of the file server: no other commit would avoid them.
 fn disks_fault(error: &io::Error) -> Option<FaultKind> {
-    // `io::ErrorKind` has no stable variant for this error.
+    // `io::ErrorKind` has no stable variant for EIO.
     let failed = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FaultKind::DiskFull),
         io::ErrorKind::StaleNetworkFileHandle
         | io::ErrorKind::TimedOut
         | io::ErrorKind::ReadOnlyFilesystem => Some(FaultKind::Other),
-        _ => failed.then_some(FaultKind::Other),
+        _ if failed => Some(FaultKind::Other),
+        _ => None,
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn from_summary(
             ContainerState::Running { started }
         }
         Some(Listed::PAUSED) => ContainerState::Paused { started },
+        // The list has no exit code, so what has exited cannot be told from what is dead.
         Some(Listed::EXITED | Listed::REMOVING | Listed::DEAD | Listed::EMPTY) | None => {
             ContainerState::Dead
         }
@@ -78,6 +79,7 @@ fn state(state: &EngineState) -> ContainerState {
     }
 }
 
+/// A time of the engine (RFC 3339); the epoch where it is missing or wrong.
 fn time(text: Option<&str>) -> Timestamp {
     text.and_then(|text| text.parse().ok())
         .unwrap_or(Timestamp::UNIX_EPOCH)

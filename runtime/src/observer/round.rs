@@ -28,10 +28,13 @@ use crate::{
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The interval after which a hanging container is inspected again, apart from all others.
 const INSPECT_RETRY: Duration = Duration::from_secs(5);
+
 /// The result of the inspection of one container.
 pub(super) enum RoundResult {
     Found(ObservedContainer),
+    /// It does not exist, or is not this installation's.
     Gone,
+    /// This version cannot read its labels; holds the error.
     LeftAlone(String),
     /// The engine did not respond in time; holds the observation from the list, if the container
     /// was listed.
@@ -54,14 +57,15 @@ impl Observer {
             Some(Err(error)) => return Ok(RoundResult::LeftAlone(error.to_string())),
             Some(Ok(_)) | None => {}
         }
+
         let limit = INSPECT_TIMEOUT.min(self.engine.call_timeout);
-        match self
+        let inspected = self
             .engine
             .call_within(limit, |docker| async move {
                 docker.inspect_container(id.as_str(), None).await
             })
-            .await
-        {
+            .await;
+        match inspected {
             Ok(found) => Ok(match inspect::from_inspect(found, &self.installation) {
                 Ok((labels, observed)) => {
                     RoundResult::Found(self.with_message(id, &labels, observed).await)
@@ -94,6 +98,7 @@ impl Observer {
             tokio::task::spawn_blocking(move || crate::volume::termination_message(&pods, &of))
                 .await
                 .unwrap_or_default();
+        // `FallbackToLogsOnError` of Kubernetes.
         if message.is_empty() && *code != 0 && labels.message_from_logs {
             *message = tail(&self.engine, id).await;
         }
@@ -142,6 +147,7 @@ pub(super) async fn until_it_answers(observer: Weak<Observer>, id: ContainerId) 
         let Ok(look) = observer.inspect_once(&id, None).await else {
             continue;
         };
+
         if !matches!(look, RoundResult::Hangs(_)) {
             observer.cache().hanging.remove(&id);
             observer.remember(id, seen, look);

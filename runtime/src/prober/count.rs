@@ -36,6 +36,7 @@ impl Count {
         }
     }
 
+    /// Counts one result.
     pub(super) fn take(&mut self, ok: bool) -> Verdict {
         self.in_a_row = if self.last == ok {
             self.in_a_row.saturating_add(1)
@@ -43,6 +44,7 @@ impl Count {
             1
         };
         self.last = ok;
+
         let threshold = if ok {
             self.success_threshold
         } else {

@@ -39,17 +39,16 @@ impl Runtime {
             .engine()
             .call(|docker| async move { docker.info().await })
             .await
-            .map_err(|e| e.into_fault(what))?;
-        let client = self
-            .engine()
-            .client()
-            .await
+            .map_err(|error| error.into_fault(what))?;
+        let client = self.engine().client().await;
+        let api_version = client
             .map_err(|error| error.into_fault(what))?
             .client_version();
+
         let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
-            api_version: client.to_string(),
+            api_version: api_version.to_string(),
             live_restore: info.live_restore_enabled.unwrap_or(false),
             storage_driver: info.driver.unwrap_or_default(),
             log_driver: info.logging_driver.unwrap_or_default(),

@@ -93,6 +93,7 @@ async fn run(
     if let Some(outcome) = inner.overdue.settled(&key, limit).await {
         return Ok(outcome);
     }
+
     // The permit is held only while the engine starts the command: a command that hangs delays no
     // other.
     let starting = inner.exec_starts.acquire().await;
@@ -111,6 +112,7 @@ async fn run(
         .call(|docker| async move { docker.start_exec(id, None::<StartExecOptions>).await })
         .await;
     drop(starting);
+
     let seen = match attach {
         Ok(StartExecResults::Attached { output, input }) => {
             let seen = see_through(engine, id, output, limit).await;
@@ -126,6 +128,8 @@ async fn run(
         Err(refused @ CallError::Refused { .. }) => return Err(refused),
         Err(error) => Err(error),
     };
+
+    // What has ended, or is gone with its container, needs no follow-up.
     let outcome = match &seen {
         Ok(ExecOutcome::Exited { .. }) => return seen,
         Ok(outcome) => outcome.clone(),
@@ -181,6 +185,7 @@ async fn until_its_end(
 ) -> Result<(i64, bool), CallError> {
     while let Some(part) = output.next().await {
         let part = part.map_err(CallError::from)?;
+        // Output beyond the limit is read and dropped: a command whose pipe is full would wait.
         let room = OUTPUT_BYTES - kept.len();
         kept.extend(part.as_ref().iter().take(room));
     }

@@ -71,36 +71,34 @@ impl Runtime {
     /// Ensures that an image is on this host, and returns its pin.
     pub async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         let what = format!("cannot get image {image}");
-        let reference = Reference::parse(image).ok_or_else(|| {
-            Fault::new(
-                FaultKind::ImageMissing,
-                format!("{what}: that is not a name of an image"),
-            )
-        })?;
-        let unreachable = match mode {
-            PullMode::Never => {
-                return self.here(&reference, &what).await?.ok_or_else(|| {
-                    let message =
-                        format!("{what}: it is not on this host, and imagePullPolicy is Never");
-                    Fault::new(FaultKind::ImageMissing, message)
-                });
-            }
-            PullMode::IfNotPresent => match self.here(&reference, &what).await? {
-                Some(pin) => return Ok(pin),
-                None => self.pull_once(&reference, &what).await.err(),
-            },
-            PullMode::Always => self.pull_once(&reference, &what).await.err(),
+        let fault = |kind, why: &str| Fault::new(kind, format!("{what}: {why}"));
+        let Some(reference) = Reference::parse(image) else {
+            let why = "that is not a name of an image";
+            return Err(fault(FaultKind::ImageMissing, why));
         };
-        let pin = match &unreachable {
-            None => self.here(&reference, &what).await?,
-            Some(fault)
+
+        // Only `Always` asks the registry about an image that is here.
+        if mode != PullMode::Always
+            && let Some(pin) = self.here(&reference, &what).await?
+        {
+            return Ok(pin);
+        }
+        if mode == PullMode::Never {
+            let why = "it is not on this host, and imagePullPolicy is Never";
+            return Err(fault(FaultKind::ImageMissing, why));
+        }
+
+        let failed = match self.pull_once(&reference, &what).await {
+            Ok(_) => None,
+            // A host without its registry must be able to restart its pods.
+            Err(fault)
                 if fault.kind == FaultKind::RegistryUnreachable && mode == PullMode::Always =>
             {
-                self.here(&reference, &what).await?
+                Some(fault)
             }
-            Some(_) => None,
+            Err(fault) => return Err(fault),
         };
-        match (pin, unreachable) {
+        match (self.here(&reference, &what).await?, failed) {
             (Some(pin), None) => Ok(pin),
             (Some(pin), Some(fault)) => {
                 let warning = format!(
@@ -113,21 +111,21 @@ impl Runtime {
                 })
             }
             (None, Some(fault)) => Err(fault),
-            (None, None) => Err(Fault::new(
-                FaultKind::Gone,
-                format!("{what}: it was removed right after its pull"),
-            )),
+            (None, None) => {
+                let why = "it was removed right after its pull";
+                Err(fault(FaultKind::Gone, why))
+            }
         }
     }
 
     /// The pin of an image that is on this host; `None` if the image is not here.
     async fn here(&self, reference: &Reference, what: &str) -> Result<Option<ImagePin>, Fault> {
         let name = reference.full();
-        match self
+        let inspected = self
             .engine()
             .call(|docker| async move { docker.inspect_image(&name).await })
-            .await
-        {
+            .await;
+        match inspected {
             Ok(found) => Ok(Some(pin(&found, reference))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into_pull_fault(what)),
@@ -145,11 +143,8 @@ impl Runtime {
                     let (done, pull) = oneshot::channel();
                     let pull = pull.shared();
                     under_way.insert(reference.full(), pull.clone());
-                    tokio::spawn(self.clone().pull_to_the_end(
-                        reference.clone(),
-                        what.to_owned(),
-                        done,
-                    ));
+                    let (reference, what) = (reference.clone(), what.to_owned());
+                    tokio::spawn(self.clone().pull_to_the_end(reference, what, done));
                     pull
                 }
             }
@@ -179,12 +174,14 @@ impl Runtime {
                 format!("{what}: the runtime is closing"),
             )),
         };
+        // An image that a person had pulled before is not newer: it is not recorded, and so never
+        // collected.
         if pulled == Ok(Pulled { newer: true }) {
             self.remember(&reference, &what).await;
         }
         images.under_way.lock().remove(&reference.full());
         self.inner.observer.images_dirty();
-        // The receiver may be gone.
+        // All that waited for it may be gone.
         let _ = done.send(pulled);
     }
 
@@ -194,6 +191,7 @@ impl Runtime {
             .tag(reference.version())
             .build();
         let credentials = self.credentials(reference).await;
+
         let docker = self.engine().client().await?;
         let mut progress = docker
             .create_image(Some(options), None, credentials)
@@ -203,9 +201,10 @@ impl Runtime {
         loop {
             match timeout(silence, progress.next()).await {
                 Ok(Some(Ok(info))) => {
-                    newer |= info
-                        .status
-                        .is_some_and(|status| status.starts_with("Status: Downloaded newer image"));
+                    // The last line of a pull that `docker pull` prints, too; the other one is
+                    // `Status: Image is up to date`.
+                    let status = info.status.unwrap_or_default();
+                    newer |= status.starts_with("Status: Downloaded newer image");
                 }
                 Ok(Some(Err(error))) => return Err(error.into()),
                 Ok(None) => return Ok(Pulled { newer }),
@@ -224,11 +223,8 @@ impl Runtime {
     async fn credentials(&self, reference: &Reference) -> Option<DockerCredentials> {
         let host = reference.host();
         let images = &self.inner.images;
-        if let Some(auth) = images
-            .registries
-            .iter()
-            .find(|auth| credentials::is_host(&auth.host, host))
-        {
+        let is_hosts = |auth: &&RegistryAuth| credentials::is_host(&auth.host, host);
+        if let Some(auth) = images.registries.iter().find(is_hosts) {
             let content = read_credentials(&auth.password_file).await?;
             return credentials::from_password_file(content, &auth.user, host);
         }

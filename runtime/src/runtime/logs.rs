@@ -46,10 +46,15 @@ impl Runtime {
             .client()
             .await
             .map_err(|error| error.into_fault(&what))?;
-        let since = since.map_or(0, |since| {
-            i32::try_from(since.as_second()).unwrap_or(i32::MAX)
-        });
-        let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+
+        let since = match since {
+            Some(since) => i32::try_from(since.as_second()).unwrap_or(i32::MAX),
+            None => 0,
+        };
+        let tail = match tail {
+            Some(lines) => lines.to_string(),
+            None => "all".to_owned(),
+        };
         let options = LogsOptionsBuilder::new()
             .follow(follow)
             .stdout(true)
@@ -58,8 +63,15 @@ impl Runtime {
             .timestamps(timestamps)
             .tail(&tail)
             .build();
-        let limit = (!follow).then_some(engine.call_timeout);
+
+        // The next line of a log that is followed may come in hours.
+        let limit = if follow {
+            None
+        } else {
+            Some(engine.call_timeout)
+        };
         let lines = docker.logs(container.as_str(), Some(options)).boxed();
+        // After an error the stream has no lines any more, and ends.
         let limited = futures_util::stream::unfold(Some(lines), move |lines| async move {
             let mut lines = lines?;
             let next = match limit {

@@ -27,49 +27,54 @@ pub(super) fn swap(volume: &Path, files: &[VolumeFile]) -> Result<(), Fault> {
         let message = format!("{:?} is not a path inside a volume", file.path);
         return Err(Fault::new(FaultKind::Rejected, message));
     }
-    let swapped = if holds(volume, files) {
-        Ok(())
-    } else {
-        write_generation(volume, files)
+
+    let write = || {
+        if !holds(volume, files) {
+            write_generation(volume, files)?;
+        }
+        tidy(volume, files)
     };
-    swapped
-        .and_then(|()| tidy(volume, files))
-        .map_err(|error| io_fault("write files in", volume, &error))
+    write().map_err(|error| io_fault("write files in", volume, &error))
 }
 
 fn is_inside(path: &str) -> bool {
     let mut components = Path::new(path).components().peekable();
-    components.peek().is_some()
-        && components.all(|part| matches!(part, Component::Normal(_)))
-        && !path.starts_with("..")
+    let is_relative =
+        components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)));
+    // A name that begins with two dots is a generation, or the link to one.
+    is_relative && !path.starts_with("..")
 }
 
-/// Whether the current generation has these contents and modes; extra files do no harm, as no name
-/// links to them.
+/// Whether the current generation has exactly these files, with these contents and modes.
 fn holds(volume: &Path, files: &[VolumeFile]) -> bool {
     let current = volume.join(CURRENT);
-    current.is_dir()
-        && files.iter().all(|file| {
-            let path = current.join(&file.path);
-            fs::metadata(&path)
-                .is_ok_and(|meta| meta.permissions().mode() & 0o7777 == file.mode & 0o7777)
-                && fs::read(&path).is_ok_and(|content| content == *file.content.expose())
-        })
-        && count(&current).is_ok_and(|found| found == files.len())
+    if !current.is_dir() {
+        return false;
+    }
+    let is_written = |file: &VolumeFile| {
+        let path = current.join(&file.path);
+        let has_mode = fs::metadata(&path)
+            .is_ok_and(|meta| meta.permissions().mode() & 0o7777 == file.mode & 0o7777);
+        has_mode && fs::read(&path).is_ok_and(|content| content == *file.content.expose())
+    };
+    files.iter().all(is_written) && count(&current).is_ok_and(|found| found == files.len())
 }
 
+/// Number of files in a directory and in those below it.
 fn count(directory: &Path) -> io::Result<usize> {
-    fs::read_dir(directory)?.try_fold(0, |sum, entry| {
+    let mut files = 0;
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        Ok(sum
-            + if entry.file_type()?.is_dir() {
-                count(&entry.path())?
-            } else {
-                1
-            })
-    })
+        if entry.file_type()?.is_dir() {
+            files += count(&entry.path())?;
+        } else {
+            files += 1;
+        }
+    }
+    Ok(files)
 }
 
+/// Writes the files into a directory of their own, and then lets `..data` lead to it.
 fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
     let stamp = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -78,6 +83,7 @@ fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
     let generation = format!("..{stamp}");
     let directory = volume.join(&generation);
     fs::create_dir(&directory)?;
+    // The daemon's umask applies to `create_dir`.
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
     for file in files {
         let path = directory.join(&file.path);
@@ -87,6 +93,9 @@ fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
         fs::write(&path, file.content.expose())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode & 0o7777))?;
     }
+
+    // A link cannot be replaced in place: a new one is renamed over it. One that is there already was
+    // left by a crash.
     let next = volume.join(NEXT);
     match fs::remove_file(&next) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -112,6 +121,8 @@ fn tidy(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
             fs::rename(&next, &link)?;
         }
     }
+
+    // Only now does no name lead to an old generation.
     let current = fs::read_link(volume.join(CURRENT))?;
     for entry in fs::read_dir(volume)? {
         let entry = entry?;

@@ -36,6 +36,8 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
         let Fault { kind, message } = refusal(&format!("cannot see where it leads: {error}"));
         Fault::new(disks_fault(&error).unwrap_or(kind), message)
     })?;
+
+    // A rule that leads nowhere is compared as it is written.
     let real = |rule: &PathBuf| without_links(rule).unwrap_or_else(|_| rule.clone());
     let clash = rules
         .forbidden
@@ -49,6 +51,7 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
         );
         return Err(refusal(&why));
     }
+
     match &rules.allowed {
         Some(allowed) if !allowed.iter().map(real).any(|one| meant.starts_with(one)) => {
             let allowed: Vec<_> = allowed
@@ -94,7 +97,7 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
         Err(error) => return Err(failed(path, kind, "looked at", &error)),
     };
     let file_type = found.file_type();
-    let right = match kind {
+    let is_right = match kind {
         HostPathKind::Any => true,
         HostPathKind::DirectoryOrCreate | HostPathKind::Directory => file_type.is_dir(),
         HostPathKind::FileOrCreate | HostPathKind::File => file_type.is_file(),
@@ -102,7 +105,7 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
         HostPathKind::CharDevice => file_type.is_char_device(),
         HostPathKind::BlockDevice => file_type.is_block_device(),
     };
-    if right {
+    if is_right {
         Ok(())
     } else {
         Err(wrong(path, kind, &format!("is {}", name_of(file_type))))

@@ -17,7 +17,12 @@ pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Resu
     if is_mount_point(path)? {
         return Ok(());
     }
-    let size = size_bytes.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+
+    // Without a size the kernel gives a tmpfs half of the memory.
+    let size = match size_bytes {
+        Some(bytes) => format!(",size={bytes}"),
+        None => String::new(),
+    };
     let options = CString::new(format!("mode={mode:o}{size}"))?;
     mount(
         "tmpfs",
@@ -39,6 +44,7 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+
     let mounts = at_or_below(&path)?;
     // A subPath of a hostPath is bound with the mounts below it. As long as the copy and the host's
     // own mount are peers, unmounting the copy unmounts the original.
@@ -54,6 +60,7 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
             left.display()
         )));
     }
+
     // A subPath may be a file, whose mount point is a file too.
     let removed = if path.is_dir() {
         fs::remove_dir_all(&path)
@@ -66,6 +73,8 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether another file system than that of the parent is mounted at a path. A bind mount of the
+/// same file system is not found, and none is made where this is asked.
 fn is_mount_point(path: &Path) -> io::Result<bool> {
     let parent = path.parent().unwrap_or(path);
     Ok(fs::symlink_metadata(path)?.dev() != fs::symlink_metadata(parent)?.dev())
@@ -73,6 +82,7 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
 
 /// Mount points at or below a path, the most recent mount first.
 fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    // The fifth field is the mount point (proc(5)); the file is in the order of mounting.
     let mut found: Vec<_> = fs::read_to_string("/proc/self/mountinfo")?
         .lines()
         .filter_map(|line| line.split(' ').nth(4))

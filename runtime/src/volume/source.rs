@@ -51,6 +51,7 @@ pub(crate) fn container_files(
             propagation: mount.propagation,
         });
     }
+
     if !spec.termination_message_path.is_empty() {
         make_dir(&own, 0o755)?;
         let message = own.join("termination");
@@ -75,14 +76,16 @@ pub(crate) fn container_files(
 /// The termination message that a container wrote; empty when it wrote nothing or its files are
 /// gone.
 pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
-    let path = pod_dir(pods, &labels.identity.uid)
-        .and_then(|pod| own_dir(&pod, &labels.name, labels.attempt))
-        .map(|own| own.join("termination"));
-    let Ok(path) = path else { return String::new() };
+    let own = pod_dir(pods, &labels.identity.uid)
+        .and_then(|pod| own_dir(&pod, &labels.name, labels.attempt));
+    let Ok(own) = own else {
+        return String::new();
+    };
+
     let mut content = Vec::new();
-    match fs::File::open(path)
-        .and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content))
-    {
+    let read = fs::File::open(own.join("termination"))
+        .and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content));
+    match read {
         Ok(_) => ForeignText::from_bytes(content.trim_ascii_end(), MESSAGE_BYTES).into(),
         Err(_) => String::new(),
     }
@@ -114,9 +117,11 @@ fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<Path
     let Some(sub_path) = sub_path else {
         return Ok(volume);
     };
+
     let held = own.join(format!("subpath-{index}"));
     make_dir(own, 0o755)?;
-    hold_sub_path(&volume, sub_path, &held).map(|()| held)
+    hold_sub_path(&volume, sub_path, &held)?;
+    Ok(held)
 }
 
 /// Resolves a subPath without leaving the volume, and binds the result to a place that no container
@@ -131,17 +136,22 @@ fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault
         Fault::new(disks_fault(&error).unwrap_or(FaultKind::Rejected), message)
     };
     mounted::remove_tree(held).map_err(|error| io_fault("remove", held, &error))?;
+
+    // The path of an open file leads to that file, whatever its name leads to by now.
     let found = open_inside(volume, sub_path).map_err(refuse)?;
     let found_path = format!("/proc/self/fd/{}", found.as_raw_fd());
     let is_dir = fs::metadata(&found_path).map_err(refuse)?.is_dir();
-    let place = if is_dir {
-        fs::create_dir(held)
-    } else {
-        fs::write(held, b"")
+
+    // A directory is bound to a directory, and a file to a file.
+    let bind = || -> io::Result<()> {
+        if is_dir {
+            fs::create_dir(held)?;
+        } else {
+            fs::write(held, b"")?;
+        }
+        Ok(mount_bind_recursive(found_path.as_str(), held)?)
     };
-    place
-        .and_then(|()| mount_bind_recursive(found_path.as_str(), held).map_err(io::Error::from))
-        .map_err(|error| io_fault("bind a subPath to", held, &error))
+    bind().map_err(|error| io_fault("bind a subPath to", held, &error))
 }
 
 /// Opens a path inside a directory, creating directories that are missing.
@@ -151,12 +161,14 @@ fn open_inside(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
+    // openat2(2): a link out of the directory is an error, and so is one of those in /proc.
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match openat2(&root, sub_path, flags, Mode::empty(), inside) {
         Err(rustix::io::Errno::NOENT) => {}
         found => return Ok(found?),
     }
+
     let mut at = root;
     for part in Path::new(sub_path) {
         match mkdirat(&at, part, Mode::from_raw_mode(0o755)) {

@@ -62,6 +62,7 @@ pub(super) enum Stage {
 
 impl Stage {
     pub(super) fn of(found: &ExecInspectResponse) -> Self {
+        // Before a command has a process the engine reports 0, or no id.
         let pid = found.pid.filter(|pid| *pid > 0);
         match (found.running, found.exit_code, pid) {
             (Some(true), _, Some(pid)) => Self::Running(pid),
@@ -84,10 +85,9 @@ impl Overdue {
         for mut entry in entries {
             // A sender that was dropped without a value belonged to a task that ended with the
             // daemon.
-            if timeout_at(deadline, entry.ended.wait_for(|ended| *ended))
-                .await
-                .is_err()
-            {
+            let end = entry.ended.wait_for(|ended| *ended);
+            let is_late = timeout_at(deadline, end).await.is_err();
+            if is_late {
                 return Some(entry.outcome);
             }
         }
@@ -108,6 +108,7 @@ impl Overdue {
             .entry(key.clone())
             .or_default()
             .push(Entry { outcome, ended });
+
         let (overdue, engine) = (Arc::clone(self), Arc::clone(engine));
         tokio::spawn(async move {
             see_out(&engine, &key.0, &exec).await;
@@ -170,6 +171,7 @@ async fn see_out(engine: &Engine, container: &ContainerId, exec: &str) {
                         _ => Instant::now(),
                     };
                     waiting = Some((stage, since));
+
                     let limit = if stage == Stage::Starting {
                         START_LIMIT
                     } else {
@@ -211,6 +213,7 @@ pub(super) async fn kill(
         .call(|docker| async move { docker.inspect_container(name, None).await })
         .await?;
     let init = found.state.and_then(|state| state.pid).unwrap_or_default();
+
     let container = container.clone();
     let work = move || match tree::running_for(pid) {
         None => Killed::Gone,

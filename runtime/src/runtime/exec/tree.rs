@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     time::Duration,
 };
 
@@ -50,6 +50,8 @@ fn tree(
     if root <= 1 || init <= 1 || !parents.contains_key(&root) || !is_containers(root) {
         return BTreeSet::new();
     }
+
+    // Each round adds the children of what was found, until no process is added.
     let mut tree = BTreeSet::from([root]);
     loop {
         let before = tree.len();
@@ -63,6 +65,7 @@ fn tree(
             break;
         }
     }
+
     if tree.contains(&init) {
         return BTreeSet::new();
     }
@@ -91,19 +94,21 @@ fn parents() -> BTreeMap<i64, i64> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return BTreeMap::new();
     };
-    entries
-        .filter_map(|entry| {
-            let pid: i64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let parent = fields_of(&stat)?.nth(1)?.parse().ok()?;
-            Some((pid, parent))
-        })
-        .collect()
+    let process_and_parent = |entry: io::Result<fs::DirEntry>| {
+        let pid: i64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Field 4 in proc(5) is the parent; the first field that is left here is field 3.
+        let parent = fields_of(&stat)?.nth(1)?.parse().ok()?;
+        Some((pid, parent))
+    };
+    // A process that ends while the directory is read is left out.
+    entries.filter_map(process_and_parent).collect()
 }
 
 /// Computes it from the process's `stat` and the host's `uptime`.
 fn run_time(stat: &str, uptime: &str) -> Option<Duration> {
     let mut fields = fields_of(stat)?;
+    // A zombie, or a process that is being removed.
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }

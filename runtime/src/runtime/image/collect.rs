@@ -31,28 +31,26 @@ impl Runtime {
         let what = "cannot collect unused images";
         let root = self.engine_info().await?.root;
         let is_full = || disk_used_percent(&root).is_some_and(|percent| percent > above_percent);
-        let mut collected = Collected::default();
+        let mut removed = Vec::new();
         if is_full() {
-            let used = self
-                .used_images()
-                .await
-                .map_err(|error| error.into_fault(what))?;
+            let used = self.used_images().await;
+            let used = used.map_err(|error| error.into_fault(what))?;
             for (image, names) in self.recorded_images() {
-                if keep.contains(&image) || used.contains(&image) || !is_full() {
+                let is_needed = keep.contains(&image) || used.contains(&image);
+                if is_needed || !is_full() {
                     continue;
                 }
-                if self
-                    .remove_image(&image, &names)
-                    .await
-                    .map_err(|error| error.into_fault(what))?
-                {
-                    collected.removed.push(image);
+                let is_gone = self.remove_image(&image, &names).await;
+                if is_gone.map_err(|error| error.into_fault(what))? {
+                    removed.push(image);
                 }
             }
             self.inner.observer.images_dirty();
         }
-        collected.disk_used_percent = disk_used_percent(&root);
-        Ok(collected)
+        Ok(Collected {
+            removed,
+            disk_used_percent: disk_used_percent(&root),
+        })
     }
 
     fn recorded_images(&self) -> BTreeMap<ImageId, BTreeSet<String>> {
@@ -82,31 +80,35 @@ impl Runtime {
     ) -> Result<bool, CallError> {
         let id = image.as_str();
         for name in names {
-            // The name may have moved to a newer image.
-            match self
+            let holder = self
                 .engine()
                 .call(|docker| async move { docker.inspect_image(name).await })
-                .await
-            {
+                .await;
+            match holder {
                 Ok(found) if found.id.as_deref() == Some(id) => self.remove_reference(name).await?,
+                // The name has moved to a newer image.
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        let is_gone = match self
+
+        // The engine removes an image with its last name; one without tags may still have a digest.
+        let left = self
             .engine()
             .call(|docker| async move { docker.inspect_image(id).await })
-            .await
-        {
+            .await;
+        let is_gone = match left {
             Ok(found) if found.repo_tags.as_ref().is_none_or(Vec::is_empty) => {
                 self.remove_reference(id).await?;
                 true
             }
+            // Others have tagged it.
             Ok(_) => false,
             Err(error) if error.is_not_found() => true,
             Err(error) => return Err(error),
         };
+
         let (runtime, image) = (self.clone(), image.clone());
         let forgotten =
             tokio::task::spawn_blocking(move || runtime.inner.images.record.lock().forget(&image))

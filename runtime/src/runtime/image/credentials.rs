@@ -36,16 +36,13 @@ pub(super) fn from_docker_config(content: &[u8], host: &str) -> Option<DockerCre
             return None;
         }
     };
-    let (_, auth) = config
-        .auths
-        .into_iter()
-        .find(|(name, _)| is_host(name, host))?;
-    let decoded = auth
-        .auth
-        .as_deref()
-        .and_then(decode_base64)
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let pair = decoded
+
+    let mut auths = config.auths.into_iter();
+    let (_, auth) = auths.find(|(name, _)| is_host(name, host))?;
+    let decoded = auth.auth.as_deref().and_then(decode_base64);
+    let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    // Docker itself cuts zero bytes off the end of the password.
+    let pair = text
         .as_deref()
         .and_then(|pair| pair.trim_end_matches('\0').split_once(':'));
     let (user, password) = match pair {
@@ -86,14 +83,12 @@ pub(super) fn is_host(name: &str, host: &str) -> bool {
         .trim_start_matches("https://")
         .trim_start_matches("http://");
     let name = name.split('/').next().unwrap_or(name);
-    let plain = |name| {
-        if matches!(name, "index.docker.io" | "registry-1.docker.io") {
-            "docker.io"
-        } else {
-            name
-        }
+    // Docker Hub has three names; `docker login` writes the first of these.
+    let canonical = |name| match name {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
     };
-    plain(name) == plain(host)
+    canonical(name) == canonical(host)
 }
 
 /// Decodes standard base64; `None` if the text is not valid.

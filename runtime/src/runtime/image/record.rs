@@ -107,9 +107,11 @@ impl Record {
         if content == self.content {
             return Ok(());
         }
+
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec(&content)?)?;
+        // The content is on the disk before the name leads to it.
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
         fs::File::open(directory)?.sync_all()?;

@@ -18,8 +18,11 @@ impl Reference {
         let is_allowed =
             |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
         let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
-        (text.chars().all(is_allowed) && text.split('/').all(is_part))
-            .then(|| Self::taken_apart(text))
+        if text.chars().all(is_allowed) && text.split('/').all(is_part) {
+            Some(Self::taken_apart(text))
+        } else {
+            None
+        }
     }
 
     fn taken_apart(text: &str) -> Self {
@@ -53,6 +56,8 @@ impl Reference {
 
     /// The host of the registry; `docker.io` where the name has none.
     pub(crate) fn host(&self) -> &str {
+        // The rule of Docker: `team/name` is a repository of Docker Hub, and a first part with a dot
+        // or a port is a host.
         match self.name.split_once('/') {
             Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
             _ => "docker.io",
