@@ -3,6 +3,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr};
 
+use super::missing::MissingContent;
 use crate::{
     name::{NodeName, ObjectKey, PodUid},
     object::{ConfigSource, Container, EnvValue, FieldRef, Meta, Objects, Sensitive, Service},
@@ -26,17 +27,19 @@ pub struct PodFacts<'a> {
     pub host_address: Ipv4Addr,
 }
 
-/// The variables in order, or an error that names the missing ConfigMap, Secret or key.
+/// The variables in order. An error names the ConfigMap, Secret or key that is missing.
 pub fn environment(
     container: &Container,
     pod: &PodFacts<'_>,
     objects: &Objects,
     services: &BTreeMap<String, String>,
-) -> Result<Vec<(String, Sensitive<String>)>, String> {
+) -> Result<Vec<(String, Sensitive<String>)>, MissingContent> {
     let mut variables = Variables::default();
+    // As in Kubernetes, `envFrom` replaces variables of Services, and `env` replaces both.
     for (name, value) in services {
         variables.set(name.clone(), value.clone());
     }
+
     for from in &container.env_from {
         match config_data(objects, &pod.key.namespace, &from.source) {
             Some(data) => {
@@ -45,9 +48,10 @@ pub fn environment(
                 }
             }
             None if from.optional => {}
-            None => return Err(missing(&from.source)),
+            None => return Err(MissingContent::Source(from.source.clone())),
         }
     }
+
     for variable in &container.env {
         match &variable.value {
             EnvValue::Text(value) => {
@@ -61,14 +65,21 @@ pub fn environment(
                 optional,
             } => {
                 let data = config_data(objects, &pod.key.namespace, source);
-                match data.as_ref().and_then(|data| data.get(key)) {
-                    Some(value) => variables.set(variable.name.clone(), text(value)),
-                    None if *optional => {}
-                    None => return Err(format!("{} has no key {key:?}", missing(source))),
+                match data.as_ref().map(|data| data.get(key)) {
+                    Some(Some(value)) => variables.set(variable.name.clone(), text(value)),
+                    Some(None) | None if *optional => {}
+                    Some(None) => {
+                        return Err(MissingContent::Key {
+                            config_source: source.clone(),
+                            key: key.clone(),
+                        });
+                    }
+                    None => return Err(MissingContent::Source(source.clone())),
                 }
             }
         }
     }
+
     Ok(variables.in_order)
 }
 
@@ -164,13 +175,6 @@ pub(super) fn config_data(
                         .collect()
                 })
         }
-    }
-}
-
-fn missing(source: &ConfigSource) -> String {
-    match source {
-        ConfigSource::ConfigMap(name) => format!("ConfigMap {name:?} is not in the commit"),
-        ConfigSource::Secret(name) => format!("Secret {name:?} is not in the commit"),
     }
 }
 

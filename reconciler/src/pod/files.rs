@@ -3,7 +3,10 @@
 
 use std::{fmt::Write, net::Ipv4Addr};
 
-use super::environment::{PodFacts, config_data};
+use super::{
+    environment::{PodFacts, config_data},
+    missing::MissingContent,
+};
 use crate::{
     digest::sha256_hex,
     object::{
@@ -28,34 +31,36 @@ pub struct DnsFacts {
     pub host_options: Vec<String>,
 }
 
-/// The files of a pod, or an error that names what is missing.
+/// The files of a pod. An error names the content that is missing in the commit.
 pub fn pod_files(
     spec: &PodSpec,
     pod: &PodFacts<'_>,
     objects: &Objects,
     dns: &DnsFacts,
-) -> Result<PodFiles, String> {
+) -> Result<PodFiles, MissingContent> {
     let hostname = hostname(spec, pod);
-    let volumes: Result<Vec<VolumeFiles>, String> = spec
+    let volumes: Vec<VolumeFiles> = spec
         .volumes
         .iter()
         .map(|(name, source)| volume_files(name, source, &pod.key.namespace, objects))
-        .collect();
+        .collect::<Result<_, _>>()?;
+
     Ok(PodFiles {
         pod: pod.uid.clone(),
         resolv_conf: resolv_conf(spec, &pod.key.namespace, dns),
         hosts: hosts(spec, pod, &hostname, &dns.zone),
         hostname: format!("{hostname}\n"),
-        volumes: volumes?,
+        volumes,
     })
 }
 
-/// The volumes that can change while the pod runs, or an error that names what is missing.
+/// The volumes that can change while the pod runs: those of ConfigMaps and Secrets. An error names
+/// the content that is missing in the commit.
 pub fn config_volumes(
     spec: &PodSpec,
     namespace: &str,
     objects: &Objects,
-) -> Result<Vec<VolumeFiles>, String> {
+) -> Result<Vec<VolumeFiles>, MissingContent> {
     spec.volumes
         .iter()
         .filter(|(_, source)| matches!(source, VolumeSource::Config { .. }))
@@ -177,7 +182,7 @@ fn volume_files(
     source: &VolumeSource,
     namespace: &str,
     objects: &Objects,
-) -> Result<VolumeFiles, String> {
+) -> Result<VolumeFiles, MissingContent> {
     Ok(match source {
         VolumeSource::HostPath { path, kind } => VolumeFiles::HostPath {
             path: path.clone(),
@@ -209,16 +214,18 @@ fn config_files(
     optional: bool,
     namespace: &str,
     objects: &Objects,
-) -> Result<Vec<VolumeFile>, String> {
+) -> Result<Vec<VolumeFile>, MissingContent> {
     let Some(data) = config_data(objects, namespace, source) else {
         return if optional {
             Ok(Vec::new())
         } else {
-            Err(format!(
-                "volume {volume:?}: its ConfigMap or Secret is not in the commit"
-            ))
+            Err(MissingContent::VolumeSource {
+                volume: volume.to_owned(),
+            })
         };
     };
+
+    // Without `items` every key becomes a file of the same name.
     if items.is_empty() {
         let file = |(path, content)| VolumeFile {
             path,
@@ -236,7 +243,12 @@ fn config_files(
                 mode: item.mode.unwrap_or(mode),
             }),
             None if optional => {}
-            None => return Err(format!("volume {volume:?}: there is no key {:?}", item.key)),
+            None => {
+                return Err(MissingContent::VolumeKey {
+                    volume: volume.to_owned(),
+                    key: item.key.clone(),
+                });
+            }
         }
     }
     Ok(files)

@@ -337,7 +337,7 @@ impl<'a> PodLifecycle<'a> {
                 Ok(files) => {
                     PodDecision::Do(Why::Continue { pod }, vec![Step::PrepareFiles(files)])
                 }
-                Err(message) => PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
+                Err(missing) => make::blocked(missing.to_string()),
             };
         }
         if let Some((id, _)) = self

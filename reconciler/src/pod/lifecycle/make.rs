@@ -13,6 +13,7 @@ use crate::{
         environment::{environment, expand_all},
         files::{hostname, mounts, pod_files},
         link::link_of,
+        missing::MissingContent,
     },
 };
 
@@ -57,7 +58,7 @@ impl PodLifecycle<'_> {
         }
         let files = match self.files() {
             Ok(files) => files,
-            Err(message) => return PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
+            Err(missing) => return blocked(missing.to_string()),
         };
         steps.push(Step::PrepareFiles(files));
         steps.push(Step::StartSandbox(SandboxSpec {
@@ -161,12 +162,7 @@ impl PodLifecycle<'_> {
             };
             let spec = self
                 .container_spec(*role, container, image.clone(), restarting)
-                .map_err(|message| {
-                    PodDecision::Blocked(Fault::new(
-                        FaultKind::Rejected,
-                        format!("container {}: {message}", container.name),
-                    ))
-                })?;
+                .map_err(|missing| blocked(format!("container {}: {missing}", container.name)))?;
             steps.push(Step::StartContainer(Box::new(spec)));
         }
         // The removal is the last step: a container that the engine cannot remove must not prevent
@@ -209,8 +205,8 @@ impl PodLifecycle<'_> {
         container: &Container,
         image: ImageId,
         in_sandbox: bool,
-    ) -> Result<ContainerSpec, String> {
-        let commit = self.input.commit.ok_or("its commit is not here")?;
+    ) -> Result<ContainerSpec, MissingContent> {
+        let commit = self.input.commit.ok_or(MissingContent::Commit)?;
         let empty = BTreeMap::new();
         let services = if self.spec().enable_service_links {
             self.input.services.get()
@@ -269,8 +265,8 @@ impl PodLifecycle<'_> {
         }
     }
 
-    pub(super) fn files(&self) -> Result<PodFiles, String> {
-        let commit = self.input.commit.ok_or("its commit is not here")?;
+    pub(super) fn files(&self) -> Result<PodFiles, MissingContent> {
+        let commit = self.input.commit.ok_or(MissingContent::Commit)?;
         pod_files(
             self.spec(),
             &self.facts(),
@@ -278,4 +274,10 @@ impl PodLifecycle<'_> {
             self.input.host.dns,
         )
     }
+}
+
+/// The decision for a pod that cannot be made from its commit: no attempt on the engine would end
+/// otherwise.
+pub(super) fn blocked(message: String) -> PodDecision {
+    PodDecision::Blocked(Fault::new(FaultKind::Rejected, message))
 }
