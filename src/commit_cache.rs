@@ -49,7 +49,7 @@ pub(crate) enum Reading {
         problems: Vec<String>,
     },
     /// The commit could not be read now, which is no judgement about it.
-    Unreadable(String),
+    Unreadable(anyhow::Error),
 }
 
 impl Reader {
@@ -70,7 +70,7 @@ impl Reader {
     fn read_readable(&self, commit: &Readable<'_>, signer: String, read_as: ReadAs) -> Reading {
         let repo = match self.mirror.open() {
             Ok(repo) => repo,
-            Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => return Reading::Unreadable(error.into()),
         };
         let snapshot = match Snapshot::read(&repo, commit, &self.paths, &self.limits) {
             Ok(snapshot) => snapshot,
@@ -81,19 +81,22 @@ impl Reader {
                     problems: problems.0.iter().map(ToString::to_string).collect(),
                 };
             }
-            Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => return Reading::Unreadable(error.into()),
         };
+
         let files: Vec<(&str, &[u8])> = snapshot
             .files()
             .iter()
             .map(|file| (file.path.as_str(), file.bytes.as_slice()))
             .collect();
         let (objects, problems) = parse_and_check(&files, &self.check, read_as);
+
         let passed_over = snapshot.passed_over().iter().map(|path| passed_over(path));
         let problems: Vec<Problem> = passed_over.chain(problems).collect();
         let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems
             .into_iter()
             .partition(|problem| problem.severity == Severity::Error);
+
         let info = snapshot.info();
         if !errors.is_empty() {
             let problems = errors.iter().map(ToString::to_string).collect();
@@ -102,6 +105,7 @@ impl Reader {
                 problems,
             };
         }
+
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
             subject: info.subject.clone().into(),

@@ -288,8 +288,7 @@ impl Follower {
                 asked,
                 untrusted: None,
             },
-            Ok(JudgedHead::Unreadable(why)) => could_not_judge(&why),
-            Err(error) => could_not_judge(&format!("{error:#}")),
+            Ok(JudgedHead::Unreadable(error)) | Err(error) => could_not_judge(&error),
         };
         if matches!(found, SourceUpdate::Trouble { .. }) {
             // A failed read may be caused by damage, which a thorough check detects and repairs.
@@ -416,7 +415,8 @@ enum JudgedHead {
         subject: String,
         untrusted: Option<&'static str>,
     },
-    Unreadable(String),
+    /// The head is trusted, but could not be read now.
+    Unreadable(anyhow::Error),
 }
 
 impl Judge {
@@ -568,7 +568,7 @@ impl Judge {
                     untrusted: None,
                 }
             }
-            Reading::Unreadable(why) => JudgedHead::Unreadable(why),
+            Reading::Unreadable(error) => JudgedHead::Unreadable(error),
         })
     }
 }
@@ -586,8 +586,8 @@ pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
 /// The class of a head about which nothing is known.
 pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
-fn could_not_judge(error: &str) -> SourceUpdate {
-    trouble(COULD_NOT_JUDGE, error)
+fn could_not_judge(error: &anyhow::Error) -> SourceUpdate {
+    trouble(COULD_NOT_JUDGE, &format!("{error:#}"))
 }
 
 /// A failed fetch; most of the message is foreign text of the remote or of libgit2.

@@ -297,7 +297,7 @@ async fn history_plan_and_logs_are_printed() {
         (exit, text.as_str()),
         (
             Exit::Failed,
-            "there is no commit nonsense in the repository"
+            "nonsense names no commit of https://example.com/site.git: see `windlass history`"
         )
     );
     let (exit, text) = windlass(daemon.directory.path(), "logs batch").await;

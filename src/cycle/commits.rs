@@ -20,6 +20,9 @@ use reconciler::{
     state::Rollout,
 };
 
+use thiserror::Error;
+use tokio::task::JoinError;
+
 use super::{Fixed, Host, RETRY};
 use crate::{
     commit_cache::{CommitCache, Reading},
@@ -33,6 +36,29 @@ use crate::{
 /// How often a commit that is kept up, and is not eligible, is judged again: its signer may have
 /// been added since.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
+
+/// Why a commit in use could not be read.
+#[derive(Debug, Error)]
+enum CommitReadError {
+    #[error("this version refuses it: {}", .0.join("; "))]
+    Bad(Vec<String>),
+    #[error("{0:#}")]
+    Unreadable(anyhow::Error),
+    #[error(transparent)]
+    Ended(JoinError),
+}
+
+/// Why there is no proof that a commit may run here.
+#[derive(Debug, Error)]
+enum EligibilityError {
+    #[error(transparent)]
+    Ineligible(Ineligible),
+    /// No judgement about the commit.
+    #[error("it could not be judged: {0:#}")]
+    NotJudged(anyhow::Error),
+    #[error("judging it ended early: {0}")]
+    Ended(JoinError),
+}
 
 /// What this host knows of commits.
 pub(super) struct Knowledge {
@@ -254,14 +280,14 @@ fn trusted_at_start(
 }
 
 /// Reads a commit on a thread for blocking work, since that takes long for a large commit.
-async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Commit>, String> {
+async fn read(
+    work: impl FnOnce() -> Reading + Send + 'static,
+) -> Result<Arc<Commit>, CommitReadError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Reading::Good(commit)) => Ok(commit),
-        Ok(Reading::Bad { problems, .. }) => {
-            Err(format!("this version refuses it: {}", problems.join("; ")))
-        }
-        Ok(Reading::Unreadable(why)) => Err(why),
-        Err(error) => Err(error.to_string()),
+        Ok(Reading::Bad { problems, .. }) => Err(CommitReadError::Bad(problems)),
+        Ok(Reading::Unreadable(error)) => Err(CommitReadError::Unreadable(error)),
+        Err(error) => Err(CommitReadError::Ended(error)),
     }
 }
 
@@ -302,7 +328,7 @@ impl Host {
                     self.knowledge.kept.remove(&id);
                     self.read_commit(verified, now).await;
                 }
-                Err(why) => self.keep_up(id, why, now).await,
+                Err(error) => self.keep_up(id, error.to_string(), now).await,
             }
         }
     }
@@ -313,10 +339,11 @@ impl Host {
         // an older one.
         match read(move || reader.read(&verified, ReadAs::Accepted)).await {
             Ok(commit) => self.knowledge.commit_cache.add(commit),
-            Err(why) => self
-                .knowledge
-                .commit_cache
-                .note_missing(id, why, now + RETRY),
+            Err(error) => {
+                self.knowledge
+                    .commit_cache
+                    .note_missing(id, error.to_string(), now + RETRY)
+            }
         }
     }
 
@@ -387,7 +414,7 @@ impl Host {
 
     /// The proof that a commit is eligible. If there is none, the follower is nudged: the leader
     /// may have fetched the commit earlier.
-    async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
+    async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, EligibilityError> {
         if let Some(verified) = self.knowledge.verified.get(id) {
             return Ok(verified.clone());
         }
@@ -395,7 +422,7 @@ impl Host {
         let (wanted, history) = (id.clone(), self.fixed.history);
         let judged =
             tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
-        let why = match judged {
+        let error = match judged {
             Ok(Ok(Ok(verified))) => {
                 self.knowledge.verified.insert(id.clone(), verified.clone());
                 let rollout = self.store.snapshot().rollout.clone();
@@ -404,19 +431,20 @@ impl Host {
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
+                // A fetch changes neither the commit's signature nor its ancestors.
                 self.knowledge.commit_cache.bar(id);
-                return Err(why.to_string());
+                return Err(EligibilityError::Ineligible(why));
             }
             Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {
-                why.to_string()
+                EligibilityError::Ineligible(why)
             }
-            Ok(Err(error)) => format!("it could not be judged: {error:#}"),
-            Err(error) => format!("judging it ended early: {error}"),
+            Ok(Err(error)) => EligibilityError::NotJudged(error),
+            Err(error) => EligibilityError::Ended(error),
         };
         if self.store.replicated().is_some() {
             self.fetch_in_turn();
         }
-        Err(why)
+        Err(error)
     }
 
     /// Takes over a verdict of the follower.
