@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{Host, RETRY};
 use crate::{
+    command::{CommandError, CommandResult},
     store::{AnswerDoc, ReplicatedStore},
     uptime::Uptime,
 };
@@ -326,14 +327,14 @@ impl Host {
             };
             let done = match ask.command.needs_leader() {
                 true => self.act_on(ask.command, Some(asker)).await,
-                false => Err("only the host itself does that".to_owned()),
+                false => Err(CommandError::OnlyItself),
             };
             // A request that was executed has its answer from the same write; only a failed one is
             // answered here.
-            let Err(why) = done else { continue };
+            let Err(error) = done else { continue };
             let answer = AnswerDoc {
                 id: ask.id,
-                answer: Err(why),
+                answer: Err(format!("{:#}", anyhow::Error::from(error))),
             };
             let Some(store) = self.store.replicated_mut() else {
                 return;
@@ -352,8 +353,8 @@ impl Host {
         asker: Option<Requester>,
         changes: Vec<Change>,
         answer: String,
-    ) -> Result<String, String> {
-        let told = asker.map(|Requester { node, question }| {
+    ) -> CommandResult {
+        let published_answer = asker.map(|Requester { node, question }| {
             (
                 node,
                 AnswerDoc {
@@ -362,9 +363,7 @@ impl Host {
                 },
             )
         });
-        self.commit_answered(changes, told)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
+        self.commit_answered(changes, published_answer).await?;
         Ok(answer)
     }
 
@@ -373,16 +372,16 @@ impl Host {
         &mut self,
         node: &NodeName,
         asker: Option<Requester>,
-    ) -> Result<String, String> {
+    ) -> CommandResult {
         let Some(store) = self.store.replicated() else {
-            return Err("this host is alone: there is no other node".to_owned());
+            return Err(CommandError::NoOtherNode);
         };
         let member = store
             .members()
             .find(|(name, _)| *name == node)
             .map(|(_, member)| member);
         let Some(member) = member else {
-            return Err(format!("there is no node {node}: see `windlass get nodes`"));
+            return Err(CommandError::NoNode(node.clone()));
         };
         if member.away.is_some()
             && self
@@ -391,25 +390,20 @@ impl Host {
                 .get(node)
                 .is_some_and(|node| node.life == NodeLife::Away)
         {
-            return Err(format!(
-                "node {node} said that it comes back soon: wait until it is lost"
-            ));
+            return Err(CommandError::NodeComesBack(node.clone()));
         }
         if member.alive.is_some() {
-            return Err(format!(
-                "node {node} lives: stop its daemon first (`systemctl stop windlass`), or cordon and drain it in Git"
-            ));
+            return Err(CommandError::NodeLives(node.clone()));
         }
+
         // A store that was filled anew has no report of the node; the hosts' copies have one.
-        let said = member
+        let facts = member
             .facts
             .as_ref()
             .map(|doc| &doc.facts)
             .or_else(|| store.peers().get(node));
-        let Some(installation) = said.map(|facts| facts.installation.clone()) else {
-            return Err(format!(
-                "node {node} has not said yet which installation it is: wait until it has"
-            ));
+        let Some(installation) = facts.map(|facts| facts.installation.clone()) else {
+            return Err(CommandError::UnknownInstallation(node.clone()));
         };
         let pods = self.store.snapshot().pods.values();
         let count = pods
