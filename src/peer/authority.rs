@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    JoinToken, PeerDirectory, SCHEMA, TokenOffer,
+    JoinToken, NodeNameError, PeerDirectory, SCHEMA, TokenOffer,
     certificate::{self, Facts, NODE_LIFE, Subject},
     check_node_name,
     directory::ClusterFacts,
@@ -39,8 +39,11 @@ pub(crate) enum CertificateRefusal {
     #[error(transparent)]
     Token(#[from] TokenRefusal),
     /// The requested name is not allowed.
-    #[error("{0}")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// A renewal is asked for with a certificate of another program, such as a server of etcd.
+    #[error("this is not a node's certificate")]
+    NotANode,
     /// Another host has the name.
     #[error(
         "a valid certificate for {name} was made at {made:.0}: if that installation is gone, make a token with \
@@ -113,7 +116,7 @@ impl Authority {
 
     /// Makes the authority, and the certificate of its host.
     pub(crate) fn init(directory: &PeerDirectory, node: &NodeName, now: Timestamp) -> Result<Self> {
-        let node = check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+        let node = check_node_name(node.as_str())?;
         directory.make()?;
         let lock = directory.lock()?;
         for there in [directory.ca(), directory.ca_key(), directory.node()] {
@@ -158,7 +161,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<JoinToken> {
         if let Some(node) = &offer.node {
-            check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+            check_node_name(node.as_str())?;
         }
         let ca = self.directory.read_ca()?;
         let _lock = self.directory.lock()?;
@@ -188,7 +191,7 @@ impl Authority {
         // The token is checked first: a client without one learns nothing about names.
         let bare = NodeName::new(node);
         let replace = tokens.redeem(secret, &bare, now)?;
-        let node = check_node_name(node).map_err(CertificateRefusal::Name)?;
+        let node = check_node_name(node)?;
         let mut ledger = self.ledger()?;
         if !replace {
             ledger.check_free(node.as_str(), now)?;
@@ -208,9 +211,7 @@ impl Authority {
         request: &str,
         now: Timestamp,
     ) -> Result<String, CertificateRefusal> {
-        let node = presented.node().ok_or_else(|| {
-            CertificateRefusal::Name("this is not a node's certificate".to_owned())
-        })?;
+        let node = presented.node().ok_or(CertificateRefusal::NotANode)?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
         let known = ledger.certificates.get(node.as_str());

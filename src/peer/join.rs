@@ -57,7 +57,7 @@ pub(crate) async fn join(
     token: &JoinToken,
     replace: bool,
 ) -> Result<Joined> {
-    check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+    check_node_name(node.as_str())?;
     refuse_if_joined(directory, replace)?;
     let (key, request) = certificate::request(node.as_str())?;
     let target = PeerTarget {

@@ -228,7 +228,9 @@ fn status(refusal: &CertificateRefusal) -> StatusCode {
     match refusal {
         CertificateRefusal::Token(TokenRefusal::Unknown) => StatusCode::UNAUTHORIZED,
         CertificateRefusal::Token(_) | CertificateRefusal::Replaced(_) => StatusCode::FORBIDDEN,
-        CertificateRefusal::Name(_) | CertificateRefusal::Request(_) => StatusCode::BAD_REQUEST,
+        CertificateRefusal::Name(_)
+        | CertificateRefusal::NotANode
+        | CertificateRefusal::Request(_) => StatusCode::BAD_REQUEST,
         CertificateRefusal::Taken { .. } => StatusCode::CONFLICT,
         CertificateRefusal::Broken(error) => {
             tracing::error!("a certificate could not be signed: {error:#}");
