@@ -180,19 +180,18 @@ pub(crate) fn verify(
     verified: Option<&VerifiedCommit>,
     head: &CommitId,
 ) -> Result<HeadVerdict, CouldNotCheck> {
-    let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
-    let known = verified.filter(|known| known.id == *head && still_counts(known));
-    // The anchor may be newer than the commit that was accepted before.
-    let is_barred = match policy.anchor {
-        Some(anchor) if known.is_some() => !descends(repo, head, anchor)?,
-        _ => false,
-    };
-    if !is_barred && let Some(known) = known {
+    if let Some(known) = verified
+        && known.id == *head
+        && known.counts(policy.mode, policy.anchor)
+        // The anchor may be newer than the commit that was accepted before.
+        && descends_from_anchor(repo, policy, head)?
+    {
         return Ok(HeadVerdict::Trusted(Accepted {
             head: known.clone(),
             line: Vec::new(),
         }));
     }
+
     let object = match CommitObject::read(repo, head) {
         Ok(object) => object,
         Err(error) => {
@@ -204,6 +203,7 @@ pub(crate) fn verify(
             CommitRefusal::new(&object, why).into(),
         ));
     }
+
     let unsigned = |grounds| {
         let head = VerifiedCommit::new(head.clone(), grounds);
         Ok(HeadVerdict::Trusted(Accepted {
@@ -225,6 +225,7 @@ pub(crate) fn verify(
         // own.
         range.push(head.clone());
     }
+
     let mut refusals = Refusals::default();
     let mut good = BTreeMap::new();
     for id in &range {
@@ -236,6 +237,7 @@ pub(crate) fn verify(
             Err(refusal) => refusals.add(refusal, MAX_LISTED),
         }
     }
+
     match good.get(head) {
         Some(trusted) if refusals.is_empty() => {
             let line = judged_line(repo, &good, head)?;
@@ -256,6 +258,7 @@ fn judged_line(
 ) -> Result<Vec<VerifiedCommit>, CouldNotCheck> {
     let mut line = Vec::new();
     let mut at = Some(head.clone());
+
     while let Some(commit) = at.as_ref().and_then(|id| good.get(id)) {
         let parents = CommitObject::read(repo, commit.id())?.parents;
         at = parents.first().copied().map(id_of);
@@ -309,7 +312,7 @@ fn off_the_line(
         }));
     }
     if let Some(anchor) = policy.anchor
-        && !descends(repo, head, anchor)?
+        && !descends_from_anchor(repo, policy, head)?
     {
         return Ok(Some(Why::NotFromAnchor {
             anchor: anchor.clone(),
@@ -318,6 +321,19 @@ fn off_the_line(
     Ok(None)
 }
 
+/// Whether the head is the anchor or descends from it; true without an anchor.
+fn descends_from_anchor(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    head: &CommitId,
+) -> Result<bool, CouldNotCheck> {
+    match policy.anchor {
+        Some(anchor) => descends(repo, head, anchor),
+        None => Ok(true),
+    }
+}
+
+/// Whether a commit is another one, or has it among its ancestors.
 pub(super) fn descends(
     repo: &Repository,
     head: &CommitId,
@@ -368,10 +384,12 @@ fn new_commits(
         source,
     };
     let (base, tip) = (commit::oid(base)?, commit::oid(head)?);
+
     let mut walk = repo.revwalk().map_err(history)?;
     walk.set_sorting(Sort::TOPOLOGICAL).map_err(history)?;
     walk.push(tip).map_err(history)?;
     walk.hide(base).map_err(history)?;
+
     let mut commits = Vec::new();
     for id in walk {
         if commits.len() == MAX_RANGE {
@@ -394,6 +412,7 @@ fn mainline(
     let new: BTreeSet<&CommitId> = new.iter().collect();
     let mut line = Vec::new();
     let mut at = head.clone();
+
     while new.contains(&at) {
         let parent = match CommitObject::read(repo, &at) {
             Ok(object) => object.parents.first().copied(),
@@ -404,7 +423,12 @@ fn mainline(
         };
         line.push(std::mem::replace(&mut at, id_of(parent)));
     }
-    Ok((at == *base).then_some(line))
+
+    if at == *base {
+        Ok(Some(line))
+    } else {
+        Ok(None)
+    }
 }
 
 /// The signer who vouches for a commit, or why there is none.
@@ -420,12 +444,14 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
         }
         several => return Err(Why::SeveralSignatures(several.len())),
     };
+
     if armour.starts_with(b"-----BEGIN PGP") {
         return Err(Why::OpenPgp);
     }
     if !armour.starts_with(ssh_signature::BEGIN.as_bytes()) {
         return Err(Why::UnknownFormat);
     }
+
     let signature = SshSignature::parse(armour).map_err(Why::Signature)?;
     let key = policy
         .signers

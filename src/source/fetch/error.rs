@@ -247,6 +247,8 @@ impl FetchFailure {
             }
             None => {}
         }
+
+        // libgit2 gives HTTP statuses only in its messages.
         match (error.code(), error.class()) {
             (_, ErrorClass::NoMemory) => FetchError::PackRefused {
                 url,

@@ -158,7 +158,7 @@ impl fmt::Display for Why {
         match self {
             Self::Unsigned => f.write_str("it is not signed; sign it with git commit -S"),
             Self::SeveralSignatures(count) => {
-                write!(f, "it carries {count} signatures, and only one may be there")
+                write!(f, "it has {count} signatures, and only one may be there")
             }
             Self::ForeignSignature(header) => {
                 write!(
@@ -237,6 +237,6 @@ fn not_allowed(why: &NotAllowed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn moment(at: Moment) -> &'static str {
     match at {
         Moment::CommitTime => "at the commit's own time",
-        Moment::FirstSight => "when this host first saw the commit",
+        Moment::FirstSight => "when this host first observed the commit",
     }
 }
