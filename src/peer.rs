@@ -5,7 +5,7 @@
 //! cluster init   authority + own certificate         (the authority's key never leaves this host)
 //! cluster token  one-time secret, kept as a hash  ─► cluster join   key made there, only a request travels
 //! renewal        over mutual TLS, the name taken from the certificate that is presented
-//! listener       /peer/v1/{ping,logs,renew} for the cluster's nodes, /peer/v1/join for who holds a token
+//! listener       /peer/v1/{ping,logs,renew} for the cluster's nodes, /peer/v1/join for the holder of a token
 //! ```
 
 mod authority;
@@ -103,6 +103,6 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     ring::rand::SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+        .map_err(|_| anyhow::anyhow!("the system returned no random bytes"))?;
     Ok(bytes)
 }

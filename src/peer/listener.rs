@@ -20,7 +20,7 @@ pub(super) struct PeerListener {
 }
 
 impl PeerListener {
-    /// Starts accepting.
+    /// Accepts connections of this listener, within the limits of [`Taker::Peers`].
     pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig) -> Self {
         let connections = Connections::new("peer", Taker::Peers.bounds());
         Self {
