@@ -219,7 +219,7 @@ impl Daemon {
         };
         let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
         let moved = self.readdressed.is_some_and(|task| task.is_finished());
-        ended.map(|()| if moved { Ended::Moved } else { Ended::Told })
+        ended.map(|()| if moved { Ended::Moved } else { Ended::Stopped })
     }
 }
 

@@ -72,7 +72,7 @@ impl Taker {
     fn total(self, limit: u64) -> usize {
         let (_, share, most) = self.share();
         let scaled = limit.saturating_sub(RESERVED).saturating_mul(share) / WHOLE;
-        // The greatest is 512.
+        // The largest share is 512, which fits any `usize`.
         usize::try_from(scaled.min(most)).unwrap_or(usize::MAX)
     }
 
@@ -134,6 +134,7 @@ pub(crate) fn raise() -> Result<()> {
         )
         .context("raise the limit of open files (RLIMIT_NOFILE) to the hard limit")?;
     }
+
     let limit = limit();
     ensure!(
         limit >= FEWEST,
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_listeners_together_leave_the_daemon_its_own() {
+    fn all_listeners_together_leave_descriptors_for_the_daemon() {
         for limit in (FEWEST..5000).chain([65_536, 524_288, 1 << 30, u64::MAX]) {
             let taken: u64 = Taker::ALL
                 .into_iter()
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_host_gives_each_listener_all_it_can_use() {
+    fn a_usual_host_gives_each_listener_its_largest_share() {
         assert_eq!(Taker::Dns.total(524_288), 512);
         assert_eq!(Taker::Api.total(524_288), 256);
         assert_eq!(Taker::Api.total(1024), 72);

@@ -23,7 +23,7 @@ pub(crate) enum StateFileError {
     Read {
         /// The state file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is not a valid JSON document.
@@ -185,14 +185,17 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, 
         .open(fresh)
         .map_err(|error| ("create", error))?;
     file.write_all(text).map_err(|error| ("write", error))?;
+    // Before the rename: otherwise a power failure may leave an empty file under the name.
     file.sync_all().map_err(|error| ("flush", error))?;
     crate::crash::point("state-file");
     fs::rename(fresh, path).map_err(|error| ("rename", error))?;
-    // Only the directory's own flush makes the rename durable.
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))
+
+    // Only the directory's own flush makes the rename durable (fsync(2)).
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| ("flush directory", error))
 }

@@ -108,6 +108,7 @@ impl<T> LimitedConnection<T> {
                 "closed for another connection",
             ));
         }
+
         let deadline = life.deadline();
         if self.end.deadline() != deadline {
             self.end.as_mut().reset(deadline);

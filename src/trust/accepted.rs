@@ -68,6 +68,7 @@ impl AcceptedHeads {
         if self.contains(head) {
             return Ok(());
         }
+
         let mut heads = self.record.heads.clone();
         heads.push(head.clone());
         let record = Record {
