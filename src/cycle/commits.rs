@@ -67,7 +67,7 @@ pub(super) struct Knowledge {
     pub(super) source: SourceStatus,
     /// The newest commit of the followed branch, with its verdict.
     pub(super) head: Head,
-    /// Eligible commits.
+    /// The commits that may run here, as proof for each.
     pub(super) verified: BTreeMap<CommitId, VerifiedCommit>,
     /// Commits that this host once accepted and that are not eligible now, see
     /// [`crate::trust::Pointers::kept`].
@@ -177,8 +177,8 @@ impl Knowledge {
     }
 
     /// Takes over a verdict of the follower.
-    fn source_update(&mut self, found: SourceUpdate, metrics: &Metrics) {
-        match found {
+    fn source_update(&mut self, update: SourceUpdate, metrics: &Metrics) {
+        match update {
             SourceUpdate::Same { asked } => self.source.answered(asked),
             SourceUpdate::Good {
                 commit,
@@ -208,13 +208,10 @@ impl Knowledge {
                 // A refused head is judged again at every fetch: only a new verdict is counted and
                 // logged.
                 if self.source.refusal.as_ref() != Some(&refusal) {
-                    let trusted = untrusted.is_none();
-                    let outcome = if trusted {
-                        SignatureOutcome::Trusted
-                    } else {
-                        SignatureOutcome::Untrusted
-                    };
-                    metrics.signature(outcome);
+                    metrics.signature(match untrusted {
+                        None => SignatureOutcome::Trusted,
+                        Some(_) => SignatureOutcome::Untrusted,
+                    });
                     let class = untrusted.as_deref().unwrap_or("manifests");
                     tracing::error!(
                         commit = refusal.commit.short(),
@@ -255,15 +252,10 @@ fn trusted_at_start(
 ) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
     let (known, pointers): (Vec<CommitId>, _) = {
         let trust = trust.lock();
-        (
-            trust
-                .trusted()
-                .iter()
-                .map(|one| one.commit.id().clone())
-                .collect(),
-            trust.pointers().clone(),
-        )
+        let known = trust.trusted().iter().map(|one| one.commit.id().clone());
+        (known.collect(), trust.pointers().clone())
     };
+
     // A commit that cannot be judged now, since there is no mirror yet, is judged when it is
     // needed.
     let eligible = |id: CommitId| {
@@ -272,6 +264,7 @@ fn trusted_at_start(
     };
     let eligible: BTreeMap<CommitId, VerifiedCommit> =
         known.into_iter().filter_map(eligible).collect();
+
     let accepted_once = [&pointers.target, &pointers.healthy].into_iter().flatten();
     let mut kept = pointers.kept;
     kept.extend(accepted_once.map(|commit| commit.id().clone()));
@@ -354,20 +347,21 @@ impl Host {
         if self.knowledge.commit_cache.keep_on(&id, &why, again) {
             return;
         }
-        let runs = |one: &ObservedContainer| one.identity.commit == id;
-        let found = self
+
+        let is_of_commit = |container: &ObservedContainer| container.identity.commit == id;
+        let has_containers = self
             .engine
             .last
             .as_ref()
-            .is_some_and(|seen| seen.containers.values().any(runs));
-        if !(found
-            || self.knowledge.kept.contains(&id)
-            || self.origins().any(|origin| *origin == id))
-        {
+            .is_some_and(|observed| observed.containers.values().any(is_of_commit));
+        let was_accepted_here =
+            self.knowledge.kept.contains(&id) || self.origins().any(|origin| *origin == id);
+        if !has_containers && !was_accepted_here {
             return self
                 .compare(id, format!("it may not run here: {why}"), now)
                 .await;
         }
+
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => {
@@ -398,6 +392,7 @@ impl Host {
         if !is_followed || !self.knowledge.commit_cache.barred().contains(&id) {
             return self.knowledge.commit_cache.note_missing(id, why, again);
         }
+
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => self
@@ -418,10 +413,12 @@ impl Host {
         if let Some(verified) = self.knowledge.verified.get(id) {
             return Ok(verified.clone());
         }
+
         let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.knowledge.trust));
         let (wanted, history) = (id.clone(), self.fixed.history);
         let judged =
             tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
+
         let error = match judged {
             Ok(Ok(Ok(verified))) => {
                 self.knowledge.verified.insert(id.clone(), verified.clone());
@@ -448,7 +445,7 @@ impl Host {
     }
 
     /// Takes over a verdict of the follower.
-    pub(crate) fn source_update(&mut self, found: SourceUpdate) {
-        self.knowledge.source_update(found, &self.parts.metrics);
+    pub(crate) fn source_update(&mut self, update: SourceUpdate) {
+        self.knowledge.source_update(update, &self.parts.metrics);
     }
 }

@@ -36,6 +36,7 @@ impl Host {
         for key in &plan.cancel {
             self.parts.lanes.cancel(key);
         }
+
         let (new, others) = plan.lanes.into_iter().partition::<Vec<_>, _>(|lane| {
             matches!(lane.why, Why::Start { .. } | Why::Image { .. })
         });
@@ -167,13 +168,14 @@ impl Host {
     pub(super) async fn collect_garbage(&mut self) {
         // An image that a lane has just pulled must count as used.
         self.keep_new_pins();
-        let Ok(found) = self.parts.runtime.observe().await else {
+        let Ok(observation) = self.parts.runtime.observe().await else {
             return;
         };
         let observed = Observed {
-            containers: found.containers,
+            containers: observation.containers,
             ..Observed::default()
         };
+
         let mut commits = self.needed();
         commits.extend(self.returnable());
         let keep = images_in_use(&observed, self.knowledge.trust.lock().pins(), &commits);
@@ -283,6 +285,7 @@ impl Host {
             .map(|entry| entry.commit.clone())
             .collect();
         let is_target = |id: &CommitId| rollout.target.as_ref() == Some(id);
+
         let id = match &wanted {
             Some(prefix) => prefix
                 .resolve(&healthy)

@@ -60,6 +60,13 @@ pub(super) struct LeaderMemory {
     pub(super) notes: Vec<String>,
 }
 
+impl Behind {
+    /// Whether this comparison is between these commits.
+    fn is_of(&self, head: &CommitId, newest: &[CommitId]) -> bool {
+        self.head == *head && self.newest == newest
+    }
+}
+
 impl LeaderMemory {
     /// Records whether another host has a commit that this host cannot fetch.
     pub(super) fn set_outrun(&mut self, outrun: bool) {
@@ -124,6 +131,7 @@ impl Host {
             self.leader.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
+
         if self.leader.is_outrun()
             && let Some(store) = self.store.replicated_mut()
         {
@@ -142,6 +150,7 @@ impl Host {
             self.note("state", Err(format!("{error:#}")));
             return Led::Failed(Next::After(RETRY));
         }
+
         let signs = self.signs().await;
         let judged = self
             .store
@@ -151,6 +160,7 @@ impl Host {
         }
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
         self.leader.judged = judged.nodes;
+
         let reports = self.all_reports();
         let head = self.leading_head();
         let comparable = self.knowledge.commit_cache.comparable();
@@ -199,8 +209,8 @@ impl Host {
             .iter()
             .filter(|(_, signs)| !given_up(signs))
             .map(|(name, _)| name.clone());
-        for (name, found) in self.parts.inquiry.ask(&asked.collect()) {
-            signs.entry(name).and_modify(|signs| found.lay_over(signs));
+        for (name, answer) in self.parts.inquiry.ask(&asked.collect()) {
+            signs.entry(name).and_modify(|signs| answer.lay_over(signs));
         }
         store.find_late(&mut signs).await;
         signs
@@ -250,13 +260,24 @@ impl Host {
             .filter(|id| **id != head)
             .cloned()
             .collect();
-        let known = self
-            .leader
-            .behind
-            .take()
-            .filter(|known| known.head == head && known.newest == newest);
-        let behind = match known {
-            None => {
+
+        let fetched = self.knowledge.source.fetched_uptime_nanos;
+        let behind = match self.leader.behind.take() {
+            // The branch was read since: commits that a rewrite removed from it will not come.
+            Some(known)
+                if known.is_of(&head, &newest)
+                    && known.behind
+                    && fetched.is_some_and(|at| at > known.observed) =>
+            {
+                let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
+                Behind {
+                    behind,
+                    observed: Uptime::now(),
+                    ..known
+                }
+            }
+            Some(known) if known.is_of(&head, &newest) => known,
+            _ => {
                 let behind = self.is_behind(&head, &newest, false);
                 // Nudged once: a source that cannot be reached is retried at the follower's own
                 // pace.
@@ -270,24 +291,8 @@ impl Host {
                     observed: Uptime::now(),
                 }
             }
-            // The branch was read since: commits that a rewrite removed from it will not come.
-            Some(known)
-                if known.behind
-                    && self
-                        .knowledge
-                        .source
-                        .fetched_uptime_nanos
-                        .is_some_and(|at| at > known.observed) =>
-            {
-                let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
-                Behind {
-                    behind,
-                    observed: Uptime::now(),
-                    ..known
-                }
-            }
-            Some(known) => known,
         };
+
         let is_behind = behind.behind;
         self.leader.behind = Some(behind);
         if is_behind {
@@ -320,7 +325,7 @@ impl Host {
             return;
         };
         for (node, ask) in store.asks() {
-            tracing::info!(%node, command = ?ask.command, "asked for on another host");
+            tracing::info!(%node, command = ?ask.command, "requested on another host");
             let asker = Requester {
                 node: node.clone(),
                 question: ask.id.clone(),
@@ -340,7 +345,7 @@ impl Host {
                 return;
             };
             if let Err(error) = store.answer(&node, answer).await {
-                tracing::warn!("what was asked on {node} could not be answered: {error:#}");
+                tracing::warn!("a request of node {node} could not be answered: {error:#}");
                 return;
             }
         }

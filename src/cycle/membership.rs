@@ -122,11 +122,13 @@ impl Host {
             .members()
             .filter_map(|(_, member)| member.report.head.clone())
             .find(&unknown);
+        // Only a host that lives could lead in this host's place.
         let is_ahead = store
             .members()
             .filter(|(_, member)| member.alive.is_some())
             .any(|(_, member)| member.report.head.as_ref().is_some_and(&unknown));
         let outrun = is_ahead && self.knowledge.source.error.is_some();
+
         let addresses = store
             .members()
             .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
@@ -262,7 +264,7 @@ impl Host {
     /// Executes a request of a person on this host, or passes it on to the leader.
     pub(crate) async fn asked(&mut self, request: Request) {
         let Request { command, answer } = request;
-        tracing::info!(?command, "asked for");
+        tracing::info!(?command, "requested");
         let elsewhere = command.needs_leader() && !self.store.leads();
         if !elsewhere {
             let done = self.act_on(command, None).await;
