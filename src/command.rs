@@ -84,7 +84,7 @@ pub(crate) enum CommandError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Command {
-    /// Fetch now.
+    /// Fetches the followed branch at once.
     Sync,
     /// Go back to a commit within `history` and stay there until `resume` or until the head moves.
     Rollback {

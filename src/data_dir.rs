@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// `nobody`
+    /// The uid of the user `nobody`.
     const STRANGER: u32 = 65534;
 
     /// A directory that every user may pass.

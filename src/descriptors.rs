@@ -24,19 +24,19 @@ const LONG: Duration = Duration::from_secs(2 * 3600);
 /// The users of descriptors: listeners, and connections that the daemon opens for their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taker {
-    /// DNS over TCP.
+    /// The listener for DNS over TCP.
     Dns,
     /// Queries to the host's own name servers; each has up to two sockets.
     DnsUpstream,
     /// The read API over TLS. A followed log has a connection to the engine, or to another host.
     Api,
-    /// Metrics and health.
+    /// The listener for metrics and health checks.
     Metrics,
     /// Webhooks with a listener of their own.
     Webhook,
-    /// `windlass.sock`
+    /// The read API on `windlass.sock`; as for [`Self::Api`].
     ReadSocket,
-    /// `admin.sock`
+    /// Commands of people on `admin.sock`.
     AdminSocket,
     /// The listener for other hosts.
     Peers,

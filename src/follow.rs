@@ -102,7 +102,7 @@ pub(crate) struct Follower {
     pub(crate) poll: Duration,
     /// Notified by webhooks, the watch on a local repository and `windlass sync`.
     pub(crate) nudge: Arc<Notify>,
-    /// Receives the results.
+    /// The channel for the result of each fetch.
     pub(crate) updates: mpsc::Sender<SourceUpdate>,
 }
 

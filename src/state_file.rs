@@ -20,21 +20,15 @@ use thiserror::Error;
 pub(crate) enum StateFileError {
     /// The file exists and cannot be read.
     #[error("read state file {}", path.display())]
-    Read {
-        /// The state file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is not a valid JSON document.
     #[error(
         "state file {} is damaged; restore it from a backup, or move it away to start without what it remembers",
         path.display()
     )]
     Damaged {
-        /// The state file.
         path: PathBuf,
-        /// Where parsing stopped.
+        /// The error with the line and column where parsing stopped.
         source: serde_json::Error,
     },
     /// A newer version of Windlass wrote the file.
@@ -43,7 +37,6 @@ pub(crate) enum StateFileError {
          run the version that wrote it, or a newer one", path.display()
     )]
     NewerSchema {
-        /// The state file.
         path: PathBuf,
         /// The schema number it carries.
         found: u32,
@@ -53,9 +46,8 @@ pub(crate) enum StateFileError {
     /// The new state could not be written; the old file is unchanged.
     #[error("write state file {} ({step}); the old one is untouched", path.display())]
     Write {
-        /// The state file.
         path: PathBuf,
-        /// Which step failed.
+        /// The step that failed, such as `flush`.
         step: &'static str,
         /// What the system said.
         source: io::Error,
@@ -63,7 +55,6 @@ pub(crate) enum StateFileError {
     /// The value cannot be written as a JSON object.
     #[error("encode state file {}", path.display())]
     Encode {
-        /// The state file.
         path: PathBuf,
         /// What the encoder said.
         source: serde_json::Error,

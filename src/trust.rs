@@ -39,12 +39,7 @@ const MOST_REMEMBERED: usize = 1000;
 pub(crate) enum TrustError {
     /// The directory is missing and cannot be made.
     #[error("create trust directory {}", path.display())]
-    Directory {
-        /// The path of the trust directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Directory { path: PathBuf, source: io::Error },
     /// A file of the directory cannot be read or written.
     #[error(transparent)]
     File(#[from] StateFileError),

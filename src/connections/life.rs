@@ -25,7 +25,7 @@ pub(crate) struct Times {
     pub(crate) head: Duration,
     /// From the start of the connection until it has proven itself.
     pub(crate) unproven: Duration,
-    /// Between two requests.
+    /// From the end of an answer to the first byte of the next request.
     pub(crate) idle: Duration,
     /// One request, with its answer.
     pub(crate) request: Duration,

@@ -49,7 +49,7 @@ pub(crate) struct Bounded<L> {
 }
 
 impl<L> Bounded<L> {
-    /// Accepts into `connections`.
+    /// Limits the connections of `listener` by `connections`.
     pub(crate) fn new(listener: L, connections: Connections) -> Self {
         Self {
             listener,

@@ -171,7 +171,7 @@ fn pod_address(below: &str) -> Option<Ipv4Addr> {
     address.replace('-', ".").parse().ok()
 }
 
-/// `1.0.96.10.in-addr.arpa`.
+/// The address in a name such as `1.0.96.10.in-addr.arpa` (RFC 1035, 3.5).
 fn reversed_address(name: &str) -> Option<Ipv4Addr> {
     let reversed: Ipv4Addr = name.strip_suffix(".in-addr.arpa")?.parse().ok()?;
     let [a, b, c, d] = reversed.octets();

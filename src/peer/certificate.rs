@@ -30,9 +30,7 @@ const SKEW: Duration = Duration::from_secs(2 * 60 * 60);
 /// The content of a certificate that this crate uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// The common name.
     pub(crate) name: String,
-    /// The DNS names.
     pub(crate) dns: Vec<String>,
     /// The serial number, in hexadecimal.
     pub(crate) serial: String,
@@ -113,7 +111,6 @@ impl Facts {
 /// The subject of a certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
-    /// The common name.
     pub(super) name: String,
     pub(super) dns: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,

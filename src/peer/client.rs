@@ -38,7 +38,6 @@ pub(crate) struct PeerClient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ping {
-    /// The node's name.
     pub(crate) node: NodeName,
     /// The node's version of Windlass.
     pub(crate) version: String,

@@ -53,7 +53,7 @@ pub(super) struct Remote {
     /// The client's certificate, which TLS has verified against this cluster's authority; `None` if
     /// the client presented none.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// The connection's limits.
+    /// The life of the connection, with its time limits.
     pub(super) caller: Caller,
 }
 

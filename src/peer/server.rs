@@ -69,7 +69,7 @@ impl Served {
     }
 }
 
-/// The routes.
+/// The routes of `/peer/v1`.
 pub(super) fn router(served: Arc<Served>) -> Router {
     let nodes = Router::new()
         .route("/peer/v1/ping", get(ping))

@@ -24,16 +24,10 @@ pub(crate) enum CommitError {
     },
     /// The object database does not have the commit, or has bytes that do not hash to its id.
     #[error("read commit {} from the mirror", id.short())]
-    Read {
-        /// The commit's id.
-        id: CommitId,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    Read { id: CommitId, source: git2::Error },
     /// The object with this id is not a commit.
     #[error("object {} is a {kind}, not a commit", id.short())]
     NotACommit {
-        /// The object's id.
         id: CommitId,
         /// The type of the object.
         kind: &'static str,
@@ -41,7 +35,6 @@ pub(crate) enum CommitError {
     /// The object is a commit without a valid header.
     #[error("commit {} has a malformed header: {what}", id.short())]
     Malformed {
-        /// The commit's id.
         id: CommitId,
         /// What is wrong with the header.
         what: &'static str,

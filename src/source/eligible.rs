@@ -21,10 +21,7 @@ pub(crate) enum Ineligible {
     NothingAccepted,
     /// The commit does not descend from the anchor.
     #[error("it does not descend from the anchor {}: what is older, or lies elsewhere, never runs", anchor.short())]
-    BeforeAnchor {
-        /// The anchor's id.
-        anchor: CommitId,
-    },
+    BeforeAnchor { anchor: CommitId },
     /// The commit is not one that a rollback could go to.
     #[error(
         "it is not one of the last {history} commits on the first-parent line of {}: what lies elsewhere can be \

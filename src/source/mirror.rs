@@ -35,37 +35,24 @@ pub(crate) enum MirrorError {
     /// A file operation on the mirror failed.
     #[error("{step} {}", path.display())]
     Io {
-        /// The operation.
         step: &'static str,
-        /// The file or directory.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// The directory cannot be opened as a repository.
     #[error("open mirror {}", path.display())]
-    Open {
-        /// The path of the mirror.
-        path: PathBuf,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    Open { path: PathBuf, source: git2::Error },
     /// A ref of the mirror could not be read or written.
     #[error("{step} in mirror {}", path.display())]
     Refs {
-        /// The operation.
         step: &'static str,
-        /// The path of the mirror.
         path: PathBuf,
-        /// libgit2's error.
         source: git2::Error,
     },
     /// A commit that must be in the mirror is missing or incomplete.
     #[error("mirror {} does not hold commit {} whole", path.display(), commit.short())]
     Incomplete {
-        /// The path of the mirror.
         path: PathBuf,
-        /// The commit's id.
         commit: CommitId,
         /// The error when the commit was read.
         source: CommitError,

@@ -47,12 +47,7 @@ const ENTRY_START: usize = 2048;
 pub(crate) enum PackError {
     /// The pack or its index cannot be read from disk.
     #[error("read {path}")]
-    Io {
-        /// The path of the file.
-        path: String,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: String, source: io::Error },
     /// The file is not a pack as Git makes it.
     #[error("the pack is malformed: {0}")]
     Malformed(&'static str),

@@ -43,7 +43,6 @@ pub(crate) enum InspectError {
     /// The quarantine holds other files than one pack with its index.
     #[error("the quarantine {path} holds {content}, where one pack with its index is expected")]
     Layout {
-        /// The path of the quarantine.
         path: String,
         /// The files in the quarantine.
         content: String,

@@ -34,9 +34,9 @@ pub(crate) enum Mode {
     /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
     #[default]
     Mainline,
-    /// Every new commit.
+    /// Every commit that is new, also those that a merge brought in.
     All,
-    /// Only the head.
+    /// The head; the other new commits need no signature.
     Head,
     /// No commit. History must still go forward.
     Off,
@@ -94,7 +94,6 @@ pub(crate) struct VerifiedCommit {
 /// A head that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The head's id.
     pub(crate) head: VerifiedCommit,
     /// The commits of the head's first-parent line that were judged good by their own signatures on
     /// the way, oldest first, the head last. Commits that a trusted merge brought in are not
@@ -156,21 +155,13 @@ pub(crate) enum CouldNotCheck {
     Commit(#[from] CommitError),
     /// The commits between two commits cannot be listed.
     #[error("walk the history of commit {}", head.short())]
-    History {
-        /// The head's id.
-        head: CommitId,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    History { head: CommitId, source: git2::Error },
     /// The range is longer than one judgement may be.
     #[error(
         "more than {MAX_RANGE} commits between the last verified one and {}; \
          set an anchor closer to it", head.short()
     )]
-    TooMany {
-        /// The head's id.
-        head: CommitId,
-    },
+    TooMany { head: CommitId },
 }
 
 /// Judges `head`, given the newest commit that was accepted before.

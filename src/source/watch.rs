@@ -32,17 +32,13 @@ pub(crate) enum WatchError {
     /// The kernel grants no watch, mostly because its limit of instances or watches is reached.
     #[error("watch {}; raise fs.inotify.max_user_instances or max_user_watches, or rely on polling", path.display())]
     Watch {
-        /// The path of the directory.
         path: PathBuf,
-        /// The kernel's error.
         source: notify::Error,
     },
     /// The thread for the watch could not be started.
     #[error("start the thread that watches {}", path.display())]
     Thread {
-        /// The path of the repository.
         path: PathBuf,
-        /// The system's error.
         source: std::io::Error,
     },
 }

@@ -23,7 +23,7 @@ pub(super) struct AcceptedHeads {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
-    /// Oldest first.
+    /// The accepted heads, the oldest first.
     heads: Vec<CommitId>,
 }
 

@@ -57,7 +57,6 @@ impl fmt::Display for Refusals {
 /// One commit that is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitRefusal {
-    /// The commit's id.
     pub(crate) commit: CommitId,
     /// The subject of the commit; empty if the commit could not be parsed.
     pub(crate) subject: ForeignText,
@@ -126,10 +125,7 @@ pub(crate) enum Why {
         verified: CommitId,
     },
     /// The head does not descend from the configured anchor.
-    NotFromAnchor {
-        /// The anchor's id.
-        anchor: CommitId,
-    },
+    NotFromAnchor { anchor: CommitId },
     /// The branch names an object of another type.
     NotACommit(&'static str),
     /// The header of the commit cannot be parsed.
