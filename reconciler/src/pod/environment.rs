@@ -198,8 +198,8 @@ fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
 pub struct ServiceVariables<'a> {
     namespace: &'a str,
     services: &'a BTreeMap<ObjectKey, Service>,
-    given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
-    made: OnceCell<BTreeMap<String, String>>,
+    allocations: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+    computed: OnceCell<BTreeMap<String, String>>,
 }
 
 impl<'a> ServiceVariables<'a> {
@@ -207,20 +207,20 @@ impl<'a> ServiceVariables<'a> {
     pub fn new(
         namespace: &'a str,
         services: &'a BTreeMap<ObjectKey, Service>,
-        given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+        allocations: &'a BTreeMap<ObjectKey, ServiceAllocation>,
     ) -> Self {
         Self {
             namespace,
             services,
-            given,
-            made: OnceCell::new(),
+            allocations,
+            computed: OnceCell::new(),
         }
     }
 
     /// The variables by name.
     pub fn get(&self) -> &BTreeMap<String, String> {
-        self.made
-            .get_or_init(|| service_variables(self.namespace, self.services, self.given))
+        self.computed
+            .get_or_init(|| service_variables(self.namespace, self.services, self.allocations))
     }
 }
 
@@ -236,12 +236,14 @@ pub fn service_variables(
         .iter()
         .filter(|(key, _)| key.namespace == namespace)
     {
-        let Some(address) = allocations.get(key).and_then(|given| given.cluster_ip) else {
+        let Some(address) = allocations.get(key).and_then(|one| one.cluster_ip) else {
             continue;
         };
         let Some(first) = service.ports.first() else {
             continue;
         };
+
+        // The variables of Docker's links too, which the kubelet sets for every port.
         let prefix = key.name.to_uppercase().replace(['-', '.'], "_");
         variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_string());
         variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());

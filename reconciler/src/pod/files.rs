@@ -108,6 +108,8 @@ pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
     if spec.host_network {
         return pod.node.to_string();
     }
+    // The kernel's limit is 64 bytes (`__NEW_UTS_LEN`), and a DNS label has at most 63; the kubelet
+    // truncates the name as here.
     let name = spec.hostname.as_deref().unwrap_or(&pod.key.name);
     name.get(..63)
         .unwrap_or(name)
@@ -116,6 +118,7 @@ pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
 }
 
 fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
+    // In Kubernetes, `ClusterFirst` means `Default` for a pod in the host's network.
     let by_host = spec.dns_policy == DnsPolicy::Default
         || (spec.dns_policy == DnsPolicy::ClusterFirst && spec.host_network)
         || dns.cluster.is_none();
@@ -143,11 +146,13 @@ fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
     };
     servers.extend(spec.dns_config.nameservers.iter().map(ToString::to_string));
     searches.extend(spec.dns_config.searches.iter().cloned());
+    // An option of the pod replaces one of the same name, such as `ndots:5`.
     for option in &spec.dns_config.options {
         let name = option.split(':').next().unwrap_or(option);
         options.retain(|known| known.split(':').next() != Some(name));
         options.push(option.clone());
     }
+
     let mut text = String::new();
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
@@ -272,6 +277,7 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
                     }
                 }
             };
+            // As in Kubernetes, the files of ConfigMaps and Secrets cannot be written by pods.
             let config = matches!(
                 spec.volumes.get(&mount.volume),
                 Some(VolumeSource::Config { .. })
@@ -284,13 +290,15 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
             })
         })
         .collect();
+
+    // A volume that is mounted over one of these files takes its place.
     for (file, target) in [
         ("resolv.conf", "/etc/resolv.conf"),
         ("hosts", "/etc/hosts"),
         ("hostname", "/etc/hostname"),
     ] {
-        let own = mounts.iter().any(|mount| mount.target == target);
-        if !own {
+        let is_mounted = mounts.iter().any(|mount| mount.target == target);
+        if !is_mounted {
             mounts.push(Mount {
                 source: MountSource::PodFile(file),
                 target: target.to_owned(),
