@@ -37,6 +37,7 @@ pub(super) fn check(findings: &mut ObjectProblems<'_>) {
         variables(findings, workload);
         volumes(findings, workload);
     }
+
     let mut by_label = WorkloadsByLabel::new();
     for workload in objects.workloads.values() {
         for (label, value) in &workload.template.meta.labels {
@@ -47,6 +48,7 @@ pub(super) fn check(findings: &mut ObjectProblems<'_>) {
                 .push(workload);
         }
     }
+
     for (key, service) in &objects.services {
         endpoints(findings, key, service, &by_label);
     }
@@ -227,6 +229,7 @@ fn endpoints(
         );
         return;
     };
+
     let selects = |workload: &&&Workload| {
         let labels = &workload.template.meta.labels;
         service
@@ -248,6 +251,7 @@ fn endpoints(
         );
         return;
     }
+
     for (index, port) in service.ports.iter().enumerate() {
         let TargetPort::Name(name) = &port.target else {
             continue;
