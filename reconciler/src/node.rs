@@ -20,7 +20,7 @@ use crate::{
     commit::{Commit, locate},
     endpoints::selects,
     fault::FaultKind,
-    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, ObjectKey, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
     object::{PodTemplate, PullPolicy, Service, Workload},
     observed::{LaneFailure, Observed, ObservedContainer},
