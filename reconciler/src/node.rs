@@ -4,7 +4,9 @@
 mod addresses;
 mod assignment;
 mod images;
+mod orphans;
 mod publish;
+mod pull;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +22,15 @@ use crate::{
     commit::{Commit, locate},
     endpoints::selects,
     fault::FaultKind,
-    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, NodeName, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
-    object::{PodTemplate, PullPolicy, Service, Workload},
-    observed::{LaneFailure, Observed, ObservedContainer},
-    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
+    object::{PodTemplate, Service, Workload},
+    observed::{Observed, ObservedContainer},
+    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask},
     pod::{
         environment::ServiceVariables,
         files::DnsFacts,
-        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, live},
-        link::link_name,
+        lifecycle::{HostFacts, PodInput, PodOutput, live},
         memory::{NodeMemory, Origin, PodMemory},
     },
     settings::ClusterSettings,
@@ -448,142 +449,6 @@ impl<'a> NodeCycle<'a> {
             None => {
                 self.report.gone.insert(record.uid.clone());
             }
-        }
-    }
-
-    /// The failure of an image's lane. For the target, only a failure since it became the target
-    /// counts, so that a retry starts without old failures.
-    fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
-        let rollout = &self.input.state.rollout;
-        let LaneKey::Image(commit, _) = key else {
-            return None;
-        };
-        let failure = self.input.observed.failures.get(key)?;
-        if let Some(began) = self.memory.began
-            && rollout.target.as_ref() == Some(commit)
-            && failure.at < began.at
-        {
-            return None;
-        }
-        Some(failure)
-    }
-
-    /// Adds a lane that pins or pulls an image, unless such a lane runs already or has to wait.
-    fn pull(&mut self, need: ImageNeed) {
-        let key = LaneKey::Image(need.commit.clone(), need.image.clone());
-        if self.input.observed.lanes.contains(&key) {
-            return;
-        }
-        if let Some(retry) = self
-            .image_failure(&key)
-            .and_then(|failure| failure.retry_at(self.input.now))
-        {
-            self.next = self.next.sooner(Next::at(retry, self.input.now));
-            return;
-        }
-        let mode = match (need.pull, &need.digest) {
-            (PullPolicy::Never, _) => PullMode::Never,
-            // A digest identifies the content: if the image is here, the registry need not be
-            // asked.
-            (_, Some(_)) | (PullPolicy::IfNotPresent, None) => PullMode::IfNotPresent,
-            (PullPolicy::Always, None) => PullMode::Always,
-        };
-        let step = Step::PullImage {
-            commit: need.commit.clone(),
-            image: need.image.clone(),
-            reference: need.digest.unwrap_or_else(|| need.image.to_string()),
-            mode,
-        };
-        let lane = Lane {
-            key: key.clone(),
-            why: Why::Image { image: need.image },
-            steps: vec![step],
-        };
-        // Two containers may need one image with different pull policies: the policy that asks the
-        // registry takes precedence.
-        let stronger = self
-            .image_lanes
-            .get(&key)
-            .is_none_or(|_| mode == PullMode::Always);
-        if stronger {
-            self.image_lanes.insert(key, lane);
-        }
-    }
-
-    /// Handles pods that run here without a record, or with a record for another host, and removes
-    /// what is left of pods that are not remembered.
-    fn orphans(&mut self) {
-        for (uid, containers) in &self.containers {
-            let Some((_, container)) = containers.first() else {
-                continue;
-            };
-            match self.input.state.pods.get(*uid) {
-                None => self.report.orphans.push(container.identity.clone()),
-                Some(record) if record.place.node() != Some(self.input.node) => {
-                    let place = record.place.node().map_or("no node", NodeName::as_str);
-                    let mut status = PodStatus::pending();
-                    status.message = Some(format!("it runs here, and its record names {place}"));
-                    self.report.pods.insert((*uid).clone(), status);
-                }
-                Some(_) => continue,
-            }
-            // The pod keeps its address and back-off until its record is right.
-            if let Some(memory) = self.input.memory.pods.get(*uid) {
-                self.memory.pods.insert((*uid).clone(), memory.clone());
-            }
-        }
-        // A pod whose lane runs may have no container for a moment, and keeps its address.
-        for key in &self.input.observed.lanes {
-            if let LaneKey::Pod(uid) = key
-                && !self.input.state.pods.contains_key(uid)
-                && let Some(memory) = self.input.memory.pods.get(uid)
-            {
-                self.memory.pods.insert(uid.clone(), memory.clone());
-            }
-        }
-        let pods = &self.input.state.pods;
-        let orphaned = self
-            .containers
-            .keys()
-            .copied()
-            .filter(|uid| !pods.contains_key(uid));
-        let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
-        let known: BTreeSet<LinkName> = here.map(link_name).collect();
-        let strange: Vec<&LinkName> = self.input.observed.links.difference(&known).collect();
-        // Usually no container is unaccounted for; then the uids of the whole cluster need not be
-        // hashed.
-        let elsewhere: BTreeSet<LinkName> = match strange.is_empty() {
-            true => BTreeSet::new(),
-            false => pods.keys().map(link_name).collect(),
-        };
-        for link in strange
-            .into_iter()
-            .filter(|link| !elsewhere.contains(*link))
-        {
-            self.clean(LaneKey::Link(link.clone()), Step::Disconnect(link.clone()));
-        }
-        for uid in self.input.observed.files.keys() {
-            if !self.input.state.pods.contains_key(uid) && !self.containers.contains_key(uid) {
-                self.clean(LaneKey::Pod(uid.clone()), Step::RemoveFiles(uid.clone()));
-            }
-        }
-    }
-
-    /// Adds a lane that removes what is left of a pod without a record, unless such a lane runs
-    /// already or has to wait.
-    fn clean(&mut self, key: LaneKey, step: Step) {
-        let waiting = self
-            .input
-            .observed
-            .failures
-            .get(&key)
-            .is_some_and(|one| one.retry_at(self.input.now).is_some());
-        if !self.input.observed.lanes.contains(&key) && !waiting {
-            self.lanes.push(Lane {
-                key,
-                why: Why::Leftover,
-                steps: vec![step],
-            });
         }
     }
 
