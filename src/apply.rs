@@ -80,6 +80,7 @@ impl Effects {
             }
             Step::PrepareFiles(files) => {
                 self.runtime.prepare_files(files).await?;
+                // Written last: without a digest the directory counts as incomplete.
                 let digest = config_digest(files);
                 self.write_digest(&files.pod, &digest)?;
                 return Ok(Some(Done::Files(files.pod.clone(), digest)));

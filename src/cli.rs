@@ -214,7 +214,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
                 args.output,
                 out,
             ),
-            Err(message) => Err(CliError::Usage(message)),
+            Err(error) => Err(CliError::Usage(error.to_string())),
         },
     })
 }

@@ -26,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Reads commits from the mirror, with this host's limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
-    /// The local repository.
+    /// The local repository that commits are read from.
     pub(crate) mirror: Mirror,
     /// The files and directories with manifests.
     pub(crate) paths: Vec<SourcePath>,
@@ -49,7 +49,7 @@ pub(crate) enum Reading {
         problems: Vec<String>,
     },
     /// The commit could not be read now, which is no judgement about it.
-    Unreadable(String),
+    Unreadable(anyhow::Error),
 }
 
 impl Reader {
@@ -70,7 +70,7 @@ impl Reader {
     fn read_readable(&self, commit: &Readable<'_>, signer: String, read_as: ReadAs) -> Reading {
         let repo = match self.mirror.open() {
             Ok(repo) => repo,
-            Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => return Reading::Unreadable(error.into()),
         };
         let snapshot = match Snapshot::read(&repo, commit, &self.paths, &self.limits) {
             Ok(snapshot) => snapshot,
@@ -81,19 +81,22 @@ impl Reader {
                     problems: problems.0.iter().map(ToString::to_string).collect(),
                 };
             }
-            Err(error) => return Reading::Unreadable(format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => return Reading::Unreadable(error.into()),
         };
+
         let files: Vec<(&str, &[u8])> = snapshot
             .files()
             .iter()
             .map(|file| (file.path.as_str(), file.bytes.as_slice()))
             .collect();
         let (objects, problems) = parse_and_check(&files, &self.check, read_as);
+
         let passed_over = snapshot.passed_over().iter().map(|path| passed_over(path));
         let problems: Vec<Problem> = passed_over.chain(problems).collect();
         let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems
             .into_iter()
             .partition(|problem| problem.severity == Severity::Error);
+
         let info = snapshot.info();
         if !errors.is_empty() {
             let problems = errors.iter().map(ToString::to_string).collect();
@@ -102,6 +105,7 @@ impl Reader {
                 problems,
             };
         }
+
         Reading::Good(Arc::new(Commit {
             id: info.id.clone(),
             subject: info.subject.clone().into(),
@@ -166,7 +170,7 @@ pub(crate) struct CommitCache {
 }
 
 impl CommitCache {
-    /// All eligible commits.
+    /// The eligible commits that were read.
     pub(crate) fn commits(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
         &self.commits
     }
@@ -217,11 +221,13 @@ impl CommitCache {
 
     /// Records that a kept commit is still not eligible. False if the commit is not kept.
     pub(crate) fn keep_on(&mut self, id: &CommitId, why: &str, retry: Timestamp) -> bool {
-        let entry = self.ineligible.get_mut(id);
-        entry.is_some_and(|entry| {
-            *entry = (retry, why.to_owned());
-            true
-        })
+        match self.ineligible.get_mut(id) {
+            Some(entry) => {
+                *entry = (retry, why.to_owned());
+                true
+            }
+            None => false,
+        }
     }
 
     /// Adds an eligible commit.
@@ -236,14 +242,14 @@ impl CommitCache {
 
     /// The commits among `wanted` that must be read now.
     pub(crate) fn lacking(&self, wanted: &BTreeSet<CommitId>, now: Timestamp) -> Vec<CommitId> {
+        let is_due = |id: &CommitId| {
+            let waiting = self.missing.get(id).or_else(|| self.ineligible.get(id));
+            // A time beyond the longest wait comes from before the clock was put back.
+            waiting.is_none_or(|(at, _)| *at <= now || *at > now + LONGEST_WAIT)
+        };
         wanted
             .iter()
-            .filter(|id| !self.commits.contains_key(*id))
-            .filter(|id| {
-                let waiting = self.missing.get(*id).or_else(|| self.ineligible.get(*id));
-                // A time beyond the longest wait comes from before the clock was put back.
-                waiting.is_none_or(|(at, _)| *at <= now || *at > now + LONGEST_WAIT)
-            })
+            .filter(|id| !self.commits.contains_key(*id) && is_due(id))
             .cloned()
             .collect()
     }
@@ -283,20 +289,20 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24);
         let (id, wait) = (commit_id("a"), Duration::from_secs(5));
         let wanted = BTreeSet::from([id.clone()]);
-        let mut library = CommitCache::default();
-        assert_eq!(library.lacking(&wanted, now), std::slice::from_ref(&id));
-        library.note_missing(
+        let mut cache = CommitCache::default();
+        assert_eq!(cache.lacking(&wanted, now), std::slice::from_ref(&id));
+        cache.note_missing(
             id.clone(),
             "the disk does not answer".to_owned(),
             now + wait,
         );
-        assert!(library.lacking(&wanted, now).is_empty());
+        assert!(cache.lacking(&wanted, now).is_empty());
         assert_eq!(
-            library.lacking(&wanted, now + wait),
+            cache.lacking(&wanted, now + wait),
             std::slice::from_ref(&id)
         );
         assert_eq!(
-            library.lacking(&wanted, now - SignedDuration::from_hours(1)),
+            cache.lacking(&wanted, now - SignedDuration::from_hours(1)),
             [id]
         );
     }

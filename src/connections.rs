@@ -145,15 +145,18 @@ impl Connections {
             .count();
         let at_its_bound = of_source >= table.bounds.per_source;
         if at_its_bound || state.open.len() >= table.bounds.open() {
-            let victim = if at_its_bound {
+            // A closed connection keeps its descriptor until its task has ended.
+            let victim = if state.closing >= table.bounds.closing() {
+                None
+            } else if at_its_bound {
                 state.of_own(source)
             } else {
                 state.of_most(source, of_source)
             };
-            let victim = victim.filter(|_| state.closing < table.bounds.closing());
             state.warn(table.listener, source, victim.is_some());
             state.close(victim?);
         }
+
         let number = state.next;
         state.next += 1;
         let life = Arc::new(Life::new(source, table.bounds.times));
@@ -165,7 +168,7 @@ impl Connections {
         })
     }
 
-    /// How many are open.
+    /// The number of open connections.
     #[cfg(test)]
     pub(crate) fn open(&self) -> usize {
         self.table.lock().open.len()
@@ -196,6 +199,8 @@ impl OpenConnections {
             *counts.entry(life.source()).or_insert(0_usize) += 1;
         }
         let (largest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+
+        // With equal counts the two sources would close each other's connections without end.
         if most > of_source + 1 {
             let newest_request = || {
                 let of_largest = self
@@ -206,6 +211,7 @@ impl OpenConnections {
             };
             return self.of_own(largest).or_else(newest_request);
         }
+
         // No source has more than its share: many silent sources must not shut out one that sends
         // requests.
         let unproven = self.open.iter().filter(|(_, life)| !life.is_proven());
@@ -228,6 +234,7 @@ impl OpenConnections {
             return;
         }
         self.warned = Some(now);
+
         let open = self.open.len();
         let done = if closed {
             "an older one is closed for a new one"
@@ -238,7 +245,7 @@ impl OpenConnections {
             listener,
             ?source,
             open,
-            "the listener has all the connections it may have: {done}"
+            "the listener has reached its limit of connections: {done}"
         );
     }
 }

@@ -22,7 +22,7 @@ const BREATH: Duration = Duration::from_millis(3);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long a host of a cluster waits at its start for the first content of the store. If etcd
 /// does not answer within this time, the first cycle runs on this host's copy.
-const FIRST_WORD: Duration = Duration::from_secs(1);
+const STORE_WAIT: Duration = Duration::from_secs(1);
 /// How long the end of the daemon waits for steps that are under way.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
@@ -109,6 +109,7 @@ impl ControlLoop {
             self.watchdog.cycle_begins();
             let now = self.host.now();
             let next = self.host.cycle(now).instrument(span).await;
+
             self.cycles += 1;
             self.next_cycle = match next {
                 Next::AwaitChange => None,
@@ -116,6 +117,7 @@ impl ControlLoop {
             };
             self.view.send_replace(self.host.current_view());
             self.watchdog.waiting();
+
             let event = self.next_event().await;
             if !self.handle(event).await {
                 break;
@@ -133,7 +135,7 @@ impl ControlLoop {
     /// Waits for the store's content before the first cycle: this host may have been removed from
     /// the cluster while it was off, and its pods may run on other hosts by now.
     async fn await_store_content(&mut self) {
-        let deadline = Instant::now() + FIRST_WORD;
+        let deadline = Instant::now() + STORE_WAIT;
         while !self.host.has_store_content() {
             let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inputs.store.recv()).await
             else {
@@ -150,7 +152,7 @@ impl ControlLoop {
             () = inputs.end.notified() => Event::End,
             Some(request) = inputs.asked.recv() => Event::Asked(request),
             Some(event) = inputs.store.recv() => Event::Store(event),
-            Some(found) = inputs.source.recv() => Event::Source(found),
+            Some(update) = inputs.source.recv() => Event::Source(update),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
             Ok(()) = inputs.engine.changed() => Event::Cycle,
             Ok(()) = inputs.network.changed() => Event::Network,
@@ -170,8 +172,8 @@ impl ControlLoop {
         if let Ok(event) = inputs.store.try_recv() {
             return Some(Event::Store(event));
         }
-        if let Ok(found) = inputs.source.try_recv() {
-            return Some(Event::Source(found));
+        if let Ok(update) = inputs.source.try_recv() {
+            return Some(Event::Source(update));
         }
         inputs.asked.try_recv().ok().map(Event::Asked)
     }
@@ -179,7 +181,7 @@ impl ControlLoop {
     /// Handles an event; false if it ends the loop.
     async fn handle(&mut self, event: Event) -> bool {
         match event {
-            Event::Source(found) => self.host.source_update(found),
+            Event::Source(update) => self.host.source_update(update),
             Event::Lane(event) => self.host.lane(event),
             Event::Cycle => {}
             Event::Network => self.host.network_changed(),

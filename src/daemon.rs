@@ -1,60 +1,56 @@
 //! The daemon: opens, binds and connects its parts. No decision is made here.
 
 mod auditor;
+mod engine;
 mod logs;
+mod network;
 mod planner;
+mod settings;
+mod source;
+mod state;
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use netfilter::{HostNet, Network};
-use parking_lot::Mutex;
 use reconciler::{
-    desired::CheckSettings,
-    name::Installation,
-    network::{PeerPath, VXLAN_OVERHEAD},
-    object::Sensitive,
+    name::NodeName,
     state::{NodeFacts, NodeSystem, RecordFormat},
 };
-use runtime::{Pods, Prober, RegistryAuth, Runtime, RuntimeConfig};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
+pub(crate) use self::settings::check_settings;
+use self::{
+    auditor::TrustAuditor,
+    engine::OpenedEngine,
+    network::OpenedNetwork,
+    planner::OfflinePlanner,
+    settings::{labels, listen_config},
+    source::FollowedSource,
+    state::OpenedState,
+};
 use crate::{
-    apply::Effects,
-    commit_cache::Reader,
-    config::{Config, dns_facts, read_secret},
+    config::{Config, dns_facts},
     control_loop::{ControlLoop, Inputs},
-    cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
+    cycle::{AddressBook, Fixed, Host, Inquiry, Parts},
     data_dir::DataDir,
     descriptors,
-    dns::{Dns, cache::NamesFile, upstreams},
-    follow::{Follower, Judge},
+    follow::Follower,
     host_info,
-    http::{
-        HttpContext,
-        serve::{Bound, KubectlConfig, ListenerConfig},
-        views::Views,
-        webhook::{WebhookSettings, Webhooks},
-    },
-    lanes::Lanes,
+    http::{HttpContext, serve::Bound, views::Views, webhook::Webhooks},
     metrics::Metrics,
-    peer::PeerHost,
-    readdress::{Ended, moved},
-    refused::RefusedHeads,
-    source::{
-        child::ChildProgram,
-        fetch::{Credentials, FetchLimits, FetchRequest, RemoteUrl, SecretText, Task},
-        mirror::{Check, Mirror},
-        snapshot::{SnapshotLimits, SourcePath},
-        verify::Mode,
-        watch::RefWatch,
-    },
-    store::{LocalStore, ReplicatedStore, Store, StoreEvent},
-    trust::TrustStore,
+    peer::{AddressOf, PeerHost},
+    readdress::Ended,
+    source::{fetch::RemoteUrl, verify::Mode, watch::RefWatch},
+    store::{ReplicatedStore, Store},
     view::SourceStatus,
     watchdog::Watchdog,
 };
@@ -64,8 +60,11 @@ const REQUESTS: usize = 64;
 /// The hidden subcommand that fetches.
 pub(crate) const FETCH_CHILD: &str = "fetch-child";
 /// The address of the metrics unless the configuration names another one.
-pub(crate) const DEFAULT_LISTEN: std::net::SocketAddr =
-    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// How long the listeners have to end: a client that hangs must not delay the end of the daemon.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until it must end.
 pub(crate) async fn run(config: Config) -> Result<Ended> {
@@ -73,258 +72,217 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     descriptors::raise()?;
     let data = config.data_dir();
     let bound = Bound::bind(&listen_config(&config)).await?;
+    // Held until the end: no other daemon may change this host meanwhile.
     let _ours = DataDir::take(&data)?;
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
-    let node = config.node_name()?;
-    let (store, store_events) = open_store(&config, &data, &bound, &end).await?;
-    let trust = Arc::new(Mutex::new(TrustStore::open(&data.join("trust"))?));
-    let mut memory = HostMemory::open(&data)?;
-    let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
+    let state = OpenedState::open(&config, &data, &bound, &end).await?;
+    let daemon = Daemon::build(&config, &data, state, end).await?;
+    daemon.serve(bound).await
+}
 
-    let mut network = config.host_network(store.replicated().map(ReplicatedStore::subnet))?;
-    let peers = PeerHost::bind(&config.peer_directory(), &node, config.peer.listen, || {
-        config.peer_address()
-    })
-    .await?;
-    // The addresses of the other hosts' daemons, by the store.
-    let book = AddressBook::default();
-    let address_of = book.address_of();
-    let net = Arc::new(Network::open(network.clone(), &netfilter::record_path(&data)).await?);
-    net.prepare().await.context("prepare the host's network")?;
-    if config.is_clustered() {
-        let overhead = if config.network.path == PeerPath::Vxlan {
-            VXLAN_OVERHEAD
-        } else {
-            0
+/// The parts of the daemon, connected to each other. The DNS server answers; nothing else runs yet.
+struct Daemon {
+    node: NodeName,
+    address: Ipv4Addr,
+    url: RemoteUrl,
+    control: ControlLoop,
+    follower: Follower,
+    /// The watch on a repository of this host, which ends when the value is dropped.
+    watch: Option<RefWatch>,
+    /// Ends when this host has got another address.
+    readdressed: Option<JoinHandle<()>>,
+    http: Arc<HttpContext>,
+    webhooks: Option<Webhooks>,
+    /// The listener for other hosts; `None` without a certificate.
+    peers: Option<PeerHost>,
+    address_of: AddressOf,
+}
+
+impl Daemon {
+    async fn build(
+        config: &Config,
+        data: &Path,
+        state: OpenedState,
+        end: Arc<Notify>,
+    ) -> Result<Self> {
+        let (node, store) = (&state.node, &state.store);
+        let subnet = store.replicated().map(ReplicatedStore::subnet);
+        let network = OpenedNetwork::open(config, data, node, subnet).await?;
+        let kernel = &network.kernel;
+        let engine = OpenedEngine::open(config, data, store.installation(), kernel).await?;
+        let memory = engine.recover(state.memory, kernel).await?;
+        let source = FollowedSource::open(config, data, &state.trust)?;
+        let metrics = Arc::new(Metrics::new().context("set up the metrics")?);
+
+        // The addresses of the other hosts' daemons, by the store.
+        let book = AddressBook::default();
+        let address_of = book.address_of();
+        let client = network.peers.as_ref().map(PeerHost::client);
+        let etcd = store.replicated().map(ReplicatedStore::etcd);
+        let inquiry = Inquiry::new(client, etcd, book);
+
+        let fixed = fixed(config, node.clone(), store, &network, &engine, &source).await;
+        let readdressed = network::watch_address(config, network.host.node_address, &end);
+        let presence = store.replicated().map(ReplicatedStore::presence);
+        let watchdog = Watchdog::start(presence).context("start the watchdog")?;
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let inputs = Inputs {
+            source: source.updates,
+            lanes: engine.lane_events,
+            store: state.store_events,
+            asked,
+            engine: engine.runtime.changed(),
+            network: network.kernel.changed(),
+            probes: engine.prober.changed(),
+            inquiry: inquiry.changed(),
+            end,
         };
-        network.mtu = network
-            .mtu
-            .min(net.uplink_mtu().await?)
-            .saturating_sub(overhead);
-    }
-    let obstacles = net.obstacles().await?;
-    for obstacle in &obstacles {
-        tracing::warn!("{obstacle}");
-    }
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers = upstreams(&resolv_conf);
-    let dns_address = std::net::SocketAddrV4::new(network.dns, 53);
-    let names = NamesFile::in_dir(&data);
-    let dns = Dns::start(dns_address, names.read(&config.network.zone), servers)
-        .context("start the DNS server")?;
+        let parts = Parts {
+            runtime: engine.pods,
+            network: network.kernel,
+            prober: Arc::new(engine.prober),
+            dns: network.dns,
+            names: network.names,
+            lanes: engine.lanes,
+            reader: source.judge.reader.clone(),
+            metrics: Arc::clone(&metrics),
+            nudge: Arc::clone(&source.nudge),
+            inquiry,
+        };
+        let host = Host::new(
+            fixed,
+            parts,
+            state.store,
+            Arc::clone(&state.trust),
+            memory,
+            state.detour,
+            source_status(config, &source.url),
+        );
+        let (view, views) = watch::channel(Arc::new(host.view()));
 
-    let runtime = Runtime::open(runtime_config(&config, store.installation(), &data)?).await?;
-    tokio::spawn({
-        let runtime = runtime.clone();
-        async move { runtime.load_sandbox_image().await }
-    });
-    let pods: Arc<dyn Pods> = Arc::new(runtime.clone());
-    let effects = Arc::new(Effects::new(
-        Arc::clone(&pods),
-        net.clone(),
-        data.join("pods"),
-    ));
-    match effects.files_on_disk().await {
-        Ok(files) => memory.files = files.into_iter().collect(),
-        Err(fault) => tracing::warn!("{fault}"),
+        let remote_logs = network.peers.as_ref().map(|peers| logs::RemoteLogs {
+            client: peers.client(),
+            address_of: address_of.clone(),
+        });
+        let (judge, history) = (source.judge, config.rollout.history);
+        let auditor = TrustAuditor::new(judge.clone(), state.trust.clone(), views.clone(), history);
+        let planner = OfflinePlanner::new(judge, state.trust, views.clone(), config.clone());
+        let http = HttpContext {
+            views: Views::new(views),
+            metrics: Arc::clone(&metrics),
+            logs: Arc::new(logs::EngineLogs::new(engine.runtime, remote_logs)),
+            auditor: Arc::new(auditor),
+            planner: Arc::new(planner),
+            requests,
+            silence: config.rollout.resync * 2 + Duration::from_secs(60),
+        };
+
+        Ok(Self {
+            node: state.node,
+            address: network.host.node_address,
+            url: source.url,
+            control: ControlLoop::new(host, inputs, view, watchdog, config.rollout.resync),
+            follower: source.follower,
+            watch: source.watch,
+            readdressed,
+            http: Arc::new(http),
+            webhooks: source::webhooks(config, &metrics, &source.nudge)?,
+            peers: network.peers,
+            address_of,
+        })
     }
-    memory.recover_addresses(&net.addresses().await?);
-    let (lanes, lane_events) = Lanes::new(effects);
-    let prober = Prober::new(runtime.clone());
-    let reader = reader(&config, &data)?;
 
-    let (found, found_events) = mpsc::channel(4);
-    let nudge = Arc::new(Notify::new());
-    let judge = judge(&config, reader.clone())?;
-    let follower = follower(
-        &config,
-        &data,
-        judge.clone(),
-        Arc::clone(&trust),
-        Arc::clone(&nudge),
-        found,
-    )?;
-    let url: RemoteUrl = config.source.url.parse()?;
-    let watch = watch_local(&url, &nudge);
+    /// Starts the listeners and the follower, and runs the loop until the daemon must end.
+    async fn serve(self, bound: Bound) -> Result<Ended> {
+        let (stop_serving, stopped) = watch::channel(());
+        let among_hosts = self.peers.map(|peers| {
+            tokio::spawn(peers.serve(self.http.clone(), self.address_of, stopped.clone()))
+        });
+        let serving = tokio::spawn(bound.serve(self.http, self.webhooks, stopped));
+        let following = tokio::spawn(self.follower.run());
+        tracing::info!(node = %self.node, address = %self.address, url = %self.url, "started");
+        // Fails without systemd, where no process waits for the notification.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let engine = runtime.engine_info().await.ok();
-    let (requests, asked) = mpsc::channel(REQUESTS);
-    let readdressed = watch_address(&config, network.node_address, &end);
-    let etcd = store.replicated().map(ReplicatedStore::etcd);
-    let inquiry = Inquiry::new(peers.as_ref().map(PeerHost::client), etcd, book);
-    let inputs = Inputs {
-        source: found_events,
-        lanes: lane_events,
-        store: store_events,
-        asked,
-        engine: runtime.changed(),
-        network: net.changed(),
-        probes: prober.changed(),
-        inquiry: inquiry.changed(),
-        end,
-    };
-    let fixed = Fixed {
-        facts: NodeFacts {
-            name: node.clone(),
-            address: network.node_address,
-            installation: store.installation().clone(),
-            pod_subnet: network.pod_subnet,
-            mtu: network.mtu,
-            labels: labels(&config, node.as_str()),
-            taints: config.node.taints.clone(),
-            record_format: RecordFormat::NEWEST,
-            system: NodeSystem {
-                installed: store.installed(),
-                max_pods: config.cluster_settings().max_pods,
-                ..host_info::read(engine.as_ref().map(|info| info.version.as_str()))
-            },
-        },
-        network: network.clone(),
-        dns: dns_facts(network.dns, &config.network.zone),
+        let ended = self.control.run().await;
+
+        following.abort();
+        drop(self.watch);
+        drop(stop_serving);
+        let serving = async {
+            let _ = serving.await;
+            if let Some(serving) = among_hosts {
+                let _ = serving.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+        let moved = self.readdressed.is_some_and(|task| task.is_finished());
+        ended.map(|()| if moved { Ended::Moved } else { Ended::Stopped })
+    }
+}
+
+/// What does not change while the daemon runs.
+async fn fixed(
+    config: &Config,
+    node: NodeName,
+    store: &Store,
+    network: &OpenedNetwork,
+    engine: &OpenedEngine,
+    source: &FollowedSource,
+) -> Fixed {
+    let obstacles = network.obstacles.iter().map(ToString::to_string);
+    Fixed {
+        facts: node_facts(config, node, store, network, engine).await,
+        network: network.host.clone(),
+        dns: dns_facts(network.host.dns, &config.network.zone),
         settings: config.cluster_settings(),
         drain: config.network.drain_delay,
         history: config.rollout.history,
-        judge: judge.clone(),
-        peer: peers.as_ref().map(PeerHost::address).map(|address| {
-            match address.ip().is_unspecified() {
-                true => (network.node_address, address.port()).into(),
-                false => address,
-            }
-        }),
+        judge: source.judge.clone(),
+        peer: network.peer_address(),
         path: config.network.path,
         away: config.store.away,
         clock: Timestamp::now,
-        notes: notes(&config)
-            .into_iter()
-            .chain(obstacles.iter().map(ToString::to_string))
-            .collect(),
-    };
-    let parts = Parts {
-        runtime: pods,
-        network: net,
-        prober: Arc::new(prober),
-        dns,
-        names,
-        lanes,
-        reader: reader.clone(),
-        metrics: Arc::clone(&metrics),
-        nudge: Arc::clone(&nudge),
-        inquiry,
-    };
-    let source = SourceStatus {
+        notes: notes(config).into_iter().chain(obstacles).collect(),
+    }
+}
+
+/// The repository as `status` shows it before the first fetch.
+fn source_status(config: &Config, url: &RemoteUrl) -> SourceStatus {
+    SourceStatus {
         url: url.to_string(),
         branch: config.source.branch.clone(),
         verification: config.trust.mode.as_str().to_owned(),
         ..SourceStatus::default()
-    };
-    let presence = store.replicated().map(ReplicatedStore::presence);
-    let watchdog = Watchdog::start(presence).context("start the watchdog")?;
-    let host = Host::new(
-        fixed,
-        parts,
-        store,
-        Arc::clone(&trust),
-        memory,
-        DetourFile::open(&data)?,
-        source,
-    );
-    let (view, views) = watch::channel(Arc::new(host.view()));
-
-    let remote_logs = peers.as_ref().map(|peers| logs::RemoteLogs {
-        client: peers.client(),
-        address_of: address_of.clone(),
-    });
-    let daemon = Arc::new(HttpContext {
-        views: Views::new(views.clone()),
-        metrics: Arc::clone(&metrics),
-        logs: Arc::new(logs::EngineLogs::new(runtime.clone(), remote_logs)),
-        auditor: Arc::new(auditor::TrustAuditor::new(
-            judge.clone(),
-            Arc::clone(&trust),
-            views.clone(),
-            config.rollout.history,
-        )),
-        planner: Arc::new(planner::OfflinePlanner::new(
-            judge,
-            trust,
-            views,
-            config.clone(),
-        )),
-        requests,
-        silence: config.rollout.resync * 2 + std::time::Duration::from_secs(60),
-    });
-    let webhooks = webhooks(&config, &metrics, &nudge)?;
-    let (stop_serving, stopped) = watch::channel(());
-    let among_hosts =
-        peers.map(|peers| tokio::spawn(peers.serve(daemon.clone(), address_of, stopped.clone())));
-    let serving = tokio::spawn(bound.serve(daemon, webhooks, stopped));
-    let following = tokio::spawn(follower.run());
-    tracing::info!(node = %node, address = %network.node_address, url = %url, "started");
-    // Fails without systemd, where no process waits for the notification.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-
-    let control = ControlLoop::new(host, inputs, view, watchdog, config.rollout.resync);
-    let ended = control.run().await;
-    following.abort();
-    drop(watch);
-    drop(stop_serving);
-    // The listeners end by themselves; a client that hangs must not delay the end of the daemon.
-    let serving = async {
-        let _ = serving.await;
-        if let Some(serving) = among_hosts {
-            let _ = serving.await;
-        }
-    };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
-    let moved = readdressed.is_some_and(|task| task.is_finished());
-    ended.map(|()| if moved { Ended::Moved } else { Ended::Told })
+    }
 }
 
-/// Ends the daemon when this host gets another address, unless the configuration names the address.
-fn watch_address(config: &Config, from: Ipv4Addr, end: &Arc<Notify>) -> Option<JoinHandle<()>> {
-    let end = Arc::clone(end);
-    config.node.address.is_none().then(|| {
-        tokio::spawn(async move {
-            let to = moved(from).await;
-            tracing::warn!(
-                "this host's address was {from} and is {to} now: the daemon starts anew"
-            );
-            end.notify_one();
-        })
-    })
-}
-
-/// Opens the store: the local one, or that of a cluster, which a new host has to wait for.
-async fn open_store(
+/// This host's own facts, as the leader and the other hosts receive them.
+async fn node_facts(
     config: &Config,
-    data: &Path,
-    bound: &Bound,
-    end: &Notify,
-) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>)> {
-    let Some(joining) = config.joining()? else {
-        anyhow::ensure!(
-            !data.join(crate::store::MARKER).exists(),
-            "this host is of a cluster ({} is there), and [store] of the configuration has no endpoints: alone it would \
-             run the whole cluster's pods; put them back, or `windlass uninstall` first",
-            data.join(crate::store::MARKER).display()
-        );
-        // A host that is alone receives no events of a store.
-        let (_, events) = mpsc::unbounded_channel();
-        return Ok((
-            Store::Local(Box::new(LocalStore::open(data, &config.node_name()?)?)),
-            events,
-        ));
-    };
-    let (waiting, waits) = watch::channel("it opens the cluster's store".to_owned());
-    let _answering = bound.say_waiting(&waits).context("answer on the sockets")?;
-    tokio::select! {
-        opened = ReplicatedStore::open(data, joining, &waiting) => {
-            let (store, events) = opened.context("open the cluster's store")?;
-            Ok((Store::Replicated(Box::new(store)), events))
-        }
-        () = end.notified() => anyhow::bail!("told to end while waiting for the cluster's store"),
+    name: NodeName,
+    store: &Store,
+    network: &OpenedNetwork,
+    engine: &OpenedEngine,
+) -> NodeFacts {
+    // Only shown to people: the daemon starts while the engine does not answer.
+    let engine = engine.runtime.engine_info().await.ok();
+    NodeFacts {
+        address: network.host.node_address,
+        installation: store.installation().clone(),
+        pod_subnet: network.host.pod_subnet,
+        mtu: network.host.mtu,
+        labels: labels(config, name.as_str()),
+        taints: config.node.taints.clone(),
+        record_format: RecordFormat::NEWEST,
+        system: NodeSystem {
+            installed: store.installed(),
+            max_pods: config.cluster_settings().max_pods,
+            ..host_info::read(engine.as_ref().map(|info| info.version.as_str()))
+        },
+        name,
     }
 }
 
@@ -339,237 +297,6 @@ fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
         });
     }
     Ok(())
-}
-
-fn listen_config(config: &Config) -> ListenerConfig {
-    let listen = &config.listen;
-    let kubectl = match (
-        &listen.api,
-        &listen.api_token_file,
-        &listen.api_certificate,
-        &listen.api_key,
-    ) {
-        (Some(address), Some(token), Some(certificate), Some(key)) => Some(KubectlConfig {
-            address: *address,
-            token: token.clone(),
-            certificate: certificate.clone(),
-            key: key.clone(),
-        }),
-        _ => None,
-    };
-    ListenerConfig {
-        socket_dir: config.socket_dir(),
-        listen: Some(listen.metrics.unwrap_or(DEFAULT_LISTEN)),
-        webhook: listen.webhook,
-        kubectl,
-    }
-}
-
-fn runtime_config(
-    config: &Config,
-    installation: &Installation,
-    data: &Path,
-) -> Result<RuntimeConfig> {
-    let mut runtime = RuntimeConfig::new(installation.clone(), data);
-    if let Some(socket) = &config.docker.socket {
-        runtime.socket = socket.clone();
-    }
-    runtime.forbidden_paths = config.guarded_paths();
-    let allowed = config.allow.host_paths.as_ref();
-    runtime.allowed_paths =
-        allowed.map(|paths| paths.iter().map(std::path::PathBuf::from).collect());
-    runtime.docker_config = config.docker.config_file.clone();
-    for registry in &config.docker.registries {
-        // A file that cannot be read is an error at the start, and not only at the first pull,
-        // which reads the file again.
-        read_secret(&registry.password_file)?;
-        runtime.registries.push(RegistryAuth {
-            host: registry.host.clone(),
-            user: registry.user.clone(),
-            password_file: registry.password_file.clone(),
-        });
-    }
-    runtime.cgroup_parent = config.docker.cgroup_parent.clone();
-    Ok(runtime)
-}
-
-/// The reader of commits, with this host's limits.
-pub(crate) fn reader(config: &Config, data: &Path) -> Result<Reader> {
-    let paths = match config.source.paths.as_slice() {
-        [] => vec![SourcePath::root()],
-        paths => paths
-            .iter()
-            .map(|path| {
-                path.parse::<SourcePath>()
-                    .map_err(|why| anyhow::anyhow!("[source] paths: {path}: {why}"))
-            })
-            .collect::<Result<_>>()?,
-    };
-    Ok(Reader {
-        mirror: Mirror::new(data.join("mirror.git")),
-        paths,
-        limits: SnapshotLimits::default(),
-        check: check_settings(config),
-    })
-}
-
-/// The host's limits and permissions for manifests, for the daemon and for `check`.
-pub(crate) fn check_settings(config: &Config) -> CheckSettings {
-    let ranges = config.cluster_settings().ranges;
-    CheckSettings {
-        node_ports: ranges.node_ports,
-        service_range: ranges.addresses,
-        forbidden_host_paths: config
-            .guarded_paths()
-            .into_iter()
-            .map(|path| path.display().to_string())
-            .collect(),
-        allowed_host_paths: config.allow.host_paths.clone(),
-        allow_privileged: config.allow.privileged,
-        allow_host_namespaces: config.allow.host_namespaces,
-        allowed_capabilities: config.allow.capabilities.clone(),
-        reserved_addresses: vec![ranges.dns],
-    }
-}
-
-/// The judge of heads, by this configuration.
-fn judge(config: &Config, reader: Reader) -> Result<Judge> {
-    let judge = Judge {
-        mode: config.trust.mode,
-        allowed_signers: config.trust.allowed_signers.clone(),
-        anchor: config.trust.anchor.clone(),
-        allow_rewrite: config.trust.allow_rewrite,
-        reader,
-    };
-    // A file that cannot be read is an error at the start, and not only at the first push.
-    crate::follow::read_signers(judge.allowed_signers.as_deref())?;
-    Ok(judge)
-}
-
-fn follower(
-    config: &Config,
-    data: &Path,
-    judge: Judge,
-    trust: Arc<Mutex<TrustStore>>,
-    nudge: Arc<Notify>,
-    found: mpsc::Sender<crate::follow::SourceUpdate>,
-) -> Result<Follower> {
-    let source = &config.source;
-    let request = FetchRequest {
-        url: source.url.clone(),
-        branch: source.branch.clone(),
-        mirror: data.join("mirror.git"),
-        credentials: None,
-        ca_file: source.ca_file.clone(),
-        known_hosts: source.known_hosts_file.clone(),
-        limits: FetchLimits {
-            deadline: source.deadline,
-            received_bytes: source.max_bytes,
-            object_bytes: source.max_object_bytes,
-            ..FetchLimits::default()
-        },
-        task: Task::Fetch,
-        keep: std::collections::BTreeSet::new(),
-        refused: std::collections::BTreeSet::new(),
-        check: Check::Thorough,
-    };
-    let program = std::env::current_exe().context("find our own binary")?;
-    let child = ChildProgram {
-        program,
-        arguments: vec![FETCH_CHILD.into()],
-    };
-    // Files that cannot be read are an error at the start, and not only at the first fetch.
-    credentials(config)?;
-    let (followed, poll) = (config.clone(), source.poll);
-    let credentials = Box::new(move || credentials(&followed));
-    let refused = RefusedHeads::open(&data.join("trust"));
-    let mirror_bytes = source.max_mirror_bytes;
-    Ok(Follower {
-        request,
-        mirror_bytes,
-        refused,
-        credentials,
-        child,
-        judge,
-        trust,
-        poll,
-        nudge,
-        updates: found,
-    })
-}
-
-fn credentials(config: &Config) -> Result<Option<Credentials>> {
-    let source = &config.source;
-    Ok(
-        match (&source.token_file, &source.user, &source.ssh_key_file) {
-            (Some(file), _, _) => Some(Credentials::Token(SecretText::new(read_secret(file)?))),
-            (None, Some(user), _) => {
-                let file = source
-                    .password_file
-                    .as_deref()
-                    .context("[source] user needs password-file")?;
-                Some(Credentials::Basic {
-                    user: user.clone(),
-                    password: SecretText::new(read_secret(file)?),
-                })
-            }
-            (None, None, Some(key)) => Some(Credentials::SshKey {
-                private_key: key.clone(),
-                passphrase: None,
-            }),
-            (None, None, None) => None,
-        },
-    )
-}
-
-/// Watches a local repository, so that a push is fetched at once; without the watch the next poll
-/// fetches it.
-fn watch_local(url: &RemoteUrl, nudge: &Arc<Notify>) -> Option<RefWatch> {
-    let RemoteUrl::Local(repository) = url else {
-        return None;
-    };
-    match RefWatch::start(repository.clone(), Arc::clone(nudge)) {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            tracing::warn!(
-                "pushes are seen at the next poll only: {:#}",
-                anyhow::Error::from(error)
-            );
-            None
-        }
-    }
-}
-
-fn webhooks(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    nudge: &Arc<Notify>,
-) -> Result<Option<Webhooks>> {
-    let secret = match &config.webhook.secret_file {
-        Some(file) => Some(Sensitive::new(read_secret(file)?)),
-        None => None,
-    };
-    let webhook = WebhookSettings {
-        secret,
-        branch: config.source.branch.clone(),
-    };
-    Ok(Webhooks::new(
-        &webhook,
-        Arc::clone(metrics),
-        Arc::clone(nudge),
-    )?)
-}
-
-fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, String> {
-    let own = [
-        ("kubernetes.io/hostname", node),
-        ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", host_info::architecture()),
-    ];
-    let own = own
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    own.chain(config.node.labels.clone()).collect()
 }
 
 /// Notes about the configuration that `status` shows.

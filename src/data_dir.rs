@@ -43,6 +43,7 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("make the data directory {}", path.display()))?;
         set_mode(path, PASSAGE)?;
+
         // Older versions lock only the file, and left it readable for all users: a user who can
         // read a file can lock it. No other user can open the directory, so this lock decides among
         // processes of this version.
@@ -54,6 +55,7 @@ impl DataDir {
                 None
             }
         };
+
         close_to_others(path)?;
         let file = path.join(LOCK_FILE);
         let lock = open_lock(&file)?;
@@ -107,6 +109,7 @@ fn try_lock(file: &File, data: &Path) -> Result<Lock> {
         Err(Errno::WOULDBLOCK) => {}
         Err(error) => return Err(error).with_context(|| format!("lock {}", data.display())),
     }
+
     let holders = holders(file);
     let own = rustix::process::geteuid().as_raw();
     // If no process is listed, the holder of the lock may be in another PID namespace.
@@ -156,10 +159,11 @@ fn holders(file: &File) -> Holders {
     };
     let ours = (std::process::id().to_string(), file.as_raw_fd().to_string());
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let found = processes.filter_map(|process| {
-        // Beside the processes there are `self` and files.
+    let holders = processes.filter_map(|process| {
+        // proc(5): beside the directories of processes there are `self` and files.
         let pid = process.file_name().into_string().ok()?;
         pid.parse::<u32>().ok()?;
+
         let descriptors = fs::read_dir(process.path().join("fd")).ok()?.flatten();
         let has_it = descriptors
             .filter(|descriptor| {
@@ -170,6 +174,7 @@ fn holders(file: &File) -> Holders {
         if !has_it {
             return None;
         }
+
         let uid = process.metadata().ok()?.uid();
         let name = fs::read_to_string(process.path().join("comm"))
             .unwrap_or_default()
@@ -177,7 +182,7 @@ fn holders(file: &File) -> Holders {
             .to_owned();
         Some(Holder { pid, uid, name })
     });
-    Holders(found.collect())
+    Holders(holders.collect())
 }
 
 /// Removes the permissions that earlier versions, or a umask, gave other users on these files.
@@ -187,11 +192,12 @@ fn close_to_others(data: &Path) -> Result<()> {
         let entry = entry.with_context(|| format!("list {}", data.display()))?;
         let metadata = entry
             .metadata()
-            .with_context(|| format!("look at {}", entry.path().display()))?;
+            .with_context(|| format!("read the mode of {}", entry.path().display()))?;
         // The mode of a symbolic link has no effect, and its target is not in this directory.
         if metadata.is_symlink() {
             continue;
         }
+
         let mode = metadata.permissions().mode() & 0o7777;
         let allowed = if entry.file_name() == PODS {
             PASSAGE
@@ -243,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// `nobody`
+    /// The uid of the user `nobody`.
     const STRANGER: u32 = 65534;
 
     /// A directory that every user may pass.
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_directory_is_one_processs() {
+    fn a_data_directory_belongs_to_one_process() {
         let parent = tempfile::tempdir().unwrap();
         let data = parent.path().join("data");
         let first = DataDir::take(&data).unwrap();
@@ -301,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_of_an_older_version_is_seen_by_its_lock_on_the_file() {
+    fn a_daemon_of_an_older_version_is_detected_by_its_lock_on_the_file() {
         let parent = tempfile::tempdir().unwrap();
         let older = File::create(parent.path().join(LOCK_FILE)).unwrap();
         flock(&older, FlockOperation::NonBlockingLockExclusive).unwrap();

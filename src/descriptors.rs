@@ -24,19 +24,19 @@ const LONG: Duration = Duration::from_secs(2 * 3600);
 /// The users of descriptors: listeners, and connections that the daemon opens for their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taker {
-    /// DNS over TCP.
+    /// The listener for DNS over TCP.
     Dns,
     /// Queries to the host's own name servers; each has up to two sockets.
     DnsUpstream,
     /// The read API over TLS. A followed log has a connection to the engine, or to another host.
     Api,
-    /// Metrics and health.
+    /// The listener for metrics and health checks.
     Metrics,
     /// Webhooks with a listener of their own.
     Webhook,
-    /// `windlass.sock`
+    /// The read API on `windlass.sock`; as for [`Self::Api`].
     ReadSocket,
-    /// `admin.sock`
+    /// Commands of people on `admin.sock`.
     AdminSocket,
     /// The listener for other hosts.
     Peers,
@@ -72,7 +72,7 @@ impl Taker {
     fn total(self, limit: u64) -> usize {
         let (_, share, most) = self.share();
         let scaled = limit.saturating_sub(RESERVED).saturating_mul(share) / WHOLE;
-        // The greatest is 512.
+        // The largest share is 512, which fits any `usize`.
         usize::try_from(scaled.min(most)).unwrap_or(usize::MAX)
     }
 
@@ -134,6 +134,7 @@ pub(crate) fn raise() -> Result<()> {
         )
         .context("raise the limit of open files (RLIMIT_NOFILE) to the hard limit")?;
     }
+
     let limit = limit();
     ensure!(
         limit >= FEWEST,
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_listeners_together_leave_the_daemon_its_own() {
+    fn all_listeners_together_leave_descriptors_for_the_daemon() {
         for limit in (FEWEST..5000).chain([65_536, 524_288, 1 << 30, u64::MAX]) {
             let taken: u64 = Taker::ALL
                 .into_iter()
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_host_gives_each_listener_all_it_can_use() {
+    fn a_usual_host_gives_each_listener_its_largest_share() {
         assert_eq!(Taker::Dns.total(524_288), 512);
         assert_eq!(Taker::Api.total(524_288), 256);
         assert_eq!(Taker::Api.total(1024), 72);

@@ -75,11 +75,14 @@ impl Dns {
         let SocketAddr::V4(address) = udp.local_addr()? else {
             anyhow::bail!("{address} is not IPv4")
         };
+
         let zone = Arc::new(RwLock::new(Arc::new(Zone::new(records))));
+        // A host whose resolv.conf names this server would ask itself without end.
         let others = upstreams
             .into_iter()
             .filter(|upstream| *upstream != SocketAddr::V4(address))
             .collect();
+
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -97,6 +100,7 @@ impl Dns {
                     }
                 });
             })?;
+
         Ok(Self {
             zone,
             #[cfg(test)]
@@ -112,7 +116,7 @@ impl Dns {
         *self.zone.write() = zone;
     }
 
-    /// Where it serves.
+    /// The address of the server, with the port that it has taken.
     #[cfg(test)]
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
@@ -141,16 +145,21 @@ fn sockets(address: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
     let open = |kind, address: &SocketAddrV4| -> rustix::io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
+        // IP_FREEBIND, ip(7): the address may be added later, with the device `windlass0`.
         sockopt::set_ip_freebind(&socket, true)?;
+        // Connections of the daemon before this one may still be in TIME-WAIT.
         if kind == SocketType::STREAM {
             sockopt::set_socket_reuseaddr(&socket, true)?;
         }
         bind(&socket, address)?;
         Ok(socket)
     };
+
     let tcp = open(SocketType::STREAM, &address)?;
     listen(&tcp, TCP_BACKLOG)?;
     let tcp = TcpListener::from(tcp);
+
+    // Port 0 takes a free port: UDP gets the same one.
     let port = tcp.local_addr()?.port();
     let udp = UdpSocket::from(open(
         SocketType::DGRAM,
@@ -172,8 +181,10 @@ async fn serve(
     };
     let mut server = Server::new(handler.clone());
     server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+
     let connections = Connections::new("DNS over TCP", Taker::Dns.bounds());
     let listener = Bounded::new(tokio::net::TcpListener::from_std(tcp)?, connections);
+
     tokio::select! {
         ended = server.block_until_done() => Ok(ended?),
         () = tcp::serve(listener, handler) => Ok(()),
@@ -215,6 +226,7 @@ impl Handler {
             authoritative: true,
             ..Reply::code(ResponseCode::NoError)
         };
+
         let mut name = name.clone();
         for _ in 0..ALIASES {
             match zone.find(&name, kind) {
@@ -260,6 +272,7 @@ impl Handler {
                 }
             }
         }
+        // An alias of itself, or a chain of aliases that is too long.
         Reply::code(ResponseCode::ServFail)
     }
 
@@ -276,6 +289,7 @@ impl Handler {
         if info.query.query_class() != DNSClass::IN {
             return Reply::code(ResponseCode::Refused);
         }
+
         let question = info.query.original();
         self.resolve(question.name(), question.query_type(), request.metadata.id)
             .await
@@ -290,20 +304,24 @@ impl RequestHandler for Handler {
         mut response: R,
     ) -> ResponseInfo {
         let mut reply = self.reply(request).await;
-        let edns = request.edns.as_ref().map(|asked| {
-            let mut edns = Edns::new();
-            edns.set_max_payload(asked.max_payload().clamp(512, UDP_PAYLOAD));
-            edns.set_version(0);
-            if asked.version() > 0 {
+        let mut edns = None;
+        if let Some(requested) = &request.edns {
+            let answered = edns.insert(Edns::new());
+            // RFC 6891, 6.2.3: a size below 512 bytes counts as 512.
+            answered.set_max_payload(requested.max_payload().clamp(512, UDP_PAYLOAD));
+            answered.set_version(0);
+            // RFC 6891, 6.1.3: a version that the server does not know is answered with BADVERS.
+            if requested.version() > 0 {
                 reply = Reply::code(ResponseCode::BADVERS);
-                edns.set_rcode_high(ResponseCode::BADVERS.high());
+                answered.set_rcode_high(ResponseCode::BADVERS.high());
             }
-            edns
-        });
+        }
+
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = reply.authoritative;
         metadata.recursion_available = true;
         metadata.response_code = reply.code;
+
         let mut builder = MessageResponseBuilder::from_message_request(request);
         if let Some(edns) = &edns {
             builder.edns(edns);
@@ -326,16 +344,18 @@ impl RequestHandler for Handler {
 pub(crate) fn upstreams(resolv_conf: &str) -> Vec<SocketAddr> {
     resolv_conf
         .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = words
-                .next()
-                .filter(|word| *word == "nameserver")
-                .and_then(|_| words.next())?;
-            Some(SocketAddr::new(address.parse().ok()?, 53))
-        })
+        .filter_map(name_server)
         .filter(|upstream| upstream.ip() != Ipv4Addr::UNSPECIFIED)
         .collect()
+}
+
+/// The address in a line `nameserver ADDRESS` of resolv.conf(5).
+fn name_server(line: &str) -> Option<SocketAddr> {
+    let mut words = line.split_whitespace();
+    if words.next()? != "nameserver" {
+        return None;
+    }
+    Some(SocketAddr::new(words.next()?.parse().ok()?, 53))
 }
 
 #[cfg(test)]

@@ -2,31 +2,28 @@
 //! result. A nudge or the poll causes the next fetch.
 
 mod arrival;
+mod judge;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{commit::Commit, foreign::ForeignText, manifest::ReadAs, name::CommitId};
-use ring::digest;
 use tokio::sync::{Notify, mpsc};
 
-use self::arrival::{Arrival, NoRoom};
+pub(crate) use self::judge::{Judge, read_signers};
+use self::{
+    arrival::{Arrival, HeadIs, NoRoom},
+    judge::JudgedHead,
+};
 use crate::{
-    commit_cache::{Reader, Reading},
     refused::{RefusedHead, RefusedHeads},
     source::{
-        allowed_signers::AllowedSigners,
         child::ChildProgram,
-        eligible::{Ineligible, eligible},
         fetch::{Credentials, FetchError, FetchRequest, Task},
         mirror::Check,
-        verify::{CouldNotCheck, HeadVerdict, Mode, Policy, VerifiedCommit, verify},
+        verify::VerifiedCommit,
     },
     trust::TrustStore,
     view::{FetchStart, RefusedCommit},
@@ -40,6 +37,8 @@ const TROUBLE_BYTES: usize = 2048;
 
 /// The class of a head that the mirror has no room for.
 const MIRROR_FULL: &str = "mirror-full";
+/// The class of a head about which nothing is known.
+pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
 
 /// The result of one fetch and judgement.
 #[derive(Debug)]
@@ -82,22 +81,6 @@ pub(crate) enum SourceUpdate {
     },
 }
 
-/// How a head is judged.
-#[derive(Clone, Debug)]
-pub(crate) struct Judge {
-    /// Which commits need a signature.
-    pub(crate) mode: Mode,
-    /// The file of the trusted keys; read again for every judgement, so that a key can be
-    /// withdrawn.
-    pub(crate) allowed_signers: Option<PathBuf>,
-    /// The commit that every head must descend from.
-    pub(crate) anchor: Option<CommitId>,
-    /// Whether history may be rewritten.
-    pub(crate) allow_rewrite: bool,
-    /// Reads a commit once it is trusted.
-    pub(crate) reader: Reader,
-}
-
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
     /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each
@@ -119,7 +102,7 @@ pub(crate) struct Follower {
     pub(crate) poll: Duration,
     /// Notified by webhooks, the watch on a local repository and `windlass sync`.
     pub(crate) nudge: Arc<Notify>,
-    /// Receives the results.
+    /// The channel for the result of each fetch.
     pub(crate) updates: mpsc::Sender<SourceUpdate>,
 }
 
@@ -149,10 +132,11 @@ impl Follower {
                 settled.holds(judged_by.as_deref()) && !self.is_taken_by_the_leader(settled)
             };
             let known = settled.as_ref().filter(holds);
-            let found = self
+            let update = self
                 .fetch_and_judge(known.map(|one| &one.head), judged_by.as_deref())
                 .await;
-            match &found {
+
+            match &update {
                 SourceUpdate::Good { commit, .. } => {
                     settled = Some(Settled {
                         head: commit.id.clone(),
@@ -177,11 +161,12 @@ impl Follower {
                 SourceUpdate::Same { .. } => {}
                 SourceUpdate::Trouble { .. } => settled = None,
             }
-            let troubled = matches!(found, SourceUpdate::Trouble { .. });
-            if self.updates.send(found).await.is_err() {
+            let has_failed = matches!(update, SourceUpdate::Trouble { .. });
+            if self.updates.send(update).await.is_err() {
                 return;
             }
-            let wait = jittered(if troubled {
+
+            let wait = jittered(if has_failed {
                 self.poll.min(TROUBLE)
             } else {
                 self.poll
@@ -205,23 +190,9 @@ impl Follower {
         judged_by: Option<&str>,
     ) -> SourceUpdate {
         let (asked, began) = (FetchStart::now(), std::time::Instant::now());
-        let credentials = match (self.credentials)() {
-            Ok(credentials) => credentials,
+        let request = match self.next_request(judged_by) {
+            Ok(request) => request,
             Err(error) => return trouble("credentials", &format!("{error:#}")),
-        };
-        let request = FetchRequest {
-            // Without the keys no head can be judged, so none is downloaded either.
-            task: if judged_by.is_some() {
-                Task::Fetch
-            } else {
-                Task::AskHead
-            },
-            keep: self.trust.lock().pointers().commits(),
-            refused: judged_by
-                .map(|judged_by| self.refused.by(judged_by))
-                .unwrap_or_default(),
-            credentials,
-            ..self.request.clone()
         };
         let arrival = match Arrival::fetch(&self.child, request, self.mirror_bytes).await {
             Ok(arrival) => Arc::new(arrival),
@@ -244,29 +215,11 @@ impl Follower {
         if let Some(damage) = arrival.damage() {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
-        // A replacement of a damaged mirror is judged in any case, and then put in place.
-        if !arrival.is_whole() {
-            if settled == Some(arrival.head()) {
-                return SourceUpdate::Same { asked };
-            }
-            let known =
-                judged_by.and_then(|judged_by| self.refused.find(arrival.head(), judged_by));
-            if let Some(RefusedHead {
-                refusal,
-                subject,
-                class,
-                ..
-            }) = known.cloned()
-            {
-                return SourceUpdate::Refused {
-                    refusal,
-                    subject,
-                    asked,
-                    untrusted: Some(class),
-                };
-            }
+        if let Some(known) = self.earlier_judgement(&arrival, settled, judged_by, asked) {
+            return known;
         }
-        let found = match self.judge(&arrival).await {
+
+        let update = match self.judge(&arrival).await {
             Ok(JudgedHead::Good { commit, verified }) => SourceUpdate::Good {
                 commit,
                 verified,
@@ -288,14 +241,53 @@ impl Follower {
                 asked,
                 untrusted: None,
             },
-            Ok(JudgedHead::Unreadable(why)) => could_not_judge(&why),
-            Err(error) => could_not_judge(&format!("{error:#}")),
+            Ok(JudgedHead::Unreadable(error)) | Err(error) => could_not_judge(&error),
         };
-        if matches!(found, SourceUpdate::Trouble { .. }) {
+        if matches!(update, SourceUpdate::Trouble { .. }) {
             // A failed read may be caused by damage, which a thorough check detects and repairs.
             self.request.check = Check::Thorough;
         }
-        found
+        update
+    }
+
+    /// The request of the next fetch, with the present credentials and pointers.
+    fn next_request(&self, judged_by: Option<&str>) -> Result<FetchRequest> {
+        let (task, refused) = match judged_by {
+            Some(judged_by) => (Task::Fetch, self.refused.by(judged_by)),
+            // Without the keys no head can be judged, so none is downloaded either.
+            None => (Task::AskHead, Default::default()),
+        };
+        Ok(FetchRequest {
+            task,
+            keep: self.trust.lock().pointers().commits(),
+            refused,
+            credentials: (self.credentials)()?,
+            ..self.request.clone()
+        })
+    }
+
+    /// The judgement of a head that was judged before by the same keys, mode and limits.
+    fn earlier_judgement(
+        &self,
+        arrival: &Arrival,
+        settled: Option<&CommitId>,
+        judged_by: Option<&str>,
+        asked: FetchStart,
+    ) -> Option<SourceUpdate> {
+        // A replacement of a damaged mirror is judged in any case, and then put in place.
+        if arrival.is_whole() {
+            return None;
+        }
+        if settled == Some(arrival.head()) {
+            return Some(SourceUpdate::Same { asked });
+        }
+        let known = self.refused.find(arrival.head(), judged_by?)?;
+        Some(SourceUpdate::Refused {
+            refusal: known.refusal.clone(),
+            subject: known.subject.clone(),
+            asked,
+            untrusted: Some(known.class.clone()),
+        })
     }
 
     /// Judges a head while its download is in quarantine, and moves the download into the mirror if
@@ -320,8 +312,10 @@ impl Follower {
                 .map(|no_room| no_room.to_string()),
             Ok(_) => None,
         };
+
+        // Without garbage the mirror may have room for the download.
         if no_room(&judged).is_some() {
-            arrival.compact(&self.child, false).await?;
+            arrival.compact(&self.child, HeadIs::Refused).await?;
             judged = judge().await;
         }
         if let Some(summary) = no_room(&judged) {
@@ -337,17 +331,22 @@ impl Follower {
                 untrusted: Some(MIRROR_FULL),
             });
         }
+
         let compaction = match &judged {
             // In a new clone the objects of a refused head lie beside those of the commits that are
             // kept.
             Ok(JudgedHead::Refused {
                 untrusted: Some(_), ..
-            }) => arrival.is_whole().then_some(false),
-            Ok(_) => arrival.is_scattered().then_some(true),
-            Err(_) => None,
+            }) if arrival.is_whole() => Some(HeadIs::Refused),
+            Ok(JudgedHead::Refused {
+                untrusted: Some(_), ..
+            })
+            | Err(_) => None,
+            Ok(_) if arrival.is_scattered() => Some(HeadIs::Accepted),
+            Ok(_) => None,
         };
-        if let Some(accepted) = compaction
-            && let Err(error) = arrival.compact(&self.child, accepted).await
+        if let Some(head) = compaction
+            && let Err(error) = arrival.compact(&self.child, head).await
         {
             tracing::warn!("the local repository was not compacted: {error:#}");
         }
@@ -405,189 +404,8 @@ impl Follower {
     }
 }
 
-/// The judgement of one head.
-enum JudgedHead {
-    Good {
-        commit: Arc<Commit>,
-        verified: VerifiedCommit,
-    },
-    Refused {
-        refusal: RefusedCommit,
-        subject: String,
-        untrusted: Option<&'static str>,
-    },
-    Unreadable(String),
-}
-
-impl Judge {
-    fn digest(&self, verified: Option<&CommitId>, limits: &[u64]) -> Option<String> {
-        let signers = match &self.allowed_signers {
-            Some(path) => std::fs::read_to_string(path).ok()?,
-            None => String::new(),
-        };
-        AllowedSigners::parse(&signers).ok()?;
-        let settings = (
-            self.mode,
-            &self.anchor,
-            self.allow_rewrite,
-            verified,
-            limits,
-        );
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&serde_json::to_vec(&settings).ok()?);
-        context.update(signers.as_bytes());
-        Some(
-            context
-                .finish()
-                .as_ref()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
-    }
-
-    /// The policy by which commits are judged now, with these signers.
-    fn policy<'a>(&'a self, signers: &'a AllowedSigners) -> Policy<'a> {
-        Policy {
-            mode: self.mode,
-            signers,
-            anchor: self.anchor.as_ref(),
-            allow_rewrite: self.allow_rewrite,
-            now: Timestamp::now(),
-        }
-    }
-
-    /// Judges whether a commit may run here. An eligible commit is remembered, so that it stays
-    /// eligible when its key is withdrawn later.
-    pub(crate) fn eligible(
-        &self,
-        trust: &Mutex<TrustStore>,
-        history: usize,
-        id: &CommitId,
-    ) -> Result<Result<VerifiedCommit, Ineligible>> {
-        let signers = read_signers(self.allowed_signers.as_deref())?;
-        let policy = self.policy(&signers);
-        let (known, verified) = {
-            let trust = trust.lock();
-            (
-                trust.trusted().get(id).map(|one| one.commit.clone()),
-                trust.pointers().verified.clone(),
-            )
-        };
-        let repo = self.reader.mirror.open()?;
-        let answer = eligible(
-            &repo,
-            &policy,
-            known.as_ref(),
-            verified.as_ref(),
-            history,
-            id,
-        )
-        .map_err(|error: CouldNotCheck| error)?;
-        if let Ok(commit) = &answer {
-            trust
-                .lock()
-                .remember(std::slice::from_ref(commit), policy.now)
-                .context("remember an eligible commit")?;
-        }
-        Ok(answer)
-    }
-
-    fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<JudgedHead> {
-        let head = arrival.head();
-        let signers = read_signers(self.allowed_signers.as_deref())?;
-        let before = trust.lock().pointers().verified.clone();
-        let policy = self.policy(&signers);
-        let verdict = {
-            let repo = arrival.repository()?;
-            verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
-        };
-        let accepted = match verdict {
-            HeadVerdict::Trusted(accepted) => accepted,
-            HeadVerdict::Untrusted(refusals) => {
-                let subject = refusals
-                    .listed
-                    .first()
-                    .map(|one| one.subject.clone())
-                    .unwrap_or_default()
-                    .into();
-                let problems: Vec<String> =
-                    refusals.listed.iter().map(ToString::to_string).collect();
-                let summary = refusals.to_string();
-                let refusal = RefusedCommit {
-                    commit: head.clone(),
-                    summary,
-                    problems,
-                };
-                arrival.refuse()?;
-                let untrusted = Some(
-                    refusals
-                        .listed
-                        .first()
-                        .map_or("untrusted", |one| one.why.label()),
-                );
-                return Ok(JudgedHead::Refused {
-                    refusal,
-                    subject,
-                    untrusted,
-                });
-            }
-        };
-        arrival.accept()?;
-        trust
-            .lock()
-            .advance(&accepted, policy.now)
-            .context("remember the verified commit")?;
-        let verified = accepted.head;
-        let read_as = trust.lock().read_as(head);
-        Ok(match self.reader.read(&verified, read_as) {
-            Reading::Good(commit) => {
-                trust
-                    .lock()
-                    .accept(head)
-                    .context("remember that the head was accepted")?;
-                JudgedHead::Good { commit, verified }
-            }
-            Reading::Bad { subject, problems } => {
-                let summary = match problems.as_slice() {
-                    [one] => one.clone(),
-                    all => format!(
-                        "{} problems, the first: {}",
-                        all.len(),
-                        all.first().map_or("", String::as_str)
-                    ),
-                };
-                let refusal = RefusedCommit {
-                    commit: head.clone(),
-                    summary,
-                    problems,
-                };
-                JudgedHead::Refused {
-                    refusal,
-                    subject,
-                    untrusted: None,
-                }
-            }
-            Reading::Unreadable(why) => JudgedHead::Unreadable(why),
-        })
-    }
-}
-
-/// Reads the file of the trusted keys.
-pub(crate) fn read_signers(path: Option<&Path>) -> Result<AllowedSigners> {
-    let Some(path) = path else {
-        return Ok(AllowedSigners::default());
-    };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("read allowed signers {}", path.display()))?;
-    AllowedSigners::parse(&text).with_context(|| path.display().to_string())
-}
-
-/// The class of a head about which nothing is known.
-pub(crate) const COULD_NOT_JUDGE: &str = "could-not-judge";
-
-fn could_not_judge(error: &str) -> SourceUpdate {
-    trouble(COULD_NOT_JUDGE, error)
+fn could_not_judge(error: &anyhow::Error) -> SourceUpdate {
+    trouble(COULD_NOT_JUDGE, &format!("{error:#}"))
 }
 
 /// A failed fetch; most of the message is foreign text of the remote or of libgit2.

@@ -34,7 +34,7 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use tokio::sync::mpsc;
 
-pub(crate) use self::windlass::{Auditor, Planner};
+pub(crate) use self::windlass::{AuditError, Auditor, PlanError, Planner};
 use self::{api::LogSource, views::Views};
 use crate::{command::Request, metrics::Metrics};
 

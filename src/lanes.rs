@@ -82,6 +82,7 @@ impl Lanes {
         if self.running.contains_key(&lane.key) {
             return;
         }
+
         let why = lane.why.clone();
         let (effects, events, key) = (
             Arc::clone(&self.effects),
@@ -99,6 +100,8 @@ impl Lanes {
                 why,
             },
         );
+
+        // A second task reports the end, so that a cancelled or panicked lane is reported too.
         tokio::spawn(async move {
             let result = work.await.unwrap_or_else(|error| {
                 let kind = if error.is_cancelled() {
@@ -136,6 +139,7 @@ impl Lanes {
             Ok(()) => {
                 self.failures.remove(&key);
             }
+            // The plan cancelled the lane: that is no failure of the pod.
             Err((fault, _)) if fault.kind == FaultKind::Cancelled => {}
             Err((fault, container)) => {
                 let count = self

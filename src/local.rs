@@ -20,26 +20,21 @@ use crate::{
 
 /// The facts about this host that `doctor` checks.
 pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFacts {
-    let read = args.config.as_ref().map(|file| Config::read(file));
-    let summary = read.as_ref().map(|read| match read {
-        Ok(config) => {
-            let checked = config
-                .check()
-                .map(|()| format!("follows {} of {}", config.source.branch, config.source.url));
-            checked.map_err(|error| format!("{error:#}"))
+    let (config, summary) = match args.config.as_deref().map(Config::read) {
+        None => (Config::default(), None),
+        Some(Ok(config)) => {
+            let summary = summary(&config);
+            (config, Some(summary))
         }
-        Err(error) => Err(format!("{error:#}")),
-    });
-    let config = read.and_then(Result::ok).unwrap_or_default();
+        Some(Err(error)) => (Config::default(), Some(Err(error))),
+    };
+
     let file = args
         .allowed_signers
         .clone()
         .or(config.trust.allowed_signers.clone());
-    let signers = file.map(|file| {
-        read_signers(Some(&file))
-            .map(|signers| signers.len())
-            .map_err(|error| format!("{error:#}"))
-    });
+    let signers = file.map(|file| Ok(read_signers(Some(&file))?.len()));
+
     let listen = [
         Some(config.listen.metrics.unwrap_or(DEFAULT_LISTEN)),
         config.listen.webhook,
@@ -52,6 +47,7 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         .directory
         .clone()
         .unwrap_or_else(|| data_dir.join("peer"));
+
     DoctorFacts {
         docker: args
             .docker
@@ -65,4 +61,13 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         config: summary,
         signers,
     }
+}
+
+/// Which repository a host with this configuration follows, if the settings can be right.
+fn summary(config: &Config) -> Result<String> {
+    config.check()?;
+    Ok(format!(
+        "follows {} of {}",
+        config.source.branch, config.source.url
+    ))
 }

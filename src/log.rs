@@ -16,7 +16,7 @@ use tracing_subscriber::{
 
 use crate::cli::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise: every DNS question is one line of hickory's.
+/// The filter unless `RUST_LOG` sets one: hickory logs a line for every DNS query.
 const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_net=warn,hickory_proto=warn";
 /// The longest message with its fields: journald cuts a line at 48 KiB.
 const EVENT_BYTES: usize = 16 * 1024;

@@ -83,7 +83,7 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
             let config =
                 cli::configuration::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
             match daemon::run(config).await.map_err(failed)? {
-                Ended::Told => Ok(Exit::Done),
+                Ended::Stopped => Ok(Exit::Done),
                 Ended::Moved => Err(failed(
                     anyhow::Error::from(readdress::start_anew()).context("start anew"),
                 )),

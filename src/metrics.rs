@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     leader: Gauge,
     store_current: Gauge,
     nodes: GaugeVec,
-    shown: Mutex<LastView>,
+    last_view: Mutex<LastView>,
 }
 
 /// The values of the last view, by which changes are detected.
@@ -92,6 +92,7 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION"), words::COMMIT, words::RUST])
             .set(1.0);
         registry.register(Box::new(ProcessCollector::for_self()))?;
+
         let metrics = Self {
             cycle_seconds: family.seconds(
                 "windlass_reconcile_duration_seconds",
@@ -106,7 +107,7 @@ impl Metrics {
             )?,
             push_seconds: family.seconds(
                 "windlass_push_to_healthy_seconds",
-                "Time that a commit spent in each phase on its way from being seen to being healthy.",
+                "Time that a commit spent in each phase, from the start of its fetch until it was healthy.",
                 "phase",
                 &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0],
             )?,
@@ -127,12 +128,12 @@ impl Metrics {
             )?,
             repairs: family.counters(
                 "windlass_drift_repairs_total",
-                "Repairs of what something else has changed on the host.",
+                "Repairs of objects of Windlass that were changed by others on the host.",
                 &["cause"],
             )?,
             webhooks: family.counters(
                 "windlass_webhook_requests_total",
-                "Webhook requests by what became of them.",
+                "Webhook requests by their result.",
                 &["forge", "result"],
             )?,
             pods: family.gauges("windlass_pods", "Pods of this host by phase.", &["phase"])?,
@@ -150,23 +151,23 @@ impl Metrics {
             )?,
             fetched: family.gauge(
                 "windlass_last_fetch_timestamp_seconds",
-                "When the repository was last asked with success.",
+                "Time of the last successful fetch of the repository.",
             )?,
             suspended: family.gauge("windlass_suspended", "1 while no new commit is taken.")?,
             degraded: family
-                .gauge("windlass_degraded", "1 while a failed commit runs because there is no better one.")?,
+                .gauge("windlass_degraded", "1 while a failed commit runs because there is no healthy one to go back to.")?,
             leader: family
                 .gauge("windlass_leader", "1 on the host that leads its cluster, and where it is alone.")?,
             store_current: family.gauge(
                 "windlass_store_current",
-                "0 while the cluster's store does not answer, or is not believed.",
+                "0 while the cluster's store does not answer, or is not trusted.",
             )?,
             nodes: family.gauges(
                 "windlass_nodes",
                 "Nodes of the cluster by their state, as this host knows them.",
                 &["state"],
             )?,
-            shown: Mutex::default(),
+            last_view: Mutex::default(),
             registry,
         };
         metrics.start_at_zero();
@@ -259,6 +260,7 @@ impl Metrics {
                 .with_label_values(&[phase.as_str()])
                 .set(f64::from(count));
         }
+
         self.suspended.set(f64::from(u8::from(rollout.suspended)));
         self.degraded.set(f64::from(u8::from(matches!(
             rollout.phase,
@@ -268,18 +270,19 @@ impl Metrics {
             self.fetched.set(fetched.as_duration().as_secs_f64());
         }
         self.observe_cluster(view);
-        let mut shown = self.shown.lock();
-        self.observe_commits(view, &mut shown);
+
+        let mut last = self.last_view.lock();
+        self.observe_commits(view, &mut last);
         let restarts: BTreeMap<PodUid, u32> = own_pods(view)
             .map(|(uid, status)| (uid.clone(), status.restarts()))
             .collect();
         for (uid, now) in &restarts {
             // Restarts of a pod that is new to this process may have been before the daemon's
             // start, so they do not count.
-            let before = shown.restarts.get(uid).copied().unwrap_or(*now);
+            let before = last.restarts.get(uid).copied().unwrap_or(*now);
             self.restarts.inc_by(f64::from(now.saturating_sub(before)));
         }
-        shown.restarts = restarts;
+        last.restarts = restarts;
     }
 
     fn observe_cluster(&self, view: &View) {
@@ -294,6 +297,7 @@ impl Metrics {
             .is_none_or(|cluster| cluster.store == "current");
         self.leader.set(f64::from(u8::from(leads)));
         self.store_current.set(f64::from(u8::from(current)));
+
         for state in NODE_STATES {
             let count = view
                 .nodes
@@ -306,8 +310,9 @@ impl Metrics {
         }
     }
 
-    fn observe_commits(&self, view: &View, shown: &mut LastView) {
+    fn observe_commits(&self, view: &View, last: &mut LastView) {
         let rollout = &view.state.rollout;
+        // The old series of a pointer is removed: a query must not find two commits for one pointer.
         let pointers = [
             ("target", &rollout.target),
             ("healthy", &rollout.healthy),
@@ -315,8 +320,8 @@ impl Metrics {
             ("head", &view.source.head),
         ];
         for (pointer, commit) in pointers {
-            if shown.commits.get(pointer) != commit.as_ref() {
-                if let Some(old) = shown.commits.remove(pointer) {
+            if last.commits.get(pointer) != commit.as_ref() {
+                if let Some(old) = last.commits.remove(pointer) {
                     // A missing value need not be removed.
                     self.commits
                         .remove_label_values(&[pointer, &foreign::escape(old.as_str())])
@@ -329,7 +334,7 @@ impl Metrics {
                     self.commits
                         .with_label_values(&[pointer, &foreign::escape(commit.as_str())])
                         .set(1.0);
-                    shown.commits.insert(pointer, commit.clone());
+                    last.commits.insert(pointer, commit.clone());
                 }
             }
             let known = commit.as_ref().and_then(|commit| view.commits.get(commit));

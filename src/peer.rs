@@ -5,7 +5,7 @@
 //! cluster init   authority + own certificate         (the authority's key never leaves this host)
 //! cluster token  one-time secret, kept as a hash  ─► cluster join   key made there, only a request travels
 //! renewal        over mutual TLS, the name taken from the certificate that is presented
-//! listener       /peer/v1/{ping,logs,renew} for the cluster's nodes, /peer/v1/join for who holds a token
+//! listener       /peer/v1/{ping,logs,renew} for the cluster's nodes, /peer/v1/join for the holder of a token
 //! ```
 
 mod authority;
@@ -27,6 +27,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use reconciler::name::NodeName;
 use rustls::pki_types::DnsName;
+use thiserror::Error;
 
 pub(crate) use self::{
     authority::{Authority, Other},
@@ -52,28 +53,35 @@ const NODE_SUFFIX: &str = ".node.windlass";
 /// Schema of `tokens.json`, `issued.json` and `cluster.json`.
 const SCHEMA: u32 = 1;
 
+/// Why no host may have a certificate under a name.
+#[derive(Debug, Error)]
+pub(crate) enum NodeNameError {
+    #[error(
+        "`{}` cannot be a node's name in a cluster: expected lower case letters, digits, `-` and `.`",
+        .0.chars().take(80).collect::<String>().escape_debug()
+    )]
+    NotADnsName(String),
+    /// etcd takes the common name of a client's certificate as its user, and the user root has all
+    /// permissions.
+    #[error("a node cannot be called root: that is the name of etcd's administrator")]
+    Root,
+}
+
 /// The name that a node's certificate must carry.
 pub(crate) fn server_name(node: &NodeName) -> String {
     format!("{}{NODE_SUFFIX}", node.as_str().to_ascii_lowercase())
 }
 
-/// Checks whether a host may have a certificate under this name; the error is the reason why not.
-fn check_node_name(name: &str) -> Result<NodeName, String> {
+/// Checks whether a host may have a certificate under this name.
+fn check_node_name(name: &str) -> Result<NodeName, NodeNameError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let node = NodeName::new(name);
     if name.is_empty() || !name.chars().all(plain) || DnsName::try_from(server_name(&node)).is_err()
     {
-        return Err(format!(
-            "`{}` cannot be a node's name in a cluster: expected lower case letters, digits, `-` and `.`",
-            name.chars().take(80).collect::<String>().escape_debug()
-        ));
+        return Err(NodeNameError::NotADnsName(name.to_owned()));
     }
-    // etcd takes the common name of a client's certificate as its user, and the user root has all
-    // permissions.
     if name == "root" {
-        return Err(
-            "a node cannot be called root: that is the name of etcd's administrator".to_owned(),
-        );
+        return Err(NodeNameError::Root);
     }
     Ok(node)
 }
@@ -95,6 +103,6 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     ring::rand::SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+        .map_err(|_| anyhow::anyhow!("the system returned no random bytes"))?;
     Ok(bytes)
 }

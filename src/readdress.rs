@@ -21,7 +21,7 @@ const PACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// A signal ended the daemon.
-    Told,
+    Stopped,
     /// The host has another address.
     Moved,
 }
@@ -31,18 +31,18 @@ pub(crate) enum Ended {
 ///
 /// While the host has the old address, that one stays right, wherever a default route leads.
 pub(crate) async fn moved(from: Ipv4Addr) -> Ipv4Addr {
-    let mut seen = None;
+    let mut observed = None;
     loop {
-        let found = if is_gone(from) {
+        let address = if is_gone(from) {
             node_address().ok()
         } else {
             None
         };
-        match found {
+        match address {
             // An address observed twice is stable: after a short failure of a link the host has its
             // old address again.
-            Some(to) if seen == Some(to) => return to,
-            _ => seen = found,
+            Some(to) if observed == Some(to) => return to,
+            _ => observed = address,
         }
         sleep(PACE).await;
     }
@@ -59,7 +59,8 @@ pub(crate) fn start_anew() -> io::Error {
     }
 }
 
-/// Whether this host does not have an address. Sends no packet.
+/// Whether this host does not have an address. Sends no packet: bind(2) fails with EADDRNOTAVAIL for
+/// an address of no device.
 fn is_gone(address: Ipv4Addr) -> bool {
     let bound = UdpSocket::bind((address, 0));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_this_host_is_there_and_another_s_is_gone() {
+    fn only_an_address_that_the_host_does_not_have_is_gone() {
         assert!(!is_gone(Ipv4Addr::LOCALHOST));
         // Reserved for documentation (RFC 5737): no host has it.
         assert!(is_gone(Ipv4Addr::new(192, 0, 2, 77)));

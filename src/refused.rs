@@ -62,6 +62,7 @@ impl RefusedHeads {
             None
         });
         let mut kept: StoredHeads = kept.unwrap_or_default();
+
         // The validity of a key changes with time, so a restart judges such heads again.
         kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
         Self { path, kept }
@@ -91,6 +92,7 @@ impl RefusedHeads {
         for text in texts.chain(&mut head.refusal.problems) {
             shorten(text);
         }
+
         let heads = &mut self.kept.heads;
         heads.retain(|known| known.refusal.commit != head.refusal.commit);
         heads.push(head);
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_passed_over() {
+    fn a_damaged_file_counts_as_empty() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("refused.json"), "{").unwrap();
         assert!(RefusedHeads::open(directory.path()).by("one").is_empty());

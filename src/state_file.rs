@@ -20,21 +20,15 @@ use thiserror::Error;
 pub(crate) enum StateFileError {
     /// The file exists and cannot be read.
     #[error("read state file {}", path.display())]
-    Read {
-        /// The state file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is not a valid JSON document.
     #[error(
         "state file {} is damaged; restore it from a backup, or move it away to start without what it remembers",
         path.display()
     )]
     Damaged {
-        /// The state file.
         path: PathBuf,
-        /// Where parsing stopped.
+        /// The error with the line and column where parsing stopped.
         source: serde_json::Error,
     },
     /// A newer version of Windlass wrote the file.
@@ -43,7 +37,6 @@ pub(crate) enum StateFileError {
          run the version that wrote it, or a newer one", path.display()
     )]
     NewerSchema {
-        /// The state file.
         path: PathBuf,
         /// The schema number it carries.
         found: u32,
@@ -53,9 +46,8 @@ pub(crate) enum StateFileError {
     /// The new state could not be written; the old file is unchanged.
     #[error("write state file {} ({step}); the old one is untouched", path.display())]
     Write {
-        /// The state file.
         path: PathBuf,
-        /// Which step failed.
+        /// The step that failed, such as `flush`.
         step: &'static str,
         /// What the system said.
         source: io::Error,
@@ -63,7 +55,6 @@ pub(crate) enum StateFileError {
     /// The value cannot be written as a JSON object.
     #[error("encode state file {}", path.display())]
     Encode {
-        /// The state file.
         path: PathBuf,
         /// What the encoder said.
         source: serde_json::Error,
@@ -185,14 +176,17 @@ fn replace(path: &Path, fresh: &Path, text: &[u8]) -> Result<(), (&'static str, 
         .open(fresh)
         .map_err(|error| ("create", error))?;
     file.write_all(text).map_err(|error| ("write", error))?;
+    // Before the rename: otherwise a power failure may leave an empty file under the name.
     file.sync_all().map_err(|error| ("flush", error))?;
     crate::crash::point("state-file");
     fs::rename(fresh, path).map_err(|error| ("rename", error))?;
-    // Only the directory's own flush makes the rename durable.
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))
+
+    // Only the directory's own flush makes the rename durable (fsync(2)).
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| ("flush directory", error))
 }

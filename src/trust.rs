@@ -39,12 +39,7 @@ const MOST_REMEMBERED: usize = 1000;
 pub(crate) enum TrustError {
     /// The directory is missing and cannot be made.
     #[error("create trust directory {}", path.display())]
-    Directory {
-        /// The path of the trust directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Directory { path: PathBuf, source: io::Error },
     /// A file of the directory cannot be read or written.
     #[error(transparent)]
     File(#[from] StateFileError),
@@ -137,6 +132,7 @@ impl StoredPointers {
             .map(|commit| commit.id.clone())
             .chain(self.kept)
             .collect();
+
         let judged: Vec<VerifiedCommit> = self
             .in_use
             .into_iter()
@@ -144,6 +140,7 @@ impl StoredPointers {
             .collect();
         let [verified, target, healthy] = [self.verified, self.target, self.healthy]
             .map(|commit| commit.and_then(StoredCommit::judged));
+
         (
             Pointers {
                 verified,
@@ -184,9 +181,11 @@ impl TrustStore {
             path: directory.to_owned(),
             source,
         })?;
+
         let pointers_path = directory.join("pointers.json");
         let trusted_path = directory.join("trusted.json");
         let images_path = directory.join("images.json");
+
         let stored: Option<StoredPointers> = state_file::read(&pointers_path, SCHEMA)?;
         let in_use: Vec<CommitId> = stored
             .iter()
@@ -195,14 +194,18 @@ impl TrustStore {
             .collect();
         let accepted = AcceptedHeads::open(directory, in_use.into_iter())?;
         let (pointers, judged_before) = stored.map(StoredPointers::read).unwrap_or_default();
+
         let stored: Option<TrustedSet> = state_file::read(&trusted_path, SCHEMA)?;
         let mut trusted = stored.clone().unwrap_or_default();
+        // A version without a trusted set has judged these commits; they are rewritten at the next
+        // change.
         let heads = [&pointers.healthy, &pointers.target, &pointers.verified]
             .into_iter()
             .flatten();
         for commit in judged_before.iter().chain(heads) {
             trusted.add_undated(commit);
         }
+
         Ok(Self {
             pointers,
             trusted_is_saved: stored.as_ref() == Some(&trusted),
@@ -280,6 +283,7 @@ impl TrustStore {
         if pointers == self.pointers {
             return Ok(());
         }
+
         self.accepted.keep()?;
         // The facts about commits in use that only an older version's pointers hold are written
         // first, since they are lost with those pointers.
@@ -361,7 +365,7 @@ impl TrustStore {
 }
 
 fn create_private(directory: &Path) -> io::Result<()> {
-    if fs::metadata(directory).is_ok_and(|found| found.is_dir()) {
+    if fs::metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(());
     }
     DirBuilder::new()

@@ -13,6 +13,7 @@ use crate::store::Presence;
 /// A cycle that takes longer counts as hanging. The longest intended wait in a cycle is for a slow
 /// store.
 const HANGS: Duration = Duration::from_secs(10);
+/// The interval of the checks.
 const PACE: Duration = Duration::from_secs(1);
 
 /// When the cycle under way began.
@@ -33,31 +34,32 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    /// A cycle begins.
+    /// Records that a cycle begins.
     pub(crate) fn cycle_begins(&self) {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// The cycle has ended.
+    /// Records that the cycle has ended, and that the loop waits for an event.
     pub(crate) fn waiting(&self) {
         *self.0.lock() = None;
     }
 }
 
 fn watch(presence: &Presence, began: &Weak<Mutex<Option<Instant>>>) {
-    let mut told = false;
+    let mut reported = false;
     while let Some(began) = began.upgrade() {
         let hangs = began.lock().is_some_and(|began| began.elapsed() >= HANGS);
         drop(began);
-        if hangs && !told {
+        if hangs && !reported {
             tracing::error!(
-                "a look at this host hangs: others lead and take new pods meanwhile; is its disk well?"
+                "a cycle takes longer than {} s: other hosts lead and take new pods meanwhile; check this host's disk",
+                HANGS.as_secs()
             );
         }
-        if hangs || told {
+        if hangs || reported {
             presence.hangs(hangs);
         }
-        told = hangs;
+        reported = hangs;
         std::thread::sleep(PACE);
     }
 }

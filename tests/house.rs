@@ -250,7 +250,7 @@ fn every_source_file_says_what_it_is() {
 fn every_setting_is_described() {
     let document = read("docs/configuration.md");
     let described: BTreeSet<&str> = document.split('`').collect();
-    let configuration = read("src/config.rs");
+    let configuration = read("src/config.rs") + &read("src/config/cluster.rs");
     let fields: BTreeSet<String> = configuration
         .lines()
         .filter_map(|line| line.trim().strip_prefix("pub(crate) ")?.split_once(": "))

@@ -85,6 +85,7 @@ pub fn parse(
         documents: 0,
         reading: Reading::new(read_as),
     };
+
     let mut problems = Vec::new();
     for file in &files {
         commit.file(file);
@@ -93,6 +94,7 @@ pub fn parse(
         of_file.sort_by_key(|problem| (problem.line, problem.column));
         bound(&mut of_file, file.path, limits.problems);
         problems.append(&mut of_file);
+
         if commit.documents > limits.documents {
             let message = format!(
                 "the commit has more than {} documents: split it over several paths",
@@ -150,52 +152,21 @@ struct CommitReader<'a> {
 impl CommitReader<'_> {
     fn file(&mut self, file: &SourceFile<'_>) {
         let SourceFile { path, content } = *file;
-        if content.len() > self.limits.file_bytes {
-            self.reading.problems.push(whole_file(
-                path,
-                format!(
-                    "the file has {} bytes and may have {}: split it, or move what is no manifest elsewhere",
-                    content.len(),
-                    self.limits.file_bytes
-                ),
-            ));
-            return;
-        }
-        let text = match std::str::from_utf8(content) {
-            Ok(text) => text,
-            Err(error) => {
-                let message = format!(
-                    "not UTF-8 at byte {}: save the file as UTF-8",
-                    error.valid_up_to()
-                );
+        let text = match self.text(content) {
+            Ok(text) => yaml::without_boms(path, text),
+            Err(message) => {
                 self.reading.problems.push(whole_file(path, message));
                 return;
             }
         };
-        let text = yaml::without_boms(path, text);
         let text: &str = &text;
-        let holds = Holds::of(text);
         let (documents, unreadable) = yaml::read(path, text, self.limits);
-        for yaml::Unreadable {
-            line,
-            column,
-            message,
-        } in unreadable
-        {
-            let index = usize::try_from(line)
-                .unwrap_or(usize::MAX)
-                .saturating_sub(1);
-            let placeholder = text.lines().nth(index).and_then(placeholder::in_line);
-            let message = match placeholder {
-                Some(placeholder) => format!("{message}; {placeholder}"),
-                None => message,
-            };
-            self.reading.problems.push(Problem {
-                line,
-                column,
-                ..whole_file(path, message)
-            });
+        for part in unreadable {
+            self.report_unreadable(path, text, part);
         }
+
+        let holds = Holds::of(text);
+        // Computed for few files: most documents have the line of their first key.
         let mut marks = None;
         let mut without_effect = Vec::new();
         for yaml::Document { value, index, line } in documents {
@@ -209,30 +180,79 @@ impl CommitReader<'_> {
                     .unwrap_or(1)
             });
             let place = DocumentPlace { path, line, holds };
-            let items = self.document(value, place, &mut without_effect);
-            if let Some(items) = items {
-                let lines = marks
-                    .get_or_insert_with(|| Marks::read(text))
-                    .item_lines(index);
-                for (item, value) in items
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(_, value)| !value.is_null())
-                {
-                    let line = lines.get(item).copied().unwrap_or(line);
-                    let place = DocumentPlace { path, line, holds };
-                    if self.document(value, place, &mut without_effect).is_some() {
-                        let message =
-                            "a list within a list: write its items one level up".to_owned();
-                        self.reading.problems.push(Problem {
-                            line,
-                            ..whole_file(path, message)
-                        });
-                    }
-                }
-            }
+            let Some(items) = self.document(value, place, &mut without_effect) else {
+                continue;
+            };
+            let marks = marks.get_or_insert_with(|| Marks::read(text));
+            self.items(items, &marks.item_lines(index), place, &mut without_effect);
         }
         self.warn_of_kinds_without_effect(path, &without_effect);
+    }
+
+    /// The text of a file, or why the file cannot be read.
+    fn text<'f>(&self, content: &'f [u8]) -> Result<&'f str, String> {
+        if content.len() > self.limits.file_bytes {
+            return Err(format!(
+                "the file has {} bytes and may have {}: split it, or move what is no manifest elsewhere",
+                content.len(),
+                self.limits.file_bytes
+            ));
+        }
+        std::str::from_utf8(content).map_err(|error| {
+            format!(
+                "not UTF-8 at byte {}: save the file as UTF-8",
+                error.valid_up_to()
+            )
+        })
+    }
+
+    /// Reports a part of a file that is no YAML. Often the cause is a placeholder that no program
+    /// has replaced.
+    fn report_unreadable(&mut self, path: &str, text: &str, part: yaml::Unreadable) {
+        let yaml::Unreadable {
+            line,
+            column,
+            message,
+        } = part;
+        let index = usize::try_from(line)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1);
+        let placeholder = text.lines().nth(index).and_then(placeholder::in_line);
+        let message = match placeholder {
+            Some(placeholder) => format!("{message}; {placeholder}"),
+            None => message,
+        };
+        self.reading.problems.push(Problem {
+            line,
+            column,
+            ..whole_file(path, message)
+        });
+    }
+
+    /// Reads the items of a list; `lines` are those of their first keys.
+    fn items(
+        &mut self,
+        items: Vec<Value>,
+        lines: &[u32],
+        list: DocumentPlace<'_>,
+        without_effect: &mut Vec<(&'static str, u32)>,
+    ) {
+        for (index, value) in items.into_iter().enumerate() {
+            if value.is_null() {
+                continue;
+            }
+            let place = DocumentPlace {
+                line: lines.get(index).copied().unwrap_or(list.line),
+                ..list
+            };
+            if self.document(value, place, without_effect).is_some() {
+                let message = "a list within a list: write its items one level up".to_owned();
+                self.reading.problems.push(Problem {
+                    line: place.line,
+                    ..whole_file(place.path, message)
+                });
+            }
+        }
     }
 
     /// Reads a document; if it is a list, reads the items.
@@ -296,27 +316,29 @@ fn whole_file(path: &str, message: String) -> Problem {
 /// of the others.
 fn bound(problems: &mut Vec<Problem>, path: &str, most: usize) {
     let more = problems.len().saturating_sub(most);
-    if more > 0 {
-        let mut errors = problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count()
-            .min(most);
-        let mut warnings = most - errors;
-        problems.retain(|problem| {
-            let left = match problem.severity {
-                Severity::Error => &mut errors,
-                Severity::Warning => &mut warnings,
-            };
-            let keep = *left > 0;
-            *left = left.saturating_sub(1);
-            keep
-        });
-        problems.push(whole_file(
-            path,
-            format!("and {more} more problems: mend these first"),
-        ));
+    if more == 0 {
+        return;
     }
+
+    let mut errors = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count()
+        .min(most);
+    let mut warnings = most - errors;
+    problems.retain(|problem| {
+        let left = match problem.severity {
+            Severity::Error => &mut errors,
+            Severity::Warning => &mut warnings,
+        };
+        let is_listed = *left > 0;
+        *left = left.saturating_sub(1);
+        is_listed
+    });
+    problems.push(whole_file(
+        path,
+        format!("and {more} more problems: correct these first"),
+    ));
 }
 
 #[cfg(test)]

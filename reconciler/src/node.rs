@@ -1,41 +1,40 @@
 //! What one host does: lanes of steps for its pods and images, and the content of its NAT table,
 //! its DNS and its set of probes.
 
+mod addresses;
 mod assignment;
 mod images;
+mod orphans;
+mod publish;
+mod pull;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
+use self::addresses::Addresses;
+pub use self::publish::services_before;
 use crate::{
-    allocate::accepted_allocations,
     commit::{Commit, locate},
-    endpoints::{Endpoint, ServiceSelection, Services, Serving, is_proven, publish, selects},
+    endpoints::selects,
     fault::FaultKind,
-    name::{CommitId, ContainerId, ImageId, ImageReference, LinkName, NodeName, ObjectKey, PodUid},
+    name::{CommitId, ContainerId, ImageId, ImageReference, NodeName, PodUid},
     network::{DnsRecords, HostNetwork, ServiceTable},
-    object::{PodTemplate, PullPolicy, Service, Workload},
-    observed::{LaneFailure, Observed, ObservedContainer},
-    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, PullMode, Step, Why},
+    object::{PodTemplate, Service, Workload},
+    observed::{Observed, ObservedContainer},
+    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask},
     pod::{
         environment::ServiceVariables,
         files::DnsFacts,
-        lifecycle::{HostFacts, ImageNeed, PodInput, PodOutput, live},
-        link::link_name,
+        lifecycle::{HostFacts, PodInput, PodOutput, live},
         memory::{NodeMemory, Origin, PodMemory},
     },
     settings::ClusterSettings,
-    state::{
-        ClusterState, NodeFacts, NodeReport, PodRecord, ReceivedTime, Refused, Rollout,
-        ServiceAllocation,
-    },
+    state::{ClusterState, NodeFacts, NodeReport, PodRecord, ReceivedTime, Refused},
     status::PodStatus,
 };
 
@@ -118,11 +117,11 @@ pub struct NodePlan {
 
 /// Decides one cycle of one host.
 pub fn node(input: &NodeInput<'_>) -> NodePlan {
-    let mut look = NodeCycle::new(input);
-    look.pods();
-    look.orphans();
-    look.images();
-    look.finish()
+    let mut cycle = NodeCycle::new(input);
+    cycle.pods();
+    cycle.orphans();
+    cycle.images();
+    cycle.finish()
 }
 
 struct NodeCycle<'a> {
@@ -157,11 +156,12 @@ impl<'a> NodeCycle<'a> {
             .filter(|record| record.place.node() == Some(input.node))
             .collect();
         mine.sort_by_key(|record| record.serial);
+
         let rollout = &input.state.rollout;
-        let hear = |told, before| ReceivedTime::receive(told, before, input.now);
+        let received = |time, before| ReceivedTime::receive(time, before, input.now);
         let memory = NodeMemory {
-            began: hear(rollout.began, input.memory.began),
-            clock: hear(rollout.clock, input.memory.clock),
+            began: received(rollout.began, input.memory.began),
+            clock: received(rollout.clock, input.memory.clock),
             ..NodeMemory::default()
         };
         let refused = assignment::refusals(input, &mine, |uid| containers.contains_key(uid));
@@ -216,10 +216,8 @@ impl<'a> NodeCycle<'a> {
             .get(&record.uid)
             .and_then(|memory| memory.origin.clone());
         let origin = remembered.or_else(labelled)?;
-        let commits = [self.input.commits, self.input.kept];
-        let commit = commits
-            .into_iter()
-            .find_map(|commits| commits.get(&origin.commit))?;
+        let commit = self.input.readable(&origin.commit)?;
+
         let owner = labels.map_or(&record.owner, |identity| &identity.owner);
         let workload = commit.resolve(owner, &origin.template)?;
         let owner = owner.clone();
@@ -247,22 +245,24 @@ impl<'a> NodeCycle<'a> {
             .driving()
             .map_or(&none, |commit| &commit.objects.services);
         let given = self.allocations(services);
-        for told in self.mine.clone() {
-            if self.is_absent(told) {
-                self.report.gone.insert(told.uid.clone());
+
+        for decided in self.mine.clone() {
+            if self.is_absent(decided) {
+                self.report.gone.insert(decided.uid.clone());
                 continue;
             }
-            let refused = self.refused.get(&told.uid).cloned();
-            if let (None, Some(why)) = (&told.stop, &refused) {
-                self.refuse(told, why);
+            let refused = self.refused.get(&decided.uid).cloned();
+            if let (None, Some(why)) = (&decided.stop, &refused) {
+                self.refuse(decided, why);
                 continue;
             }
+
             // A stop record that this host refuses does not count.
             let kept = refused.map(|_| PodRecord {
                 stop: None,
-                ..told.clone()
+                ..decided.clone()
             });
-            let record = kept.as_ref().unwrap_or(told);
+            let record = kept.as_ref().unwrap_or(decided);
             // A pod keeps the origin with which this host started it, even if its record has
             // changed since.
             let remembered = self
@@ -272,7 +272,11 @@ impl<'a> NodeCycle<'a> {
                 .get(&record.uid)
                 .and_then(|memory| memory.origin.as_ref());
             let rewritten = remembered.is_some_and(|origin| origin.template != record.template);
-            let located = locate(self.input.commits, record).filter(|_| !rewritten);
+            let located = if rewritten {
+                None
+            } else {
+                locate(self.input.commits, record)
+            };
             let own = if located.is_none() {
                 self.kept_up(record)
             } else {
@@ -287,11 +291,13 @@ impl<'a> NodeCycle<'a> {
                     None,
                 ),
             };
+
             // The Services that are driven now, whichever commit the pod belongs to: otherwise the
             // first pod of a namespace would choose the commit for all others.
             let services = variables
-                .entry(&told.key.namespace)
-                .or_insert_with(|| ServiceVariables::new(&told.key.namespace, services, &given));
+                .entry(&decided.key.namespace)
+                .or_insert_with(|| ServiceVariables::new(&decided.key.namespace, services, &given));
+
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);
             let Some(memory) = self.remember(record, known, own_network) else {
@@ -302,6 +308,7 @@ impl<'a> NodeCycle<'a> {
             let in_service = record.stop.is_some()
                 && workload
                     .is_some_and(|workload| self.is_in_service(record, &workload.template, commit));
+
             let output = live(&PodInput {
                 now: self.input.now,
                 host: &host,
@@ -340,6 +347,7 @@ impl<'a> NodeCycle<'a> {
         status.message = Some(why.to_string());
         status.fault = Some(FaultKind::Other);
         self.report.pods.insert(record.uid.clone(), status);
+
         let now = self.input.now;
         let mut memory = self
             .input
@@ -348,9 +356,11 @@ impl<'a> NodeCycle<'a> {
             .get(&record.uid)
             .cloned()
             .unwrap_or_default();
-        let since = memory.refused.filter(|since| *since <= now).unwrap_or(now);
+        // A time in the future comes from before the clock was put back.
+        let since = memory.refused.map_or(now, |since| since.min(now));
         memory.refused = Some(since);
         self.memory.pods.insert(record.uid.clone(), memory);
+
         if why.is_for_this_node() {
             let wait = TURNED_AWAY
                 .saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default());
@@ -423,12 +433,14 @@ impl<'a> NodeCycle<'a> {
         {
             self.cancel.push(key);
         }
+
         self.lanes.extend(output.lane);
         for need in output.images {
             self.pull(need);
         }
         self.probes.extend(output.probes);
         self.next = self.next.sooner(output.next);
+
         match output.memory {
             Some(memory) => {
                 self.memory.pods.insert(record.uid.clone(), memory);
@@ -437,143 +449,6 @@ impl<'a> NodeCycle<'a> {
             None => {
                 self.report.gone.insert(record.uid.clone());
             }
-        }
-    }
-
-    /// The failure of an image's lane. For the target, only a failure since it became the target
-    /// counts, so that a retry starts without old failures.
-    fn image_failure(&self, key: &LaneKey) -> Option<&'a LaneFailure> {
-        let rollout = &self.input.state.rollout;
-        let LaneKey::Image(commit, _) = key else {
-            return None;
-        };
-        let began = self
-            .memory
-            .began
-            .filter(|_| rollout.target.as_ref() == Some(commit));
-        self.input
-            .observed
-            .failures
-            .get(key)
-            .filter(|failure| began.is_none_or(|began| failure.at >= began.at))
-    }
-
-    /// Adds a lane that pins or pulls an image, unless such a lane runs already or has to wait.
-    fn pull(&mut self, need: ImageNeed) {
-        let key = LaneKey::Image(need.commit.clone(), need.image.clone());
-        if self.input.observed.lanes.contains(&key) {
-            return;
-        }
-        if let Some(retry) = self
-            .image_failure(&key)
-            .and_then(|failure| failure.retry_at(self.input.now))
-        {
-            self.next = self.next.sooner(Next::at(retry, self.input.now));
-            return;
-        }
-        let mode = match (need.pull, &need.digest) {
-            (PullPolicy::Never, _) => PullMode::Never,
-            // A digest identifies the content: if the image is here, the registry need not be
-            // asked.
-            (_, Some(_)) | (PullPolicy::IfNotPresent, None) => PullMode::IfNotPresent,
-            (PullPolicy::Always, None) => PullMode::Always,
-        };
-        let step = Step::PullImage {
-            commit: need.commit.clone(),
-            image: need.image.clone(),
-            reference: need.digest.unwrap_or_else(|| need.image.to_string()),
-            mode,
-        };
-        let lane = Lane {
-            key: key.clone(),
-            why: Why::Image { image: need.image },
-            steps: vec![step],
-        };
-        // Two containers may need one image with different pull policies: the policy that asks the
-        // registry takes precedence.
-        let stronger = self
-            .image_lanes
-            .get(&key)
-            .is_none_or(|_| mode == PullMode::Always);
-        if stronger {
-            self.image_lanes.insert(key, lane);
-        }
-    }
-
-    /// Handles pods that run here without a record, or with a record for another host, and removes
-    /// what is left of pods that are not remembered.
-    fn orphans(&mut self) {
-        for (uid, containers) in &self.containers {
-            let Some((_, container)) = containers.first() else {
-                continue;
-            };
-            match self.input.state.pods.get(*uid) {
-                None => self.report.orphans.push(container.identity.clone()),
-                Some(record) if record.place.node() != Some(self.input.node) => {
-                    let place = record.place.node().map_or("no node", NodeName::as_str);
-                    let mut status = PodStatus::pending();
-                    status.message = Some(format!("it runs here, and its record names {place}"));
-                    self.report.pods.insert((*uid).clone(), status);
-                }
-                Some(_) => continue,
-            }
-            // The pod keeps its address and back-off until its record is right.
-            if let Some(memory) = self.input.memory.pods.get(*uid) {
-                self.memory.pods.insert((*uid).clone(), memory.clone());
-            }
-        }
-        // A pod whose lane runs may have no container for a moment, and keeps its address.
-        for key in &self.input.observed.lanes {
-            if let LaneKey::Pod(uid) = key
-                && !self.input.state.pods.contains_key(uid)
-                && let Some(memory) = self.input.memory.pods.get(uid)
-            {
-                self.memory.pods.insert(uid.clone(), memory.clone());
-            }
-        }
-        let pods = &self.input.state.pods;
-        let orphaned = self
-            .containers
-            .keys()
-            .copied()
-            .filter(|uid| !pods.contains_key(uid));
-        let here = self.mine.iter().map(|record| &record.uid).chain(orphaned);
-        let known: BTreeSet<LinkName> = here.map(link_name).collect();
-        let strange: Vec<&LinkName> = self.input.observed.links.difference(&known).collect();
-        // Usually no container is unaccounted for; then the uids of the whole cluster need not be
-        // hashed.
-        let elsewhere: BTreeSet<LinkName> = match strange.is_empty() {
-            true => BTreeSet::new(),
-            false => pods.keys().map(link_name).collect(),
-        };
-        for link in strange
-            .into_iter()
-            .filter(|link| !elsewhere.contains(*link))
-        {
-            self.clean(LaneKey::Link(link.clone()), Step::Disconnect(link.clone()));
-        }
-        for uid in self.input.observed.files.keys() {
-            if !self.input.state.pods.contains_key(uid) && !self.containers.contains_key(uid) {
-                self.clean(LaneKey::Pod(uid.clone()), Step::RemoveFiles(uid.clone()));
-            }
-        }
-    }
-
-    /// Adds a lane that removes what is left of a pod without a record, unless such a lane runs
-    /// already or has to wait.
-    fn clean(&mut self, key: LaneKey, step: Step) {
-        let waiting = self
-            .input
-            .observed
-            .failures
-            .get(&key)
-            .is_some_and(|one| one.retry_at(self.input.now).is_some());
-        if !self.input.observed.lanes.contains(&key) && !waiting {
-            self.lanes.push(Lane {
-                key,
-                why: Why::Leftover,
-                steps: vec![step],
-            });
         }
     }
 
@@ -593,158 +468,6 @@ impl<'a> NodeCycle<'a> {
             inherited: self.inherited,
             next: self.next,
         }
-    }
-
-    /// The status of a pod that another host reports, unless that host is unreachable.
-    fn reported_status(&self, node: &NodeName, pod: &PodUid) -> Option<&'a PodStatus> {
-        let heard = !self.input.state.outages.contains_key(node);
-        self.input
-            .reports
-            .get(node)
-            .filter(|_| heard)?
-            .pods
-            .get(pod)
-    }
-
-    /// The addresses and ports of Services, as far as this host accepts them.
-    fn allocations(
-        &self,
-        services: &BTreeMap<ObjectKey, Service>,
-    ) -> BTreeMap<ObjectKey, ServiceAllocation> {
-        accepted_allocations(
-            &self.input.settings.ranges,
-            services,
-            &self.input.state.services,
-        )
-    }
-
-    /// Whether a host may publish this address for a pod: an address of the host's own pod subnet,
-    /// or the host's own address.
-    fn may_have(&self, node: &NodeName, address: Ipv4Addr, host_network: bool) -> bool {
-        self.input.peers.get(node).is_some_and(|peer| {
-            if host_network {
-                peer.address == address
-            } else {
-                peer.pod_subnet.contains(&address)
-            }
-        })
-    }
-
-    /// The content of NAT and DNS; `None` where a part of it cannot be known: a commit that cannot
-    /// be read is no reason to take a Service away from its clients.
-    fn publish(&self) -> Option<(ServiceTable, DnsRecords)> {
-        let empty = BTreeMap::new();
-        let services = match &self.input.state.rollout.driving {
-            Some(_) => &self.driving()?.objects.services,
-            None if self.mine.is_empty() && self.report.orphans.is_empty() => &empty,
-            None => return None,
-        };
-        let mut endpoints = Vec::new();
-        for record in self.input.state.pods.values() {
-            let Some(node) = record.place.node() else {
-                continue;
-            };
-            let local = node == self.input.node;
-            let located = locate(self.input.commits, record);
-            let own = || {
-                self.kept_up(record)
-                    .filter(|_| local)
-                    .map(|(_, commit, workload)| (commit, workload))
-            };
-            let template = match located
-                .or_else(own)
-                .or_else(|| locate(self.input.kept, record))
-            {
-                Some((_, workload)) => &workload.template,
-                // Nothing in the store may make this host forget the Services of pods that run
-                // here. A pod that was not started receives no traffic, and pods of other hosts are
-                // added once this host has their commit.
-                None if self.stops(record)
-                    || !local
-                    || !self.containers.contains_key(&record.uid) =>
-                {
-                    continue;
-                }
-                None => return None,
-            };
-            let status = if local {
-                self.report.pods.get(&record.uid)
-            } else {
-                self.reported_status(node, &record.uid)
-            };
-            let Some(status) = status else { continue };
-            // A pod that has ended answers nobody, even for a Service with
-            // `publishNotReadyAddresses`.
-            if status.phase.is_final() {
-                continue;
-            }
-            let Some(address) = status.address.filter(|address| !address.is_unspecified()) else {
-                continue;
-            };
-            if !local && !self.may_have(node, address, template.spec.host_network) {
-                continue;
-            }
-            let serving = Serving::of(status, self.stops(record));
-            let proven = is_proven(template, status);
-            endpoints.push(Endpoint {
-                key: &record.key,
-                template,
-                address,
-                serving,
-                proven,
-                local,
-            });
-        }
-        let known = |id: &CommitId| self.input.readable(id);
-        let before = services_before(&self.input.state.rollout, known);
-        Some(publish(
-            &ServiceSelection::new(services, before, &endpoints),
-            &self.allocations(services),
-            &endpoints,
-            &self.input.dns.zone,
-            self.input.network.dns,
-        ))
-    }
-}
-
-/// The Services of the commits that the driving commit is still replacing, newest first.
-pub fn services_before<'a>(
-    rollout: &Rollout,
-    known: impl Fn(&CommitId) -> Option<&'a Arc<Commit>>,
-) -> Vec<&'a Services> {
-    let before = if rollout.is_under_way() {
-        rollout.before()
-    } else {
-        Vec::new()
-    };
-    before
-        .into_iter()
-        .filter_map(known)
-        .map(|commit| &commit.objects.services)
-        .collect()
-}
-
-/// Assigns this host's pod addresses: always the lowest free one.
-struct Addresses {
-    subnet: Ipv4Net,
-    taken: BTreeSet<Ipv4Addr>,
-}
-
-impl Addresses {
-    fn new(subnet: Ipv4Net, memory: &NodeMemory) -> Self {
-        Self {
-            subnet,
-            taken: memory.pods.values().filter_map(|pod| pod.address).collect(),
-        }
-    }
-
-    fn take(&mut self) -> Option<Ipv4Addr> {
-        let address = self
-            .subnet
-            .hosts()
-            .find(|address| !self.taken.contains(address))?;
-        self.taken.insert(address);
-        Some(address)
     }
 }
 

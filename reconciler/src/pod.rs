@@ -6,5 +6,6 @@ pub mod files;
 pub mod lifecycle;
 pub mod link;
 pub mod memory;
+pub mod missing;
 mod observation;
 pub mod phase;

@@ -10,7 +10,7 @@ use reconciler::{
 };
 
 use crate::{
-    http,
+    http::{self, RequestError},
     runtime::{Runtime, exec::ExecOutcome},
 };
 
@@ -36,9 +36,9 @@ impl fmt::Display for HookError {
     }
 }
 
-impl From<String> for HookError {
-    fn from(message: String) -> Self {
-        Self::Failed(message)
+impl From<RequestError> for HookError {
+    fn from(error: RequestError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
@@ -113,12 +113,14 @@ impl Runtime {
 fn outcome(run: Result<ExecOutcome, Fault>, limit: Duration) -> Result<(), HookError> {
     match run {
         Ok(ExecOutcome::Exited { code: 0, .. }) => Ok(()),
-        Ok(ExecOutcome::Exited { code, output }) => Err(format!(
+        Ok(ExecOutcome::Exited { code, output }) => Err(HookError::Failed(format!(
             "exit code {code}: {}",
             ForeignText::from_bytes(output.trim_ascii(), DEFAULT_BYTES)
-        )
-        .into()),
-        Ok(ExecOutcome::TimedOut) => Err(format!("no end within {} s", limit.as_secs()).into()),
+        ))),
+        Ok(ExecOutcome::TimedOut) => Err(HookError::Failed(format!(
+            "no end within {} s",
+            limit.as_secs()
+        ))),
         Ok(ExecOutcome::Unanswered) => Err(HookError::NotRun(Fault::new(
             FaultKind::EngineUnreachable,
             format!(

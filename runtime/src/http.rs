@@ -1,10 +1,10 @@
 //! HTTP requests and TCP connections of probes and hooks.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderName, InvalidHeaderValue},
     redirect,
 };
 use rustls::{
@@ -13,10 +13,40 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
 /// As in Kubernetes, whose limit is that of Go's HTTP client.
 const MAX_REDIRECTS: usize = 10;
+
+/// Why a request or a connection to a container has failed. The messages are unbounded and may
+/// contain text of the container.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    #[error("{url:?} is not an address: {cause}")]
+    Url { url: String, cause: String },
+    #[error("header {name:?}: {error}")]
+    HeaderName {
+        name: String,
+        error: InvalidHeaderName,
+    },
+    #[error("header {name}: {error}")]
+    HeaderValue {
+        name: HeaderName,
+        error: InvalidHeaderValue,
+    },
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    NoResponse(Duration),
+    /// The message of the innermost cause, which is more specific than the library's own.
+    #[error("{}", innermost(.0))]
+    NotSent(reqwest::Error),
+    #[error("{address}: {error}")]
+    Refused { address: String, error: io::Error },
+    #[error("{address}: no connection within {} s", limit.as_secs_f32())]
+    NoConnection { address: String, limit: Duration },
+    #[error("HTTP status {0}")]
+    Status(u16),
+}
 
 /// An HTTP client that keeps no connections, uses no proxy and checks no certificates.
 pub(crate) struct HttpClient(Client);
@@ -50,22 +80,23 @@ impl HttpClient {
         url: Url,
         headers: &[(String, String)],
         limit: Duration,
-    ) -> Result<u16, String> {
+    ) -> Result<u16, RequestError> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            let name =
-                HeaderName::try_from(name).map_err(|error| format!("header {name:?}: {error}"))?;
-            let value =
-                HeaderValue::try_from(value).map_err(|error| format!("header {name}: {error}"))?;
-            map.append(name, value);
+            let name = HeaderName::try_from(name).map_err(|error| RequestError::HeaderName {
+                name: name.clone(),
+                error,
+            })?;
+            match HeaderValue::try_from(value) {
+                Ok(value) => map.append(name, value),
+                Err(error) => return Err(RequestError::HeaderValue { name, error }),
+            };
         }
 
         match self.0.get(url).headers(map).timeout(limit).send().await {
             Ok(answer) => Ok(answer.status().as_u16()),
-            Err(error) if error.is_timeout() => {
-                Err(format!("no answer within {} s", limit.as_secs_f32()))
-            }
-            Err(error) => Err(with_cause(error.without_url())),
+            Err(error) if error.is_timeout() => Err(RequestError::NoResponse(limit)),
+            Err(error) => Err(RequestError::NotSent(error.without_url())),
         }
     }
 }
@@ -77,15 +108,18 @@ pub(crate) fn url(
     pod: Ipv4Addr,
     port: u16,
     path: &str,
-) -> Result<Url, String> {
+) -> Result<Url, RequestError> {
     let scheme = if https { "https" } else { "http" };
     let host = match host {
         Some(host) => bracketed(host),
         None => pod.to_string(),
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let text = format!("{scheme}://{host}:{port}{slash}{path}");
-    Url::parse(&text).map_err(|error| format!("{text:?} is not an address: {error}"))
+    let url = format!("{scheme}://{host}:{port}{slash}{path}");
+    Url::parse(&url).map_err(|error| RequestError::Url {
+        cause: error.to_string(),
+        url,
+    })
 }
 
 /// Succeeds when a TCP connection is accepted.
@@ -94,18 +128,16 @@ pub(crate) async fn connect(
     pod: Ipv4Addr,
     port: u16,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<(), RequestError> {
     let host = match host {
         Some(host) => host.to_owned(),
         None => pod.to_string(),
     };
-    match timeout(limit, TcpStream::connect((host.as_str(), port))).await {
+    let address = format!("{host}:{port}");
+    match timeout(limit, TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
-        Err(_) => Err(format!(
-            "{host}:{port}: no connection within {} s",
-            limit.as_secs_f32()
-        )),
+        Ok(Err(error)) => Err(RequestError::Refused { address, error }),
+        Err(_) => Err(RequestError::NoConnection { address, limit }),
     }
 }
 
@@ -118,13 +150,12 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-/// The message of the innermost cause, which is more specific than the library's own.
-fn with_cause(error: reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = &error;
+fn innermost(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    cause
 }
 
 fn unchecked_tls() -> ClientConfig {

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    http,
+    http::{self, RequestError},
     runtime::{Runtime, exec::ExecOutcome},
 };
 
@@ -329,11 +329,18 @@ enum Answer {
     NotAsked(String),
 }
 
-impl From<Result<(), String>> for Answer {
-    fn from(answer: Result<(), String>) -> Self {
-        match answer {
+impl Answer {
+    /// The container failed; what it sent is in the message, which is bounded and escaped here.
+    fn bad(message: &str) -> Self {
+        Self::Bad(ForeignText::bounded(message, MESSAGE_BYTES).into())
+    }
+}
+
+impl From<Result<(), RequestError>> for Answer {
+    fn from(result: Result<(), RequestError>) -> Self {
+        match result {
             Ok(()) => Self::Good,
-            Err(message) => Self::Bad(ForeignText::bounded(&message, MESSAGE_BYTES).into()),
+            Err(error) => Self::bad(&error.to_string()),
         }
     }
 }
@@ -347,7 +354,7 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
             Ok(outcome) => answer_of(outcome, *timeout),
             // The command cannot be run: some engines report that as an error, others as an exit
             // code.
-            Err(fault) if fault.kind == FaultKind::Rejected => Err(fault.message).into(),
+            Err(fault) if fault.kind == FaultKind::Rejected => Answer::bad(&fault.message),
             Err(fault) => Answer::NotAsked(fault.message),
         },
         Handler::HttpGet {
@@ -363,7 +370,7 @@ async fn attempt(runtime: &Runtime, task: &ProbeTask) -> Answer {
             };
             let result = match status {
                 Ok(200..=399) => Ok(()),
-                Ok(status) => Err(format!("HTTP status {status}")),
+                Ok(status) => Err(RequestError::Status(status)),
                 Err(error) => Err(error),
             };
             result.into()
@@ -382,15 +389,13 @@ fn answer_of(outcome: ExecOutcome, limit: Duration) -> Answer {
     let seconds = limit.as_secs_f32();
     match outcome {
         ExecOutcome::Exited { code: 0, .. } => Answer::Good,
-        ExecOutcome::Exited { code, output } => Err(format!(
+        ExecOutcome::Exited { code, output } => Answer::bad(&format!(
             "exit code {code}: {}",
             ForeignText::from_bytes(output.trim_ascii(), MESSAGE_BYTES)
-        ))
-        .into(),
-        ExecOutcome::TimedOut => Err(format!(
+        )),
+        ExecOutcome::TimedOut => Answer::bad(&format!(
             "the command did not end within {seconds} s and was killed"
-        ))
-        .into(),
+        )),
         ExecOutcome::Unanswered => Answer::NotAsked(format!(
             "the container engine did not run the command within {seconds} s"
         )),

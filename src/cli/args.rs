@@ -4,8 +4,21 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use reconciler::name::{ObjectKey, WorkloadKey, WorkloadKind};
+use thiserror::Error;
 
 use crate::http::api::Resource;
+
+/// Why an argument cannot be used; the operand is as the person wrote it.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum ArgumentError {
+    #[error("`{0}` is no workload: expected KIND/NAME, as in deploy/web")]
+    Workload(String),
+    /// The kind of an object that has no pods.
+    #[error("a {0} owns no pods: a restart is for what does")]
+    NoPods(&'static str),
+    #[error("`{0}` is no time: expected a number and s, m or h")]
+    Duration(String),
+}
 
 /// `-o` of most commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -316,25 +329,15 @@ pub(crate) struct RestartArgs {
 
 impl RestartArgs {
     /// The workload that is meant.
-    pub(crate) fn workload(&self) -> Result<WorkloadKey, String> {
-        let wrong = || {
-            format!(
-                "`{}` is no workload: expected KIND/NAME, as in deploy/web",
-                self.workload
-            )
-        };
-        let (kind, name) = self
-            .workload
-            .split_once('/')
-            .filter(|(_, name)| !name.is_empty())
-            .ok_or_else(wrong)?;
+    pub(crate) fn workload(&self) -> Result<WorkloadKey, ArgumentError> {
+        let wrong = || ArgumentError::Workload(self.workload.clone());
+        let (kind, name) = self.workload.split_once('/').ok_or_else(wrong)?;
+        if name.is_empty() {
+            return Err(wrong());
+        }
         let resource = Resource::of_word(kind).ok_or_else(wrong)?;
-        let kind = WorkloadKind::parse(resource.kind).ok_or_else(|| {
-            format!(
-                "a {} owns no pods: a restart is for what does",
-                resource.kind
-            )
-        })?;
+        let kind =
+            WorkloadKind::parse(resource.kind).ok_or(ArgumentError::NoPods(resource.kind))?;
         Ok(WorkloadKey {
             kind,
             object: ObjectKey::new(self.namespace.clone(), name),
@@ -383,8 +386,8 @@ pub(crate) struct UninstallArgs {
 }
 
 /// `90`, `90s`, `15m`, `2h`
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: expected a number and s, m or h");
+pub(super) fn duration(text: &str) -> Result<Duration, ArgumentError> {
+    let wrong = || ArgumentError::Duration(text.to_owned());
     let digits = text.trim_end_matches(['s', 'm', 'h']);
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     let factor = match &text[digits.len()..] {
@@ -431,7 +434,7 @@ mod tests {
             named("ds/agent").map(|key| key.to_string()),
             Ok("DaemonSet/default/agent".to_owned())
         );
-        assert!(named("svc/web").is_err_and(|message| message.contains("owns no pods")));
+        assert_eq!(named("svc/web"), Err(ArgumentError::NoPods("Service")));
         for wrong in ["web", "deploy/", "job/x"] {
             assert!(named(wrong).is_err(), "{wrong}");
         }

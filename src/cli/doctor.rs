@@ -16,7 +16,7 @@ use super::{
 };
 
 /// What to look at, and what only the daemon's own code can judge.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct DoctorFacts {
     /// Socket of the container engine.
     pub docker: PathBuf,
@@ -29,10 +29,10 @@ pub(crate) struct DoctorFacts {
     /// Addresses that the daemon listens at.
     pub listen: Vec<SocketAddr>,
     /// The configuration file: how it reads, or what is wrong with it; `None` where there is none.
-    pub config: Option<Result<String, String>>,
+    pub config: Option<anyhow::Result<String>>,
     /// The allowed signers: how many there are, or what is wrong with the file; `None` where
     /// verification is off or no file is known.
-    pub signers: Option<Result<usize, String>>,
+    pub signers: Option<anyhow::Result<usize>>,
 }
 
 /// One line of the result.
@@ -126,24 +126,24 @@ async fn examine(facts: &DoctorFacts) -> Vec<Finding> {
     findings
 }
 
-fn config(config: &Result<String, String>) -> Finding {
+fn config(config: &anyhow::Result<String>) -> Finding {
     match config {
         Ok(found) => Finding::ok("configuration", found),
-        Err(wrong) => Finding::fail(
+        Err(error) => Finding::fail(
             "configuration",
-            wrong,
+            format!("{error:#}"),
             "mend the file; `windlass run --help` names the settings",
         ),
     }
 }
 
-fn signers(signers: Option<&Result<usize, String>>) -> Finding {
+fn signers(signers: Option<&anyhow::Result<usize>>) -> Finding {
     let advice = "name a file in OpenSSH's allowed_signers format with --allowed-signers";
     match signers {
         None => Finding::warn("allowed signers", "none are configured", advice),
-        Some(Err(wrong)) => Finding::fail(
+        Some(Err(error)) => Finding::fail(
             "allowed signers",
-            wrong,
+            format!("{error:#}"),
             "mend the file; see ssh-keygen(1), ALLOWED SIGNERS",
         ),
         Some(Ok(0)) => Finding::fail(
@@ -188,7 +188,7 @@ mod tests {
             peer_dir: directory.path().join("peer"),
             listen: vec![([127, 0, 0, 1], 0).into()],
             config: Some(Ok("read".into())),
-            signers: Some(Err("line 3: no such key type".into())),
+            signers: Some(Err(anyhow::anyhow!("line 3: no such key type"))),
         };
         let mut text = Vec::new();
         let exit = run(&facts, Format::Text, &mut text).await.unwrap();

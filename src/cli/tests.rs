@@ -297,7 +297,7 @@ async fn history_plan_and_logs_are_printed() {
         (exit, text.as_str()),
         (
             Exit::Failed,
-            "there is no commit nonsense in the repository"
+            "nonsense names no commit of https://example.com/site.git: see `windlass history`"
         )
     );
     let (exit, text) = windlass(daemon.directory.path(), "logs batch").await;
@@ -314,14 +314,12 @@ async fn orders_reach_the_loop_and_its_answer_comes_back() {
     } = daemon().await;
     let answering = async {
         let request = fixture.requests.recv().await.unwrap();
-        let workload = "Deployment/default/web".parse().unwrap();
-        assert_eq!(
-            request.command,
-            crate::command::Command::Restart { workload }
-        );
+        let crate::command::Command::Restart { workload } = request.command else {
+            panic!("{:?}", request.command);
+        };
         request
             .answer
-            .send(Err("there is no Deployment default/web".to_owned()))
+            .send(Err(crate::command::CommandError::NoWorkload(workload)))
             .unwrap();
     };
     let (ended, ()) = tokio::join!(windlass(directory.path(), "restart deploy/web"), answering);
@@ -329,7 +327,8 @@ async fn orders_reach_the_loop_and_its_answer_comes_back() {
         ended,
         (
             Exit::Failed,
-            "there is no Deployment default/web".to_owned()
+            "there is no Deployment/default/web in the commit that runs; see `windlass get all -A`"
+                .to_owned()
         )
     );
 

@@ -1,4 +1,4 @@
-//! What only hosts of a cluster have: the store, and a listener for each other.
+//! The settings of a cluster: the store, and the listener for other hosts.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,28 +11,29 @@ use crate::{
     store::{Agreed, EtcdConfig, EtcdTls, Joining},
 };
 
-/// What several hosts share. Without `endpoints` the host is alone.
+/// The store that the hosts of a cluster share. Without `endpoints` the host is alone.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct StoreConfig {
-    /// Etcd's client URLs, `https://192.0.2.5:2379`. Default none: decisions are kept on this
-    /// host's disk.
+    /// The client URLs of etcd, such as `https://192.0.2.5:2379`. Default none: decisions are stored
+    /// on this host's disk.
     pub(crate) endpoints: Vec<String>,
-    /// What all keys of this cluster begin with. Default `/windlass`.
+    /// The prefix of all keys of this cluster. Default `/windlass`.
     pub(crate) prefix: String,
-    /// The authority that etcd's certificate is believed by, a PEM file. Needed with `https://`.
+    /// The PEM file with the authority that must have signed etcd's certificate. Needed with
+    /// `https://`.
     pub(crate) ca_file: Option<PathBuf>,
-    /// This host's certificate for etcd, a PEM file; its common name is etcd's user. Needed with
+    /// The PEM file with this host's certificate; etcd takes its common name as the user. Needed with
     /// `https://`.
     pub(crate) certificate_file: Option<PathBuf>,
-    /// That certificate's key. Needed with `https://`.
+    /// The PEM file with the key of that certificate. Needed with `https://`.
     pub(crate) key_file: Option<PathBuf>,
-    /// Etcd's user, where the certificate does not say it. Default none.
+    /// The user of etcd, where the certificate does not name it. Default none.
     pub(crate) user: Option<String>,
-    /// A file that holds that user's password. Needed with `user`.
+    /// The file with the password of `user`. Needed with `user`.
     pub(crate) password_file: Option<PathBuf>,
-    /// How long the others leave everything as it is when this daemon is stopped, for an upgrade or
-    /// a reboot. Default `5m`.
+    /// How long this node counts as away after its daemon was stopped for an upgrade or a reboot: its
+    /// pods are not replaced meanwhile. Default `5m`.
     #[serde(deserialize_with = "duration")]
     pub(crate) away: Duration,
 }
@@ -52,14 +53,14 @@ impl Default for StoreConfig {
     }
 }
 
-/// The cluster's other hosts: the listener for them, and the certificates.
+/// The listener for the other hosts of the cluster, and its certificates.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct PeerConfig {
-    /// Where other hosts ask. Default port 9465 of the host's address where there is a certificate,
-    /// else none.
+    /// The address of the listener. Default port 9465 of the host's address where there is a
+    /// certificate, otherwise none.
     pub(crate) listen: Option<SocketAddr>,
-    /// Certificates and their keys. Default `peer` in the data directory.
+    /// The directory of the certificates and their keys. Default `peer` in the data directory.
     pub(crate) directory: Option<PathBuf>,
 }
 
@@ -87,7 +88,7 @@ impl Config {
         !self.store.endpoints.is_empty()
     }
 
-    /// How this host joins a cluster, if it is to be one of several.
+    /// How this host joins its cluster; `None` for a host that is alone.
     pub(crate) fn joining(&self) -> Result<Option<Joining>> {
         if !self.is_clustered() {
             return Ok(None);

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use reconciler::pod::files::DnsFacts;
 
-/// The host's name.
+/// The host name, in lower case: a node's name is a DNS name, in which case does not matter.
 pub(super) fn host_name() -> Result<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host's name")?;
     let name = name.trim().to_lowercase();

@@ -26,9 +26,10 @@ impl Guarded {
 }
 
 impl Config {
-    /// The paths that no pod may mount, nor what lies in them, nor what holds them.
+    /// The paths that no pod may mount. A pod may mount neither what lies in them nor the directories
+    /// above them.
     ///
-    /// No `..` here or below: a new setting must be put on one side or the other.
+    /// No pattern here or below has `..`: a new setting must be classified.
     pub(crate) fn guarded_paths(&self) -> Vec<PathBuf> {
         let Self {
             data_dir: _,
@@ -46,6 +47,7 @@ impl Config {
             webhook,
             peer,
         } = self;
+
         let mut guarded = Guarded::default();
         guarded.add([&self.data_dir(), &self.socket_dir(), &self.peer_directory()]);
         guarded.add([&Path::new(CONFIGURATION).to_owned()]);
@@ -150,7 +152,7 @@ fn of_listeners(
         api_key,
     } = listen;
     let WebhookConfig { secret_file } = webhook;
-    // The directory of certificates has a default, and was added with that.
+    // `guarded_paths` has added the directory of certificates, or its default.
     let PeerConfig {
         listen: _,
         directory: _,
@@ -215,8 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// The names of a section's settings, from its type: serde lists them in its error about an
-    /// unknown one.
+    /// The names of a section's settings: serde lists them in its error about an unknown setting.
     fn settings(section: &str) -> BTreeSet<String> {
         let header = if section.is_empty() {
             String::new()
@@ -266,7 +267,7 @@ mod tests {
         "docker.socket",
     ];
 
-    /// Whether a setting takes a path, found by giving it one.
+    /// The configuration with a path as the setting's value; `None` if the setting takes no path.
     fn takes_a_path(section: &str, name: &str) -> Option<Config> {
         let value = format!("/guarded/{section}/{name}");
         let header = if section.is_empty() {

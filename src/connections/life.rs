@@ -25,7 +25,7 @@ pub(crate) struct Times {
     pub(crate) head: Duration,
     /// From the start of the connection until it has proven itself.
     pub(crate) unproven: Duration,
-    /// Between two requests.
+    /// From the end of an answer to the first byte of the next request.
     pub(crate) idle: Duration,
     /// One request, with its answer.
     pub(crate) request: Duration,
@@ -134,6 +134,7 @@ impl Life {
     /// The client has received a part of an answer that is complete but not all sent.
     pub(super) fn has_written(&self) {
         let mut state = self.lock();
+        // While a request is under way its own limit counts.
         if state.phase == Phase::Idle {
             state.since = Instant::now();
         }
@@ -147,6 +148,7 @@ impl Life {
             phase,
             since,
         } = *self.lock();
+
         let times = &self.times;
         let end = match phase {
             Phase::Head => since + times.head,

@@ -49,7 +49,7 @@ pub(crate) struct Bounded<L> {
 }
 
 impl<L> Bounded<L> {
-    /// Accepts into `connections`.
+    /// Limits the connections of `listener` by `connections`.
     pub(crate) fn new(listener: L, connections: Connections) -> Self {
         Self {
             listener,
@@ -108,6 +108,7 @@ impl<T> LimitedConnection<T> {
                 "closed for another connection",
             ));
         }
+
         let deadline = life.deadline();
         if self.end.deadline() != deadline {
             self.end.as_mut().reset(deadline);

@@ -20,7 +20,7 @@ use super::{Caller, life::UnderWay};
 /// What a client must present before its connection counts as proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// One whole request.
+    /// The client has sent the whole head of a request.
     Request,
     /// What the route requires: the route calls [`Life::prove`](super::Life::prove), and finds the
     /// [`Caller`] in the request.

@@ -20,6 +20,9 @@ use reconciler::{
     state::Rollout,
 };
 
+use thiserror::Error;
+use tokio::task::JoinError;
+
 use super::{Fixed, Host, RETRY};
 use crate::{
     commit_cache::{CommitCache, Reading},
@@ -34,6 +37,29 @@ use crate::{
 /// been added since.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
+/// Why a commit in use could not be read.
+#[derive(Debug, Error)]
+enum CommitReadError {
+    #[error("this version refuses it: {}", .0.join("; "))]
+    Bad(Vec<String>),
+    #[error("{0:#}")]
+    Unreadable(anyhow::Error),
+    #[error(transparent)]
+    Ended(JoinError),
+}
+
+/// Why there is no proof that a commit may run here.
+#[derive(Debug, Error)]
+enum EligibilityError {
+    #[error(transparent)]
+    Ineligible(Ineligible),
+    /// No judgement about the commit.
+    #[error("it could not be judged: {0:#}")]
+    NotJudged(anyhow::Error),
+    #[error("judging it ended early: {0}")]
+    Ended(JoinError),
+}
+
 /// What this host knows of commits.
 pub(super) struct Knowledge {
     pub(super) trust: Arc<Mutex<TrustStore>>,
@@ -41,7 +67,7 @@ pub(super) struct Knowledge {
     pub(super) source: SourceStatus,
     /// The newest commit of the followed branch, with its verdict.
     pub(super) head: Head,
-    /// Eligible commits.
+    /// The commits that may run here, as proof for each.
     pub(super) verified: BTreeMap<CommitId, VerifiedCommit>,
     /// Commits that this host once accepted and that are not eligible now, see
     /// [`crate::trust::Pointers::kept`].
@@ -151,8 +177,8 @@ impl Knowledge {
     }
 
     /// Takes over a verdict of the follower.
-    fn source_update(&mut self, found: SourceUpdate, metrics: &Metrics) {
-        match found {
+    fn source_update(&mut self, update: SourceUpdate, metrics: &Metrics) {
+        match update {
             SourceUpdate::Same { asked } => self.source.answered(asked),
             SourceUpdate::Good {
                 commit,
@@ -182,13 +208,10 @@ impl Knowledge {
                 // A refused head is judged again at every fetch: only a new verdict is counted and
                 // logged.
                 if self.source.refusal.as_ref() != Some(&refusal) {
-                    let trusted = untrusted.is_none();
-                    let outcome = if trusted {
-                        SignatureOutcome::Trusted
-                    } else {
-                        SignatureOutcome::Untrusted
-                    };
-                    metrics.signature(outcome);
+                    metrics.signature(match untrusted {
+                        None => SignatureOutcome::Trusted,
+                        Some(_) => SignatureOutcome::Untrusted,
+                    });
                     let class = untrusted.as_deref().unwrap_or("manifests");
                     tracing::error!(
                         commit = refusal.commit.short(),
@@ -229,15 +252,10 @@ fn trusted_at_start(
 ) -> (BTreeMap<CommitId, VerifiedCommit>, BTreeSet<CommitId>) {
     let (known, pointers): (Vec<CommitId>, _) = {
         let trust = trust.lock();
-        (
-            trust
-                .trusted()
-                .iter()
-                .map(|one| one.commit.id().clone())
-                .collect(),
-            trust.pointers().clone(),
-        )
+        let known = trust.trusted().iter().map(|one| one.commit.id().clone());
+        (known.collect(), trust.pointers().clone())
     };
+
     // A commit that cannot be judged now, since there is no mirror yet, is judged when it is
     // needed.
     let eligible = |id: CommitId| {
@@ -246,6 +264,7 @@ fn trusted_at_start(
     };
     let eligible: BTreeMap<CommitId, VerifiedCommit> =
         known.into_iter().filter_map(eligible).collect();
+
     let accepted_once = [&pointers.target, &pointers.healthy].into_iter().flatten();
     let mut kept = pointers.kept;
     kept.extend(accepted_once.map(|commit| commit.id().clone()));
@@ -254,14 +273,14 @@ fn trusted_at_start(
 }
 
 /// Reads a commit on a thread for blocking work, since that takes long for a large commit.
-async fn read(work: impl FnOnce() -> Reading + Send + 'static) -> Result<Arc<Commit>, String> {
+async fn read(
+    work: impl FnOnce() -> Reading + Send + 'static,
+) -> Result<Arc<Commit>, CommitReadError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Reading::Good(commit)) => Ok(commit),
-        Ok(Reading::Bad { problems, .. }) => {
-            Err(format!("this version refuses it: {}", problems.join("; ")))
-        }
-        Ok(Reading::Unreadable(why)) => Err(why),
-        Err(error) => Err(error.to_string()),
+        Ok(Reading::Bad { problems, .. }) => Err(CommitReadError::Bad(problems)),
+        Ok(Reading::Unreadable(error)) => Err(CommitReadError::Unreadable(error)),
+        Err(error) => Err(CommitReadError::Ended(error)),
     }
 }
 
@@ -302,7 +321,7 @@ impl Host {
                     self.knowledge.kept.remove(&id);
                     self.read_commit(verified, now).await;
                 }
-                Err(why) => self.keep_up(id, why, now).await,
+                Err(error) => self.keep_up(id, error.to_string(), now).await,
             }
         }
     }
@@ -313,10 +332,11 @@ impl Host {
         // an older one.
         match read(move || reader.read(&verified, ReadAs::Accepted)).await {
             Ok(commit) => self.knowledge.commit_cache.add(commit),
-            Err(why) => self
-                .knowledge
-                .commit_cache
-                .note_missing(id, why, now + RETRY),
+            Err(error) => {
+                self.knowledge
+                    .commit_cache
+                    .note_missing(id, error.to_string(), now + RETRY)
+            }
         }
     }
 
@@ -327,20 +347,21 @@ impl Host {
         if self.knowledge.commit_cache.keep_on(&id, &why, again) {
             return;
         }
-        let runs = |one: &ObservedContainer| one.identity.commit == id;
-        let found = self
+
+        let is_of_commit = |container: &ObservedContainer| container.identity.commit == id;
+        let has_containers = self
             .engine
             .last
             .as_ref()
-            .is_some_and(|seen| seen.containers.values().any(runs));
-        if !(found
-            || self.knowledge.kept.contains(&id)
-            || self.origins().any(|origin| *origin == id))
-        {
+            .is_some_and(|observed| observed.containers.values().any(is_of_commit));
+        let was_accepted_here =
+            self.knowledge.kept.contains(&id) || self.origins().any(|origin| *origin == id);
+        if !has_containers && !was_accepted_here {
             return self
                 .compare(id, format!("it may not run here: {why}"), now)
                 .await;
         }
+
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => {
@@ -371,6 +392,7 @@ impl Host {
         if !is_followed || !self.knowledge.commit_cache.barred().contains(&id) {
             return self.knowledge.commit_cache.note_missing(id, why, again);
         }
+
         let (reader, commit) = (self.parts.reader.clone(), id.clone());
         match read(move || reader.read_kept(&commit)).await {
             Ok(commit) => self
@@ -387,15 +409,17 @@ impl Host {
 
     /// The proof that a commit is eligible. If there is none, the follower is nudged: the leader
     /// may have fetched the commit earlier.
-    async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, String> {
+    async fn eligible(&mut self, id: &CommitId) -> Result<VerifiedCommit, EligibilityError> {
         if let Some(verified) = self.knowledge.verified.get(id) {
             return Ok(verified.clone());
         }
+
         let (judge, trust) = (self.fixed.judge.clone(), Arc::clone(&self.knowledge.trust));
         let (wanted, history) = (id.clone(), self.fixed.history);
         let judged =
             tokio::task::spawn_blocking(move || judge.eligible(&trust, history, &wanted)).await;
-        let why = match judged {
+
+        let error = match judged {
             Ok(Ok(Ok(verified))) => {
                 self.knowledge.verified.insert(id.clone(), verified.clone());
                 let rollout = self.store.snapshot().rollout.clone();
@@ -404,23 +428,24 @@ impl Host {
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {
+                // A fetch changes neither the commit's signature nor its ancestors.
                 self.knowledge.commit_cache.bar(id);
-                return Err(why.to_string());
+                return Err(EligibilityError::Ineligible(why));
             }
             Ok(Ok(Err(why @ (Ineligible::NothingAccepted | Ineligible::OffTheLine { .. })))) => {
-                why.to_string()
+                EligibilityError::Ineligible(why)
             }
-            Ok(Err(error)) => format!("it could not be judged: {error:#}"),
-            Err(error) => format!("judging it ended early: {error}"),
+            Ok(Err(error)) => EligibilityError::NotJudged(error),
+            Err(error) => EligibilityError::Ended(error),
         };
         if self.store.replicated().is_some() {
             self.fetch_in_turn();
         }
-        Err(why)
+        Err(error)
     }
 
     /// Takes over a verdict of the follower.
-    pub(crate) fn source_update(&mut self, found: SourceUpdate) {
-        self.knowledge.source_update(found, &self.parts.metrics);
+    pub(crate) fn source_update(&mut self, update: SourceUpdate) {
+        self.knowledge.source_update(update, &self.parts.metrics);
     }
 }

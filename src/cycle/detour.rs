@@ -13,7 +13,10 @@ use reconciler::{
 };
 
 use super::{Host, removed::farewell};
-use crate::state_file::{self, StateFileError};
+use crate::{
+    command::{CommandError, CommandResult},
+    state_file::{self, StateFileError},
+};
 
 const SCHEMA: u32 = 1;
 
@@ -117,16 +120,14 @@ impl Host {
         &mut self,
         wanted: Option<CommitPrefix>,
         now: Timestamp,
-    ) -> Result<String, String> {
+    ) -> CommandResult {
         let rollout = self.store.snapshot().rollout.clone();
         let to = self.rollback_target(&rollout, wanted)?;
         match &mut self.detour.current {
             Some(detour) => detour.turn(to.clone(), now),
             none => *none = Some(Detour::to(to.clone(), now)),
         }
-        self.detour
-            .save()
-            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        self.detour.save().map_err(anyhow::Error::from)?;
         tracing::warn!(commit = to.short(), "this host goes back by itself");
         Ok(format!(
             "this host alone goes back to {}, whatever the cluster decides; `windlass resume --local` ends that",
@@ -135,22 +136,21 @@ impl Host {
     }
 
     /// Ends the detour: this host follows the cluster's decisions again.
-    pub(super) fn return_from_detour(&mut self) -> Result<String, String> {
+    pub(super) fn return_from_detour(&mut self) -> CommandResult {
         let Some(detour) = &mut self.detour.current else {
-            return Err(
-                "this host did not go back by itself: there is nothing to resume here".to_owned(),
-            );
+            return Err(CommandError::NoDetour);
         };
         detour.ended = true;
-        self.detour
-            .save()
-            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        self.detour.save().map_err(anyhow::Error::from)?;
         Ok("this host runs what the cluster decides again".to_owned())
     }
 
     /// The note that `status` shows during a detour.
     pub(super) fn detour_note(&self) -> Option<String> {
-        let detour = self.detour.current().filter(|detour| !detour.ended)?;
+        let detour = self.detour.current()?;
+        if detour.ended {
+            return None;
+        }
         Some(format!(
             "this host went back to {} by itself at {:.0}: `windlass resume --local` ends that",
             detour.commit.short(),

@@ -15,7 +15,10 @@ use reconciler::{
 };
 
 use super::{Host, RETRY, leader::Requester, reporter};
-use crate::{apply::Done, command::Command};
+use crate::{
+    apply::Done,
+    command::{Command, CommandError, CommandResult},
+};
 
 /// Unused images are removed when more than this share of the engine's disk is used.
 const FULL_PERCENT: u8 = 80;
@@ -33,6 +36,7 @@ impl Host {
         for key in &plan.cancel {
             self.parts.lanes.cancel(key);
         }
+
         let (new, others) = plan.lanes.into_iter().partition::<Vec<_>, _>(|lane| {
             matches!(lane.why, Why::Start { .. } | Why::Image { .. })
         });
@@ -164,13 +168,14 @@ impl Host {
     pub(super) async fn collect_garbage(&mut self) {
         // An image that a lane has just pulled must count as used.
         self.keep_new_pins();
-        let Ok(found) = self.parts.runtime.observe().await else {
+        let Ok(observation) = self.parts.runtime.observe().await else {
             return;
         };
         let observed = Observed {
-            containers: found.containers,
+            containers: observation.containers,
             ..Observed::default()
         };
+
         let mut commits = self.needed();
         commits.extend(self.returnable());
         let keep = images_in_use(&observed, self.knowledge.trust.lock().pins(), &commits);
@@ -189,7 +194,7 @@ impl Host {
         &mut self,
         command: Command,
         asker: Option<Requester>,
-    ) -> Result<String, String> {
+    ) -> CommandResult {
         let now = self.now();
         let mut rollout = self.store.snapshot().rollout.clone();
         let answer = match command {
@@ -220,13 +225,7 @@ impl Host {
             Command::RollbackLocal { commit } => return self.set_out(commit, now),
             Command::ResumeLocal => return self.return_from_detour(),
             Command::RemoveNode { node } => return self.remove_node(&node, asker).await,
-            Command::AdoptStore => {
-                return self
-                    .store
-                    .adopt()
-                    .await
-                    .map_err(|error| format!("{error:#}"));
-            }
+            Command::AdoptStore => return Ok(self.store.adopt().await?),
         };
         self.commit_for(asker, vec![Change::put(rollout)], answer)
             .await
@@ -237,11 +236,12 @@ impl Host {
         rollout: &mut Rollout,
         wanted: Option<CommitPrefix>,
         now: Timestamp,
-    ) -> Result<String, String> {
+    ) -> CommandResult {
         let failed = match wanted {
-            Some(prefix) => Some(prefix.resolve(rollout.bad.keys()).cloned().ok_or_else(|| {
-                format!("commit {prefix} has not failed; see `windlass history`")
-            })?),
+            Some(prefix) => {
+                let failed = prefix.resolve(rollout.bad.keys()).cloned();
+                Some(failed.ok_or(CommandError::NotFailed(prefix))?)
+            }
             None => None,
         };
         let cleared = retry(rollout, failed.as_ref(), now);
@@ -257,12 +257,10 @@ impl Host {
         })
     }
 
-    fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> Result<String, String> {
+    fn restart(&self, rollout: &mut Rollout, workload: &WorkloadKey) -> CommandResult {
         let driving = commit::driving(self.knowledge.commit_cache.commits(), rollout);
         if !driving.is_some_and(|commit| commit.objects.workloads.contains_key(workload)) {
-            return Err(format!(
-                "there is no {workload} in the commit that runs; see `windlass get all -A`"
-            ));
+            return Err(CommandError::NoWorkload(workload.clone()));
         }
         rollout
             .restarts
@@ -278,7 +276,7 @@ impl Host {
         &mut self,
         rollout: &Rollout,
         wanted: Option<CommitPrefix>,
-    ) -> Result<CommitId, String> {
+    ) -> Result<CommitId, CommandError> {
         let healthy: Vec<CommitId> = rollout
             .history
             .iter()
@@ -287,30 +285,37 @@ impl Host {
             .map(|entry| entry.commit.clone())
             .collect();
         let is_target = |id: &CommitId| rollout.target.as_ref() == Some(id);
+
         let id = match &wanted {
-            Some(prefix) => prefix.resolve(&healthy).cloned().ok_or_else(|| {
-                format!(
-                    "{prefix} names no commit that was healthy on this host: see `windlass history`"
-                )
-            })?,
+            Some(prefix) => prefix
+                .resolve(&healthy)
+                .cloned()
+                .ok_or_else(|| CommandError::NotHealthy(prefix.clone()))?,
             // Starts before the target's own entry, so that a second rollback goes further back and
             // not forward again.
             None => {
                 let after = healthy.iter().position(is_target).map_or(0, |at| at + 1);
                 let before = healthy.into_iter().skip(after).find(|id| !is_target(id));
-                before.ok_or("there is no earlier healthy commit to go back to")?
+                before.ok_or(CommandError::NoEarlierHealthy)?
             }
         };
         if is_target(&id) {
-            return Err(format!("commit {} is the target already", id.short()));
+            return Err(CommandError::IsTarget(id));
         }
+
         let judged = self
             .fixed
             .judge
             .eligible(&self.knowledge.trust, self.fixed.history, &id);
         let verified = judged
-            .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
-            .map_err(|why| format!("commit {} cannot be gone back to: {why}", id.short()))?;
+            .map_err(|source| CommandError::NotJudged {
+                commit: id.clone(),
+                source,
+            })?
+            .map_err(|why| CommandError::NotEligible {
+                commit: id.clone(),
+                source: why.into(),
+            })?;
         self.knowledge.verified.insert(id.clone(), verified);
         Ok(id)
     }

@@ -42,7 +42,7 @@ const HOLDS: Duration = Duration::from_secs(3);
 pub(crate) struct AddressBook(Arc<Mutex<BTreeMap<NodeName, SocketAddr>>>);
 
 impl AddressBook {
-    /// Replaces all addresses.
+    /// Replaces the addresses by those in the store now.
     pub(super) fn set(&self, addresses: BTreeMap<NodeName, SocketAddr>) {
         *self.0.lock() = addresses;
     }
@@ -71,7 +71,7 @@ pub(crate) struct Inquiry {
 
 /// A host that is asked at intervals until this value is dropped.
 struct AskedHost {
-    found: NodeAnswer,
+    answer: NodeAnswer,
     task: AbortHandle,
 }
 
@@ -111,7 +111,8 @@ impl Inquiry {
         let Some((client, etcd)) = &self.with else {
             return BTreeMap::new();
         };
-        let mut found = BTreeMap::new();
+
+        let mut answers = BTreeMap::new();
         for node in nodes {
             if self.book.get(node).is_none() {
                 asked.remove(node);
@@ -132,13 +133,13 @@ impl Inquiry {
                     ran_out: None,
                 };
                 AskedHost {
-                    found: first,
+                    answer: first,
                     task: tokio::spawn(asking.run()).abort_handle(),
                 }
             });
-            found.insert(node.clone(), entry.found);
+            answers.insert(node.clone(), entry.answer);
         }
-        found
+        answers
     }
 }
 
@@ -219,14 +220,14 @@ impl Asking {
         }
     }
 
-    fn record(&self, found: NodeAnswer) {
+    fn record(&self, answer: NodeAnswer) {
         let Some(asked) = self.asked.upgrade() else {
             return;
         };
         if let Some(entry) = asked.lock().get_mut(&self.node)
-            && entry.found != found
+            && entry.answer != answer
         {
-            entry.found = found;
+            entry.answer = answer;
             self.changed.send_modify(|count| *count += 1);
         }
     }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{Host, RETRY};
 use crate::{
+    command::{CommandError, CommandResult},
     store::{AnswerDoc, ReplicatedStore},
     uptime::Uptime,
 };
@@ -57,6 +58,13 @@ pub(super) struct LeaderMemory {
     outrun: Option<Instant>,
     /// Notes about the decisions that `status` shows.
     pub(super) notes: Vec<String>,
+}
+
+impl Behind {
+    /// Whether this comparison is between these commits.
+    fn is_of(&self, head: &CommitId, newest: &[CommitId]) -> bool {
+        self.head == *head && self.newest == newest
+    }
 }
 
 impl LeaderMemory {
@@ -123,6 +131,7 @@ impl Host {
             self.leader.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
+
         if self.leader.is_outrun()
             && let Some(store) = self.store.replicated_mut()
         {
@@ -141,6 +150,7 @@ impl Host {
             self.note("state", Err(format!("{error:#}")));
             return Led::Failed(Next::After(RETRY));
         }
+
         let signs = self.signs().await;
         let judged = self
             .store
@@ -150,6 +160,7 @@ impl Host {
         }
         self.note("nodes", judged.brake.map_or(Ok(()), Err));
         self.leader.judged = judged.nodes;
+
         let reports = self.all_reports();
         let head = self.leading_head();
         let comparable = self.knowledge.commit_cache.comparable();
@@ -198,8 +209,8 @@ impl Host {
             .iter()
             .filter(|(_, signs)| !given_up(signs))
             .map(|(name, _)| name.clone());
-        for (name, found) in self.parts.inquiry.ask(&asked.collect()) {
-            signs.entry(name).and_modify(|signs| found.lay_over(signs));
+        for (name, answer) in self.parts.inquiry.ask(&asked.collect()) {
+            signs.entry(name).and_modify(|signs| answer.lay_over(signs));
         }
         store.find_late(&mut signs).await;
         signs
@@ -249,13 +260,24 @@ impl Host {
             .filter(|id| **id != head)
             .cloned()
             .collect();
-        let known = self
-            .leader
-            .behind
-            .take()
-            .filter(|known| known.head == head && known.newest == newest);
-        let behind = match known {
-            None => {
+
+        let fetched = self.knowledge.source.fetched_uptime_nanos;
+        let behind = match self.leader.behind.take() {
+            // The branch was read since: commits that a rewrite removed from it will not come.
+            Some(known)
+                if known.is_of(&head, &newest)
+                    && known.behind
+                    && fetched.is_some_and(|at| at > known.observed) =>
+            {
+                let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
+                Behind {
+                    behind,
+                    observed: Uptime::now(),
+                    ..known
+                }
+            }
+            Some(known) if known.is_of(&head, &newest) => known,
+            _ => {
                 let behind = self.is_behind(&head, &newest, false);
                 // Nudged once: a source that cannot be reached is retried at the follower's own
                 // pace.
@@ -269,24 +291,8 @@ impl Host {
                     observed: Uptime::now(),
                 }
             }
-            // The branch was read since: commits that a rewrite removed from it will not come.
-            Some(known)
-                if known.behind
-                    && self
-                        .knowledge
-                        .source
-                        .fetched_uptime_nanos
-                        .is_some_and(|at| at > known.observed) =>
-            {
-                let behind = self.is_behind(&head, &newest, self.fixed.judge.allow_rewrite);
-                Behind {
-                    behind,
-                    observed: Uptime::now(),
-                    ..known
-                }
-            }
-            Some(known) => known,
         };
+
         let is_behind = behind.behind;
         self.leader.behind = Some(behind);
         if is_behind {
@@ -319,27 +325,27 @@ impl Host {
             return;
         };
         for (node, ask) in store.asks() {
-            tracing::info!(%node, command = ?ask.command, "asked for on another host");
+            tracing::info!(%node, command = ?ask.command, "requested on another host");
             let asker = Requester {
                 node: node.clone(),
                 question: ask.id.clone(),
             };
             let done = match ask.command.needs_leader() {
                 true => self.act_on(ask.command, Some(asker)).await,
-                false => Err("only the host itself does that".to_owned()),
+                false => Err(CommandError::OnlyItself),
             };
             // A request that was executed has its answer from the same write; only a failed one is
             // answered here.
-            let Err(why) = done else { continue };
+            let Err(error) = done else { continue };
             let answer = AnswerDoc {
                 id: ask.id,
-                answer: Err(why),
+                answer: Err(format!("{:#}", anyhow::Error::from(error))),
             };
             let Some(store) = self.store.replicated_mut() else {
                 return;
             };
             if let Err(error) = store.answer(&node, answer).await {
-                tracing::warn!("what was asked on {node} could not be answered: {error:#}");
+                tracing::warn!("a request of node {node} could not be answered: {error:#}");
                 return;
             }
         }
@@ -352,8 +358,8 @@ impl Host {
         asker: Option<Requester>,
         changes: Vec<Change>,
         answer: String,
-    ) -> Result<String, String> {
-        let told = asker.map(|Requester { node, question }| {
+    ) -> CommandResult {
+        let published_answer = asker.map(|Requester { node, question }| {
             (
                 node,
                 AnswerDoc {
@@ -362,9 +368,7 @@ impl Host {
                 },
             )
         });
-        self.commit_answered(changes, told)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
+        self.commit_answered(changes, published_answer).await?;
         Ok(answer)
     }
 
@@ -373,16 +377,16 @@ impl Host {
         &mut self,
         node: &NodeName,
         asker: Option<Requester>,
-    ) -> Result<String, String> {
+    ) -> CommandResult {
         let Some(store) = self.store.replicated() else {
-            return Err("this host is alone: there is no other node".to_owned());
+            return Err(CommandError::NoOtherNode);
         };
         let member = store
             .members()
             .find(|(name, _)| *name == node)
             .map(|(_, member)| member);
         let Some(member) = member else {
-            return Err(format!("there is no node {node}: see `windlass get nodes`"));
+            return Err(CommandError::NoNode(node.clone()));
         };
         if member.away.is_some()
             && self
@@ -391,25 +395,20 @@ impl Host {
                 .get(node)
                 .is_some_and(|node| node.life == NodeLife::Away)
         {
-            return Err(format!(
-                "node {node} said that it comes back soon: wait until it is lost"
-            ));
+            return Err(CommandError::NodeComesBack(node.clone()));
         }
         if member.alive.is_some() {
-            return Err(format!(
-                "node {node} lives: stop its daemon first (`systemctl stop windlass`), or cordon and drain it in Git"
-            ));
+            return Err(CommandError::NodeLives(node.clone()));
         }
+
         // A store that was filled anew has no report of the node; the hosts' copies have one.
-        let said = member
+        let facts = member
             .facts
             .as_ref()
             .map(|doc| &doc.facts)
             .or_else(|| store.peers().get(node));
-        let Some(installation) = said.map(|facts| facts.installation.clone()) else {
-            return Err(format!(
-                "node {node} has not said yet which installation it is: wait until it has"
-            ));
+        let Some(installation) = facts.map(|facts| facts.installation.clone()) else {
+            return Err(CommandError::UnknownInstallation(node.clone()));
         };
         let pods = self.store.snapshot().pods.values();
         let count = pods

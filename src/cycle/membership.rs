@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Host, turn::FetchTurn};
 use crate::{
-    command::{Command, Request},
+    command::{Command, CommandError, CommandResult, Request},
     store::{AskDoc, ReplicatedStore, ReportDoc, Store, StoreEvent, StoreStatus},
     view::ClusterView,
 };
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct OpenAsk {
     id: String,
     until: Instant,
-    answer: oneshot::Sender<Result<String, String>>,
+    answer: oneshot::Sender<CommandResult>,
 }
 
 /// What this host has done about the other hosts, and what it waits for.
@@ -55,15 +55,15 @@ impl Membership {
         let mut still_open = Vec::new();
         for open in std::mem::take(&mut self.open_asks) {
             if let Some(answer) = store.answer_to(&open.id) {
-                let _ = open.answer.send(answer);
+                let _ = open.answer.send(answer.map_err(CommandError::ByLeader));
             } else if open.until <= Instant::now() {
-                let why = match store.status() {
-                    StoreStatus::Current => {
-                        "no leader has answered; it may still be done: see `windlass status`"
-                    }
-                    _ => "the store does not answer, and only the leader may do that",
+                let error = match store.status() {
+                    StoreStatus::Current => CommandError::NoAnswer,
+                    StoreStatus::Lost { .. }
+                    | StoreStatus::Frozen { .. }
+                    | StoreStatus::Conflict { .. } => CommandError::StoreSilent,
                 };
-                let _ = open.answer.send(Err(why.to_owned()));
+                let _ = open.answer.send(Err(error));
             } else {
                 still_open.push(open);
             }
@@ -76,12 +76,9 @@ impl Membership {
     }
 
     /// Sends a request to the leader, and returns its id.
-    fn ask_leader(&self, store: &mut Store, command: Command) -> Result<String, String> {
+    fn ask_leader(&self, store: &mut Store, command: Command) -> Result<String, CommandError> {
         if !self.open_asks.is_empty() {
-            return Err(
-                "something else that was asked here waits for the leader's answer: try again in a moment"
-                    .to_owned(),
-            );
+            return Err(CommandError::AnotherWaits);
         }
         let id = format!(
             "{}-{}",
@@ -89,7 +86,7 @@ impl Membership {
             Timestamp::now().as_nanosecond()
         );
         let Some(store) = store.replicated_mut() else {
-            return Err("this host is alone and does not lead".to_owned());
+            return Err(CommandError::NoLeader);
         };
         store.ask(Some(AskDoc {
             id: id.clone(),
@@ -125,11 +122,13 @@ impl Host {
             .members()
             .filter_map(|(_, member)| member.report.head.clone())
             .find(&unknown);
+        // Only a host that lives could lead in this host's place.
         let is_ahead = store
             .members()
             .filter(|(_, member)| member.alive.is_some())
             .any(|(_, member)| member.report.head.as_ref().is_some_and(&unknown));
         let outrun = is_ahead && self.knowledge.source.error.is_some();
+
         let addresses = store
             .members()
             .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
@@ -265,7 +264,7 @@ impl Host {
     /// Executes a request of a person on this host, or passes it on to the leader.
     pub(crate) async fn asked(&mut self, request: Request) {
         let Request { command, answer } = request;
-        tracing::info!(?command, "asked for");
+        tracing::info!(?command, "requested");
         let elsewhere = command.needs_leader() && !self.store.leads();
         if !elsewhere {
             let done = self.act_on(command, None).await;
@@ -279,8 +278,8 @@ impl Host {
                 until: Instant::now() + PATIENCE,
                 answer,
             }),
-            Err(why) => {
-                let _ = answer.send(Err(why));
+            Err(error) => {
+                let _ = answer.send(Err(error));
             }
         }
     }

@@ -16,10 +16,7 @@ pub(super) fn farewell(
     now: Timestamp,
 ) -> ClusterState {
     let mut own = state.clone();
-    let stop = StopRecord {
-        at: now,
-        reason: StopReason::NodeExcluded,
-    };
+
     // Pods that only the engine still lists: the leader has deleted their records, or is about to.
     for container in observed.containers.values() {
         let pod = &container.identity;
@@ -37,6 +34,11 @@ pub(super) fn farewell(
                 stop: None,
             });
     }
+
+    let stop = StopRecord {
+        at: now,
+        reason: StopReason::NodeExcluded,
+    };
     for record in own
         .pods
         .values_mut()
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_here_must_stop_with_a_record_or_without_and_nothing_else() {
+    fn every_pod_of_a_removed_host_must_stop_with_a_record_or_without() {
         let mut state = ClusterState::default();
         for record in [
             record("not-yet-forgotten", "gone"),

@@ -44,6 +44,7 @@ impl FetchTurn {
         if self.due.is_some_and(|due| due > now) {
             return;
         }
+
         let due = now + delay(own, members);
         self.due = Some(due);
         if due == now {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_not_told_of_itself_counts_itself() {
+    fn a_host_counts_itself_although_the_members_do_not_list_it() {
         let names = cluster(10);
         let own = &names[7];
         let others: Vec<_> = names.iter().filter(|name| *name != own).collect();

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     follow::{Judge, read_signers},
     http::{
-        Auditor,
+        AuditError, Auditor,
         report::{PodTrust, TrustReport},
     },
     source::{allowed_signers::AllowedSigners, verify::Grounds},
@@ -43,10 +43,12 @@ impl TrustAuditor {
         }
     }
 
-    fn audit(&self) -> Result<TrustReport, String> {
+    fn audit(&self) -> Result<TrustReport, AuditError> {
         let view = self.views.borrow().clone();
-        let signers = read_signers(self.judge.allowed_signers.as_deref())
-            .map_err(|error| format!("the grounds cannot be audited: {error:#}"))?;
+        let signers =
+            read_signers(self.judge.allowed_signers.as_deref()).map_err(AuditError::Signers)?;
+
+        // Many pods run from one commit; each commit is judged once.
         let mut commits: BTreeMap<&CommitId, PodTrust> = BTreeMap::new();
         let mut pods = Vec::new();
         for (uid, commit) in &view.origins {
@@ -62,6 +64,7 @@ impl TrustAuditor {
             pods.push(PodTrust { pod, ..grounds });
         }
         pods.sort_by(|one, other| one.pod.cmp(&other.pod));
+
         Ok(TrustReport {
             node: view.node.to_string(),
             mode: self.judge.mode.as_str().to_owned(),
@@ -103,11 +106,11 @@ impl TrustAuditor {
 }
 
 impl Auditor for TrustAuditor {
-    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>> {
+    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, AuditError>> {
         let auditor = self.clone();
         async move {
-            let looked = tokio::task::spawn_blocking(move || auditor.audit()).await;
-            looked.unwrap_or_else(|error| Err(format!("the audit ended early: {error}")))
+            let audited = tokio::task::spawn_blocking(move || auditor.audit()).await;
+            audited.unwrap_or_else(|error| Err(AuditError::Ended(error)))
         }
         .boxed()
     }

@@ -19,7 +19,7 @@ use crate::{
     commit_cache::Reading,
     config::Config,
     follow::Judge,
-    http::{Planner, report::PlanReport},
+    http::{PlanError, Planner, report::PlanReport},
     source::commit::id_of,
     trust::TrustStore,
     view::{LaneView, View},
@@ -51,16 +51,15 @@ impl OfflinePlanner {
         }
     }
 
-    fn work_out(&self, revision: &str) -> Result<PlanReport, String> {
+    fn work_out(&self, revision: &str) -> Result<PlanReport, PlanError> {
         let view = self.views.borrow().clone();
         let id = self.resolve(&view, revision)?;
-        let known = view
-            .commits
-            .get(&id)
-            .filter(|_| !view.ineligible.contains_key(&id));
-        let commit = match known {
-            Some(commit) => Arc::clone(commit),
-            None => self.read(&id)?,
+
+        // An ineligible commit is in the view because pods run from it; only judging it again tells
+        // whether it could be rolled out.
+        let commit = match view.commits.get(&id) {
+            Some(commit) if !view.ineligible.contains_key(&id) => Arc::clone(commit),
+            _ => self.read(&id)?,
         };
         Ok(PlanReport {
             commit: Some(id),
@@ -70,65 +69,66 @@ impl OfflinePlanner {
 
     /// The commit that a revision names: a full id, `HEAD` for the newest verified commit, or a
     /// revision that the mirror can resolve. It need not be verified.
-    fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, String> {
+    fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, PlanError> {
         if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
             return Ok(verified.clone());
         }
         if let Ok(id) = CommitId::parse(revision) {
             return Ok(id);
         }
-        let repo = self
-            .judge
-            .reader
-            .mirror
-            .open()
-            .map_err(|error| error.to_string())?;
+
+        let mirror = self.judge.reader.mirror.open();
+        let repo = mirror.map_err(|error| PlanError::Unreadable(error.into()))?;
+        // The mirror keeps the remote's branches under `refs/remotes/origin/`, so that the name of
+        // a branch alone does not resolve there.
         let branch = format!("refs/remotes/origin/{revision}");
-        let found = repo
+        let object = repo
             .revparse_single(&branch)
             .or_else(|_| repo.revparse_single(revision));
-        let commit = found
+        let commit = object
             .and_then(|object| object.peel_to_commit())
-            .map_err(|_| {
-                format!(
-                    "{revision} names no commit of {}: see `windlass history`",
-                    view.source.url
-                )
+            .map_err(|_| PlanError::NoCommit {
+                revision: revision.to_owned(),
+                url: view.source.url.clone(),
             })?;
         Ok(id_of(commit.id()))
     }
 
     /// Reads a commit that may run here; other commits are an error.
-    fn read(&self, id: &CommitId) -> Result<Arc<Commit>, String> {
+    fn read(&self, id: &CommitId) -> Result<Arc<Commit>, PlanError> {
         let judged = self
             .judge
             .eligible(&self.trust, self.config.rollout.history, id);
         let commit = judged
-            .map_err(|error| format!("commit {} could not be judged: {error:#}", id.short()))?
-            .map_err(|why| format!("commit {} may not run here: {why}", id.short()))?;
+            .map_err(|source| PlanError::NotJudged {
+                commit: id.clone(),
+                source,
+            })?
+            .map_err(|source| PlanError::Ineligible {
+                commit: id.clone(),
+                source,
+            })?;
+
         let read_as = self.trust.lock().read_as(id);
         match self.judge.reader.read(&commit, read_as) {
             Reading::Good(commit) => Ok(commit),
-            Reading::Bad { problems, .. } => Err(problems.join("\n")),
-            Reading::Unreadable(why) => Err(why),
+            Reading::Bad { problems, .. } => Err(PlanError::Bad(problems)),
+            Reading::Unreadable(error) => Err(PlanError::Unreadable(error)),
         }
     }
 }
 
 impl Planner for OfflinePlanner {
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
         let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
         async move {
             // Reading and checking a large commit uses a core for a while: only one commit is read
             // at a time, so that the daemon's workers keep the other cores.
             let Ok(_slot) = slot.try_acquire() else {
-                return Err(
-                    "another plan is being worked out: try again when it is done".to_owned(),
-                );
+                return Err(PlanError::Busy);
             };
             let worked_out = tokio::task::spawn_blocking(move || planner.work_out(&revision)).await;
-            worked_out
-                .unwrap_or_else(|error| Err(format!("working out the plan ended early: {error}")))
+            worked_out.unwrap_or_else(|error| Err(PlanError::Ended(error)))
         }
         .boxed()
     }
@@ -139,7 +139,9 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
     let mut state = (*view.state).clone();
     state.rollout.target = Some(commit.id.clone());
     state.rollout.driving = Some(commit.id.clone());
+    // Otherwise only the canaries of the rollout under way would change.
     state.rollout.wave = None;
+
     let is_kept = |id: &CommitId| view.ineligible.contains_key(id);
     let (kept, mut commits): (BTreeMap<_, _>, BTreeMap<_, _>) = view
         .commits
@@ -147,6 +149,7 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
         .into_iter()
         .partition(|(id, _)| is_kept(id));
     commits.insert(commit.id.clone(), Arc::clone(commit));
+
     // Each node reports only its own pods, and a node without pods needs no report.
     let mut reports: BTreeMap<NodeName, NodeReport> = view
         .nodes
@@ -163,6 +166,7 @@ fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> 
             report.pods.insert(uid.clone(), status.clone());
         }
     }
+
     let change = cluster(&ClusterInput {
         now: Timestamp::now(),
         settings: &config.cluster_settings(),

@@ -13,7 +13,7 @@ use crate::state_file;
 
 const SCHEMA: u32 = 1;
 
-/// The file. Its content can always be computed again, so an error with it stops nothing.
+/// `names.json`. Its content can always be computed again, so an error with the file stops nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct NamesFile {
     path: PathBuf,
@@ -53,7 +53,7 @@ impl NamesFile {
             Ok(_) => nothing,
             Err(error) => {
                 tracing::warn!(
-                    "names are not answered before the first look: {:#}",
+                    "names are not answered before the first cycle: {:#}",
                     anyhow::Error::from(error)
                 );
                 nothing
@@ -118,10 +118,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_told_last_is_what_the_file_holds_in_the_end() {
+    async fn the_file_holds_the_records_that_were_written_last() {
         let data = tempfile::tempdir().expect("a directory");
         let file = NamesFile::in_dir(data.path());
-        let told = |count: usize| {
+        let records = |count: usize| {
             let answer =
                 |n: usize| reconciler::network::DnsAnswer::Alias(format!("{n}.example.com"));
             let names =
@@ -134,12 +134,12 @@ mod tests {
         // Each document is shorter than the one before: the rest of a longer one behind it would
         // make the file invalid.
         for count in (1..=100).rev() {
-            file.write(&told(count));
+            file.write(&records(count));
         }
         while matches!(*file.writing.lock(), Writing::Busy { .. }) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        assert_eq!(file.read("cluster.local"), told(1));
+        assert_eq!(file.read("cluster.local"), records(1));
         let left = std::fs::read_dir(data.path())
             .expect("the directory")
             .count();

@@ -36,6 +36,7 @@ pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) 
                 tracing::debug!(%address, %error, "a DNS connection has ended");
             }
         });
+        // A JoinSet keeps the results of ended tasks until they are taken.
         while tasks.try_join_next().is_some() {}
     }
 }
@@ -48,6 +49,7 @@ async fn talk(
     let life = Arc::clone(stream.life());
     loop {
         let mut length = [0; 2];
+        // RFC 1035, 4.2.2: a message over TCP has its length before it.
         stream.read_exact(&mut length).await?;
         let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut question).await?;
@@ -62,6 +64,7 @@ async fn talk(
         let Some(answered) = answered else {
             return Ok(());
         };
+
         let length = u16::try_from(answered.len()).map_err(io::Error::other)?;
         // One write: with two, the second would wait for the acknowledgement of the first.
         stream
@@ -77,9 +80,11 @@ async fn answer(question: Vec<u8>, address: SocketAddr, handler: &Handler) -> Op
     let Ok(request) = Request::from_bytes(question, address, Protocol::Tcp) else {
         return malformed;
     };
+    // Two servers that answered each other's answers would never end.
     if request.metadata.message_type == MessageType::Response {
         return None;
     }
+
     let answer = AnswerSlot::default();
     handler
         .handle_request::<_, TokioTime>(&request, answer.clone())
@@ -94,9 +99,13 @@ fn malformed(question: &[u8]) -> Option<Vec<u8>> {
         return None;
     };
     let (response, kept, format_error) = (0x80, 0x79, 1);
+    if flags & response != 0 {
+        return None;
+    }
+
     let mut answer = vec![0; HEADER];
     answer[..4].copy_from_slice(&[first, second, response | flags & kept, format_error]);
-    (flags & response == 0).then_some(answer)
+    Some(answer)
 }
 
 /// Receives the answer from the handler.

@@ -90,7 +90,7 @@ fn ask(dns: &Dns, name: &str, kind: RecordType) -> Message {
     ask_with(dns, &question(name, kind))
 }
 
-fn ask_by_tcp(dns: &Dns, name: &str) -> Message {
+fn ask_over_tcp(dns: &Dns, name: &str) -> Message {
     ask_over(&mut TcpStream::connect(dns.address()).unwrap(), name)
 }
 
@@ -157,7 +157,7 @@ fn services_have_addresses_in_any_case_of_letters() {
 }
 
 #[test]
-fn a_name_without_the_asked_type_is_not_a_missing_name() {
+fn a_name_without_data_of_the_queried_type_exists() {
     let dns = start(Vec::new());
     for (name, kind, code) in [
         (
@@ -206,7 +206,7 @@ fn a_name_without_the_asked_type_is_not_a_missing_name() {
 }
 
 #[test]
-fn the_version_and_the_names_of_addresses_are_told() {
+fn the_version_and_the_names_of_addresses_are_answered() {
     let dns = start(Vec::new());
     let version = ask(&dns, "dns-version.cluster.local.", RecordType::TXT);
     assert_eq!(version.answers[0].data.to_string(), "1.1.0");
@@ -218,7 +218,7 @@ fn the_version_and_the_names_of_addresses_are_told() {
 }
 
 #[test]
-fn an_alias_comes_with_what_it_stands_for() {
+fn an_alias_is_answered_with_the_data_of_its_target() {
     let dns = start(Vec::new());
     let inside = ask(&dns, "db.shop.svc.cluster.local.", RecordType::A);
     assert_eq!(
@@ -233,8 +233,8 @@ fn an_alias_comes_with_what_it_stands_for() {
 }
 
 #[test]
-fn names_outside_are_asked_for_where_the_host_asks() {
-    // The upstream is another of our own servers, with another zone.
+fn names_outside_of_the_zone_are_queried_from_the_hosts_name_servers() {
+    // The upstream is a second server of this daemon, with another zone.
     let mut elsewhere = records();
     elsewhere.zone = "example.com".to_owned();
     let address = DnsAnswer::Addresses(["192.0.2.7".parse().unwrap()].into());
@@ -258,9 +258,9 @@ fn names_outside_are_asked_for_where_the_host_asks() {
 }
 
 #[test]
-fn without_an_upstream_that_answers_it_is_a_server_failure_in_time() {
-    let nobody = start(Vec::new());
-    let answer = ask(&nobody, "example.com.", RecordType::A);
+fn a_name_outside_of_the_zone_is_a_server_failure_in_time_if_no_upstream_answers() {
+    let without_upstream = start(Vec::new());
+    let answer = ask(&without_upstream, "example.com.", RecordType::A);
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let dns = start(vec![silent.local_addr().unwrap()]);
@@ -275,7 +275,7 @@ fn without_an_upstream_that_answers_it_is_a_server_failure_in_time() {
 }
 
 #[test]
-fn it_never_asks_itself() {
+fn the_server_never_queries_itself() {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
     let taken = Dns::start(address, records(), Vec::new()).unwrap();
     let address = taken.address();
@@ -288,7 +288,7 @@ fn it_never_asks_itself() {
 }
 
 #[test]
-fn an_answer_too_large_for_udp_is_cut_and_comes_whole_by_tcp() {
+fn an_answer_too_large_for_udp_is_truncated_and_complete_over_tcp() {
     let dns = start(Vec::new());
     let name = "many.shop.svc.cluster.local.";
     let cut = ask(&dns, name, RecordType::A);
@@ -300,11 +300,11 @@ fn an_answer_too_large_for_udp_is_cut_and_comes_whole_by_tcp() {
     let larger = ask_with(&dns, &message);
     assert!(larger.metadata.truncation && larger.edns.is_some());
     assert!(larger.answers.len() > cut.answers.len());
-    assert_eq!(ask_by_tcp(&dns, name).answers.len(), 200);
+    assert_eq!(ask_over_tcp(&dns, name).answers.len(), 200);
 }
 
 #[test]
-fn what_is_published_is_answered_next() {
+fn published_records_are_answered_from_then_on() {
     let dns = start(Vec::new());
     let mut changed = records();
     changed.names.remove("mysql.default.svc.cluster.local");
@@ -323,7 +323,7 @@ fn what_is_published_is_answered_next() {
 }
 
 #[test]
-fn what_is_no_question_is_answered_with_an_error_and_does_no_harm() {
+fn malformed_queries_are_answered_with_an_error_and_stop_nothing() {
     let dns = start(Vec::new());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     for garbage in [&b""[..], b"x", &[0xff; 12], &[0; 600]] {
@@ -359,7 +359,7 @@ fn upstreams_are_read_from_resolv_conf() {
 }
 
 #[test]
-fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
+fn a_thousand_connections_of_one_address_leave_dns_to_all_clients() {
     const NAME: &str = "mysql.default.svc.cluster.local.";
     let dns = start(Vec::new());
     let mut talking = connect_from(3, &dns);
@@ -370,24 +370,24 @@ fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
         assert_eq!(
             addresses(&ask_over(&mut talking, NAME)),
             ["10.96.0.1"],
-            "what was there stays"
+            "an earlier connection is still served"
         );
     }
 
     assert_eq!(
         addresses(&ask_over(&mut connect_from(4, &dns), NAME)),
         ["10.96.0.1"],
-        "by TCP"
+        "another address, over TCP"
     );
     assert_eq!(
         addresses(&ask_over(&mut connect_from(2, &dns), NAME)),
         ["10.96.0.1"],
-        "the flood's own address"
+        "the address of the flood, over TCP"
     );
     assert_eq!(
         addresses(&ask(&dns, NAME, RecordType::A)),
         ["10.96.0.1"],
-        "by UDP"
+        "over UDP"
     );
 
     let most = Taker::Dns.bounds().per_source;
@@ -408,7 +408,7 @@ fn a_thousand_connections_of_one_address_take_dns_from_nobody() {
 }
 
 #[test]
-fn a_malformed_question_by_tcp_is_a_format_error() {
+fn a_malformed_query_over_tcp_is_a_format_error() {
     let dns = start(Vec::new());
     let mut stream = connect_from(1, &dns);
     let question = [0, 14, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xff, 0xff];

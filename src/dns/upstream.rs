@@ -53,6 +53,8 @@ impl Upstream {
         let (Some(resolver), Ok(_question)) = (&self.resolver, self.questions.try_acquire()) else {
             return Reply::code(ResponseCode::ServFail);
         };
+
+        // A name that is not absolute would be tried with the host's search domains.
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         match time::timeout(DEADLINE, resolver.lookup(absolute, kind)).await {
@@ -85,6 +87,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
         NameServerConfig::new(server.ip(), true, connections.to_vec())
     });
     let config = ResolverConfig::from_name_servers(servers.collect());
+
     let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
     options.timeout = PATIENCE;
@@ -92,7 +95,9 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
     // The number of sockets for a query, on which the share of descriptors depends.
     options.num_concurrent_reqs = 2;
     options.cache_size = CACHE;
+    // As with Kubernetes' CoreDNS, the host's own /etc/hosts is not visible to pods.
     options.use_hosts_file = ResolveHosts::Never;
+    // A client needs the whole chain of aliases, not its last records alone.
     options.preserve_intermediates = true;
     Ok(builder.build()?)
 }

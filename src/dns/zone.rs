@@ -50,12 +50,14 @@ impl Zone {
         let mut pointers = BTreeMap::new();
         for (name, answer) in &records.names {
             let mut rest = name.as_str();
+            // RFC 8020: where a name exists, each name above it exists too, without data.
             while let Some((_, parent)) = rest.split_once('.') {
                 if parent.len() <= records.zone.len() || !parents.insert(parent.to_owned()) {
                     break;
                 }
                 rest = parent;
             }
+
             if let DnsAnswer::Addresses(addresses) = answer {
                 for address in addresses {
                     pointers.entry(*address).or_insert_with(|| name.clone());
@@ -79,6 +81,7 @@ impl Zone {
     pub(super) fn find(&self, name: &Name, kind: RecordType) -> ZoneAnswer {
         let text = name.to_lowercase().to_ascii();
         let text = text.trim_end_matches('.');
+
         if let Some(address) = reversed_address(text) {
             return match self.pointers.get(&address).and_then(|name| absolute(name)) {
                 Some(name) => only(kind, RecordType::PTR, RData::PTR(PTR(name))),
@@ -88,6 +91,7 @@ impl Zone {
         let Some(below) = self.below_zone(text) else {
             return ZoneAnswer::Outside;
         };
+
         match self.records.names.get(text) {
             Some(DnsAnswer::Addresses(addresses)) => of_addresses(kind, addresses.iter().copied()),
             Some(DnsAnswer::Alias(target)) => match absolute(target) {
@@ -126,9 +130,9 @@ impl Zone {
     fn soa_data(&self) -> Option<RData> {
         let zone = &self.records.zone;
         let server = absolute(&format!("ns.dns.{zone}"))?;
-        let person = absolute(&format!("hostmaster.{zone}"))?;
+        let mailbox = absolute(&format!("hostmaster.{zone}"))?;
         Some(RData::SOA(SOA::new(
-            server, person, 1, REFRESH_S, RETRY_S, EXPIRE_S, TTL,
+            server, mailbox, 1, REFRESH_S, RETRY_S, EXPIRE_S, TTL,
         )))
     }
 
@@ -144,17 +148,18 @@ impl Zone {
 }
 
 fn of_addresses(kind: RecordType, addresses: impl IntoIterator<Item = Ipv4Addr>) -> ZoneAnswer {
-    let asked = matches!(kind, RecordType::A | RecordType::ANY);
-    ZoneAnswer::Data(if asked {
+    let requested = matches!(kind, RecordType::A | RecordType::ANY);
+    ZoneAnswer::Data(if requested {
         addresses.into_iter().map(|ip| RData::A(A(ip))).collect()
     } else {
         Vec::new()
     })
 }
 
-fn only(asked: RecordType, kind: RecordType, data: RData) -> ZoneAnswer {
-    let wanted = asked == kind || asked == RecordType::ANY;
-    ZoneAnswer::Data(if wanted { vec![data] } else { Vec::new() })
+/// The answer of a name that has one record, of type `kind`.
+fn only(requested: RecordType, kind: RecordType, data: RData) -> ZoneAnswer {
+    let matches = requested == kind || requested == RecordType::ANY;
+    ZoneAnswer::Data(if matches { vec![data] } else { Vec::new() })
 }
 
 /// `10-244-1-2.default.pod`: a pod's address, whether the pod exists or not.
@@ -166,7 +171,7 @@ fn pod_address(below: &str) -> Option<Ipv4Addr> {
     address.replace('-', ".").parse().ok()
 }
 
-/// `1.0.96.10.in-addr.arpa`.
+/// The address in a name such as `1.0.96.10.in-addr.arpa` (RFC 1035, 3.5).
 fn reversed_address(name: &str) -> Option<Ipv4Addr> {
     let reversed: Ipv4Addr = name.strip_suffix(".in-addr.arpa")?.parse().ok()?;
     let [a, b, c, d] = reversed.octets();

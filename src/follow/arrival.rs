@@ -28,6 +28,14 @@ pub(super) struct NoRoom {
     limit: u64,
 }
 
+/// Whether the mirror keeps the head of a download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadIs {
+    Accepted,
+    /// Refused, or not judged yet.
+    Refused,
+}
+
 /// Packing a mirror of several gigabytes takes less.
 const COMPACTION_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -53,6 +61,7 @@ impl Arrival {
             .await
             .map_err(|error| FetchError::disk(&request.mirror, &error))?;
         let quarantine = Arc::new(quarantine);
+
         if quarantine.holds_refused(&request.branch, &request.keep)
             && let Err(error) = compact(&quarantine, child, &request, mirror_bytes).await
         {
@@ -61,6 +70,7 @@ impl Arrival {
                 "a head that was never accepted is still in the local repository: {error:#}"
             );
         }
+
         let fetched = fetch_in_child(child, &request).await?;
         if fetched.brought != Brought::Nothing {
             let (quarantine, limits) = (Arc::clone(&quarantine), request.limits.clone());
@@ -103,7 +113,7 @@ impl Arrival {
         let accepted =
             self.quarantine
                 .accept(*brought, &self.request.branch, head, &self.request.keep);
-        accepted.context("take what was fetched into the mirror")
+        accepted.context("move the download into the mirror")
     }
 
     /// Moves nothing into the mirror but the repair of a damaged one: the head is refused.
@@ -126,11 +136,10 @@ impl Arrival {
         self.quarantine.is_scattered()
     }
 
-    /// Makes one pack of the objects that accepted commits reach; `accepted` tells whether the head
-    /// is accepted by now.
-    pub(super) async fn compact(&self, child: &ChildProgram, accepted: bool) -> Result<()> {
+    /// Makes one pack of the objects that accepted commits reach.
+    pub(super) async fn compact(&self, child: &ChildProgram, head: HeadIs) -> Result<()> {
         let mut request = self.request.clone();
-        if accepted {
+        if head == HeadIs::Accepted {
             request.keep.insert(self.fetched.head.clone());
         }
         compact(&self.quarantine, child, &request, self.mirror_bytes).await
@@ -158,9 +167,11 @@ async fn compact(
         limits,
         ..request.clone()
     };
+
     compact_in_child(child, &request)
         .await
         .context("compact the mirror")?;
+
     let (quarantine, keep) = (Arc::clone(quarantine), request.keep);
     let done = tokio::task::spawn_blocking(move || quarantine.accept_compacted(&keep)).await;
     done.context("compacting the mirror ended early")?

@@ -4,15 +4,17 @@ mod accepted;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reconciler::desired::CheckSettings;
 use tempfile::TempDir;
 
 use super::*;
+use crate::commit_cache::Reader;
 use crate::source::mirror::Mirror;
 use crate::source::snapshot::{SnapshotLimits, SourcePath};
 use crate::source::testing::{HttpsServer, KeyPairs, Work, request, run, this_binary};
+use crate::source::verify::Mode;
 
 const MIB: usize = 1024 * 1024;
 
@@ -163,13 +165,13 @@ impl Following {
             .unwrap()
     }
 
-    async fn look_again(&mut self) -> SourceUpdate {
+    async fn fetch_again(&mut self) -> SourceUpdate {
         self.nudge.notify_one();
         self.next().await
     }
 
     async fn refusal(&mut self) -> (RefusedCommit, String, Option<String>) {
-        match self.look_again().await {
+        match self.fetch_again().await {
             SourceUpdate::Refused {
                 refusal,
                 subject,
@@ -231,7 +233,7 @@ async fn refused_pushes_leave_the_mirror_as_it_was() {
         bed.take_back(&good);
     }
     let next = bed.push("two", true);
-    let found = following.look_again().await;
+    let found = following.fetch_again().await;
     assert!(
         matches!(&found, SourceUpdate::Good { commit, .. } if commit.id == next),
         "{found:?}"
@@ -251,7 +253,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
     let downloads = bed.server.downloads();
 
     assert!(matches!(
-        following.look_again().await,
+        following.fetch_again().await,
         SourceUpdate::Same { .. }
     ));
     assert_eq!(
@@ -278,7 +280,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(
-        following.look_again().await,
+        following.fetch_again().await,
         SourceUpdate::Same { .. }
     ));
     assert_eq!(
@@ -289,7 +291,7 @@ async fn a_refused_head_is_fetched_again_only_when_what_judges_it_changes() {
 
     // With keys that cannot be read no head can be judged, so none is downloaded.
     fs::rename(bed.signers(), bed.data.path().join("away")).unwrap();
-    let found = following.look_again().await;
+    let found = following.fetch_again().await;
     assert!(
         matches!(&found, SourceUpdate::Trouble { error, .. } if error.contains("allowed signers")),
         "{found:?}"
@@ -329,7 +331,7 @@ async fn a_head_with_an_object_over_its_limit_is_refused_once() {
     );
     let downloads = bed.server.downloads();
     assert!(matches!(
-        following.look_again().await,
+        following.fetch_again().await,
         SourceUpdate::Same { .. }
     ));
     assert_eq!(
@@ -351,7 +353,7 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
         .join("objects/pack/pack-0000000000000000000000000000000000000000.pack");
     fs::write(&garbage, noise(24 * MIB, 9)).unwrap();
     bed.push(noise(8 * MIB, 2), true);
-    let found = following.look_again().await;
+    let found = following.fetch_again().await;
     assert!(matches!(found, SourceUpdate::Good { .. }), "{found:?}");
     assert!(!garbage.exists(), "it was compacted");
 
@@ -371,7 +373,7 @@ async fn a_mirror_that_would_be_too_large_is_compacted_and_else_the_head_is_refu
     let sum = |files: &[(PathBuf, u64)]| files.iter().map(|(_, size)| size).sum::<u64>();
     assert!(sum(&bed.mirror_files()) <= sum(&before) + 4096);
     assert!(matches!(
-        following.look_again().await,
+        following.fetch_again().await,
         SourceUpdate::Same { .. }
     ));
     following.end().await;
@@ -397,14 +399,14 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
     };
     damage(&bed.mirror());
     assert!(matches!(
-        following.look_again().await,
+        following.fetch_again().await,
         SourceUpdate::Good { .. }
     ));
     whole(&good);
 
     damage(&bed.mirror());
     let next = bed.push("two", true);
-    let found = following.look_again().await;
+    let found = following.fetch_again().await;
     assert!(
         matches!(&found, SourceUpdate::Good { commit, .. } if commit.id == next),
         "{found:?}"

@@ -91,7 +91,10 @@ async fn command(
     });
     match answered.await {
         Ok(Some(Ok(message))) => (StatusCode::OK, Json(CommandAnswer { ok: true, message })),
-        Ok(Some(Err(message))) => refused(StatusCode::CONFLICT, message),
+        Ok(Some(Err(error))) => {
+            let message = format!("{:#}", anyhow::Error::from(error));
+            refused(StatusCode::CONFLICT, message)
+        }
         Ok(None) => refused(
             StatusCode::SERVICE_UNAVAILABLE,
             "the daemon is shutting down".to_owned(),

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Auditor, HttpContext, Planner,
+    AuditError, Auditor, HttpContext, PlanError, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     report::{PlanReport, PodTrust, TrustReport},
     views::Views,
@@ -116,14 +116,17 @@ impl LogSource for FakeLogs {
 struct FakePlanner;
 
 impl Planner for FakePlanner {
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>> {
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
         async move {
             match revision.as_str() {
                 "HEAD" => Ok(PlanReport {
                     commit: Some(commit_id(NEW)),
                     lanes: Vec::new(),
                 }),
-                other => Err(format!("there is no commit {other} in the repository")),
+                other => Err(PlanError::NoCommit {
+                    revision: other.to_owned(),
+                    url: "https://example.com/site.git".to_owned(),
+                }),
             }
         }
         .boxed()
@@ -133,7 +136,7 @@ impl Planner for FakePlanner {
 struct FakeAuditor;
 
 impl Auditor for FakeAuditor {
-    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>> {
+    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, AuditError>> {
         let signer = Signer {
             principal: "dev@example.com".to_owned(),
             fingerprint: "SHA256:abc".to_owned(),

@@ -11,24 +11,65 @@ use axum::{
     routing::get,
 };
 use futures_util::{future::BoxFuture, stream};
+use reconciler::name::CommitId;
 use serde::Deserialize;
+use thiserror::Error;
+use tokio::task::JoinError;
 
 use super::{
     HttpContext,
     report::{HistoryReport, PlanReport, StatusReport, TrustReport},
 };
-use crate::view::{SourceStatus, View};
+use crate::{
+    source::eligible::Ineligible,
+    view::{SourceStatus, View},
+};
 
 /// Computes what this host would do if another commit were the target.
 pub(crate) trait Planner: Send + Sync {
-    /// The plan for a revision of the followed repository; the error is a message for people.
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, String>>;
+    /// The plan for a revision of the followed repository.
+    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>>;
+}
+
+/// Why there is no plan for a revision.
+#[derive(Debug, Error)]
+pub(crate) enum PlanError {
+    #[error("another plan is being worked out: try again when it is done")]
+    Busy,
+    #[error("{revision} names no commit of {url}: see `windlass history`")]
+    NoCommit { revision: String, url: String },
+    #[error("commit {} could not be judged", commit.short())]
+    NotJudged {
+        commit: CommitId,
+        source: anyhow::Error,
+    },
+    #[error("commit {} may not run here", commit.short())]
+    Ineligible {
+        commit: CommitId,
+        source: Ineligible,
+    },
+    /// The commit has invalid manifests; all its problems, one line each.
+    #[error("{}", .0.join("\n"))]
+    Bad(Vec<String>),
+    #[error(transparent)]
+    Unreadable(anyhow::Error),
+    #[error("working out the plan ended early: {0}")]
+    Ended(JoinError),
 }
 
 /// Reports the grounds on which the pods of this host run.
 pub(crate) trait Auditor: Send + Sync {
-    /// The grounds of each pod; the error is a message for people.
-    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, String>>;
+    /// The grounds of each pod.
+    fn audit(&self) -> BoxFuture<'_, Result<TrustReport, AuditError>>;
+}
+
+/// Why the grounds could not be reported.
+#[derive(Debug, Error)]
+pub(crate) enum AuditError {
+    #[error("the grounds cannot be audited")]
+    Signers(#[source] anyhow::Error),
+    #[error("the audit ended early: {0}")]
+    Ended(JoinError),
 }
 
 /// The routes.
@@ -90,7 +131,7 @@ async fn trust(
         .audit()
         .await
         .map(Json)
-        .map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, message(error)))
 }
 
 async fn source(State(daemon): State<Arc<HttpContext>>) -> Json<SourceStatus> {
@@ -112,7 +153,7 @@ async fn plan(
         Some(revision) => {
             let plan = daemon.planner.plan(revision).await;
             plan.map(Json)
-                .map_err(|why| (StatusCode::UNPROCESSABLE_ENTITY, why))
+                .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, message(error)))
         }
         None => {
             let view = daemon.views.current().view;
@@ -123,4 +164,9 @@ async fn plan(
             }))
         }
     }
+}
+
+/// An error with its causes, as the body of an answer.
+fn message(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }

@@ -75,11 +75,11 @@ struct FilesToCheck {
 /// The files below a directory, or the one file; names that begin with a dot are skipped, as the
 /// daemon does.
 fn from_disk(path: &Path) -> Result<FilesToCheck> {
-    let mut found = FilesToCheck::default();
+    let mut to_check = FilesToCheck::default();
     let mut pending: BTreeSet<PathBuf> = BTreeSet::from([path.to_owned()]);
     while let Some(next) = pending.pop_first() {
         let metadata =
-            fs::symlink_metadata(&next).with_context(|| format!("look at {}", next.display()))?;
+            fs::symlink_metadata(&next).with_context(|| format!("read {}", next.display()))?;
         let named = next == path;
         let name = next
             .file_name()
@@ -88,6 +88,7 @@ fn from_disk(path: &Path) -> Result<FilesToCheck> {
         if name.starts_with('.') && !named {
             continue;
         }
+
         if metadata.is_dir() {
             for entry in fs::read_dir(&next).with_context(|| format!("list {}", next.display()))? {
                 pending.insert(
@@ -111,12 +112,12 @@ fn from_disk(path: &Path) -> Result<FilesToCheck> {
                 );
             }
             let content = fs::read(&next).with_context(|| format!("read {}", next.display()))?;
-            found.files.push((next.display().to_string(), content));
+            to_check.files.push((next.display().to_string(), content));
         } else if looks_like_manifest(&name) {
-            found.passed_over.push(next.display().to_string());
+            to_check.passed_over.push(next.display().to_string());
         }
     }
-    Ok(found)
+    Ok(to_check)
 }
 
 /// The manifests of a commit of the repository in the current directory.
@@ -133,6 +134,7 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<FilesToCheck> {
             format!("{revision} is neither a path here nor a revision of this repository")
         })?;
     let tree = commit.tree().context("read the tree")?;
+
     let FilesToCheck {
         mut files,
         mut passed_over,
@@ -153,6 +155,7 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<FilesToCheck> {
         if !wanted || name.starts_with('.') {
             return TreeWalkResult::Skip;
         }
+
         if entry.kind() == Some(ObjectType::Blob) && is_manifest(name) {
             match entry
                 .to_object(&repo)
@@ -171,12 +174,14 @@ fn from_revision(revision: &str, paths: &[String]) -> Result<FilesToCheck> {
     })
     .or_else(|error| if failed.is_some() { Ok(()) } else { Err(error) })
     .context("read the tree")?;
+
+    // As the daemon does: an empty path is an error, and never a commit without objects.
     for wanted in paths {
         let wanted = wanted.trim_end_matches('/');
-        let found = files
+        let has_manifest = files
             .iter()
             .any(|(path, _)| path == wanted || path.starts_with(&format!("{wanted}/")));
-        if !found {
+        if !has_manifest {
             bail!(
                 "there is no manifest (*.yaml, *.yml, *.json) in {wanted} of {revision}: the daemon refuses that"
             );
@@ -209,17 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn it_judges_as_for_a_new_head_and_names_what_is_not_read() {
+    fn files_are_judged_as_a_new_head_and_files_that_are_not_read_are_named() {
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: 'nginx:'}]}\n";
-        let said = report_of(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
-        insta::assert_snapshot!(said, @r#"
+        let report = report_of(&[("pod.yaml", pod), ("DB.YAML", pod), ("README.MD", "")]).unwrap();
+        insta::assert_snapshot!(report, @r#"
         DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
         pod.yaml:4:31: spec.containers[0].image: "nginx:" is no image: nothing follows the colon: write the tag, or leave the colon out for "latest"
         "#);
     }
 
     #[test]
-    fn files_that_are_not_read_are_not_taken_for_manifests() {
+    fn a_directory_without_files_that_are_read_is_an_error() {
         assert!(
             report_of(&[("DB.YAML", "")])
                 .unwrap_err()

@@ -36,6 +36,8 @@ pub(crate) async fn uninstall(
             data.display()
         );
     }
+
+    // No daemon may start meanwhile: it would make everything again.
     let _ours = DataDir::take(&data)?;
     let Some(installation) = LocalStore::instance(&data)? else {
         bail!("{} does not say which installation it is", data.display());
@@ -53,12 +55,14 @@ pub(crate) async fn uninstall(
         writeln!(out, "nothing was removed: say --yes to do it")?;
         return Ok(Exit::Done);
     }
+
     let mut runtime = RuntimeConfig::new(installation, &data);
     if let Some(socket) = args.docker.clone().or(config.docker.socket) {
         runtime.socket = socket;
     }
     let containers = Runtime::open(runtime).await?.uninstall().await?;
     writeln!(out, "removed {containers} containers")?;
+
     let removed = netfilter::uninstall(&netfilter::record_path(&data)).await;
     for line in &removed.done {
         writeln!(out, "removed {line}")?;
@@ -73,6 +77,8 @@ pub(crate) async fn uninstall(
         }
         return Ok(Exit::Failed);
     }
+
+    // Last, and only if nothing failed: the files name what is still to be removed.
     if !args.keep_data {
         std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
         writeln!(out, "removed {}", data.display())?;

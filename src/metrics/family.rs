@@ -4,7 +4,7 @@ use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, Result,
 };
 
-/// Registers in one registry.
+/// Makes metrics of each type and registers them in one registry.
 pub(super) struct Family<'a> {
     registry: &'a Registry,
 }

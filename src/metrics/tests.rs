@@ -14,7 +14,7 @@ use crate::http::fixture::{self, NEW, OLD};
 use crate::ids::commit_id;
 
 #[test]
-fn promtool_finds_nothing_to_say() {
+fn promtool_reports_no_problem() {
     let metrics = Metrics::new().unwrap();
     metrics.observe(&fixture::view());
     metrics.cycle(Duration::from_millis(3), CycleResult::Changed);
@@ -33,13 +33,13 @@ fn promtool_finds_nothing_to_say() {
         .write_all(metrics.text().unwrap().as_bytes())
         .unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
+    let report = [output.stdout, output.stderr].concat();
     assert!(
         output.status.success(),
         "{}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&report)
     );
-    assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    assert!(report.is_empty(), "{}", String::from_utf8_lossy(&report));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn restarts_count_from_the_first_view_on() {
 }
 
 #[test]
-fn every_label_is_there_from_the_start() {
+fn every_label_exists_from_the_start() {
     let text = Metrics::new().unwrap().text().unwrap();
     for line in [
         "windlass_rollbacks_total{reason=\"crash_loop\"} 0",

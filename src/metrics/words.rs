@@ -1,11 +1,11 @@
-//! The values that labels may have: closed sets, so that no metric can grow.
+//! The values of labels: closed sets, so that the number of series is fixed.
 
 use reconciler::{plan::Drift, state::FailureClass};
 
-/// The commit that this was built from; empty where the build was not told.
+/// The commit that the binary was built from; empty if the build did not have it.
 pub(super) const COMMIT: &str = env!("WINDLASS_COMMIT");
 
-/// The compiler that built this.
+/// The version of the compiler that built the binary.
 pub(super) const RUST: &str = env!("WINDLASS_RUSTC");
 
 macro_rules! words {
@@ -29,41 +29,41 @@ macro_rules! words {
 }
 
 words! {
-    /// How a cycle ended.
+    /// The result of a cycle.
     CycleResult {
         /// There was nothing to do.
         Unchanged = "unchanged",
-        /// Something was done, or is being done.
+        /// The cycle decided something, or started steps.
         Changed = "changed",
-        /// It could not be carried through: the engine did not answer.
+        /// The engine did not answer, or a part of the daemon has failed.
         Failed = "failed",
     }
 }
 
 words! {
-    /// A stretch of the way from push to healthy.
+    /// A phase of a commit, from the start of its fetch until it is healthy.
     PushPhase {
-        /// From being seen to being verified and checked.
+        /// The commit is fetched, verified and checked.
         Judge = "judge",
-        /// Pulling images.
+        /// The images of the commit are pulled.
         Prepare = "prepare",
-        /// Moving workloads.
+        /// The controllers update the workloads.
         Progress = "progress",
-        /// Staying settled.
+        /// All workloads have settled and must stay settled.
         Soak = "soak",
-        /// All of it.
+        /// From the start of the rollout until the commit is healthy.
         Total = "total",
     }
 }
 
 words! {
-    /// The three answers of verification.
+    /// The judgement of a head by its signatures.
     SignatureOutcome {
-        /// By a trusted key.
+        /// The signatures are of trusted keys.
         Trusted = "trusted",
-        /// Not by a trusted key.
+        /// A signature is missing, or is not of a trusted key.
         Untrusted = "untrusted",
-        /// It could not be judged.
+        /// The head could not be judged.
         Error = "error",
     }
 }
@@ -79,9 +79,9 @@ words! {
         Degraded = "degraded",
         /// A newer commit took its place.
         Superseded = "superseded",
-        /// It was never run.
+        /// The commit was refused, and was never the target.
         Refused = "refused",
-        /// It waits for a word about what it deletes.
+        /// The commit deletes more than the budget, and waits for a later commit that allows it.
         Held = "held",
     }
 }
@@ -99,7 +99,7 @@ words! {
         Rejected = "rejected",
         /// A person requested the rollback.
         Manual = "manual",
-        /// Something else.
+        /// A cause without a class of its own.
         Other = "other",
     }
 }
@@ -117,7 +117,7 @@ words! {
         LinkGone = "link_gone",
         /// The service table was changed.
         ServiceTable = "service_table",
-        /// Something else.
+        /// Drift of the host's network without a label of its own.
         Other = "other",
     }
 }

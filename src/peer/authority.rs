@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    JoinToken, PeerDirectory, SCHEMA, TokenOffer,
+    JoinToken, NodeNameError, PeerDirectory, SCHEMA, TokenOffer,
     certificate::{self, Facts, NODE_LIFE, Subject},
     check_node_name,
     directory::ClusterFacts,
@@ -39,8 +39,11 @@ pub(crate) enum CertificateRefusal {
     #[error(transparent)]
     Token(#[from] TokenRefusal),
     /// The requested name is not allowed.
-    #[error("{0}")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// A renewal is asked for with a certificate of another program, such as a server of etcd.
+    #[error("this is not a node's certificate")]
+    NotANode,
     /// Another host has the name.
     #[error(
         "a valid certificate for {name} was made at {made:.0}: if that installation is gone, make a token with \
@@ -64,7 +67,7 @@ pub(crate) enum CertificateRefusal {
     Broken(#[from] anyhow::Error),
 }
 
-/// `issued.json`
+/// `issued.json`: the valid certificates, by the name in each.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Ledger {
     certificates: BTreeMap<String, Issued>,
@@ -113,18 +116,19 @@ impl Authority {
 
     /// Makes the authority, and the certificate of its host.
     pub(crate) fn init(directory: &PeerDirectory, node: &NodeName, now: Timestamp) -> Result<Self> {
-        let node = check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+        let node = check_node_name(node.as_str())?;
         directory.make()?;
         let lock = directory.lock()?;
-        for there in [directory.ca(), directory.ca_key(), directory.node()] {
-            if there.exists() {
+        for file in [directory.ca(), directory.ca_key(), directory.node()] {
+            if file.exists() {
                 bail!(
-                    "{} is there already: this host belongs to a cluster; to begin another one, move {} away",
-                    there.display(),
+                    "{} exists already: this host belongs to a cluster; to begin another one, move {} away",
+                    file.display(),
                     directory.path().display()
                 );
             }
         }
+
         let cluster = format!("windlass-{}", hex(&random::<4>()?));
         let (ca, ca_key) = certificate::authority(&cluster, now)?;
         let facts = ClusterFacts {
@@ -132,10 +136,13 @@ impl Authority {
             host: node.clone(),
             address: None,
         };
+        // The certificate is written last: after a crash before it `init` can be repeated.
         state_file::write(&directory.issued(), SCHEMA, &Ledger::default())?;
         directory.write_cluster_facts(&facts)?;
         state_file::write_bytes(&directory.ca_key(), ca_key.as_bytes())?;
         state_file::write_bytes(&directory.ca(), ca.as_bytes())?;
+
+        // `renew_own` takes the lock itself.
         drop(lock);
         let authority = Self {
             directory: directory.clone(),
@@ -158,13 +165,15 @@ impl Authority {
         now: Timestamp,
     ) -> Result<JoinToken> {
         if let Some(node) = &offer.node {
-            check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+            check_node_name(node.as_str())?;
         }
         let ca = self.directory.read_ca()?;
+
         let _lock = self.directory.lock()?;
         let mut tokens = Tokens::read(&self.directory)?;
         let secret = tokens.make(offer, now)?;
         tokens.write(&self.directory)?;
+
         let mut authority = [0; 32];
         authority.copy_from_slice(digest::digest(&digest::SHA256, &ca).as_ref());
         Ok(JoinToken {
@@ -188,12 +197,14 @@ impl Authority {
         // The token is checked first: a client without one learns nothing about names.
         let bare = NodeName::new(node);
         let replace = tokens.redeem(secret, &bare, now)?;
-        let node = check_node_name(node).map_err(CertificateRefusal::Name)?;
+        let node = check_node_name(node)?;
+
         let mut ledger = self.ledger()?;
         if !replace {
             ledger.check_free(node.as_str(), now)?;
         }
         let chain = self.sign(request, &Subject::node(&node), now, NODE_LIFE)?;
+
         // A crash between the two writes costs a token, and issues no certificate.
         tokens.write(&self.directory)?;
         ledger.note(&chain, None, now)?;
@@ -208,15 +219,14 @@ impl Authority {
         request: &str,
         now: Timestamp,
     ) -> Result<String, CertificateRefusal> {
-        let node = presented.node().ok_or_else(|| {
-            CertificateRefusal::Name("this is not a node's certificate".to_owned())
-        })?;
+        let node = presented.node().ok_or(CertificateRefusal::NotANode)?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
         let known = ledger.certificates.get(node.as_str());
         if !known.is_some_and(|issued| issued.serials.contains(&presented.serial)) {
             return Err(CertificateRefusal::Replaced(node.as_str().to_owned()));
         }
+
         let chain = self.sign(request, &Subject::node(&node), now, NODE_LIFE)?;
         ledger.note(&chain, Some(presented), now)?;
         self.write_ledger(&ledger)?;
@@ -251,6 +261,7 @@ impl Authority {
             dns: vec![name.clone()],
             addresses: addresses.clone(),
         };
+        // The name becomes the name of a file; and a node's name would open the listeners of hosts.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if name.is_empty()
             || name.starts_with('.')
@@ -262,6 +273,7 @@ impl Authority {
                 name.escape_debug()
             );
         }
+
         let (key, request) = certificate::request(name)?;
         let _lock = self.directory.lock()?;
         let mut ledger = self.ledger()?;
@@ -272,6 +284,7 @@ impl Authority {
             );
         }
         let chain = self.sign(&request, &subject, now, *life)?;
+
         std::fs::create_dir_all(directory)
             .with_context(|| format!("make {}", directory.display()))?;
         let facts = ledger.note(&chain, None, now)?;
@@ -324,9 +337,12 @@ impl Authority {
 
 impl Ledger {
     fn valid(&self, name: &str, now: Timestamp) -> Option<&Issued> {
-        self.certificates
-            .get(name)
-            .filter(|issued| issued.expires > now)
+        let issued = self.certificates.get(name)?;
+        if issued.expires > now {
+            Some(issued)
+        } else {
+            None
+        }
     }
 
     fn check_free(&self, name: &str, now: Timestamp) -> Result<(), CertificateRefusal> {
@@ -350,6 +366,7 @@ impl Ledger {
             made: now,
             expires: facts.until,
         };
+
         // Entries of expired certificates are useless, and would only make the file grow.
         self.certificates.retain(|_, issued| issued.expires > now);
         self.certificates.insert(facts.name.clone(), issued);

@@ -30,9 +30,7 @@ const SKEW: Duration = Duration::from_secs(2 * 60 * 60);
 /// The content of a certificate that this crate uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// The common name.
     pub(crate) name: String,
-    /// The DNS names.
     pub(crate) dns: Vec<String>,
     /// The serial number, in hexadecimal.
     pub(crate) serial: String,
@@ -51,6 +49,7 @@ impl Facts {
             .iter_common_name()
             .next()
             .and_then(|name| name.as_str().ok());
+
         let names = parsed
             .subject_alternative_name()
             .context("read a certificate's names")?;
@@ -61,8 +60,10 @@ impl Facts {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
             _ => None,
         });
+
         let time = |time: i64| Timestamp::from_second(time).context("read a certificate's times");
-        let bare = parsed
+        // DER puts a zero byte before a number whose first bit is set.
+        let first_digit = parsed
             .raw_serial()
             .iter()
             .position(|byte| *byte != 0)
@@ -70,7 +71,7 @@ impl Facts {
         Ok(Self {
             name: name.context("a certificate has no common name")?.to_owned(),
             dns: dns.collect(),
-            serial: hex(&parsed.raw_serial()[bare..]),
+            serial: hex(&parsed.raw_serial()[first_digit..]),
             from: time(parsed.validity().not_before.timestamp())?,
             until: time(parsed.validity().not_after.timestamp())?,
         })
@@ -80,7 +81,11 @@ impl Facts {
     /// a server of etcd.
     pub(crate) fn node(&self) -> Option<NodeName> {
         let node = NodeName::new(self.name.as_str());
-        (self.dns == [server_name(&node)]).then_some(node)
+        if self.dns == [server_name(&node)] {
+            Some(node)
+        } else {
+            None
+        }
     }
 
     /// Whether a third of its life or less is left.
@@ -106,7 +111,6 @@ impl Facts {
 /// The subject of a certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
-    /// The common name.
     pub(super) name: String,
     pub(super) dns: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,
@@ -178,8 +182,10 @@ pub(super) fn issue(
     (now, life): (Timestamp, Duration),
 ) -> Result<String> {
     let request = check_request(request)?;
+
     let key = KeyPair::from_pem(ca_key).context("read the authority's key")?;
     let issuer = Issuer::from_ca_cert_pem(ca, key).context("read the authority's certificate")?;
+
     let mut params = CertificateParams::default();
     params
         .distinguished_name
@@ -203,6 +209,7 @@ pub(super) fn issue(
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial()?);
     set_times(&mut params, now, life)?;
+
     let certificate = params
         .signed_by(&request.public_key, &issuer)
         .context("sign the certificate")?;
@@ -239,7 +246,8 @@ fn serial() -> Result<SerialNumber> {
 /// Sets the validity of a certificate. The type of rcgen's times cannot be named in this crate, so
 /// the times are computed by addition to a date that rcgen makes.
 fn set_times(params: &mut CertificateParams, now: Timestamp, life: Duration) -> Result<()> {
-    let now = u64::try_from(now.as_second()).context("the clock says that it is before 1970")?;
+    let now =
+        u64::try_from(now.as_second()).context("this host's clock is set to a time before 1970")?;
     let now = Duration::from_secs(now);
     params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now.saturating_sub(SKEW);
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + life;

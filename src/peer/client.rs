@@ -38,7 +38,6 @@ pub(crate) struct PeerClient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ping {
-    /// The node's name.
     pub(crate) node: NodeName,
     /// The node's version of Windlass.
     pub(crate) version: String,
@@ -170,6 +169,7 @@ impl PeerClient {
         let url = reqwest::Url::parse_with_params(&target.url("logs"), log.parameters());
         let url = url.map_err(|error| target.broken(error.to_string()))?;
         let response = target.send(http.get(url)).await?;
+
         let name = format!("{node} at {address}");
         let ended = move |error: reqwest::Error| {
             std::io::Error::other(format!(
@@ -229,19 +229,21 @@ impl PeerLine {
             Some((known, http)) if known == address => http,
             _ => self.client.connect(&target, Keep::Yes)?,
         };
-        let asked = async {
+
+        let pinged = async {
             let request = http.get(target.url("ping"));
             let ping: Ping = target.read(target.send(request).await?).await?;
             if ping.node == self.node {
                 Ok(ping)
             } else {
-                Err(target.broken(format!("it calls itself {}", ping.node)))
+                Err(target.broken(format!("its name is {}", ping.node)))
             }
         };
         let late = || target.silent(format!("no answer within {} ms", PING_TIMEOUT.as_millis()));
-        let answer = timeout(PING_TIMEOUT, asked)
+        let answer = timeout(PING_TIMEOUT, pinged)
             .await
             .unwrap_or_else(|_| Err(late()));
+
         // After a failure both the connection and the client with its certificate are made again.
         if answer.is_ok() {
             self.kept = Some((address, http));
@@ -262,7 +264,13 @@ impl LogRequest {
             tail,
             since,
         } = self;
-        let flag = |set: &bool| set.then(|| "true".to_owned());
+        let flag = |is_set: &bool| {
+            if *is_set {
+                Some("true".to_owned())
+            } else {
+                None
+            }
+        };
         let all = [
             ("namespace", Some(pod.namespace.clone())),
             ("name", Some(pod.name.clone())),
@@ -334,14 +342,15 @@ impl PeerTarget {
         if status.is_success() {
             return Ok(response);
         }
+
         let body = self.body(response).await.unwrap_or_default();
-        let message = serde_json::from_slice(&body).map(|Message { message }| message);
-        let message = message
-            .unwrap_or_else(|_| format!("{} at {} answers {status}", self.node, self.address));
-        let message = ForeignText::new(&message).into();
+        let message = match serde_json::from_slice(&body) {
+            Ok(Message { message }) => message,
+            Err(_) => format!("{} at {} answers {status}", self.node, self.address),
+        };
         Err(PeerError::Refused {
             status: status.as_u16(),
-            message,
+            message: ForeignText::new(&message).into(),
         })
     }
 
@@ -417,16 +426,16 @@ impl PeerError {
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut next = error.source();
     while let Some(error) = next {
-        let mut held: &(dyn std::error::Error + 'static) = error;
+        let mut wrapped: &(dyn std::error::Error + 'static) = error;
         // The source of an `io::Error` is the source of the error in it, so the inner error has to
         // be taken out: one `io::Error` inside another hides it.
-        while let Some(inner) = held
+        while let Some(inner) = wrapped
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
         {
-            held = inner;
+            wrapped = inner;
         }
-        if held.is::<rustls::Error>() {
+        if wrapped.is::<rustls::Error>() {
             return true;
         }
         next = error.source();
@@ -434,13 +443,14 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The message of the innermost error, which is the most precise one.
+/// The message of the innermost cause, which is the most precise one.
 fn innermost(error: &reqwest::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(next) = last.source() {
-        last = next;
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    let text = last.to_string();
+
+    let text = cause.to_string();
     text.split_once(" (os error")
         .map_or(text.as_str(), |(head, _)| head)
         .to_owned()

@@ -32,7 +32,7 @@ pub(crate) struct PeerDirectory {
     path: PathBuf,
 }
 
-/// `cluster.json`
+/// `cluster.json`: the cluster that this host belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterFacts {
     /// The cluster's name, which is also the authority's.
@@ -48,7 +48,7 @@ impl PeerDirectory {
         Self { path: path.into() }
     }
 
-    /// The path from the repository's root.
+    /// The path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -140,6 +140,8 @@ impl PeerDirectory {
                 None => Ok(None),
             };
         };
+
+        // The key is replaced before the certificate: a pair that does not fit was left by a crash.
         match self.with_key(certificates) {
             Ok(pair) => Ok(Some(pair)),
             Err(_) if self.node_next().exists() => self.mend().map(Some),
@@ -156,7 +158,7 @@ impl PeerDirectory {
             self.finish_replacing()?;
         }
         let certificates = read_certificates(&self.node())?
-            .with_context(|| format!("{} is not there", self.node().display()))?;
+            .with_context(|| format!("{} does not exist", self.node().display()))?;
         self.with_key(certificates)
     }
 
@@ -176,8 +178,8 @@ impl PeerDirectory {
     /// The authority's certificate; an error if there is none.
     pub(super) fn read_ca(&self) -> Result<CertificateDer<'static>> {
         let path = self.ca();
-        let found = read_certificates(&path)?.and_then(|found| found.into_iter().next());
-        found.with_context(|| format!("{} holds no certificate", path.display()))
+        let first = read_certificates(&path)?.and_then(|all| all.into_iter().next());
+        first.with_context(|| format!("{} holds no certificate", path.display()))
     }
 }
 
@@ -188,8 +190,14 @@ pub(super) fn read_certificates(path: &Path) -> Result<Option<Vec<CertificateDer
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let found = found.with_context(|| format!("{} holds no usable PEM", path.display()))?;
-    anyhow::ensure!(!found.is_empty(), "{} holds no certificate", path.display());
-    Ok(Some(found))
+
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("{} holds no usable PEM", path.display()))?;
+    anyhow::ensure!(
+        !certificates.is_empty(),
+        "{} holds no certificate",
+        path.display()
+    );
+    Ok(Some(certificates))
 }

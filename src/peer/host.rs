@@ -59,11 +59,12 @@ impl PeerHost {
         );
         if facts.until <= Timestamp::now() {
             tracing::warn!(
-                "this host's certificate has expired at {:.0}: no other host speaks to it; {}",
+                "this host's certificate has expired at {:.0}: no other host accepts its connections; {}",
                 facts.until,
                 super::expired_advice(identity.cluster(), node)
             );
         }
+
         let authority = Authority::open(&directory)?;
         let address = match listen {
             Some(address) => address,
@@ -72,12 +73,12 @@ impl PeerHost {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| {
             format!(
-                "cannot listen at {address} for other hosts: is something else listening there?"
+                "cannot listen at {address} for other hosts: check whether another program listens there"
             )
         })?;
         let address = listener
             .local_addr()
-            .context("ask for the listener's address")?;
+            .context("read the listener's address")?;
         let listener = PeerListener::new(listener, identity.server_config()?);
         Ok(Some(Self {
             node: node.clone(),
@@ -115,11 +116,13 @@ impl PeerHost {
             daemon,
             attempts,
         };
+
         let router = watched::<Remote>(router(Arc::new(served)), Proof::Shown)
             .into_make_service_with_connect_info::<Remote>();
         let mut stopped = stop.clone();
         let serving = axum::serve(self.listener, router)
             .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });
+
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             if let Err(error) = serving.await {
@@ -127,9 +130,11 @@ impl PeerHost {
             }
         });
         let renewing = tokio::spawn(renewal::keep(self.identity, address_of));
+
         let mut stop = stop;
         // A dropped sender counts as a stop.
         stop.changed().await.unwrap_or_default();
+
         renewing.abort();
         let farewell = async { while tasks.join_next().await.is_some() {} };
         if timeout(FAREWELL, farewell).await.is_err() {

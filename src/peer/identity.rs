@@ -69,6 +69,7 @@ impl Identity {
                 directory.path().display()
             )
         })?;
+
         let mut roots = RootCertStore::empty();
         roots
             .add(directory.read_ca()?)
@@ -77,6 +78,7 @@ impl Identity {
             pair.end_entity_cert()
                 .context("use this host's certificate")?,
         )?;
+
         // A stamp that is older than the content only causes one more read.
         let stamp = stamp.unwrap_or(FileStamp {
             inode: 0,
@@ -123,7 +125,7 @@ impl Identity {
                 new
             }
             Err(error) => {
-                tracing::warn!("the old certificate is used on: {error:#}");
+                tracing::warn!("the old certificate stays in use: {error:#}");
                 old
             }
         }
@@ -133,9 +135,9 @@ impl Identity {
         let pair = self
             .directory
             .read_node()?
-            .context("the certificate has gone")?;
+            .context("the certificate was removed")?;
         let facts = Facts::read(pair.end_entity_cert()?)?;
-        let stamp = stamp.context("the certificate has gone")?;
+        let stamp = stamp.context("the certificate was removed")?;
         Ok(Loaded {
             stamp,
             pair: Arc::new(pair),
@@ -156,7 +158,9 @@ impl Identity {
             .context("set up TLS 1.3")?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(resolver);
-        // Certificates are judged at each connection, by the clock at that time.
+
+        // Certificates are judged at each connection, by the clock at that time: a resumed session
+        // would outlive its certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -193,14 +197,15 @@ pub(super) fn verify(
     now: Timestamp,
 ) -> Result<()> {
     let (first, others) = chain.split_first().context("there is no certificate")?;
-    let name = ServerName::try_from(server_name(node)).context("the node's name is none")?;
+    let name = ServerName::try_from(server_name(node)).context("the node's name is no DNS name")?;
     let since = std::time::Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
     let now = UnixTime::since_unix_epoch(since);
+
     WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
         .build()
         .context("use the authority's certificate")?
         .verify_server_cert(first, others, &name, &[], now)
-        .context("the certificate is not good")?;
+        .context("the certificate is not valid")?;
     Ok(())
 }
 

@@ -57,8 +57,9 @@ pub(crate) async fn join(
     token: &JoinToken,
     replace: bool,
 ) -> Result<Joined> {
-    check_node_name(node.as_str()).map_err(anyhow::Error::msg)?;
+    check_node_name(node.as_str())?;
     refuse_if_joined(directory, replace)?;
+
     let (key, request) = certificate::request(node.as_str())?;
     let target = PeerTarget {
         node: token.host.clone(),
@@ -81,14 +82,14 @@ pub(crate) async fn join(
 
     let chain =
         CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.context("read the certificate that came back")?;
+    let chain = chain.context("read the received certificate")?;
     let ca =
         pinned(&chain, &token.authority).context("the answer lacks the authority's certificate")?;
     let mut roots = RootCertStore::empty();
     roots
         .add(ca.clone())
         .context("use the authority's certificate")?;
-    verify(&Arc::new(roots), &chain, node, Timestamp::now()).context(CLOCKS)?;
+    verify(&Arc::new(roots), &chain, node, Timestamp::now()).context(NOT_ACCEPTED)?;
     let facts = certificate::facts_of_pem(&certificate)?;
     let ca = certificate::pem_of(&ca);
 
@@ -112,9 +113,9 @@ pub(crate) async fn join(
 
 /// The time limit of joining as a whole.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The most frequent reason why a new certificate is not accepted.
-const CLOCKS: &str =
-    "the certificate that came back cannot be used: do the clocks of the two hosts agree?";
+/// A new certificate that is not accepted, with the most frequent cause.
+const NOT_ACCEPTED: &str =
+    "the received certificate is not valid: check that the clocks of the two hosts agree";
 
 fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
     if directory.ca_key().exists() {
@@ -126,6 +127,7 @@ fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
     if replace {
         return Ok(());
     }
+
     if let Some(pair) = directory.read_node()? {
         let facts = Facts::read(
             pair.end_entity_cert()
@@ -133,7 +135,7 @@ fn refuse_if_joined(directory: &PeerDirectory, replace: bool) -> Result<()> {
         )?;
         ensure!(
             facts.until <= Timestamp::now(),
-            "this host has a certificate for {} that is good until {:.0}: say --replace to join anew",
+            "this host has a certificate for {} that is valid until {:.0}: say --replace to join anew",
             facts.name,
             facts.until
         );
@@ -162,7 +164,7 @@ fn pinned(chain: &[CertificateDer<'_>], authority: &[u8; 32]) -> Option<Certific
     chain
         .iter()
         .find(is)
-        .map(|found| found.clone().into_owned())
+        .map(|certificate| certificate.clone().into_owned())
 }
 
 /// Trusts a server whose certificate is from the token's authority, for the token's host.

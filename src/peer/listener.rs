@@ -20,7 +20,7 @@ pub(super) struct PeerListener {
 }
 
 impl PeerListener {
-    /// Starts accepting.
+    /// Accepts connections of this listener, within the limits of [`Taker::Peers`].
     pub(super) fn new(listener: TcpListener, config: rustls::ServerConfig) -> Self {
         let connections = Connections::new("peer", Taker::Peers.bounds());
         Self {
@@ -53,7 +53,7 @@ pub(super) struct Remote {
     /// The client's certificate, which TLS has verified against this cluster's authority; `None` if
     /// the client presented none.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// The connection's limits.
+    /// The life of the connection, with its time limits.
     pub(super) caller: Caller,
 }
 

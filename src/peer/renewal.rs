@@ -55,23 +55,27 @@ pub(crate) async fn renew(identity: &Arc<Identity>, address_of: &AddressOf) -> R
         let Facts { name, until, .. } = signed.await.context("renew the certificate")??;
         return Ok(Renewed { name, until });
     }
+
     let host = &identity.cluster().host;
     let address = address_of(host).or(identity.cluster().address);
     let address = address
         .with_context(|| format!("the address of {host}, which has the authority, is not known"))?;
+
     let name = identity.facts().name;
     let (key, request) = certificate::request(&name)?;
     let client = PeerClient::with(identity.clone());
     let answer = client.renew(host, address, request).await?.certificate;
+
     let chain = CertificateDer::pem_slice_iter(answer.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.context("read the certificate that came back")?;
+    let chain = chain.context("read the received certificate")?;
     identity.verify(&chain, &NodeName::new(name.as_str()), Timestamp::now())?;
     let facts = certificate::facts_of_pem(&answer)?;
     ensure!(
         facts.name == name,
-        "the certificate that came back is for {}",
+        "the received certificate is for {}",
         facts.name
     );
+
     let _lock = directory.lock()?;
     directory.replace_node(&answer, &key.serialize_pem())?;
     Ok(Renewed {

@@ -36,8 +36,10 @@ use crate::http::{HttpContext, api};
 const BODY_BYTES: usize = 16 * 1024;
 /// The size limit of a refusal, which may quote the request.
 const MESSAGE_BYTES: usize = 1024;
-/// The most attempts to join in one minute, from one address and from all addresses.
-const ATTEMPTS: (u32, u32) = (10, 100);
+/// The most attempts to join in one minute, from one address.
+const ATTEMPTS_OF_ADDRESS: u32 = 10;
+/// The most attempts to join in one minute, from all addresses.
+const ATTEMPTS_IN_ALL: u32 = 100;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The state of the routes.
@@ -67,7 +69,7 @@ impl Served {
     }
 }
 
-/// The routes.
+/// The routes of `/peer/v1`.
 pub(super) fn router(served: Arc<Served>) -> Router {
     let nodes = Router::new()
         .route("/peer/v1/ping", get(ping))
@@ -76,7 +78,7 @@ pub(super) fn router(served: Arc<Served>) -> Router {
         .fallback(|| async {
             refuse(
                 StatusCode::NOT_FOUND,
-                "there is no such question between hosts",
+                "there is no such route between hosts",
             )
         })
         .layer(middleware::from_fn_with_state(served.clone(), nodes_only));
@@ -155,12 +157,13 @@ async fn renew(
         Ok(body) => body,
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
+
     let node = presented.name.clone();
     let signed = sign(&served, move |authority| {
         authority.renew(&presented, &request, Timestamp::now())
     })
     .await;
-    tracing::info!(%node, signed = signed.status().is_success(), "a host asked for a new certificate");
+    tracing::info!(%node, signed = signed.status().is_success(), "a host requested a new certificate");
     signed
 }
 
@@ -175,6 +178,7 @@ async fn join(
             "too many attempts to join: wait a minute",
         );
     }
+
     let Json(JoinRequest {
         secret,
         node,
@@ -183,6 +187,7 @@ async fn join(
         Ok(body) => body,
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
+
     // A text that is not base64url counts as an unknown secret.
     let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
     let name: String = node.chars().take(80).collect();
@@ -191,7 +196,7 @@ async fn join(
     })
     .await;
     let joined = signed.status().is_success();
-    tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host asked to join");
+    tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host requested to join");
     signed
 }
 
@@ -207,6 +212,7 @@ async fn sign(
         );
         return refuse(StatusCode::NOT_FOUND, message);
     };
+
     let signed = tokio::task::spawn_blocking(move || {
         let certificate = how(&authority)?;
         Ok(Certified {
@@ -228,7 +234,9 @@ fn status(refusal: &CertificateRefusal) -> StatusCode {
     match refusal {
         CertificateRefusal::Token(TokenRefusal::Unknown) => StatusCode::UNAUTHORIZED,
         CertificateRefusal::Token(_) | CertificateRefusal::Replaced(_) => StatusCode::FORBIDDEN,
-        CertificateRefusal::Name(_) | CertificateRefusal::Request(_) => StatusCode::BAD_REQUEST,
+        CertificateRefusal::Name(_)
+        | CertificateRefusal::NotANode
+        | CertificateRefusal::Request(_) => StatusCode::BAD_REQUEST,
         CertificateRefusal::Taken { .. } => StatusCode::CONFLICT,
         CertificateRefusal::Broken(error) => {
             tracing::error!("a certificate could not be signed: {error:#}");
@@ -268,11 +276,12 @@ impl Attempts {
                 by_address: BTreeMap::new(),
             };
         }
-        if window.all >= ATTEMPTS.1 {
+
+        if window.all >= ATTEMPTS_IN_ALL {
             return false;
         }
         let own = window.by_address.entry(address).or_default();
-        if *own >= ATTEMPTS.0 {
+        if *own >= ATTEMPTS_OF_ADDRESS {
             return false;
         }
         *own += 1;
@@ -289,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_are_bounded_by_address_and_in_all_and_the_minute_ends() {
+    fn attempts_are_limited_for_each_address_and_in_all_until_the_minute_ends() {
         let start = Instant::now();
         let attempts = Attempts::new(start);
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);

@@ -93,6 +93,7 @@ impl FromStr for JoinToken {
         if body.len() > LONGEST {
             return Err(JoinTokenError::Damaged);
         }
+
         let json = Base64UrlUnpadded::decode_vec(body).map_err(|_| JoinTokenError::Damaged)?;
         let written: Written =
             serde_json::from_slice(&json).map_err(|_| JoinTokenError::Damaged)?;
@@ -147,7 +148,7 @@ pub(crate) enum TokenRefusal {
     OtherNode(String),
 }
 
-/// `tokens.json`
+/// `tokens.json`: the tokens that this authority has made.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tokens {
     tokens: Vec<StoredToken>,
@@ -188,6 +189,7 @@ impl Tokens {
             self.tokens.len() < KEPT,
             "{KEPT} join tokens have been made within a week: wait until the oldest are forgotten"
         );
+
         let secret = random()?;
         let expires = now
             .checked_add(offer.life)
@@ -213,12 +215,13 @@ impl Tokens {
         let presented = hash(secret);
         let same = SameBytes::new();
         // All tokens are compared, so that the time does not show which one matches.
-        let found = self
+        let matching = self
             .tokens
             .iter_mut()
             .filter(|kept| same.are(&kept.hash, &presented))
             .fold(None, |_, one| Some(one));
-        let kept = found.ok_or(TokenRefusal::Unknown)?;
+        let kept = matching.ok_or(TokenRefusal::Unknown)?;
+
         if let Some(Used { when, node }) = &kept.used {
             return Err(TokenRefusal::Used {
                 node: node.clone(),
@@ -228,9 +231,12 @@ impl Tokens {
         if kept.expires <= now {
             return Err(TokenRefusal::Expired(kept.expires));
         }
-        if let Some(other) = kept.node.as_ref().filter(|bound| *bound != node.as_str()) {
-            return Err(TokenRefusal::OtherNode(other.clone()));
+        if let Some(bound) = &kept.node
+            && bound.as_str() != node.as_str()
+        {
+            return Err(TokenRefusal::OtherNode(bound.clone()));
         }
+
         kept.used = Some(Used {
             when: now,
             node: node.as_str().to_owned(),

@@ -11,6 +11,7 @@
 //! host must not run on half a policy. Times without a trailing `Z` are taken as UTC, not as the
 //! host's zone, so that every host judges alike.
 
+mod error;
 mod line;
 mod pattern;
 mod time;
@@ -19,43 +20,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use reconciler::foreign::ForeignText;
 use serde::{Deserialize, Serialize};
 use ssh_key::HashAlg;
-use thiserror::Error;
 
+pub(crate) use self::error::{AllowedSignersError, LineProblem};
 use self::line::{Line, SignerEntry};
 use super::ssh_signature::{NAMESPACE, VerifyingKey};
 
 /// A larger file is not a list of signers.
 const MAX_BYTES: usize = 1024 * 1024;
-/// The size limit of a message about one line: a line may be a megabyte of any text.
-const PROBLEM_BYTES: usize = 400;
-/// The most bad lines that a message lists.
-const LISTED: usize = 10;
-
-/// All problems of an `allowed_signers` file.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error("allowed signers: {}", join(problems))]
-pub(crate) struct AllowedSignersError {
-    /// One entry for each bad line, in order.
-    pub(crate) problems: Vec<LineProblem>,
-}
-
-/// The problem of one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LineProblem {
-    /// The number of the line, counted from 1.
-    pub(crate) line: usize,
-    /// The problem, and what to write instead.
-    pub(crate) what: String,
-}
-
-impl fmt::Display for LineProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.what)
-    }
-}
 
 /// The signer: recorded with the commit, printed by `history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,30 +131,26 @@ impl AllowedSigners {
     /// Reads the text of an `allowed_signers` file.
     pub(crate) fn parse(text: &str) -> Result<Self, AllowedSignersError> {
         if text.len() > MAX_BYTES {
-            let what = format!(
-                "the file has {} bytes; at most {MAX_BYTES} are read",
-                text.len()
-            );
-            return Err(AllowedSignersError {
-                problems: vec![LineProblem { line: 1, what }],
-            });
+            return Err(AllowedSignersError::TooLarge { bytes: text.len() });
         }
+
         let mut signers = Self::default();
         let mut problems = Vec::new();
         for (index, text) in text.lines().enumerate() {
             match line::parse(text) {
                 Ok(Some(entry)) => signers.add(entry),
                 Ok(None) => {}
-                Err(what) => problems.push(LineProblem {
+                Err(error) => problems.push(LineProblem {
                     line: index + 1,
-                    what: ForeignText::bounded(&what, PROBLEM_BYTES).into(),
+                    error,
                 }),
             }
         }
+
         if problems.is_empty() {
             Ok(signers)
         } else {
-            Err(AllowedSignersError { problems })
+            Err(AllowedSignersError::BadLines(problems))
         }
     }
 
@@ -227,15 +196,6 @@ impl AllowedSigners {
             })
             .lines
             .push(line);
-    }
-}
-
-fn join(problems: &[LineProblem]) -> String {
-    let listed = problems.iter().take(LISTED).map(LineProblem::to_string);
-    let listed = listed.collect::<Vec<_>>().join("; ");
-    match problems.len().saturating_sub(LISTED) {
-        0 => listed,
-        more => format!("{listed}; and {more} more lines"),
     }
 }
 

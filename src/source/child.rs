@@ -59,7 +59,7 @@ pub(crate) async fn fetch_in_child(
     match run_in_child(child, request).await? {
         ChildAnswer::Fetched(fetched) => Ok(fetched),
         ChildAnswer::Compacted => Err(FetchError::Child {
-            detail: "it did something else than asked".to_owned(),
+            detail: "it has answered another request".to_owned(),
         }),
     }
 }
@@ -93,6 +93,7 @@ async fn run_in_child(
     let failed = |detail: String| FetchError::Child { detail };
     let document = serde_json::to_vec(request)
         .map_err(|error| failed(format!("encode the request: {error}")))?;
+
     let mut process = command(child, request, &url)
         .spawn()
         .map_err(|error| failed(format!("start {}: {error}", child.program.display())))?;
@@ -112,10 +113,11 @@ async fn run_in_child(
             .await?;
         Ok::<_, io::Error>((answer, process.wait().await?))
     };
+
     let limit = request.limits.deadline + GRACE;
     match tokio::time::timeout(limit, exchange).await {
         Ok(Ok((answer, status))) => read_answer(&answer, status, &url, request),
-        Ok(Err(error)) => Err(failed(format!("talk to it: {error}"))),
+        Ok(Err(error)) => Err(failed(format!("exchange with it: {error}"))),
         // The process is dropped here, which kills it.
         Err(_) => Err(FetchError::Timeout {
             url: url.to_string(),
@@ -142,6 +144,8 @@ pub(crate) fn child_main() -> ExitCode {
             detail: format!("read the request: {error}"),
         }),
     };
+
+    // A library may have written to standard output before; the answer is the last line.
     let written = serde_json::to_vec(&answer)
         .map_err(io::Error::from)
         .and_then(|text| {
@@ -179,6 +183,7 @@ fn command(child: &ChildProgram, request: &FetchRequest, url: &RemoteUrl) -> Com
         .env("XDG_CONFIG_HOME", &home)
         .env_remove("SSH_AUTH_SOCK")
         .kill_on_drop(true);
+
     // OpenSSL reads its certificate authorities from these two variables; the directory is empty.
     // Reading the system's authorities at the start takes longer than a local fetch, and is useless
     // without https.
@@ -212,6 +217,9 @@ fn read_answer(
             return answer;
         }
     }
+
+    // Without an answer the signal tells which limit of `limit_self` ended the child: the kernel
+    // sends SIGXFSZ for RLIMIT_FSIZE and SIGXCPU for RLIMIT_CPU (setrlimit(2)).
     let url = url.to_string();
     match status.signal().and_then(Signal::from_named_raw) {
         Some(Signal::XFSZ) => Err(FetchError::Limit {
@@ -264,6 +272,7 @@ fn limit_self(request: &FetchRequest) -> io::Result<()> {
     // The kernel sends this signal when the thread that started the process ends, so that thread
     // must stay: a worker of the runtime, and no blocking thread (prctl(2), PR_SET_PDEATHSIG).
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+
     let limits = &request.limits;
     let pack_and_index = limits.received_bytes.saturating_mul(2);
     for (resource, value) in [
@@ -295,6 +304,7 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     let home = home(&request.mirror);
     std::fs::create_dir_all(home.join(".ssh"))?;
     std::fs::create_dir_all(home.join(NO_CERTIFICATES))?;
+
     // A repository on this host often belongs to another user. libgit2 runs no hooks and no filters
     // here, against which the ownership check protects.
     //
@@ -302,6 +312,7 @@ fn prepare_home(request: &FetchRequest) -> io::Result<()> {
     // large.
     let configuration = "[safe]\n\tdirectory = *\n[pack]\n\twindowMemory = 64m\n";
     std::fs::write(home.join(".gitconfig"), configuration)?;
+
     let known_hosts = match &request.known_hosts {
         Some(file) => std::fs::read(file).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", file.display()))

@@ -24,16 +24,10 @@ pub(crate) enum CommitError {
     },
     /// The object database does not have the commit, or has bytes that do not hash to its id.
     #[error("read commit {} from the mirror", id.short())]
-    Read {
-        /// The commit's id.
-        id: CommitId,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    Read { id: CommitId, source: git2::Error },
     /// The object with this id is not a commit.
     #[error("object {} is a {kind}, not a commit", id.short())]
     NotACommit {
-        /// The object's id.
         id: CommitId,
         /// The type of the object.
         kind: &'static str,
@@ -41,7 +35,6 @@ pub(crate) enum CommitError {
     /// The object is a commit without a valid header.
     #[error("commit {} has a malformed header: {what}", id.short())]
     Malformed {
-        /// The commit's id.
         id: CommitId,
         /// What is wrong with the header.
         what: &'static str,
@@ -80,7 +73,9 @@ pub(crate) fn first_parent_ancestors(
 ) -> Result<Vec<CommitInfo>, CommitError> {
     let mut ancestors = Vec::new();
     let mut next = CommitInfo::read(repo, head)?.first_parent;
-    while let Some(id) = next.take_if(|_| ancestors.len() < count) {
+    while let Some(id) = next
+        && ancestors.len() < count
+    {
         let info = CommitInfo::read(repo, &id)?;
         next = info.first_parent.clone();
         ancestors.push(info);
@@ -105,13 +100,13 @@ pub(crate) fn id_of(oid: Oid) -> CommitId {
 
 /// The id in libgit2's type.
 pub(crate) fn oid(id: &CommitId) -> Result<Oid, CommitError> {
-    Oid::from_str(id.as_str())
+    match Oid::from_str(id.as_str()) {
         // libgit2 also accepts prefixes and capitals.
-        .ok()
-        .filter(|oid| oid.to_string() == id.as_str())
-        .ok_or_else(|| CommitError::BadId {
+        Ok(oid) if oid.to_string() == id.as_str() => Ok(oid),
+        _ => Err(CommitError::BadId {
             id: id.as_str().to_owned(),
-        })
+        }),
+    }
 }
 
 /// The parts of a commit, with its signature separated from the signed bytes.
@@ -141,6 +136,7 @@ impl CommitObject {
             id: id.clone(),
             source,
         };
+
         let database = repo.odb().map_err(read)?;
         let object = database.read(oid).map_err(read)?;
         if object.kind() != ObjectType::Commit {
@@ -165,6 +161,7 @@ impl CommitObject {
         let mut in_signature = false;
         let mut at = None;
         let mut rest = bytes;
+
         loop {
             let end = rest
                 .iter()
@@ -172,20 +169,24 @@ impl CommitObject {
                 .ok_or("it does not end")?;
             let (line, tail) = rest.split_at(end + 1);
             rest = tail;
+
+            // An empty line ends the headers.
             if end == 0 {
                 signed_bytes.push(b'\n');
                 break;
             }
+            // A line that begins with a space continues the header before it.
             if let Some(continuation) = line.strip_prefix(b" ") {
                 if at != Some(Header::Other) {
                     return Err("a continued line where none may be");
                 }
-                match signatures.last_mut().filter(|_| in_signature) {
-                    Some((_, value)) => value.extend_from_slice(continuation),
-                    None => signed_bytes.extend_from_slice(line),
+                match signatures.last_mut() {
+                    Some((_, value)) if in_signature => value.extend_from_slice(continuation),
+                    _ => signed_bytes.extend_from_slice(line),
                 }
                 continue;
             }
+
             in_signature = line.starts_with(b"gpgsig");
             let (name, value) = split_header(&line[..end])?;
             let before = at.replace(Header::of(name));
@@ -195,6 +196,7 @@ impl CommitObject {
                 signatures.push((String::from_utf8_lossy(name).into_owned(), value));
                 continue;
             }
+
             signed_bytes.extend_from_slice(line);
             match name {
                 b"tree" if tree.is_none() => tree = Some(parse_oid(value)?),
@@ -212,6 +214,7 @@ impl CommitObject {
                 return Err("headers in another order than Git's");
             }
         }
+
         let message_start = signed_bytes.len();
         signed_bytes.extend_from_slice(rest);
         Ok(Self {
@@ -288,10 +291,10 @@ fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
 
 fn parse_oid(value: &[u8]) -> Result<Oid, &'static str> {
     let text = std::str::from_utf8(value).map_err(|_| "an object id that is not text")?;
-    Oid::from_str(text)
-        .ok()
-        .filter(|oid| oid.to_string() == text)
-        .ok_or("an object id of the wrong form")
+    match Oid::from_str(text) {
+        Ok(oid) if oid.to_string() == text => Ok(oid),
+        _ => Err("an object id of the wrong form"),
+    }
 }
 
 /// The time in `Name <address> 1700000000 +0100`.

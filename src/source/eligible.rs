@@ -21,10 +21,7 @@ pub(crate) enum Ineligible {
     NothingAccepted,
     /// The commit does not descend from the anchor.
     #[error("it does not descend from the anchor {}: what is older, or lies elsewhere, never runs", anchor.short())]
-    BeforeAnchor {
-        /// The anchor's id.
-        anchor: CommitId,
-    },
+    BeforeAnchor { anchor: CommitId },
     /// The commit is not one that a rollback could go to.
     #[error(
         "it is not one of the last {history} commits on the first-parent line of {}: what lies elsewhere can be \
@@ -61,9 +58,13 @@ pub(crate) fn eligible(
             }));
         }
     }
-    if let Some(known) = known.filter(|known| known.counts(policy.mode, policy.anchor)) {
+    // What this host once judged good stays eligible when its key is withdrawn later.
+    if let Some(known) = known
+        && known.counts(policy.mode, policy.anchor)
+    {
         return Ok(Ok(known.clone()));
     }
+
     let Some(verified) = verified else {
         return Ok(Err(Ineligible::NothingAccepted));
     };
@@ -71,6 +72,7 @@ pub(crate) fn eligible(
         let verified = verified.id().clone();
         return Ok(Err(Ineligible::OffTheLine { verified, history }));
     }
+
     if policy.mode == Mode::Off {
         return Ok(Ok(VerifiedCommit::new(id.clone(), Grounds::ModeOff)));
     }
@@ -92,9 +94,11 @@ fn is_on_line(
     if verified == id {
         return Ok(true);
     }
+    // What lies before the anchor never runs.
     if policy.anchor == Some(verified) {
         return Ok(false);
     }
+
     let line = commit::first_parent_ancestors(repo, verified, history)?;
     let runnable = line
         .iter()

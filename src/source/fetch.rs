@@ -39,6 +39,7 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
             why: "credentials are not sent over plain http; use https".to_owned(),
         });
     }
+
     let budget = Budget::new(&request.limits);
     let mirror = Mirror::new(&request.mirror);
     let fetched = match fetch_addition(&mirror, &url, request, &budget) {
@@ -54,6 +55,8 @@ pub(crate) fn fetch(request: &FetchRequest) -> Result<Fetched, FetchError> {
         }
         Err(Trouble::Damaged(damage)) => fetch_whole(&mirror, &url, request, &budget, &damage)?,
     };
+
+    // The daemon checks the headers again before it reads content: a pack may control this process.
     if fetched.brought != Brought::Nothing {
         let objects = mirror.quarantine().join(INCOMING).join("objects");
         quarantine::inspect(&objects, &request.limits)
@@ -101,6 +104,7 @@ fn fetch_addition(
     mirror
         .check(&known, &request.keep, request.check)
         .map_err(Trouble::Damaged)?;
+
     let repo =
         begin_addition(mirror, &known).map_err(|error| Trouble::Remote(disk(mirror, &error)))?;
     match transfer(&repo, url, request, budget) {
@@ -121,6 +125,7 @@ fn fetch_addition(
 fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, MirrorError> {
     let path = mirror.quarantine().join(INCOMING);
     mirror::create(&path)?;
+
     let alternates = path.join("objects/info/alternates");
     let failed = |step, path: &Path| {
         let path = path.to_owned();
@@ -131,6 +136,7 @@ fn begin_addition(mirror: &Mirror, known: &Repository) -> Result<Repository, Mir
     let mut line = objects.into_os_string().into_encoded_bytes();
     line.push(b'\n');
     std::fs::write(&alternates, line).map_err(failed("write", &alternates))?;
+
     let refs = |source| mirror.refs_error("copy the refs", source);
     let repo = Repository::open_bare(&path).map_err(|source| MirrorError::Open { path, source })?;
     for (name, target) in mirror::refs(known).map_err(refs)? {
@@ -157,6 +163,7 @@ fn fetch_whole(
     let path = mirror.quarantine().join(INCOMING);
     mirror::remove_all(&path).map_err(|error| kept(chain(&error)))?;
     let repo = mirror::create(&path).map_err(|error| kept(chain(&error)))?;
+
     // A refused head is needed as well: the commits that are kept are part of its history.
     let everything = FetchRequest {
         task: Task::Fetch,
@@ -170,6 +177,7 @@ fn fetch_whole(
         Err(error @ FetchError::PackRefused { .. }) => return Err(error),
         Err(error) => return Err(kept(error.to_string())),
     };
+
     mirror
         .check(&repo, &request.keep, Check::Thorough)
         .map_err(|error| {
@@ -201,6 +209,7 @@ fn transfer(
         };
         return Err(FetchFailure::Known(what));
     }
+
     let previous = mirror::ref_target(repo, &tracking)?;
     let head = match url {
         RemoteUrl::Local(local) => copy::fetch(repo, local, url, request, budget, previous)?,
@@ -230,6 +239,7 @@ pub(crate) fn compact(request: &FetchRequest) -> Result<(), FetchError> {
     let path = mirror.quarantine().join(COMPACTED);
     let fresh = mirror::remove_all(&path).and_then(|()| mirror::create(&path));
     let fresh = fresh.map_err(|error| disk(&mirror, &error))?;
+
     let tips = mirror::accepted_refs(&old, &request.keep).map_err(refs)?;
     if tips.is_empty() {
         return Ok(());

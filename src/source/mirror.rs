@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::commit::{self, CommitError, CommitObject, id_of};
 
+/// The refs of this daemon, one for each commit in use: no garbage collection removes its objects.
 const PINS: &str = "refs/windlass/pin/";
 /// Every fetch that downloads objects adds a pack; more packs than this are combined into one.
 const MAX_PACKS: usize = 50;
@@ -34,37 +35,24 @@ pub(crate) enum MirrorError {
     /// A file operation on the mirror failed.
     #[error("{step} {}", path.display())]
     Io {
-        /// The operation.
         step: &'static str,
-        /// The file or directory.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// The directory cannot be opened as a repository.
     #[error("open mirror {}", path.display())]
-    Open {
-        /// The path of the mirror.
-        path: PathBuf,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    Open { path: PathBuf, source: git2::Error },
     /// A ref of the mirror could not be read or written.
     #[error("{step} in mirror {}", path.display())]
     Refs {
-        /// The operation.
         step: &'static str,
-        /// The path of the mirror.
         path: PathBuf,
-        /// libgit2's error.
         source: git2::Error,
     },
     /// A commit that must be in the mirror is missing or incomplete.
     #[error("mirror {} does not hold commit {} whole", path.display(), commit.short())]
     Incomplete {
-        /// The path of the mirror.
         path: PathBuf,
-        /// The commit's id.
         commit: CommitId,
         /// The error when the commit was read.
         source: CommitError,
@@ -100,7 +88,7 @@ impl Mirror {
         Self { path: path.into() }
     }
 
-    /// The path from the repository's root.
+    /// The directory of the mirror.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -126,6 +114,7 @@ impl Mirror {
             Oid::from_str(id.as_str()).is_ok_and(|id| repo.find_commit(id).is_ok())
         };
         let commits = commits.iter().filter(here).cloned().collect();
+
         pin(&repo, &commits).map_err(|source| self.refs_error("pin commits", source))?;
         Ok(true)
     }
@@ -150,6 +139,7 @@ impl Mirror {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(error("create the directory of"))?;
         }
+
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -157,6 +147,7 @@ impl Mirror {
             .mode(0o600)
             .open(&path)
             .map_err(error("open"))?;
+        // flock(2): the kernel releases the lock when the process ends, however it ends.
         match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(Some(MirrorLock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -167,9 +158,11 @@ impl Mirror {
     /// Repairs what a killed fetch left: an unfinished replacement, lock files, incomplete packs.
     pub(super) fn recover(&self, _lock: &MirrorLock) -> Result<(), MirrorError> {
         let (old, fresh) = (self.beside("old"), self.beside("new"));
+        // `replace` was interrupted between its two renames.
         if old.exists() && !self.path.exists() {
             rename(&old, &self.path)?;
         }
+
         for leftover in [old, fresh, self.quarantine()] {
             remove_all(&leftover)?;
         }
@@ -216,9 +209,10 @@ impl Mirror {
         for reference in repo.references().map_err(refs)? {
             wanted.extend(reference.map_err(refs)?.target().map(id_of));
         }
-        let mut seen = BTreeSet::new();
+
+        let mut checked = BTreeSet::new();
         for commit in wanted {
-            check_commit(repo, &commit, check, &mut seen).map_err(|source| {
+            check_commit(repo, &commit, check, &mut checked).map_err(|source| {
                 MirrorError::Incomplete {
                     path: self.path.clone(),
                     commit,
@@ -250,13 +244,11 @@ impl Mirror {
 
     /// Whether there are so many packs that reading slows down.
     pub(super) fn is_scattered(&self) -> bool {
-        fs::read_dir(self.path.join("objects/pack")).is_ok_and(|packs| {
-            packs
-                .flatten()
-                .filter(|file| file.path().extension() == Some(OsStr::new("pack")))
-                .count()
-                > MAX_PACKS
-        })
+        let Ok(files) = fs::read_dir(self.path.join("objects/pack")) else {
+            return false;
+        };
+        let is_pack = |file: &fs::DirEntry| file.path().extension() == Some(OsStr::new("pack"));
+        files.flatten().filter(is_pack).count() > MAX_PACKS
     }
 
     fn beside(&self, ending: &str) -> PathBuf {
@@ -290,6 +282,7 @@ pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(),
         repo.find_commit(id)?;
         repo.reference(&name, id, true, "in use")?;
     }
+
     for reference in repo.references_glob(&format!("{PINS}*"))? {
         let mut reference = reference?;
         let in_use = reference
@@ -314,6 +307,7 @@ pub(super) fn follow(repo: &Repository, branch: &str, head: &CommitId) -> Result
         repo.find_commit(head)?;
         repo.reference(&tracking, head, true, "fetch")?;
     }
+
     for reference in repo.references_glob("refs/remotes/*")? {
         let mut reference = reference?;
         if reference.name()? != tracking {
@@ -330,14 +324,14 @@ pub(super) fn tracking(branch: &str) -> String {
 
 /// The names and targets of all refs.
 pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error> {
-    let mut found = Vec::new();
+    let mut refs = Vec::new();
     for reference in repo.references()? {
         let reference = reference?;
         if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-            found.push((name.to_owned(), target));
+            refs.push((name.to_owned(), target));
         }
     }
-    Ok(found)
+    Ok(refs)
 }
 
 /// The refs that belong to accepted commits: the pins, the branch if its head is kept, and a pin
@@ -346,15 +340,15 @@ pub(super) fn accepted_refs(
     repo: &Repository,
     keep: &BTreeSet<CommitId>,
 ) -> Result<Vec<(String, Oid)>, git2::Error> {
-    let mut found = refs(repo)?;
-    found.retain(|(name, target)| name.starts_with(PINS) || keep.contains(&id_of(*target)));
+    let mut accepted = refs(repo)?;
+    accepted.retain(|(name, target)| name.starts_with(PINS) || keep.contains(&id_of(*target)));
     for commit in keep {
         let id = Oid::from_str(commit.as_str())?;
-        if found.iter().all(|(_, target)| *target != id) {
-            found.push((format!("{PINS}{commit}"), id));
+        if accepted.iter().all(|(_, target)| *target != id) {
+            accepted.push((format!("{PINS}{commit}"), id));
         }
     }
-    Ok(found)
+    Ok(accepted)
 }
 
 fn directory_bytes(directory: &Path) -> u64 {
@@ -362,8 +356,8 @@ fn directory_bytes(directory: &Path) -> u64 {
         return 0;
     };
     let bytes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(found) if found.is_dir() => directory_bytes(&entry.path()),
-        Ok(found) => found.len(),
+        Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
         Err(_) => 0,
     });
     bytes.sum()
@@ -381,6 +375,8 @@ pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
         }
         _ => {}
     }
+
+    // A template of the host could add hooks.
     let mut options = RepositoryInitOptions::new();
     options.bare(true).no_reinit(true).external_template(false);
     Repository::init_opts(path, &options).map_err(|source| MirrorError::Open {
@@ -393,7 +389,7 @@ fn check_commit(
     repo: &Repository,
     id: &CommitId,
     check: Check,
-    seen: &mut BTreeSet<Oid>,
+    checked: &mut BTreeSet<Oid>,
 ) -> Result<(), CommitError> {
     let read = |source| CommitError::Read {
         id: id.clone(),
@@ -406,11 +402,12 @@ fn check_commit(
         Err(CommitError::Malformed { .. } | CommitError::NotACommit { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
+
     let database = repo.odb().map_err(read)?;
     match check {
         Check::Quick => database.read(object.tree).map(drop).map_err(read),
         Check::Thorough => {
-            check_tree(repo, &database, object.tree, seen).map_err(read)?;
+            check_tree(repo, &database, object.tree, checked).map_err(read)?;
             let mut walk = repo.revwalk().map_err(read)?;
             walk.push(commit::oid(id)?).map_err(read)?;
             walk.try_for_each(|step| step.map(drop)).map_err(read)
@@ -423,11 +420,11 @@ fn check_tree(
     repo: &Repository,
     database: &Odb<'_>,
     root: Oid,
-    seen: &mut BTreeSet<Oid>,
+    checked: &mut BTreeSet<Oid>,
 ) -> Result<(), git2::Error> {
     let mut pending = vec![root];
     while let Some(id) = pending.pop() {
-        if !seen.insert(id) {
+        if !checked.insert(id) {
             continue;
         }
         if database.read(id)?.kind() != ObjectType::Tree {
@@ -457,6 +454,7 @@ fn remove_leftovers(directory: &Path, recurse: bool) {
             }
             continue;
         }
+        // libgit2 writes a pack under another name and renames it at the end.
         let half_written = directory.ends_with("objects/pack")
             && !entry.file_name().as_encoded_bytes().starts_with(b"pack-");
         if half_written || path.extension() == Some(OsStr::new("lock")) {

@@ -22,7 +22,9 @@ use thiserror::Error;
 
 /// The first bytes of an index of version 2.
 const INDEX_START: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
+/// The end of the 256 counters by which an index begins.
 const FANOUT_END: usize = 8 + 256 * 4;
+/// The size of a SHA-1 object id.
 const ID: usize = 20;
 /// An id, a checksum, an offset, and for packs over 2 GiB a long offset.
 const INDEX_BYTES_PER_OBJECT: u64 = 20 + 4 + 4 + 8;
@@ -45,12 +47,7 @@ const ENTRY_START: usize = 2048;
 pub(crate) enum PackError {
     /// The pack or its index cannot be read from disk.
     #[error("read {path}")]
-    Io {
-        /// The path of the file.
-        path: String,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: String, source: io::Error },
     /// The file is not a pack as Git makes it.
     #[error("the pack is malformed: {0}")]
     Malformed(&'static str),
@@ -92,12 +89,14 @@ pub(crate) fn headers(
     {
         return Err(PackError::Malformed("its index names one entry twice"));
     }
+
     let failed = |source| PackError::Io {
         path: pack.display().to_string(),
         source,
     };
     let mut window = FileWindow::new(File::open(pack).map_err(failed)?);
     check_pack_header(window.at(0).map_err(failed)?, entries.len())?;
+
     let mut inflater = DecompressorOxide::new();
     let mut stored = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -106,15 +105,16 @@ pub(crate) fn headers(
             &mut inflater,
         )?);
     }
+
     let kinds = kinds(&entries, &stored)?;
     Ok(entries
         .into_iter()
         .zip(stored)
         .zip(kinds)
         .map(|((entry, stored), kind)| {
-            let (bytes, delta_bytes) = match stored.sort {
-                Sort::Whole(_) => (stored.bytes, 0),
-                Sort::OffsetDelta { result, .. } | Sort::IdDelta { result, .. } => {
+            let (bytes, delta_bytes) = match stored.form {
+                EntryForm::Whole(_) => (stored.bytes, 0),
+                EntryForm::OffsetDelta { result, .. } | EntryForm::IdDelta { result, .. } => {
                     (result, stored.bytes)
                 }
             };
@@ -139,11 +139,11 @@ struct IndexEntry {
 struct Stored {
     /// The inflated size of the compressed part: the object, or the delta.
     bytes: u64,
-    sort: Sort,
+    form: EntryForm,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Sort {
+enum EntryForm {
     Whole(ObjectType),
     /// A delta whose base begins this number of bytes before it.
     OffsetDelta {
@@ -162,7 +162,8 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         path: path.display().to_string(),
         source,
     };
-    let malformed = PackError::Malformed("its index is not whole");
+    let malformed = PackError::Malformed("its index is not complete");
+
     // The size is checked first, since an index is read at once.
     let size = std::fs::symlink_metadata(path).map_err(failed)?.len();
     let most =
@@ -174,6 +175,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
             limit: max_objects,
         });
     }
+
     let bytes = std::fs::read(path).map_err(failed)?;
     let number = |at: usize| {
         bytes
@@ -192,6 +194,8 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
             limit: max_objects,
         });
     }
+
+    // After the counters come the ids, the checksums, the offsets, and the offsets over 2 GiB.
     let count = count as usize;
     let offsets = FANOUT_END + count * (ID + 4);
     let long_offsets = offsets + count * 4;
@@ -201,6 +205,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else {
             return Err(malformed);
         };
+        // The highest bit marks the place of a long offset.
         let offset = if offset & 0x8000_0000 == 0 {
             u64::from(offset)
         } else {
@@ -214,10 +219,13 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         if offset >> 62 != 0 {
             return Err(malformed);
         }
+
         let id = Oid::from_bytes(id)
             .map_err(|_| PackError::Malformed("its index holds no object id"))?;
         entries.push(IndexEntry { id, offset });
     }
+
+    // git and libgit2 search an index by bisection: they would not find an id that is out of order.
     if entries.windows(2).any(|pair| pair[0].id >= pair[1].id) {
         return Err(PackError::Malformed("its index is not in order"));
     }
@@ -251,21 +259,20 @@ fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, 
     while byte & 0x80 != 0 {
         byte = next_byte(&mut rest).ok_or_else(short)?;
         if shift > 53 {
-            return Err(PackError::Malformed(
-                "an entry has a size beyond all measure",
-            ));
+            return Err(PackError::Malformed("an entry has an impossible size"));
         }
         size |= u64::from(byte & 0x7f) << shift;
         shift += 7;
     }
-    let sort = match kind {
-        1 => Sort::Whole(ObjectType::Commit),
-        2 => Sort::Whole(ObjectType::Tree),
-        3 => Sort::Whole(ObjectType::Blob),
-        4 => Sort::Whole(ObjectType::Tag),
+
+    let form = match kind {
+        1 => EntryForm::Whole(ObjectType::Commit),
+        2 => EntryForm::Whole(ObjectType::Tree),
+        3 => EntryForm::Whole(ObjectType::Blob),
+        4 => EntryForm::Whole(ObjectType::Tag),
         6 => {
             let back = base_distance(&mut rest)?;
-            Sort::OffsetDelta {
+            EntryForm::OffsetDelta {
                 back,
                 result: result_size(rest, inflater)?,
             }
@@ -274,7 +281,7 @@ fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, 
             let (id, delta) = rest.split_at_checked(ID).ok_or_else(short)?;
             let base =
                 Oid::from_bytes(id).map_err(|_| PackError::Malformed("a delta without a base"))?;
-            Sort::IdDelta {
+            EntryForm::IdDelta {
                 base,
                 result: result_size(delta, inflater)?,
             }
@@ -285,7 +292,7 @@ fn read_entry(bytes: &[u8], inflater: &mut DecompressorOxide) -> Result<Stored, 
             ));
         }
     };
-    Ok(Stored { bytes: size, sort })
+    Ok(Stored { bytes: size, form })
 }
 
 fn next_byte(rest: &mut &[u8]) -> Option<u8> {
@@ -351,15 +358,15 @@ fn kinds(entries: &[IndexEntry], stored: &[Stored]) -> Result<Vec<ObjectType>, P
             if let Some(found) = known[at] {
                 break found;
             }
-            let base = match stored[at].sort {
-                Sort::Whole(kind) => {
+            let base = match stored[at].form {
+                EntryForm::Whole(kind) => {
                     known[at] = Some((kind, 0));
                     break (kind, 0);
                 }
-                Sort::OffsetDelta { back, .. } => {
+                EntryForm::OffsetDelta { back, .. } => {
                     bases.at_offset(entries[at].offset.checked_sub(back))
                 }
-                Sort::IdDelta { base, .. } => bases.with_id(base),
+                EntryForm::IdDelta { base, .. } => bases.with_id(base),
             };
             // A circle of deltas is an endless chain.
             if chain.len() == MAX_DELTA_DEPTH {
@@ -432,9 +439,9 @@ impl FileWindow {
         let inside = offset
             .checked_sub(self.start)
             .and_then(|from| usize::try_from(from).ok());
-        let from = match inside.filter(|from| from + ENTRY_START <= self.bytes.len()) {
-            Some(from) => from,
-            None => {
+        let from = match inside {
+            Some(from) if from + ENTRY_START <= self.bytes.len() => from,
+            _ => {
                 self.fill(offset)?;
                 0
             }

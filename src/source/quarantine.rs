@@ -41,20 +41,19 @@ pub(crate) enum InspectError {
     #[error(transparent)]
     Pack(#[from] PackError),
     /// The quarantine holds other files than one pack with its index.
-    #[error("the quarantine {path} holds {found}, where one pack with its index was to be")]
+    #[error("the quarantine {path} holds {content}, where one pack with its index is expected")]
     Layout {
-        /// The path of the quarantine.
         path: String,
         /// The files in the quarantine.
-        found: String,
+        content: String,
     },
 }
 
 /// An object over its limit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "object {id} is a {kind} of {bytes} bytes{}, and a {kind} may have {limit}; take it out of the history{}",
-    if *is_delta { ", or stored as a delta of so many," } else { "" },
+    "object {id} is a {kind}{} of {bytes} bytes, and a {kind} may have {limit}; take it out of the history{}",
+    if *is_delta { ", stored as a delta" } else { "" },
     if *kind == "blob" { ", or raise source.max-object-bytes" } else { "" }
 )]
 pub(crate) struct Oversized {
@@ -128,8 +127,7 @@ impl Quarantine {
                 let added = repo
                     .odb()
                     .and_then(|database| database.add_disk_alternate(text(&objects)?));
-                added
-                    .map_err(|source| self.mirror.refs_error("look into the quarantine", source))?;
+                added.map_err(|source| self.mirror.refs_error("add the quarantine", source))?;
                 Ok(repo)
             }
             Brought::Whole => {
@@ -154,12 +152,14 @@ impl Quarantine {
                 &self.mirror.path().join("objects/pack"),
             )?;
         }
+
         let repo = match brought {
             Brought::Whole => self.mirror.replacement()?,
             Brought::Nothing | Brought::Addition => self.mirror.open()?,
         };
         mirror::follow(&repo, branch, head)
             .map_err(|source| self.mirror.refs_error("set the branch", source))?;
+
         if brought == Brought::Whole {
             self.replace(&repo, keep)?;
         }
@@ -170,7 +170,7 @@ impl Quarantine {
     /// The size of the mirror with the download, if that is over the limit.
     pub(crate) fn would_exceed(&self, limit: u64) -> Option<u64> {
         let incoming = the_pack(&incoming(&self.path)).ok()?;
-        let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.len());
+        let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
         let bytes = self.mirror.bytes() + size(&incoming.0) + size(&incoming.1);
         (bytes > limit).then_some(bytes)
     }
@@ -184,6 +184,7 @@ impl Quarantine {
     pub(crate) fn accept_compacted(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
         let failed = |source| self.mirror.refs_error("repack", source);
         let tips = mirror::accepted_refs(&self.mirror.open()?, keep).map_err(failed)?;
+
         let fresh = self.mirror.begin_replacement(&self.lock)?;
         if !tips.is_empty() {
             move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
@@ -193,6 +194,7 @@ impl Quarantine {
                 .reference(&name, target, true, "repack")
                 .map_err(failed)?;
         }
+
         self.mirror.check(&fresh, keep, Check::Quick)?;
         self.mirror.replace(&self.lock)
     }
@@ -260,6 +262,7 @@ fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversiz
             is_delta: false,
         });
     }
+
     // A delta is inflated too, and may be larger than its result.
     let limit = limits.object_bytes.max(MAX_TREE_BYTES);
     if header.delta_bytes > limit {
@@ -276,9 +279,9 @@ fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversiz
 
 /// The pack and the index in an objects directory that holds nothing else.
 fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
-    let wrong = |found: String| InspectError::Layout {
+    let wrong = |content: String| InspectError::Layout {
         path: objects.display().to_string(),
-        found,
+        content,
     };
     let names = |directory: &Path| -> Result<Vec<PathBuf>, InspectError> {
         let failed = |source| PackError::Io {
@@ -290,6 +293,7 @@ fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
             .map(|entry| Ok(entry.map_err(failed)?.path()))
             .collect()
     };
+
     // A loose object would be read beside the pack, without a check of its header.
     let other = names(objects)?
         .into_iter()
@@ -297,9 +301,11 @@ fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
     if let Some(other) = other {
         return Err(wrong(other.display().to_string()));
     }
+
     let mut files = names(&objects.join("pack"))?;
     files.sort();
-    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    // A symbolic link could lead to any file of the host.
+    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
     match files.as_slice() {
         [index, pack]
             if index.extension() == Some(OsStr::new("idx"))
@@ -328,10 +334,13 @@ fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
         let path = path.to_owned();
         move |source| MirrorError::Io { step, path, source }
     };
+
+    // After a crash the mirror must not name a pack whose content never reached the disk.
     for file in [&pack, &index] {
         let flushed = File::open(file).and_then(|open| open.sync_all());
         flushed.map_err(failed("flush", file))?;
     }
+
     // A pack is named after its content, and a pack in use must not be overwritten.
     if to.join(index.file_name().unwrap_or_default()).exists() {
         return Ok(());

@@ -23,6 +23,7 @@ pub(crate) const NAMESPACE: &str = "git";
 /// No key type makes a larger signature; 16384-bit RSA takes 2 KiB for the key and 2 KiB for the
 /// signature.
 const MAX_ARMOUR_BYTES: usize = 16 * 1024;
+/// ring verifies no shorter RSA key.
 const MIN_RSA_BITS: usize = 2048;
 /// RFC 4251 limits a name to 64 characters.
 const TYPE_NAME_BYTES: usize = 64;
@@ -80,11 +81,13 @@ impl SshSignature {
         if u32::decode(reader).map_err(malformed("no version"))? != VERSION {
             return Err(SignatureError::Malformed("a version other than 1"));
         }
+
         let key_blob = Vec::<u8>::decode(reader).map_err(malformed("no key"))?;
         let namespace = String::decode(reader).map_err(malformed("no namespace"))?;
         let reserved = Vec::<u8>::decode(reader).map_err(malformed("no reserved field"))?;
         let hash = String::decode(reader).map_err(malformed("no hash algorithm"))?;
         let signature = Vec::<u8>::decode(reader).map_err(malformed("no signature"))?;
+
         if !reader.is_finished() {
             return Err(SignatureError::Malformed("bytes after its end"));
         }
@@ -93,6 +96,7 @@ impl SshSignature {
                 "a reserved field that is not empty",
             ));
         }
+
         let hash = match hash.as_str() {
             "sha256" => HashAlg::Sha256,
             "sha512" => HashAlg::Sha512,
@@ -102,14 +106,17 @@ impl SshSignature {
                 ));
             }
         };
+
         let kind =
             String::decode(&mut key_blob.as_slice()).map_err(malformed("a key without a type"))?;
         if kind.contains("-cert-") {
             return Err(SignatureError::Certificate(type_name(&kind)));
         }
+        // A signature over a file or an e-mail must not count for a commit with the same bytes.
         if namespace != NAMESPACE {
             return Err(SignatureError::Namespace(type_name(&namespace)));
         }
+
         let signature = Signature::try_from(signature.as_slice())
             .map_err(|_| SignatureError::Malformed("the signature inside does not parse"))?;
         Ok(Self {
@@ -294,6 +301,7 @@ fn verify_rsa(
     if bits < MIN_RSA_BITS {
         return Err(SignatureError::WeakKey(bits));
     }
+
     let parameters = match hash {
         HashAlg::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         HashAlg::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
@@ -304,6 +312,7 @@ fn verify_rsa(
             ))));
         }
     };
+
     // OpenSSH accepts signatures without their leading zeros; ring requires the width of the
     // modulus.
     let mut padded = vec![0; n.len().saturating_sub(signature.len())];
@@ -355,12 +364,14 @@ fn security_key_parts<'a>(
     {
         return Err(SignatureError::NoUserPresence);
     }
+
     let mut signed = digest(&SHA256, application.as_bytes()).as_ref().to_vec();
     signed.extend_from_slice(trailer);
     signed.extend_from_slice(digest(&SHA256, message).as_ref());
     Ok((signature, signed))
 }
 
+/// The bytes of an armoured signature.
 fn dearmour(armour: &[u8]) -> Result<Vec<u8>, SignatureError> {
     if armour.len() > MAX_ARMOUR_BYTES {
         return Err(SignatureError::Malformed("larger than 16 KiB"));

@@ -34,9 +34,9 @@ pub(crate) enum Mode {
     /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
     #[default]
     Mainline,
-    /// Every new commit.
+    /// Every commit that is new, also those that a merge brought in.
     All,
-    /// Only the head.
+    /// The head; the other new commits need no signature.
     Head,
     /// No commit. History must still go forward.
     Off,
@@ -94,7 +94,6 @@ pub(crate) struct VerifiedCommit {
 /// A head that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The head's id.
     pub(crate) head: VerifiedCommit,
     /// The commits of the head's first-parent line that were judged good by their own signatures on
     /// the way, oldest first, the head last. Commits that a trusted merge brought in are not
@@ -156,21 +155,13 @@ pub(crate) enum CouldNotCheck {
     Commit(#[from] CommitError),
     /// The commits between two commits cannot be listed.
     #[error("walk the history of commit {}", head.short())]
-    History {
-        /// The head's id.
-        head: CommitId,
-        /// libgit2's error.
-        source: git2::Error,
-    },
+    History { head: CommitId, source: git2::Error },
     /// The range is longer than one judgement may be.
     #[error(
         "more than {MAX_RANGE} commits between the last verified one and {}; \
          set an anchor closer to it", head.short()
     )]
-    TooMany {
-        /// The head's id.
-        head: CommitId,
-    },
+    TooMany { head: CommitId },
 }
 
 /// Judges `head`, given the newest commit that was accepted before.
@@ -180,19 +171,18 @@ pub(crate) fn verify(
     verified: Option<&VerifiedCommit>,
     head: &CommitId,
 ) -> Result<HeadVerdict, CouldNotCheck> {
-    let still_counts = |known: &VerifiedCommit| known.counts(policy.mode, policy.anchor);
-    let known = verified.filter(|known| known.id == *head && still_counts(known));
-    // The anchor may be newer than the commit that was accepted before.
-    let is_barred = match policy.anchor {
-        Some(anchor) if known.is_some() => !descends(repo, head, anchor)?,
-        _ => false,
-    };
-    if !is_barred && let Some(known) = known {
+    if let Some(known) = verified
+        && known.id == *head
+        && known.counts(policy.mode, policy.anchor)
+        // The anchor may be newer than the commit that was accepted before.
+        && descends_from_anchor(repo, policy, head)?
+    {
         return Ok(HeadVerdict::Trusted(Accepted {
             head: known.clone(),
             line: Vec::new(),
         }));
     }
+
     let object = match CommitObject::read(repo, head) {
         Ok(object) => object,
         Err(error) => {
@@ -204,6 +194,7 @@ pub(crate) fn verify(
             CommitRefusal::new(&object, why).into(),
         ));
     }
+
     let unsigned = |grounds| {
         let head = VerifiedCommit::new(head.clone(), grounds);
         Ok(HeadVerdict::Trusted(Accepted {
@@ -225,6 +216,7 @@ pub(crate) fn verify(
         // own.
         range.push(head.clone());
     }
+
     let mut refusals = Refusals::default();
     let mut good = BTreeMap::new();
     for id in &range {
@@ -236,6 +228,7 @@ pub(crate) fn verify(
             Err(refusal) => refusals.add(refusal, MAX_LISTED),
         }
     }
+
     match good.get(head) {
         Some(trusted) if refusals.is_empty() => {
             let line = judged_line(repo, &good, head)?;
@@ -256,6 +249,7 @@ fn judged_line(
 ) -> Result<Vec<VerifiedCommit>, CouldNotCheck> {
     let mut line = Vec::new();
     let mut at = Some(head.clone());
+
     while let Some(commit) = at.as_ref().and_then(|id| good.get(id)) {
         let parents = CommitObject::read(repo, commit.id())?.parents;
         at = parents.first().copied().map(id_of);
@@ -309,7 +303,7 @@ fn off_the_line(
         }));
     }
     if let Some(anchor) = policy.anchor
-        && !descends(repo, head, anchor)?
+        && !descends_from_anchor(repo, policy, head)?
     {
         return Ok(Some(Why::NotFromAnchor {
             anchor: anchor.clone(),
@@ -318,6 +312,19 @@ fn off_the_line(
     Ok(None)
 }
 
+/// Whether the head is the anchor or descends from it; true without an anchor.
+fn descends_from_anchor(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    head: &CommitId,
+) -> Result<bool, CouldNotCheck> {
+    match policy.anchor {
+        Some(anchor) => descends(repo, head, anchor),
+        None => Ok(true),
+    }
+}
+
+/// Whether a commit is another one, or has it among its ancestors.
 pub(super) fn descends(
     repo: &Repository,
     head: &CommitId,
@@ -368,10 +375,12 @@ fn new_commits(
         source,
     };
     let (base, tip) = (commit::oid(base)?, commit::oid(head)?);
+
     let mut walk = repo.revwalk().map_err(history)?;
     walk.set_sorting(Sort::TOPOLOGICAL).map_err(history)?;
     walk.push(tip).map_err(history)?;
     walk.hide(base).map_err(history)?;
+
     let mut commits = Vec::new();
     for id in walk {
         if commits.len() == MAX_RANGE {
@@ -394,6 +403,7 @@ fn mainline(
     let new: BTreeSet<&CommitId> = new.iter().collect();
     let mut line = Vec::new();
     let mut at = head.clone();
+
     while new.contains(&at) {
         let parent = match CommitObject::read(repo, &at) {
             Ok(object) => object.parents.first().copied(),
@@ -404,7 +414,12 @@ fn mainline(
         };
         line.push(std::mem::replace(&mut at, id_of(parent)));
     }
-    Ok((at == *base).then_some(line))
+
+    if at == *base {
+        Ok(Some(line))
+    } else {
+        Ok(None)
+    }
 }
 
 /// The signer who vouches for a commit, or why there is none.
@@ -420,12 +435,14 @@ fn signer_of(commit: &CommitObject, policy: &Policy<'_>) -> Result<Signer, Why> 
         }
         several => return Err(Why::SeveralSignatures(several.len())),
     };
+
     if armour.starts_with(b"-----BEGIN PGP") {
         return Err(Why::OpenPgp);
     }
     if !armour.starts_with(ssh_signature::BEGIN.as_bytes()) {
         return Err(Why::UnknownFormat);
     }
+
     let signature = SshSignature::parse(armour).map_err(Why::Signature)?;
     let key = policy
         .signers

@@ -32,17 +32,13 @@ pub(crate) enum WatchError {
     /// The kernel grants no watch, mostly because its limit of instances or watches is reached.
     #[error("watch {}; raise fs.inotify.max_user_instances or max_user_watches, or rely on polling", path.display())]
     Watch {
-        /// The path of the directory.
         path: PathBuf,
-        /// The kernel's error.
         source: notify::Error,
     },
     /// The thread for the watch could not be started.
     #[error("start the thread that watches {}", path.display())]
     Thread {
-        /// The path of the repository.
         path: PathBuf,
-        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -61,7 +57,7 @@ impl RefWatch {
         repository: LocalRepository,
         nudge: Arc<Notify>,
     ) -> Result<Self, WatchError> {
-        // One place: a change that finds the channel full is handled by the nudge that is about to
+        // A channel for one message: a change that finds the channel full is handled by the nudge that is about to
         // come.
         let (wake, changes) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
@@ -103,7 +99,7 @@ struct WatchThread {
 impl WatchThread {
     fn run(mut self) {
         loop {
-            self.watch_what_is_there();
+            self.update_watches();
             let changed = self.changes.recv_timeout(RECHECK).is_ok();
             if self.stop.load(Ordering::Acquire) {
                 return;
@@ -117,7 +113,7 @@ impl WatchThread {
     /// Sets new watches if directories were created, removed or replaced, since the old watches
     /// report nothing of those. Nudges again afterwards, because neither watch reported the changes
     /// in between.
-    fn watch_what_is_there(&mut self) {
+    fn update_watches(&mut self) {
         for _ in 0..MAX_REWATCHES {
             if self.watched.directories == directories(&self.repository) {
                 return;
@@ -172,6 +168,7 @@ impl WatchedDirectories {
             }
         })
         .map_err(error(repository.path()))?;
+
         for directory in &directories {
             let mode = match directory.names {
                 Names::All => RecursiveMode::Recursive,
@@ -191,9 +188,9 @@ impl WatchedDirectories {
 /// The directories to watch at present: those of the refs, and those above them in which a
 /// replacement shows.
 fn directories(repository: &LocalRepository) -> Vec<Directory> {
-    let mut found = BTreeMap::<PathBuf, Names>::new();
+    let mut watched = BTreeMap::<PathBuf, Names>::new();
     let mut watch = |path: &Path, names: Names| {
-        let known = found
+        let known = watched
             .entry(path.to_owned())
             .or_insert_with(|| Names::Only(Vec::new()));
         match (known, names) {
@@ -203,6 +200,7 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
         }
     };
     let only = |names: &[&str]| Names::Only(names.iter().map(OsString::from).collect());
+
     if let Some(git) = repository.git_directory() {
         watch(&git, only(&["HEAD", "packed-refs", "refs", "reftable"]));
         for refs in ["refs", "reftable"].map(|name| git.join(name)) {
@@ -211,6 +209,7 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
             }
         }
     }
+
     // The nearest existing directory reports when the next directory below it is created, removed
     // or replaced.
     let path = repository.path();
@@ -228,7 +227,8 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
         }
         below = above;
     }
-    found
+
+    watched
         .into_iter()
         .filter_map(|(path, names)| {
             let metadata = fs::metadata(&path).ok()?;
@@ -249,11 +249,11 @@ fn matters(event: &Event, directories: &[Directory]) -> bool {
     }
     event.need_rescan()
         || event.paths.iter().any(|path| {
-            let lock = path.extension() == Some(OsStr::new("lock"));
+            let is_lock = path.extension() == Some(OsStr::new("lock"));
             directories.iter().any(|directory| match &directory.names {
                 // A ref is written by renaming a lock file to it; the new name is an event of its
                 // own.
-                Names::All => path.starts_with(&directory.path) && !lock,
+                Names::All => path.starts_with(&directory.path) && !is_lock,
                 Names::Only(names) => {
                     *path == directory.path
                         || (path.parent() == Some(&directory.path)

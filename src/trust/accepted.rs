@@ -23,7 +23,7 @@ pub(super) struct AcceptedHeads {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
-    /// Oldest first.
+    /// The accepted heads, the oldest first.
     heads: Vec<CommitId>,
 }
 
@@ -68,6 +68,7 @@ impl AcceptedHeads {
         if self.contains(head) {
             return Ok(());
         }
+
         let mut heads = self.record.heads.clone();
         heads.push(head.clone());
         let record = Record {

@@ -61,6 +61,7 @@ impl TrustedSet {
         if *commit.grounds() == Grounds::Anchor || adds_nothing {
             return;
         }
+
         self.commits.retain(|one| one.commit.id() != commit.id());
         self.commits.push(TrustedCommit {
             commit: commit.clone(),

@@ -20,20 +20,15 @@ fn host_paths(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: 
             .forbidden_host_paths
             .iter()
             .find(|own| lies_in(path, own) || lies_in(own, path));
-        let allowed = settings.allowed_host_paths.as_ref();
-        let problem = if let Some(own) = forbidden {
-            format!(
+        let problem = match (forbidden, &settings.allowed_host_paths) {
+            (Some(own), _) => format!(
                 "{path:?} would give the pod {own}, which is the daemon's own: choose another path"
-            )
-        } else if let Some(allowed) =
-            allowed.filter(|allowed| !allowed.iter().any(|root| lies_in(path, root)))
-        {
-            format!(
+            ),
+            (None, Some(allowed)) if !allowed.iter().any(|root| lies_in(path, root)) => format!(
                 "the host does not allow {path:?}: choose a path in one of {}",
                 allowed.join(", ")
-            )
-        } else {
-            continue;
+            ),
+            (None, _) => continue,
         };
         let field = format!(
             "{}.hostPath.path",

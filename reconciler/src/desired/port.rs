@@ -35,6 +35,7 @@ fn host_ports<'a>(findings: &mut ObjectProblems<'a>) -> RequestedHostPorts<'a> {
                     None if workload.template.spec.host_network => (port.port, "containerPort"),
                     None => continue,
                 };
+
                 let port_field = format!("{field}.ports[{index}].{last}");
                 let at = (number, port.protocol);
                 let new = RequestedHostPort {
@@ -82,6 +83,8 @@ fn clash(a: &RequestedHostPort<'_>, b: &RequestedHostPort<'_>) -> bool {
             ..
         },
     ) = (&a.workload.template.spec, &b.workload.template.spec);
+
+    // Pods that cannot run on one node cannot contend for its ports.
     let apart_by_name = a_name.is_some() && b_name.is_some() && a_name != b_name;
     let apart_by_label = a_labels
         .iter()
@@ -108,6 +111,7 @@ fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
         findings.warning(&of, field, message);
         return;
     }
+
     let way_out = match workload.control {
         Control::Deployment {
             strategy:
@@ -162,6 +166,7 @@ fn node_ports(
                 );
                 continue;
             }
+
             let at = (number, port.protocol);
             let transport = port.protocol.as_str();
             if let Some(other) = taken.get(&at) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use thiserror::Error;
+
 use super::{ObjectProblems, ProblemObject, containers};
 use crate::{
     manifest::similar::did_you_mean,
@@ -9,12 +11,33 @@ use crate::{
     object::{ConfigSource, EnvValue, Service, ServiceKind, TargetPort, VolumeSource, Workload},
 };
 
+/// A reference that leads to nothing in the commit, with the name that was probably meant.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum DanglingReference {
+    #[error("there is no {kind} {key} in this commit{hint}: add it, or say optional: true")]
+    Object {
+        kind: &'static str,
+        key: ObjectKey,
+        /// As [`did_you_mean`] writes it.
+        hint: String,
+    },
+    #[error("the {kind} {object} has no key {key:?}{hint}: add it, or say optional: true")]
+    Key {
+        kind: &'static str,
+        object: ObjectKey,
+        key: String,
+        /// As [`did_you_mean`] writes it.
+        hint: String,
+    },
+}
+
 pub(super) fn check(findings: &mut ObjectProblems<'_>) {
     let objects = findings.objects;
     for workload in objects.workloads.values() {
         variables(findings, workload);
         volumes(findings, workload);
     }
+
     let mut by_label = WorkloadsByLabel::new();
     for workload in objects.workloads.values() {
         for (label, value) in &workload.template.meta.labels {
@@ -25,6 +48,7 @@ pub(super) fn check(findings: &mut ObjectProblems<'_>) {
                 .push(workload);
         }
     }
+
     for (key, service) in &objects.services {
         endpoints(findings, key, service, &by_label);
     }
@@ -51,7 +75,7 @@ fn variables(findings: &mut ObjectProblems<'_>, workload: &Workload) {
                 findings.error(
                     &ProblemObject::workload(&workload.key),
                     format!("{field}.envFrom[{index}].{reference}.name"),
-                    missing,
+                    missing.to_string(),
                 );
             }
         }
@@ -76,7 +100,7 @@ fn variables(findings: &mut ObjectProblems<'_>, workload: &Workload) {
                 findings.error(
                     &ProblemObject::workload(&workload.key),
                     format!("{field}.env[{index}].valueFrom.{reference}.{last}"),
-                    missing,
+                    missing.to_string(),
                 );
             }
         }
@@ -105,7 +129,8 @@ fn volumes(findings: &mut ObjectProblems<'_>, workload: &Workload) {
                 for (index, item) in items.iter().enumerate() {
                     if let Some(missing) = missing_key(namespace, source, &item.key, &keys) {
                         let field = format!("{field}.items[{index}].key");
-                        findings.error(&ProblemObject::workload(&workload.key), field, missing);
+                        let workload = ProblemObject::workload(&workload.key);
+                        findings.error(&workload, field, missing.to_string());
                     }
                 }
             }
@@ -118,19 +143,19 @@ fn volumes(findings: &mut ObjectProblems<'_>, workload: &Workload) {
                 findings.error(
                     &ProblemObject::workload(&workload.key),
                     format!("{field}.{last}"),
-                    missing,
+                    missing.to_string(),
                 );
             }
         }
     }
 }
 
-/// The keys of a ConfigMap or Secret, or the message if it does not exist.
+/// The keys of a ConfigMap or Secret, if it exists.
 fn find<'a>(
     findings: &ObjectProblems<'a>,
     namespace: &str,
     source: &ConfigSource,
-) -> Result<Vec<&'a str>, String> {
+) -> Result<Vec<&'a str>, DanglingReference> {
     let objects = findings.objects;
     let (kind, name) = kind_and_name(source);
     let key = ObjectKey::new(namespace, name);
@@ -144,6 +169,7 @@ fn find<'a>(
             .get(&key)
             .map(|secret| secret.data.keys().map(String::as_str).collect()),
     };
+
     keys.ok_or_else(|| {
         let names: Vec<&ObjectKey> = match source {
             ConfigSource::ConfigMap(_) => objects.config_maps.keys().collect(),
@@ -154,17 +180,25 @@ fn find<'a>(
             .filter(|key| key.namespace == namespace)
             .map(|key| key.name.as_str());
         let hint = did_you_mean(name, here);
-        format!("there is no {kind} {key} in this commit{hint}: add it, or say optional: true")
+        DanglingReference::Object { kind, key, hint }
     })
 }
 
-fn missing_key(namespace: &str, source: &ConfigSource, key: &str, keys: &[&str]) -> Option<String> {
+fn missing_key(
+    namespace: &str,
+    source: &ConfigSource,
+    key: &str,
+    keys: &[&str],
+) -> Option<DanglingReference> {
+    if keys.contains(&key) {
+        return None;
+    }
     let (kind, name) = kind_and_name(source);
-    (!keys.contains(&key)).then(|| {
-        let hint = did_you_mean(key, keys.iter().copied());
-        format!(
-            "the {kind} {namespace}/{name} has no key {key:?}{hint}: add it, or say optional: true"
-        )
+    Some(DanglingReference::Key {
+        kind,
+        object: ObjectKey::new(namespace, name),
+        key: key.to_owned(),
+        hint: did_you_mean(key, keys.iter().copied()),
     })
 }
 
@@ -195,6 +229,7 @@ fn endpoints(
         );
         return;
     };
+
     let selects = |workload: &&&Workload| {
         let labels = &workload.template.meta.labels;
         service
@@ -216,6 +251,7 @@ fn endpoints(
         );
         return;
     }
+
     for (index, port) in service.ports.iter().enumerate() {
         let TargetPort::Name(name) = &port.target else {
             continue;

@@ -147,18 +147,22 @@ impl At<'_> {
         text: Option<String>,
         syntax: fn(&str) -> Result<(), &'static str>,
     ) -> Option<String> {
-        text.filter(|text| !text.is_empty())
-            .map(|text| self.checked(text, syntax))
+        match text {
+            Some(text) if !text.is_empty() => Some(self.checked(text, syntax)),
+            _ => None,
+        }
     }
 
     /// Reads one of a closed set of words; a missing or empty text is the default.
     pub(super) fn word<T: Copy>(&self, text: Option<&str>, words: &[(&str, T)], default: T) -> T {
-        let Some(text) = text.filter(|text| !text.is_empty()) else {
+        let text = text.unwrap_or_default();
+        if text.is_empty() {
             return default;
-        };
+        }
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return *value;
         }
+
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let hint = similar::did_you_mean(text, all.iter().copied());
         self.error(format_args!(
@@ -206,6 +210,7 @@ impl At<'_> {
             }
             _ => message.to_string(),
         };
+
         // Further problems of the same field usually follow from the first one.
         let follows = problems
             .iter()
@@ -219,6 +224,7 @@ impl At<'_> {
                 .count(),
             ReadAs::Accepted => problems.len(),
         };
+
         if before < PROBLEMS_PER_DOCUMENT && !follows {
             problems.push(Problem {
                 file: self.report.file.to_owned(),
@@ -243,15 +249,12 @@ impl Display for At<'_> {
             PathStep::Root => Ok(()),
             PathStep::Index(index) => write!(f, "[{index}]"),
             PathStep::Key(key) => {
-                let word = !key.is_empty()
-                    && key
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-                match (
-                    word,
-                    self.parent
-                        .is_some_and(|parent| !matches!(parent.step, PathStep::Root)),
-                ) {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+                let is_word = !key.is_empty() && key.bytes().all(plain);
+                let is_below_root = self
+                    .parent
+                    .is_some_and(|parent| !matches!(parent.step, PathStep::Root));
+                match (is_word, is_below_root) {
                     (true, true) => write!(f, ".{key}"),
                     (true, false) => f.write_str(key),
                     (false, _) => write!(f, "[{key}]"),

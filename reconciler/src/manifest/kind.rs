@@ -54,6 +54,7 @@ impl ManifestKind {
     }
 }
 
+/// The groups in which Kubernetes served the kinds of `apps/v1` before version 1.16.
 const OLD_APPS: &[&str] = &["apps/v1beta2", "apps/v1beta1", "extensions/v1beta1"];
 
 const fn works(
@@ -88,8 +89,10 @@ const fn later(
     }
 }
 
+/// What to write in place of Endpoints and EndpointSlices.
 const ENDPOINTS: &str =
     "use a Service of type ExternalName for what runs elsewhere, and a selector for what runs here";
+/// What to write in place of claims and persistent volumes.
 const VOLUMES: &str = "use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim";
 
 const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) -> ManifestKind {
@@ -103,6 +106,7 @@ const fn no_effect(name: &'static str, group: &'static str, namespaced: bool) ->
     }
 }
 
+/// All kinds that are known, supported or not.
 static KINDS: &[ManifestKind] = &[
     works("Pod", "", &[], true),
     works("ReplicationController", "", &[], true),
@@ -223,6 +227,7 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Manif
     let api_version = text(document, "apiVersion", at);
     let name = text(document, "kind", at);
     let (api_version, name) = (api_version?, name?);
+
     let in_group = KINDS
         .iter()
         .find(|kind| kind.name == name && kind.is_in(api_version));
@@ -235,6 +240,8 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Manif
         }
         return Some((kind, api_version));
     }
+
+    // The kind is not known: say what the author probably meant.
     if let Some(group) = custom_group(api_version) {
         let acts = DEPLOYS
             .iter()
@@ -272,6 +279,7 @@ pub(super) fn of<'v>(document: &'v Value, at: &At<'_>) -> Option<(&'static Manif
     None
 }
 
+/// The advice for every document that cannot have an effect here.
 const OUT_OF_PATHS: &str = "move this document out of the configured paths";
 
 /// Custom resources from which a controller elsewhere makes workloads, by group and kind, with what
@@ -329,8 +337,10 @@ const DEPLOYS: &[(&str, &str, &str)] = &[
 /// no dot or end in `.k8s.io`; some groups that end so belong to separate controllers.
 fn custom_group(api_version: &str) -> Option<&str> {
     let (group, _) = api_version.split_once('/')?;
-    let own = !group.contains('.') || BUILT_IN.contains(&group);
-    (!own).then_some(group)
+    if !group.contains('.') || BUILT_IN.contains(&group) {
+        return None;
+    }
+    Some(group)
 }
 
 /// The groups with a dot that kube-apiserver 1.34 serves, and kustomize's group.
@@ -370,11 +380,10 @@ pub(super) fn has_no_effect(document: &Value) -> bool {
 /// Lists of one kind, such as `PodList`, are lists too.
 fn list_of(name: &str) -> Option<&'static ManifestKind> {
     let element = name.strip_suffix("List")?;
-    KINDS
-        .iter()
-        .any(|kind| kind.name == element)
-        .then(|| KINDS.iter().find(|kind| kind.fate == Fate::List))
-        .flatten()
+    if !KINDS.iter().any(|kind| kind.name == element) {
+        return None;
+    }
+    KINDS.iter().find(|kind| kind.fate == Fate::List)
 }
 
 fn text<'v>(document: &'v Value, key: &str, at: &At<'_>) -> Option<&'v str> {

@@ -79,7 +79,11 @@ fn first_in(text: &str) -> Option<&str> {
         let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         // Bash allows more forms after the name, such as `${NAME%.*}`; all of them end with a
         // brace.
-        (begins && rest[end..].contains('}')).then(|| &name[..name.len().min(NAME)])
+        if begins && rest[end..].contains('}') {
+            Some(&name[..name.len().min(NAME)])
+        } else {
+            None
+        }
     })
 }
 

@@ -13,17 +13,23 @@ pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> 
         return None;
     }
     let folded = wrong.to_ascii_lowercase();
-    let words = right
+    let rank = |word: &'a str| {
+        let lower = word.to_ascii_lowercase();
+        let shorter = wrong.len().min(word.len());
+        let edits = strsim::osa_distance(&folded, &lower);
+        // A third of the letters of a word may be wrong.
+        let is_near = edits <= (shorter + 1) / 3;
+        let begins_alike = shorter > 2
+            && (lower.starts_with(folded.as_str()) || folded.starts_with(lower.as_str()));
+        if is_near || begins_alike {
+            Some((!is_near, edits, word))
+        } else {
+            None
+        }
+    };
+    right
         .filter(|word| word.len() <= 64)
-        .map(|word| (word.to_ascii_lowercase(), word));
-    words
-        .filter_map(|(lower, word)| {
-            let edits = strsim::osa_distance(&folded, &lower);
-            let near = edits <= (wrong.len().min(word.len()) + 1) / 3;
-            let begins_alike = wrong.len().min(word.len()) > 2
-                && (lower.starts_with(folded.as_str()) || folded.starts_with(lower.as_str()));
-            (near || begins_alike).then_some((!near, edits, word))
-        })
+        .filter_map(rank)
         .min()
         .map(|(.., word)| word)
 }

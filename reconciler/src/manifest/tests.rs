@@ -904,7 +904,7 @@ fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
     a.yaml:3:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
     a.yaml:6:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
     a.yaml:9:1: kind: the kind "Pd" of "v1" is not known here (did you mean "Pod"?): correct it, or move this document out of the configured paths
-    a.yaml: and 7 more problems: mend these first
+    a.yaml: and 7 more problems: correct these first
     a.yaml: the commit has more than 10 documents: split it over several paths
     "#);
 }

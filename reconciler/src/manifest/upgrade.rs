@@ -13,6 +13,7 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
     if from == to {
         return;
     }
+
     document["apiVersion"] = Value::from(to);
     let at = at.field("spec");
     let Some(spec) = document.get_mut("spec").and_then(Value::as_object_mut) else {
@@ -22,11 +23,12 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
         ("rollbackTo", "Git is what rolls back; revert the commit"),
         (
             "templateGeneration",
-            "pods are told apart by their template itself",
+            "pods are distinguished by their template itself",
         ),
     ] {
         at.field(field).ignore(spec.remove(field).is_some(), why);
     }
+
     let selects_by_default = matches!(from, "extensions/v1beta1" | "apps/v1beta1");
     if selects_by_default {
         select_template_labels(spec);
@@ -37,8 +39,7 @@ pub(super) fn upgrade(document: &mut Value, kind: &str, from: &str, to: &str, at
             roll_one_by_one(spec);
         }
         ("DaemonSet", "extensions/v1beta1") => {
-            let strategy = object(spec, "updateStrategy");
-            if let Some(strategy) = strategy {
+            if let Some(strategy) = object(spec, "updateStrategy") {
                 default(strategy, "type", "OnDelete".into());
             }
         }

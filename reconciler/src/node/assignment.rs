@@ -25,6 +25,7 @@ pub(super) fn refusals<'a>(
     mine: &[&'a PodRecord],
     has_containers: impl Fn(&PodUid) -> bool,
 ) -> BTreeMap<PodUid, Refused> {
+    // Of a pod that was started here something is or was on this host.
     let begun = |uid: &PodUid| {
         has_containers(uid)
             || input
@@ -41,6 +42,7 @@ pub(super) fn refusals<'a>(
     // Whoever writes the store chooses the serials, so a serial must not displace a running pod:
     // serials order only pods that are new on this host, among themselves.
     fresh.sort_by_key(|record| (record.serial, &record.uid));
+
     let mut refused = BTreeMap::new();
     if !fresh.is_empty() {
         starts(input, mine, &fresh, &mut refused, begun);
@@ -67,16 +69,16 @@ fn starts<'a>(
         .copied()
         .filter(|record| record.stop.is_none() && begun(&record.uid));
     let mut rules = placement.rules(stays);
+
     for record in fresh {
         let why = match locate(input.commits, record) {
             None if input.barred.contains(&record.commit) => Some(Refused::Unfit(format!(
                 "commit {} may not run on this node",
                 record.commit.short()
             ))),
-            None => input
-                .commits
-                .contains_key(&record.commit)
-                .then_some(Refused::Unresolved),
+            None if input.commits.contains_key(&record.commit) => Some(Refused::Unresolved),
+            // This host has not fetched the commit yet: the pod waits.
+            None => None,
             Some((_, workload)) => elsewhere(input, record)
                 .or_else(|| surplus.get(&record.uid).cloned())
                 .or_else(|| rules.refuse(record, workload)),
@@ -125,6 +127,7 @@ fn surplus<'a>(
             })
     };
     let active: Vec<&PodRecord> = input.state.pods.values().filter(counts).collect();
+
     // Where only one pod may exist, a stopping pod counts until it is gone.
     let one_only = matches!(owner.kind, WorkloadKind::Pod | WorkloadKind::DaemonSet);
     let is_besides = |uid: &PodUid| {
@@ -134,6 +137,7 @@ fn surplus<'a>(
     let owned = input.observed.containers.values().map(|one| &one.identity);
     let owned = owned.filter(|identity| identity.owner == *owner && is_besides(&identity.uid));
     let besides: BTreeSet<&PodUid> = owned.map(|identity| &identity.uid).collect();
+
     let pods = active.len() + besides.len();
     let beyond = pods.saturating_sub(most);
     let fresh =
@@ -181,25 +185,25 @@ fn stops<'a>(
     refused: &mut BTreeMap<PodUid, Refused>,
 ) {
     let rollout = &input.state.rollout;
-    let told: Vec<&PodRecord> = mine
+    // A stop that was begun is carried out: a pod that has lost its traffic is not restored.
+    let is_stopping = |uid: &PodUid| {
+        let key = LaneKey::Pod(uid.clone());
+        input.observed.stopping.contains(&key)
+    };
+    let to_stop: Vec<&PodRecord> = mine
         .iter()
         .copied()
         .filter(|record| {
-            let stop = record
-                .stop
-                .as_ref()
-                .filter(|stop| stop.reason == StopReason::OwnerRemoved);
-            stop.is_some_and(|stop| is_of_now(rollout, stop.at))
-                && has_containers(&record.uid)
-                && !input
-                    .observed
-                    .stopping
-                    .contains(&LaneKey::Pod(record.uid.clone()))
+            record.stop.as_ref().is_some_and(|stop| {
+                stop.reason == StopReason::OwnerRemoved && is_of_now(rollout, stop.at)
+            })
         })
+        .filter(|record| has_containers(&record.uid) && !is_stopping(&record.uid))
         .collect();
-    if told.is_empty() {
+    if to_stop.is_empty() {
         return;
     }
+
     let get = |id| input.readable(id).map(AsRef::as_ref);
     let pointers = [&rollout.target, &rollout.driving, &rollout.healthy];
     let stays = |owner: &WorkloadKey| {
@@ -215,13 +219,14 @@ fn stops<'a>(
         driving.is_some_and(|driving| driving.allow_deletions || has(driving, owner))
             || before.iter().any(|commit| has(commit, owner))
     };
-    let (kept, told): (Vec<&PodRecord>, Vec<&PodRecord>) =
-        told.into_iter().partition(|record| stays(&record.owner));
+
+    let (kept, to_stop): (Vec<&PodRecord>, Vec<&PodRecord>) =
+        to_stop.into_iter().partition(|record| stays(&record.owner));
     refused.extend(
         kept.into_iter()
             .map(|record| (record.uid.clone(), Refused::OwnerStays)),
     );
-    let unexplained: Vec<&PodRecord> = told
+    let unexplained: Vec<&PodRecord> = to_stop
         .into_iter()
         .filter(|record| !explained(&record.owner))
         .collect();
@@ -257,6 +262,9 @@ fn has(commit: &Commit, owner: &WorkloadKey) -> bool {
 /// Whether a stop record was decided under the present circumstances: an earlier stop record that
 /// reaches the node late had reasons that may no longer hold.
 fn is_of_now(rollout: &Rollout, at: Timestamp) -> bool {
-    let settled = rollout.since.filter(|_| rollout.phase == Phase::Healthy);
-    rollout.clock.is_some_and(|clock| at >= clock) && settled.is_none_or(|since| at >= since)
+    let is_after_healthy = match rollout.since {
+        Some(since) if rollout.phase == Phase::Healthy => at >= since,
+        _ => true,
+    };
+    rollout.clock.is_some_and(|clock| at >= clock) && is_after_healthy
 }

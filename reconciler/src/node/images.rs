@@ -40,10 +40,12 @@ impl<'a> NodeCycle<'a> {
         if !prepares && shares.is_none() && (alone || !healthy) {
             return;
         }
-        let twice = self.inherit(target);
-        let (own, all) = self.wanted(target, prepares, &twice);
+
+        let also_changed = self.inherit(target);
+        let (own, all) = self.wanted(target, prepares, &also_changed);
         let (here, own) = self.missing(target, own);
         let (all_here, all) = self.missing(target, all);
+
         let preparation = if all.is_empty() {
             Preparation::Ready
         } else if let Some(shares) = shares {
@@ -58,6 +60,7 @@ impl<'a> NodeCycle<'a> {
             }
         };
         self.report.prepared.insert(target.id.clone(), preparation);
+
         for (image, pull) in own {
             self.pull(ImageNeed {
                 commit: target.id.clone(),
@@ -76,7 +79,7 @@ impl<'a> NodeCycle<'a> {
         &self,
         target: &'c Commit,
         prepares: bool,
-        twice: &BTreeSet<&ImageReference>,
+        also_changed: &BTreeSet<&ImageReference>,
     ) -> (Images<'c>, Images<'c>) {
         let workloads = || target.objects.workloads.values();
         let shares = self.input.state.rollout.shares_of_target();
@@ -84,6 +87,7 @@ impl<'a> NodeCycle<'a> {
             let all = images_of(workloads());
             return (all.clone(), all);
         }
+
         let share = shares.and_then(|shares| shares.nodes.get(self.input.node));
         let has =
             |workload: &&Workload| share.is_some_and(|share: &Share| share.has(&workload.key));
@@ -97,7 +101,7 @@ impl<'a> NodeCycle<'a> {
         // commit.
         own.extend(
             all.iter()
-                .filter(|(image, _)| twice.contains(*image))
+                .filter(|(image, _)| also_changed.contains(*image))
                 .map(|(image, pull)| (*image, *pull)),
         );
         (own, all)
@@ -130,10 +134,11 @@ impl<'a> NodeCycle<'a> {
                 }
             }
         }
-        let mut twice = BTreeSet::new();
+
+        let mut also_changed = BTreeSet::new();
         for (image, pin) in kept {
             if fresh.contains(image) {
-                twice.insert(image);
+                also_changed.insert(image);
             } else if !self.is_pinned(target, image) {
                 let pin = ImagePin {
                     warning: None,
@@ -142,7 +147,7 @@ impl<'a> NodeCycle<'a> {
                 self.inherited.push((target.id.clone(), image.clone(), pin));
             }
         }
-        twice
+        also_changed
     }
 
     /// The pins of the healthy commit, if the workload is the same there: a push that does not

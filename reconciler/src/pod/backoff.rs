@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::backoff;
 
+/// The delay before the second restart.
 const FIRST: Duration = Duration::from_secs(10);
+/// The limit of the delay, as in the kubelet.
 const LONGEST: Duration = Duration::from_secs(300);
+/// After a run of this time the next restart counts as the first, as in the kubelet.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The back-off of one container.

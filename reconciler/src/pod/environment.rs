@@ -3,6 +3,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr};
 
+use super::missing::MissingContent;
 use crate::{
     name::{NodeName, ObjectKey, PodUid},
     object::{ConfigSource, Container, EnvValue, FieldRef, Meta, Objects, Sensitive, Service},
@@ -26,17 +27,19 @@ pub struct PodFacts<'a> {
     pub host_address: Ipv4Addr,
 }
 
-/// The variables in order, or an error that names the missing ConfigMap, Secret or key.
+/// The variables in order. An error names the ConfigMap, Secret or key that is missing.
 pub fn environment(
     container: &Container,
     pod: &PodFacts<'_>,
     objects: &Objects,
     services: &BTreeMap<String, String>,
-) -> Result<Vec<(String, Sensitive<String>)>, String> {
+) -> Result<Vec<(String, Sensitive<String>)>, MissingContent> {
     let mut variables = Variables::default();
+    // As in Kubernetes, `envFrom` replaces variables of Services, and `env` replaces both.
     for (name, value) in services {
         variables.set(name.clone(), value.clone());
     }
+
     for from in &container.env_from {
         match config_data(objects, &pod.key.namespace, &from.source) {
             Some(data) => {
@@ -45,9 +48,10 @@ pub fn environment(
                 }
             }
             None if from.optional => {}
-            None => return Err(missing(&from.source)),
+            None => return Err(MissingContent::Source(from.source.clone())),
         }
     }
+
     for variable in &container.env {
         match &variable.value {
             EnvValue::Text(value) => {
@@ -61,14 +65,21 @@ pub fn environment(
                 optional,
             } => {
                 let data = config_data(objects, &pod.key.namespace, source);
-                match data.as_ref().and_then(|data| data.get(key)) {
-                    Some(value) => variables.set(variable.name.clone(), text(value)),
-                    None if *optional => {}
-                    None => return Err(format!("{} has no key {key:?}", missing(source))),
+                match data.as_ref().map(|data| data.get(key)) {
+                    Some(Some(value)) => variables.set(variable.name.clone(), text(value)),
+                    Some(None) | None if *optional => {}
+                    Some(None) => {
+                        return Err(MissingContent::Key {
+                            config_source: source.clone(),
+                            key: key.clone(),
+                        });
+                    }
+                    None => return Err(MissingContent::Source(source.clone())),
                 }
             }
         }
     }
+
     Ok(variables.in_order)
 }
 
@@ -167,13 +178,6 @@ pub(super) fn config_data(
     }
 }
 
-fn missing(source: &ConfigSource) -> String {
-    match source {
-        ConfigSource::ConfigMap(name) => format!("ConfigMap {name:?} is not in the commit"),
-        ConfigSource::Secret(name) => format!("Secret {name:?} is not in the commit"),
-    }
-}
-
 fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
     match field {
         FieldRef::Name => pod.key.name.clone(),
@@ -194,8 +198,8 @@ fn field_value(field: &FieldRef, pod: &PodFacts<'_>) -> String {
 pub struct ServiceVariables<'a> {
     namespace: &'a str,
     services: &'a BTreeMap<ObjectKey, Service>,
-    given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
-    made: OnceCell<BTreeMap<String, String>>,
+    allocations: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+    computed: OnceCell<BTreeMap<String, String>>,
 }
 
 impl<'a> ServiceVariables<'a> {
@@ -203,20 +207,20 @@ impl<'a> ServiceVariables<'a> {
     pub fn new(
         namespace: &'a str,
         services: &'a BTreeMap<ObjectKey, Service>,
-        given: &'a BTreeMap<ObjectKey, ServiceAllocation>,
+        allocations: &'a BTreeMap<ObjectKey, ServiceAllocation>,
     ) -> Self {
         Self {
             namespace,
             services,
-            given,
-            made: OnceCell::new(),
+            allocations,
+            computed: OnceCell::new(),
         }
     }
 
     /// The variables by name.
     pub fn get(&self) -> &BTreeMap<String, String> {
-        self.made
-            .get_or_init(|| service_variables(self.namespace, self.services, self.given))
+        self.computed
+            .get_or_init(|| service_variables(self.namespace, self.services, self.allocations))
     }
 }
 
@@ -232,12 +236,14 @@ pub fn service_variables(
         .iter()
         .filter(|(key, _)| key.namespace == namespace)
     {
-        let Some(address) = allocations.get(key).and_then(|given| given.cluster_ip) else {
+        let Some(address) = allocations.get(key).and_then(|one| one.cluster_ip) else {
             continue;
         };
         let Some(first) = service.ports.first() else {
             continue;
         };
+
+        // The variables of Docker's links too, which the kubelet sets for every port.
         let prefix = key.name.to_uppercase().replace(['-', '.'], "_");
         variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_string());
         variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());

@@ -3,7 +3,10 @@
 
 use std::{fmt::Write, net::Ipv4Addr};
 
-use super::environment::{PodFacts, config_data};
+use super::{
+    environment::{PodFacts, config_data},
+    missing::MissingContent,
+};
 use crate::{
     digest::sha256_hex,
     object::{
@@ -28,34 +31,36 @@ pub struct DnsFacts {
     pub host_options: Vec<String>,
 }
 
-/// The files of a pod, or an error that names what is missing.
+/// The files of a pod. An error names the content that is missing in the commit.
 pub fn pod_files(
     spec: &PodSpec,
     pod: &PodFacts<'_>,
     objects: &Objects,
     dns: &DnsFacts,
-) -> Result<PodFiles, String> {
+) -> Result<PodFiles, MissingContent> {
     let hostname = hostname(spec, pod);
-    let volumes: Result<Vec<VolumeFiles>, String> = spec
+    let volumes: Vec<VolumeFiles> = spec
         .volumes
         .iter()
         .map(|(name, source)| volume_files(name, source, &pod.key.namespace, objects))
-        .collect();
+        .collect::<Result<_, _>>()?;
+
     Ok(PodFiles {
         pod: pod.uid.clone(),
         resolv_conf: resolv_conf(spec, &pod.key.namespace, dns),
         hosts: hosts(spec, pod, &hostname, &dns.zone),
         hostname: format!("{hostname}\n"),
-        volumes: volumes?,
+        volumes,
     })
 }
 
-/// The volumes that can change while the pod runs, or an error that names what is missing.
+/// The volumes that can change while the pod runs: those of ConfigMaps and Secrets. An error names
+/// the content that is missing in the commit.
 pub fn config_volumes(
     spec: &PodSpec,
     namespace: &str,
     objects: &Objects,
-) -> Result<Vec<VolumeFiles>, String> {
+) -> Result<Vec<VolumeFiles>, MissingContent> {
     spec.volumes
         .iter()
         .filter(|(_, source)| matches!(source, VolumeSource::Config { .. }))
@@ -103,6 +108,8 @@ pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
     if spec.host_network {
         return pod.node.to_string();
     }
+    // The kernel's limit is 64 bytes (`__NEW_UTS_LEN`), and a DNS label has at most 63; the kubelet
+    // truncates the name as here.
     let name = spec.hostname.as_deref().unwrap_or(&pod.key.name);
     name.get(..63)
         .unwrap_or(name)
@@ -111,6 +118,7 @@ pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
 }
 
 fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
+    // In Kubernetes, `ClusterFirst` means `Default` for a pod in the host's network.
     let by_host = spec.dns_policy == DnsPolicy::Default
         || (spec.dns_policy == DnsPolicy::ClusterFirst && spec.host_network)
         || dns.cluster.is_none();
@@ -138,11 +146,13 @@ fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &DnsFacts) -> String {
     };
     servers.extend(spec.dns_config.nameservers.iter().map(ToString::to_string));
     searches.extend(spec.dns_config.searches.iter().cloned());
+    // An option of the pod replaces one of the same name, such as `ndots:5`.
     for option in &spec.dns_config.options {
         let name = option.split(':').next().unwrap_or(option);
         options.retain(|known| known.split(':').next() != Some(name));
         options.push(option.clone());
     }
+
     let mut text = String::new();
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
@@ -177,7 +187,7 @@ fn volume_files(
     source: &VolumeSource,
     namespace: &str,
     objects: &Objects,
-) -> Result<VolumeFiles, String> {
+) -> Result<VolumeFiles, MissingContent> {
     Ok(match source {
         VolumeSource::HostPath { path, kind } => VolumeFiles::HostPath {
             path: path.clone(),
@@ -209,16 +219,18 @@ fn config_files(
     optional: bool,
     namespace: &str,
     objects: &Objects,
-) -> Result<Vec<VolumeFile>, String> {
+) -> Result<Vec<VolumeFile>, MissingContent> {
     let Some(data) = config_data(objects, namespace, source) else {
         return if optional {
             Ok(Vec::new())
         } else {
-            Err(format!(
-                "volume {volume:?}: its ConfigMap or Secret is not in the commit"
-            ))
+            Err(MissingContent::VolumeSource {
+                volume: volume.to_owned(),
+            })
         };
     };
+
+    // Without `items` every key becomes a file of the same name.
     if items.is_empty() {
         let file = |(path, content)| VolumeFile {
             path,
@@ -236,7 +248,12 @@ fn config_files(
                 mode: item.mode.unwrap_or(mode),
             }),
             None if optional => {}
-            None => return Err(format!("volume {volume:?}: there is no key {:?}", item.key)),
+            None => {
+                return Err(MissingContent::VolumeKey {
+                    volume: volume.to_owned(),
+                    key: item.key.clone(),
+                });
+            }
         }
     }
     Ok(files)
@@ -260,6 +277,7 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
                     }
                 }
             };
+            // As in Kubernetes, the files of ConfigMaps and Secrets cannot be written by pods.
             let config = matches!(
                 spec.volumes.get(&mount.volume),
                 Some(VolumeSource::Config { .. })
@@ -272,13 +290,15 @@ pub fn mounts(container: &Container, spec: &PodSpec) -> Vec<Mount> {
             })
         })
         .collect();
+
+    // A volume that is mounted over one of these files takes its place.
     for (file, target) in [
         ("resolv.conf", "/etc/resolv.conf"),
         ("hosts", "/etc/hosts"),
         ("hostname", "/etc/hostname"),
     ] {
-        let own = mounts.iter().any(|mount| mount.target == target);
-        if !own {
+        let is_mounted = mounts.iter().any(|mount| mount.target == target);
+        if !is_mounted {
             mounts.push(Mount {
                 source: MountSource::PodFile(file),
                 target: target.to_owned(),

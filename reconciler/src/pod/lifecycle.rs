@@ -1,6 +1,7 @@
 //! The next step of one pod: a pure function of the record, the observed containers, and the
 //! memory.
 
+mod containers;
 mod make;
 mod note;
 mod stop;
@@ -11,8 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     environment::{PodFacts, ServiceVariables},
-    files::{DnsFacts, config_volumes, has_config_volumes, volumes_digest},
-    link::link_name,
+    files::DnsFacts,
     memory::{Origin, PodMemory},
     observation::{ObservedPod, stop_specs},
     phase::{self, PhaseInput},
@@ -23,10 +23,10 @@ use crate::{
     name::{CommitId, ContainerId, ImageReference, NodeName},
     object::{Container, PodSpec, PullPolicy, RestartPolicy, Workload},
     observed::{ContainerState, Observed, ObservedContainer},
-    plan::{Drift, ImagePin, Lane, LaneKey, Next, ProbeKind, ProbeTask, Role, Step, StopSpec, Why},
+    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask, Role, Step, StopSpec, Why},
     state::PodRecord,
     status::{PULLING, PodPhase, PodStatus, STEADY},
-    time::{later, still_to_come},
+    time::later,
 };
 
 /// Facts about the pod's host.
@@ -108,12 +108,14 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
     if input.record.stop.is_some() {
         return stop::stop(input, &found);
     }
+
     let mut memory = input.memory.clone();
     memory.stopping = false;
     // The pod is not started: once this host has its commit, it is checked as a new pod.
     let Some(workload) = input.workload else {
         return unresolved(input, &found, memory);
     };
+
     memory.started.get_or_insert(input.now);
     if let Some(commit) = input.commit {
         let template = input.record.template.clone();
@@ -122,6 +124,7 @@ pub fn live(input: &PodInput<'_>) -> PodOutput {
             template,
         });
     }
+
     let mut pod = PodLifecycle {
         input,
         workload,
@@ -182,15 +185,18 @@ impl<'a> PodLifecycle<'a> {
         if self.input.observed.lanes.contains(&key) {
             return PodDecision::Nothing;
         }
+
         let failure = self.input.observed.failures.get(&key);
         let is_over = self.memory.ended.is_some();
         // A failure from before the pod's end was a failed start: it does not delay the cleanup.
-        if let Some(failure) = failure.filter(|failure| !is_over || failure.removes)
+        if let Some(failure) = failure
+            && (!is_over || failure.removes)
             && let Some(retry) = failure.retry_at(self.input.now)
         {
             self.wake_at(retry);
             return PodDecision::Blocked(failure.fault.clone());
         }
+
         if is_over {
             return self.clean_up();
         }
@@ -220,6 +226,7 @@ impl<'a> PodLifecycle<'a> {
         if policy == RestartPolicy::Always || !ran {
             return None;
         }
+
         let codes = self.completed();
         match self.end(&codes) {
             Some(end) if policy == RestartPolicy::Never || codes.iter().all(|code| *code == 0) => {
@@ -296,10 +303,10 @@ impl<'a> PodLifecycle<'a> {
             return Duration::ZERO;
         };
         let mut longest = self.memory.ready_for;
-        for asked in [STEADY, self.workload.control.min_ready()] {
-            let reached = later(ready, asked);
-            if asked <= longest || reached <= self.input.now {
-                longest = longest.max(asked);
+        for wanted in [STEADY, self.workload.control.min_ready()] {
+            let reached = later(ready, wanted);
+            if wanted <= longest || reached <= self.input.now {
+                longest = longest.max(wanted);
             } else {
                 self.wake_at(reached);
             }
@@ -319,240 +326,6 @@ impl<'a> PodLifecycle<'a> {
         end <= self.input.now
     }
 
-    /// Decides the next step in a sandbox that runs.
-    fn go_on(&mut self) -> PodDecision {
-        let pod = self.input.record.key.clone();
-        let uid = &self.input.record.uid;
-        if !self.spec().host_network && !self.input.observed.links.contains(&link_name(uid)) {
-            return PodDecision::Do(
-                Why::Repair {
-                    pod,
-                    drift: Drift::LinkGone,
-                },
-                vec![self.connect()],
-            );
-        }
-        if !self.input.observed.files.contains_key(uid) {
-            return match self.files() {
-                Ok(files) => {
-                    PodDecision::Do(Why::Continue { pod }, vec![Step::PrepareFiles(files)])
-                }
-                Err(message) => PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
-            };
-        }
-        if let Some((id, _)) = self
-            .found
-            .all
-            .iter()
-            .find(|(_, one)| matches!(one.state, ContainerState::Paused { .. }))
-        {
-            let why = Why::Repair {
-                pod,
-                drift: Drift::ContainerPaused,
-            };
-            return PodDecision::Do(why, vec![Step::Unpause((*id).clone())]);
-        }
-        if let Some(decision) = self.run_hook() {
-            return decision;
-        }
-        if let Some(decision) = self.stop_unhealthy() {
-            return decision;
-        }
-        if let Some(decision) = self.initialize() {
-            return decision;
-        }
-        if let Some(decision) = self.run_main() {
-            return decision;
-        }
-        self.refresh().unwrap_or(PodDecision::Nothing)
-    }
-
-    /// A postStart hook that has not run yet.
-    fn run_hook(&self) -> Option<PodDecision> {
-        for container in &self.spec().containers {
-            let Some(handler) = &container.post_start else {
-                continue;
-            };
-            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
-                continue;
-            };
-            let running = matches!(found.state, ContainerState::Running { .. });
-            if running && !self.input.observed.hooked.contains(*id) {
-                let step = Step::PostStart {
-                    container: (*id).clone(),
-                    handler: handler.clone(),
-                    address: self.address(),
-                };
-                return Some(PodDecision::Do(
-                    Why::Continue {
-                        pod: self.input.record.key.clone(),
-                    },
-                    vec![step],
-                ));
-            }
-        }
-        None
-    }
-
-    /// Restarts a container whose liveness or startup probe has failed.
-    fn stop_unhealthy(&self) -> Option<PodDecision> {
-        for container in &self.spec().containers {
-            let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
-                continue;
-            };
-            if !matches!(found.state, ContainerState::Running { .. }) {
-                continue;
-            }
-            for (kind, probe) in [
-                (ProbeKind::Startup, &container.startup),
-                (ProbeKind::Liveness, &container.liveness),
-            ] {
-                let Some(probe) = probe else { continue };
-                let Some(fact) = self.input.observed.probes.get(&((*id).clone(), kind)) else {
-                    continue;
-                };
-                if fact.ok {
-                    continue;
-                }
-                let grace = probe
-                    .termination_grace
-                    .unwrap_or(self.spec().termination_grace);
-                let specs = self.stop_specs(grace, |one| one == container.name);
-                let why = Why::Unhealthy {
-                    pod: self.input.record.key.clone(),
-                    container: container.name.clone(),
-                    message: fact.message.clone(),
-                };
-                return Some(PodDecision::Do(why, vec![Step::Stop(specs)]));
-            }
-        }
-        None
-    }
-
-    /// The next init container; `None` once all have succeeded.
-    fn initialize(&mut self) -> Option<PodDecision> {
-        let main_exists = self.found.all.iter().any(|(_, one)| one.role == Role::Main);
-        if self.memory.initialized
-            || main_exists
-            || self.workload.template.spec.init_containers.is_empty()
-        {
-            self.memory.initialized = true;
-            return None;
-        }
-        for container in &self.workload.template.spec.init_containers {
-            let memory = self.memory.containers.get(&container.name);
-            match memory.and_then(|memory| memory.completed) {
-                Some(0) => continue,
-                Some(code) => {
-                    let message = format!(
-                        "init container {} ended with exit code {code}",
-                        container.name
-                    );
-                    return Some(PodDecision::End(PodPhase::Failed, message));
-                }
-                None => {}
-            }
-            return Some(match self.needs_start(container) {
-                Start::Now(why) => self.start(why, &[(Role::Init, container)]),
-                Start::Later | Start::Not => PodDecision::Nothing,
-            });
-        }
-        self.memory.initialized = true;
-        None
-    }
-
-    /// Main containers that must be started, or the end of the pod.
-    fn run_main(&mut self) -> Option<PodDecision> {
-        let containers = &self.workload.template.spec.containers;
-        let mut due = Vec::new();
-        let mut reason = None;
-        for container in containers {
-            if self
-                .memory
-                .containers
-                .get(&container.name)
-                .is_some_and(|memory| memory.completed.is_some())
-            {
-                continue;
-            }
-            if let Start::Now(why) = self.needs_start(container) {
-                due.push((Role::Main, container));
-                reason.get_or_insert(why);
-            }
-        }
-        self.end(&self.completed())
-            .or_else(|| reason.map(|why| self.start(why, &due)))
-    }
-
-    fn needs_start(&mut self, container: &Container) -> Start {
-        let pod = self.input.record.key.clone();
-        let known = self.memory.containers.get(&container.name);
-        // The remains of a container whose successor was removed are no evidence about the
-        // successor.
-        let newest = self
-            .found
-            .latest
-            .get(container.name.as_str())
-            .filter(|(_, found)| {
-                known.is_none_or(|memory| memory.next_attempt <= found.attempt + 1)
-            });
-        match newest {
-            None => {
-                let existed = known.is_some_and(|memory| memory.id.is_some());
-                Start::Now(if existed {
-                    Why::Repair {
-                        pod,
-                        drift: Drift::ContainerRemoved,
-                    }
-                } else {
-                    Why::Continue { pod }
-                })
-            }
-            Some((_, found)) => match &found.state {
-                ContainerState::Created => Start::Now(Why::Continue { pod }),
-                ContainerState::Running { .. } | ContainerState::Paused { .. } => Start::Not,
-                ContainerState::Dead => Start::Now(Why::Restart {
-                    pod,
-                    container: container.name.clone(),
-                }),
-                ContainerState::Exited { finished, .. } => {
-                    let backoff = known.map(|memory| memory.backoff);
-                    let delay = backoff.unwrap_or_default().delay();
-                    if let Some(due) = still_to_come(*finished, delay, self.input.now) {
-                        self.wake_at(due);
-                        return Start::Later;
-                    }
-                    Start::Now(Why::Restart {
-                        pod,
-                        container: container.name.clone(),
-                    })
-                }
-            },
-        }
-    }
-
-    /// Replaces the files of a ConfigMap or Secret that the pod mounts and that has changed; the
-    /// pod keeps running.
-    fn refresh(&self) -> Option<PodDecision> {
-        if !has_config_volumes(self.spec()) {
-            return None;
-        }
-        let written = self.input.observed.files.get(&self.input.record.uid)?;
-        let objects = &self.input.commit?.objects;
-        let volumes =
-            config_volumes(self.spec(), &self.input.record.key.namespace, objects).ok()?;
-        if *written == volumes_digest(&volumes) {
-            return None;
-        }
-        let files = self.files().ok()?;
-        Some(PodDecision::Do(
-            Why::Refresh {
-                pod: self.input.record.key.clone(),
-            },
-            vec![Step::PrepareFiles(files)],
-        ))
-    }
-
     /// The pod has ended for good: only its exited containers stay, for their logs.
     fn clean_up(&self) -> PodDecision {
         let alive: Vec<ContainerId> = self
@@ -566,6 +339,7 @@ impl<'a> PodLifecycle<'a> {
         if alive.is_empty() && specs.is_empty() {
             return PodDecision::Nothing;
         }
+
         let mut steps = Vec::new();
         if !specs.is_empty() {
             steps.push(Step::Stop(specs));
@@ -594,6 +368,7 @@ impl<'a> PodLifecycle<'a> {
             .failures
             .get(&key)
             .map(|failure| failure.fault.clone());
+
         match decision {
             // The fault of a failed lane remains until the retry has succeeded.
             PodDecision::Nothing if self.input.observed.lanes.contains(&key) => fault = failed,
@@ -620,7 +395,8 @@ impl<'a> PodLifecycle<'a> {
                 self.next = self.next.sooner(Next::After(Duration::from_millis(1)));
             }
         }
-        let standing = PhaseInput {
+
+        let phase_input = PhaseInput {
             now: self.input.now,
             spec: self.spec(),
             found: self.found,
@@ -628,14 +404,15 @@ impl<'a> PodLifecycle<'a> {
             address: self.address(),
             fault: fault.as_ref(),
         };
-        let mut status = phase::status(&standing, &self.memory);
-        let probes = phase::probes(&standing, &self.memory);
+        let mut status = phase::status(&phase_input, &self.memory);
+        let probes = phase::probes(&phase_input, &self.memory);
         if let (None, Some(need)) = (&fault, images.first())
             && status.reason.is_none()
         {
             status.reason = Some(PULLING.to_owned());
             status.message = Some(format!("image {} is being pulled", need.image));
         }
+
         self.memory.ready = status.ready;
         self.memory.ready_for = self.ready_for();
         status.ready_for = self.memory.ready_for;
@@ -650,19 +427,12 @@ impl<'a> PodLifecycle<'a> {
     }
 }
 
-/// Whether a container must be started.
-enum Start {
-    Now(Why),
-    Later,
-    Not,
-}
-
 /// Handles a record that this host cannot resolve in its own verified clone: running containers
 /// stay, and nothing is started.
 fn unresolved(input: &PodInput<'_>, found: &ObservedPod<'_>, memory: PodMemory) -> PodOutput {
     let mut status = phase::terminating(input, found);
     let message = format!(
-        "commit {} has no {} with template {}: this host runs only what it finds in its own verified clone",
+        "commit {} has no {} with template {}: this host runs only what is in its own verified clone",
         input.record.commit.short(),
         input.record.owner,
         input.record.template

@@ -11,9 +11,13 @@ use crate::{
 
 /// The containers of a pod: the newest sandbox, and the newest container of each name.
 pub(super) struct ObservedPod<'a> {
+    /// All containers, the sandbox first, each name in the order of its attempts.
     pub(super) all: Vec<(&'a ContainerId, &'a ObservedContainer)>,
+    /// The newest sandbox.
     pub(super) sandbox: Option<(&'a ContainerId, &'a ObservedContainer)>,
+    /// The newest container of each name.
     pub(super) latest: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
+    /// The container before the newest one of each name, which keeps its logs.
     pub(super) previous: BTreeMap<&'a str, (&'a ContainerId, &'a ObservedContainer)>,
 }
 
@@ -38,6 +42,7 @@ impl<'a> ObservedPod<'a> {
         }
     }
 
+    /// The containers that may still run, without the sandbox.
     pub(super) fn alive(
         &self,
     ) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> + '_ {
@@ -53,6 +58,8 @@ impl<'a> ObservedPod<'a> {
     }
 }
 
+/// How to stop the wanted containers that may still run. Without a grace period the preStop hook is
+/// not run, as in Kubernetes.
 pub(super) fn stop_specs(
     found: &ObservedPod<'_>,
     spec: Option<&PodSpec>,
@@ -60,19 +67,22 @@ pub(super) fn stop_specs(
     grace: Duration,
     wanted: impl Fn(&str) -> bool,
 ) -> Vec<StopSpec> {
+    let pre_stop = |name: &str| {
+        if grace.is_zero() {
+            return None;
+        }
+        let mut containers = spec?.containers.iter();
+        containers
+            .find(|container| container.name == name)?
+            .pre_stop
+            .clone()
+    };
     found
         .alive()
-        .filter(|(_, one)| wanted(&one.name))
-        .map(|(id, one)| StopSpec {
+        .filter(|(_, container)| wanted(&container.name))
+        .map(|(id, container)| StopSpec {
             container: id.clone(),
-            pre_stop: spec
-                .and_then(|spec| {
-                    spec.containers
-                        .iter()
-                        .find(|container| container.name == one.name)
-                })
-                .and_then(|container| container.pre_stop.clone())
-                .filter(|_| !grace.is_zero()),
+            pre_stop: pre_stop(&container.name),
             address,
             grace,
         })

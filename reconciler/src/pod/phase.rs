@@ -24,22 +24,23 @@ pub(super) struct PhaseInput<'a> {
 }
 
 /// The status of a pod that has no stop record.
-pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus {
+pub(super) fn status(input: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus {
     let list = |containers: &[Container], main: bool| -> Vec<ContainerStatus> {
         containers
             .iter()
-            .map(|container| container_status(standing, memory, container, main))
+            .map(|container| container_status(input, memory, container, main))
             .collect()
     };
-    let init_containers = list(&standing.spec.init_containers, false);
-    let containers = list(&standing.spec.containers, true);
+
+    let init_containers = list(&input.spec.init_containers, false);
+    let containers = list(&input.spec.containers, true);
     let all_ready = containers.iter().all(|container| container.ready) && memory.ended.is_none();
     // If the clock was set back since, its new time is trusted.
-    let ready = all_ready.then(|| {
-        memory
-            .ready
-            .map_or(standing.now, |since| since.min(standing.now))
-    });
+    let ready = match memory.ready {
+        Some(since) if all_ready => Some(since.min(input.now)),
+        None if all_ready => Some(input.now),
+        _ => None,
+    };
     let (phase, ended) = match &memory.ended {
         Some((phase, message)) => (
             *phase,
@@ -47,7 +48,8 @@ pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus
         ),
         None => (running_phase(&containers), None),
     };
-    let trouble = init_containers
+
+    let waiting = init_containers
         .iter()
         .chain(&containers)
         .find_map(|container| match &container.state {
@@ -57,41 +59,43 @@ pub(super) fn status(standing: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus
             )),
             _ => None,
         });
-    let not_ready = standing.spec.containers.iter().find_map(|container| {
-        let (id, _) = standing.found.latest.get(container.name.as_str())?;
-        let fact = standing
+    let not_ready = input.spec.containers.iter().find_map(|container| {
+        let (id, _) = input.found.latest.get(container.name.as_str())?;
+        let fact = input
             .observed
             .probes
             .get(&((*id).clone(), ProbeKind::Readiness))?;
-        (!fact.ok).then(|| {
-            format!(
-                "container {} is not ready: {}",
-                container.name, fact.message
-            )
-        })
+        if fact.ok {
+            return None;
+        }
+        Some(format!(
+            "container {} is not ready: {}",
+            container.name, fact.message
+        ))
     });
-    let reason = standing
+
+    let reason = input
         .fault
         .map(|fault| fault.kind.waiting_reason().to_owned());
     PodStatus {
         phase,
-        reason: reason.or_else(|| trouble.as_ref().map(|(reason, _)| reason.clone())),
-        message: standing
+        reason: reason.or_else(|| waiting.as_ref().map(|(reason, _)| reason.clone())),
+        message: input
             .fault
             .map(|fault| fault.message.clone())
             .or(ended)
-            .or_else(|| trouble.map(|(_, message)| message))
+            .or_else(|| waiting.map(|(_, message)| message))
             .or(not_ready),
-        address: Some(standing.address),
+        address: Some(input.address),
         started: memory.started,
-        initialized: memory.initialized || standing.spec.init_containers.is_empty(),
+        initialized: memory.initialized || input.spec.init_containers.is_empty(),
         ready,
         ready_for: Duration::ZERO,
         terminating: false,
         serving: false,
         init_containers,
         containers,
-        fault: standing.fault.map(|fault| fault.kind),
+        fault: input.fault.map(|fault| fault.kind),
     }
 }
 
@@ -110,24 +114,25 @@ fn running_phase(containers: &[ContainerStatus]) -> PodPhase {
 }
 
 fn container_status(
-    standing: &PhaseInput<'_>,
+    input: &PhaseInput<'_>,
     memory: &PodMemory,
     container: &Container,
     main: bool,
 ) -> ContainerStatus {
-    let found = standing.found.latest.get(container.name.as_str());
+    let found = input.found.latest.get(container.name.as_str());
     let remembered = memory.containers.get(&container.name);
     let running = found.is_some_and(|(_, one)| matches!(one.state, ContainerState::Running { .. }));
     let hooked = container.post_start.is_none()
-        || found.is_some_and(|(id, _)| standing.observed.hooked.contains(*id));
+        || found.is_some_and(|(id, _)| input.observed.hooked.contains(*id));
     let past_startup =
         container.startup.is_none() || remembered.is_some_and(|memory| memory.past_startup);
     let started = running && hooked && past_startup;
     let probed = container.readiness.is_none()
         || remembered.is_some_and(|memory| memory.ready == Some(true));
     let completed = remembered.is_some_and(|memory| memory.completed == Some(0));
-    let state = state(standing, memory, container);
-    let previous = standing
+
+    let state = state(input, memory, container);
+    let previous = input
         .found
         .previous
         .get(container.name.as_str())
@@ -153,22 +158,22 @@ fn container_status(
     }
 }
 
-fn state(standing: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -> ContainerPhase {
+fn state(input: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -> ContainerPhase {
     let waiting = |reason: &str, message: &str| ContainerPhase::Waiting {
         reason: reason.to_owned(),
         message: message.to_owned(),
     };
-    let Some((_, found)) = standing.found.latest.get(container.name.as_str()) else {
-        return match standing.fault {
+    let Some((_, found)) = input.found.latest.get(container.name.as_str()) else {
+        return match input.fault {
             Some(fault) => waiting(fault.kind.waiting_reason(), &fault.message),
-            None if !standing.spec.init_containers.is_empty() && !memory.initialized => {
+            None if !input.spec.init_containers.is_empty() && !memory.initialized => {
                 waiting("PodInitializing", "")
             }
             None => waiting("ContainerCreating", ""),
         };
     };
     match &found.state {
-        ContainerState::Created | ContainerState::Dead => match standing.fault {
+        ContainerState::Created | ContainerState::Dead => match input.fault {
             Some(fault) => waiting(fault.kind.waiting_reason(), &fault.message),
             None => waiting("ContainerCreating", ""),
         },
@@ -182,7 +187,7 @@ fn state(standing: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -
                 || memory.ended.is_some();
             match ended {
                 Some(ended) if completed => ContainerPhase::Terminated(ended),
-                Some(ended) => crash_loop(
+                Some(ended) => waiting_for_restart(
                     &ended,
                     remembered.map(|memory| memory.backoff.delay().as_secs()),
                 ),
@@ -193,7 +198,7 @@ fn state(standing: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -
 }
 
 /// The state of a container that has exited and waits for its next start.
-fn crash_loop(ended: &Termination, delay_seconds: Option<u64>) -> ContainerPhase {
+fn waiting_for_restart(ended: &Termination, delay_seconds: Option<u64>) -> ContainerPhase {
     let words = if ended.message.is_empty() {
         String::new()
     } else {
@@ -236,27 +241,29 @@ fn termination(container: &ObservedContainer) -> Option<Termination> {
 
 /// The probes of all running containers; until a startup probe has succeeded, only the startup
 /// probe.
-pub(super) fn probes(standing: &PhaseInput<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
+pub(super) fn probes(input: &PhaseInput<'_>, memory: &PodMemory) -> Vec<ProbeTask> {
     let mut tasks = Vec::new();
-    for container in &standing.spec.containers {
-        let Some((id, found)) = standing.found.latest.get(container.name.as_str()) else {
+    for container in &input.spec.containers {
+        let Some((id, found)) = input.found.latest.get(container.name.as_str()) else {
             continue;
         };
         let ContainerState::Running { started } = found.state else {
             continue;
         };
         let remembered = memory.containers.get(&container.name);
-        let hooked = container.post_start.is_none() || standing.observed.hooked.contains(*id);
+        let hooked = container.post_start.is_none() || input.observed.hooked.contains(*id);
+        // As in Kubernetes, a container is not probed before its postStart hook has run.
         if !hooked {
             continue;
         }
+
         let mut add = |kind, probe: &Option<crate::object::Probe>, initial| {
             if let Some(probe) = probe {
                 tasks.push(ProbeTask {
                     container: (*id).clone(),
                     kind,
                     probe: probe.clone(),
-                    address: standing.address,
+                    address: input.address,
                     started,
                     initial,
                 });
@@ -266,6 +273,7 @@ pub(super) fn probes(standing: &PhaseInput<'_>, memory: &PodMemory) -> Vec<Probe
             add(ProbeKind::Startup, &container.startup, None);
             continue;
         }
+
         add(
             ProbeKind::Readiness,
             &container.readiness,
@@ -288,11 +296,16 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodS
         .or(host_network.then_some(input.host.address));
     status.started = input.memory.started;
     status.terminating = input.record.stop.is_some();
+
     let key = LaneKey::Pod(input.record.uid.clone());
     if let Some(failure) = input.observed.failures.get(&key) {
         status.message = Some(failure.fault.message.clone());
-        status.fault = Some(failure.fault.kind).filter(|kind| *kind != FaultKind::Cancelled);
+        // A lane that the plan cancelled has not failed.
+        if failure.fault.kind != FaultKind::Cancelled {
+            status.fault = Some(failure.fault.kind);
+        }
     }
+
     for (name, (id, one)) in &found.latest {
         let state = match &one.state {
             ContainerState::Running { started } | ContainerState::Paused { started } => {

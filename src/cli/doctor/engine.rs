@@ -1,10 +1,22 @@
 //! The container engine, asked over its socket.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
+use thiserror::Error;
 
 use super::Finding;
+
+/// The engine did not answer a request at its socket.
+#[derive(Debug, Error)]
+#[error("{} does not answer ({})", socket.display(), innermost(error))]
+struct EngineSilent {
+    socket: PathBuf,
+    error: reqwest::Error,
+}
 
 /// The oldest API that has everything: Docker 20.10.
 const OLDEST: (u32, u32) = (1, 41);
@@ -18,7 +30,7 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
     );
     let version = match ask(socket, "/version").await {
         Ok(version) => version,
-        Err(why) => return vec![Finding::fail("engine", why, advice)],
+        Err(error) => return vec![Finding::fail("engine", error.to_string(), advice)],
     };
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or("unknown").to_owned();
     let api = text(&version, "ApiVersion");
@@ -33,10 +45,14 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
     };
     let info = match ask(socket, "/info").await {
         Ok(info) => info,
-        Err(why) => {
+        Err(error) => {
             return vec![
                 engine,
-                Finding::warn("live-restore", why, "look at the engine's log"),
+                Finding::warn(
+                    "live-restore",
+                    error.to_string(),
+                    "look at the engine's log",
+                ),
             ];
         }
     };
@@ -51,29 +67,31 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
     vec![engine, live]
 }
 
-async fn ask(socket: &Path, path: &str) -> Result<Value, String> {
-    let wrong =
-        |error: reqwest::Error| format!("{} does not answer ({})", socket.display(), cause(&error));
+async fn ask(socket: &Path, path: &str) -> Result<Value, EngineSilent> {
+    let silent = |error: reqwest::Error| EngineSilent {
+        socket: socket.to_owned(),
+        error,
+    };
     let builder = reqwest::Client::builder()
         .unix_socket(socket)
         .no_proxy()
         .timeout(Duration::from_secs(10));
-    let client = builder.build().map_err(wrong)?;
+    let client = builder.build().map_err(silent)?;
     let response = client
         .get(format!("http://engine{path}"))
         .send()
         .await
-        .map_err(wrong)?;
-    response.json().await.map_err(wrong)
+        .map_err(silent)?;
+    response.json().await.map_err(silent)
 }
 
-/// The innermost error, which is the one that says something.
-fn cause(error: &reqwest::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(next) = last.source() {
-        last = next;
+/// The innermost cause, which is more specific than the library's own message.
+fn innermost(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    last.to_string()
+    cause
 }
 
 fn parse(api: &str) -> Option<(u32, u32)> {

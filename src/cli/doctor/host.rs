@@ -3,6 +3,7 @@
 use std::{fs, io, net::TcpListener, path::Path, time::Duration};
 
 use reconciler::foreign::ForeignText;
+use thiserror::Error;
 use tokio::{process::Command, time::timeout};
 
 use super::{DoctorFacts, Finding};
@@ -15,19 +16,35 @@ const NO_SPACE: u64 = 256 << 20;
 /// Any of these commands ends at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Why a program of the host did not do its work.
+#[derive(Debug, Error)]
+enum ProgramError {
+    #[error("{0} does not end")]
+    Hangs(String),
+    #[error("{0} is not installed")]
+    NotInstalled(String),
+    #[error("{program}: {error}")]
+    NotRun { program: String, error: io::Error },
+    /// The first line of the program's own message.
+    #[error("{0}")]
+    Failed(ForeignText),
+}
+
 /// nftables: that it is there, and that the kernel takes a table with a map and NAT.
 pub(super) async fn nft() -> Finding {
     let version = match run("nft", &["--version"]).await {
         Ok(version) => version.trim().to_owned(),
-        Err(why) => return Finding::fail("nft", why, "install the package nftables"),
+        Err(error) => {
+            return Finding::fail("nft", error.to_string(), "install the package nftables");
+        }
     };
     let table = "table ip trial { map m { type ipv4_addr : ipv4_addr; }; \
                  chain c { type nat hook prerouting priority dstnat; dnat to ip daddr map @m; }; }";
     match run("unshare", &["--net", "nft", table]).await {
         Ok(_) => Finding::ok("nft", version),
-        Err(why) => Finding::fail(
+        Err(error) => Finding::fail(
             "nft",
-            format!("{version}, but the kernel refuses a NAT table ({why})"),
+            format!("{version}, but the kernel refuses a NAT table ({error})"),
             "become root; else load nf_tables, nft_nat and nft_chain_nat",
         ),
     }
@@ -36,14 +53,14 @@ pub(super) async fn nft() -> Finding {
 /// The kinds of links that pods are connected by.
 pub(super) async fn links() -> Finding {
     for kind in ["veth", "bridge"] {
-        if let Err(why) = run(
+        if let Err(error) = run(
             "unshare",
             &["--net", "ip", "link", "add", "trial0", "type", kind],
         )
         .await
         {
             let advice = format!("become root; else load the module {kind} (and install iproute2)");
-            return Finding::fail("links", format!("cannot make a {kind} ({why})"), advice);
+            return Finding::fail("links", format!("cannot make a {kind} ({error})"), advice);
         }
     }
     Finding::ok("links", "veth and bridge can be made")
@@ -140,8 +157,8 @@ pub(super) async fn time() -> Finding {
     }
 }
 
-/// Runs a command; an error is one line.
-async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+/// Runs a program to its end and returns its output; the message of an error is one line.
+async fn run(program: &str, arguments: &[&str]) -> Result<String, ProgramError> {
     let output = timeout(
         PATIENCE,
         Command::new(program)
@@ -150,19 +167,23 @@ async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
             .output(),
     )
     .await;
-    let output = output.map_err(|_| format!("{program} does not end"))?;
+    let output = output.map_err(|_| ProgramError::Hangs(program.to_owned()))?;
     let output = output.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("{program} is not installed"),
-        _ => format!("{program}: {error}"),
+        io::ErrorKind::NotFound => ProgramError::NotInstalled(program.to_owned()),
+        _ => ProgramError::NotRun {
+            program: program.to_owned(),
+            error,
+        },
     })?;
+
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let first = said
+    let message = String::from_utf8_lossy(&output.stderr);
+    let first = message
         .lines()
         .next()
         .unwrap_or("it failed without a word")
         .trim();
-    Err(ForeignText::new(first).into())
+    Err(ProgramError::Failed(ForeignText::new(first)))
 }

@@ -39,7 +39,7 @@ use tokio::{
 use super::record::RecordedHost;
 use crate::{
     apply::Effects,
-    command::{Command, Request},
+    command::{Command, CommandResult, Request},
     commit_cache::{Reader, Reading},
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
@@ -413,7 +413,7 @@ impl RunningLoop {
     }
 
     /// Sends a request as a person does, and returns its answer.
-    pub(super) async fn ask(&self, command: Command) -> Result<String, String> {
+    pub(super) async fn ask(&self, command: Command) -> CommandResult {
         let (answer, answered) = oneshot::channel();
         self.asked.send(Request { command, answer }).await.unwrap();
         answered.await.unwrap()

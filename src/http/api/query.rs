@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     resource::Resource,
-    selector::{FieldSelector, LabelSelector},
+    selector::{FieldSelector, LabelSelector, SelectorError},
     status::ApiError,
 };
 
@@ -75,9 +75,9 @@ pub(super) struct Filter {
 impl ListQuery {
     /// Parses the selectors.
     pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
-        let labels = LabelSelector::parse(&self.label_selector).map_err(ApiError::bad_request)?;
-        let fields =
-            FieldSelector::parse(&self.field_selector, resource).map_err(ApiError::bad_request)?;
+        let bad_request = |error: SelectorError| ApiError::bad_request(error.to_string());
+        let labels = LabelSelector::parse(&self.label_selector).map_err(bad_request)?;
+        let fields = FieldSelector::parse(&self.field_selector, resource).map_err(bad_request)?;
         Ok(Filter { labels, fields })
     }
 

@@ -4,8 +4,23 @@ use std::collections::BTreeMap;
 
 use reconciler::object::{Operator, Requirement, Selector};
 use serde_json::Value;
+use thiserror::Error;
 
 use super::resource::Resource;
+
+/// Why a selector is refused. The operand is the part of it that cannot be used.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(super) enum SelectorError {
+    #[error(
+        "unable to parse label selector: `{0}`; expected key=value, key!=value, key in (a,b), key notin (a,b), key or !key"
+    )]
+    LabelTerm(String),
+    #[error("invalid field selector: `{0}`; expected field=value")]
+    FieldTerm(String),
+    /// The wording of Kubernetes.
+    #[error("field label not supported: {0}")]
+    UnsupportedField(String),
+}
 
 /// A label selector such as `app=web,tier in (a,b),!legacy`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,12 +39,11 @@ struct FieldRequirement {
 
 impl LabelSelector {
     /// Parses the text; an empty one selects everything.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut selector = Selector::default();
         for term in split_terms(text) {
-            let requirement = requirement(term).ok_or_else(|| {
-                format!("unable to parse label selector: `{term}`; expected key=value, key!=value, key in (a,b), key notin (a,b), key or !key")
-            })?;
+            let requirement =
+                requirement(term).ok_or_else(|| SelectorError::LabelTerm(term.to_owned()))?;
             selector.expressions.push(requirement);
         }
         Ok(Self(selector))
@@ -108,7 +122,7 @@ fn requirement(term: &str) -> Option<Requirement> {
 impl FieldSelector {
     /// Parses the text. An unsupported field is refused, because a selector without it would select
     /// too much.
-    pub(super) fn parse(text: &str, resource: &Resource) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, resource: &Resource) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for term in text
             .split(',')
@@ -121,12 +135,10 @@ impl FieldSelector {
                 (None, None) => term
                     .split_once('=')
                     .map(|(field, value)| (field, true, value))
-                    .ok_or_else(|| {
-                        format!("invalid field selector: `{term}`; expected field=value")
-                    })?,
+                    .ok_or_else(|| SelectorError::FieldTerm(term.to_owned()))?,
             };
             if !is_selectable(field, resource) {
-                return Err(format!("field label not supported: {field}"));
+                return Err(SelectorError::UnsupportedField(field.to_owned()));
             }
             let pointer = format!("/{}", field.replace('.', "/"));
             requirements.push(FieldRequirement {
@@ -233,7 +245,7 @@ mod tests {
         assert_eq!(matches("status.phase=Pending"), Ok(false));
         assert_eq!(
             matches("spec.replicas=1"),
-            Err("field label not supported: spec.replicas".to_owned())
+            Err(SelectorError::UnsupportedField("spec.replicas".to_owned()))
         );
         assert!(matches("status.phase").is_err());
     }

@@ -38,7 +38,7 @@ async fn a_cluster_is_made_by_commands() {
         "{said}"
     );
     let error = windlass(&one, &["init", "--node", "n1"]).await.unwrap_err();
-    assert!(error.contains("is there already"), "{error}");
+    assert!(error.contains("exists already"), "{error}");
     let n1 = serve(&one, "n1").await;
     let address = n1.address.to_string();
 

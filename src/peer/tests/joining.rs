@@ -127,7 +127,7 @@ async fn a_host_keeps_the_certificate_it_has() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("this host has a certificate for n2 that is good until "),
+        error.starts_with("this host has a certificate for n2 that is valid until "),
         "{error}"
     );
     let error = join(&pair.one.directory, &name("n1"), &token, true)
@@ -142,7 +142,7 @@ async fn a_host_keeps_the_certificate_it_has() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("is there already: this host belongs to a cluster"),
+        error.contains("exists already: this host belongs to a cluster"),
         "{error}"
     );
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use ssh_key::{Algorithm, PublicKey};
 
-use super::{Moment, NotAllowed, pattern, time};
+use super::{Moment, NotAllowed, error::SignerLineError, pattern, time};
 
 /// The principals, namespaces and times of a key.
 #[derive(Debug)]
@@ -46,27 +46,31 @@ impl Line {
         if *cert_authority {
             return Err(NotAllowed::OnlyAuthority);
         }
+
         let principal = self.principal().ok_or(NotAllowed::NoPrincipal)?;
         if let Some(allowed) = namespaces
-            .as_ref()
-            .filter(|list| !pattern::list_matches(list, namespace))
+            && !pattern::list_matches(allowed, namespace)
         {
             return Err(NotAllowed::Namespace {
                 allowed: allowed.clone(),
             });
         }
         for (at, moment) in [(Moment::CommitTime, committed), (Moment::FirstSight, now)] {
-            if let Some(since) = valid_after.filter(|since| moment < *since) {
+            if let Some(since) = valid_after
+                && moment < *since
+            {
                 return Err(NotAllowed::NotYetValid {
                     principal: principal.to_owned(),
-                    since,
+                    since: *since,
                     at,
                 });
             }
-            if let Some(until) = valid_before.filter(|until| moment > *until) {
+            if let Some(until) = valid_before
+                && moment > *until
+            {
                 return Err(NotAllowed::Expired {
                     principal: principal.to_owned(),
-                    until,
+                    until: *until,
                     at,
                 });
             }
@@ -77,18 +81,15 @@ impl Line {
     /// The principal that counts as the signer. Git makes ssh-keygen verify with each principal of
     /// the line as the identity, so the first one that matches the line's own list is the signer.
     fn principal(&self) -> Option<&str> {
-        let positive = self
-            .principals
+        self.principals
             .split(',')
-            .filter(|pattern| !pattern.starts_with('!'));
-        positive
-            .into_iter()
-            .find(|pattern| !pattern.is_empty() && pattern::list_matches(&self.principals, pattern))
+            .filter(|pattern| !pattern.is_empty() && !pattern.starts_with('!'))
+            .find(|pattern| pattern::list_matches(&self.principals, pattern))
     }
 }
 
 /// Parses one line; `None` for an empty one or a comment.
-pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, String> {
+pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
@@ -96,24 +97,24 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, String> {
     let (principals, rest) = match text.strip_prefix('"') {
         Some(quoted) => quoted
             .split_once('"')
-            .ok_or("the quoted principals do not end")?,
+            .ok_or(SignerLineError::OpenPrincipals)?,
         None => text
             .split_once(char::is_whitespace)
-            .ok_or("expected: principals [options] key-type key")?,
+            .ok_or(SignerLineError::Incomplete)?,
     };
     if principals
         .split(',')
         .all(|pattern| pattern.trim_start_matches('!').is_empty())
     {
-        return Err("no principal before the key".to_owned());
+        return Err(SignerLineError::EmptyPrincipals);
     }
     let rest = rest.trim_start();
+    // A key type may be a principal too; only a key in base64 after it shows that the line has no
+    // principal: every key in OpenSSH's format begins with `AAAA`, the length of its type's name.
     if starts_with_key(text) && rest.starts_with("AAAA") {
-        return Err(
-            "no principal before the key; begin the line with who it belongs to, as in dev@example.com"
-                .to_owned(),
-        );
+        return Err(SignerLineError::KeyFirst);
     }
+
     let (options, key) = if starts_with_key(rest) {
         ("", rest)
     } else {
@@ -121,9 +122,7 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, String> {
     };
     let options = parse_options(options)?;
     let key = parse_key(key.trim_start())?;
-    let blob = key
-        .to_bytes()
-        .map_err(|error| format!("the key does not encode again ({error})"))?;
+    let blob = key.to_bytes().map_err(SignerLineError::Encode)?;
     Ok(Some(SignerEntry {
         line: Line {
             principals: principals.to_owned(),
@@ -140,21 +139,21 @@ fn starts_with_key(text: &str) -> bool {
         && (word.starts_with("ssh-") || word.starts_with("ecdsa-") || word.starts_with("sk-"))
 }
 
-fn parse_key(text: &str) -> Result<PublicKey, String> {
+fn parse_key(text: &str) -> Result<PublicKey, SignerLineError> {
     let mut words = text.split_whitespace();
     let (Some(kind), Some(blob)) = (words.next(), words.next()) else {
-        return Err("expected a key type and a key, as in an .pub file".to_owned());
+        return Err(SignerLineError::NoKey);
     };
     if kind.contains("-cert-") {
-        return Err(format!(
-            "{kind} is a certificate; list its authority's key with the option cert-authority"
-        ));
+        return Err(SignerLineError::Certificate(kind.to_owned()));
     }
     if matches!(kind.parse::<Algorithm>(), Err(_) | Ok(Algorithm::Other(_))) {
-        return Err(format!("{kind:?} is no option and no key type known here"));
+        return Err(SignerLineError::UnknownKeyType(kind.to_owned()));
     }
-    PublicKey::from_openssh(&format!("{kind} {blob}")).map_err(|error| {
-        format!("the {kind} key does not parse ({error}); copy it whole from the .pub file")
+
+    PublicKey::from_openssh(&format!("{kind} {blob}")).map_err(|error| SignerLineError::Key {
+        kind: kind.to_owned(),
+        error,
     })
 }
 
@@ -174,7 +173,7 @@ fn split_options(text: &str) -> (&str, &str) {
     (text, "")
 }
 
-fn parse_options(mut text: &str) -> Result<Options, String> {
+fn parse_options(mut text: &str) -> Result<Options, SignerLineError> {
     let mut options = Options::default();
     while !text.is_empty() {
         let end = text.find(['=', ',']).unwrap_or(text.len());
@@ -185,26 +184,25 @@ fn parse_options(mut text: &str) -> Result<Options, String> {
         };
         set_option(&mut options, name, value)?;
         text = match rest.strip_prefix(',') {
-            Some("") => return Err("the options end in a comma".to_owned()),
+            Some("") => return Err(SignerLineError::TrailingComma),
             Some(rest) => rest,
             None if rest.is_empty() => rest,
-            None => return Err(format!("expected a comma after the option {name}")),
+            None => return Err(SignerLineError::NoComma(name.to_owned())),
         };
     }
     if let (Some(after), Some(before)) = (options.valid_after, options.valid_before)
         && before <= after
     {
-        return Err(
-            "valid-before is not later than valid-after, so the key is never valid".to_owned(),
-        );
+        return Err(SignerLineError::NeverValid);
     }
     Ok(options)
 }
 
-fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), String> {
+fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), SignerLineError> {
     let quoted = text
         .strip_prefix('"')
-        .ok_or_else(|| format!("the value of {name} must be in double quotes"))?;
+        .ok_or_else(|| SignerLineError::Unquoted(name.to_owned()))?;
+
     let mut value = String::new();
     let mut escaped = false;
     for (index, c) in quoted.char_indices() {
@@ -225,17 +223,21 @@ fn parse_value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), Strin
         }
         escaped = false;
     }
-    Err(format!("the quotes of {name} do not end"))
+    Err(SignerLineError::OpenValue(name.to_owned()))
 }
 
-fn set_option(options: &mut Options, name: &str, value: Option<String>) -> Result<(), String> {
+fn set_option(
+    options: &mut Options,
+    name: &str,
+    value: Option<String>,
+) -> Result<(), SignerLineError> {
     let Options {
         cert_authority,
         namespaces,
         valid_after,
         valid_before,
     } = options;
-    let twice = || format!("the option {name} comes twice");
+    let twice = || SignerLineError::Repeated(name.to_owned());
     match (name.to_ascii_lowercase().as_str(), value) {
         ("cert-authority", None) => *cert_authority = true,
         ("namespaces", Some(list)) => {
@@ -253,16 +255,11 @@ fn set_option(options: &mut Options, name: &str, value: Option<String>) -> Resul
                 return Err(twice());
             }
         }
-        ("cert-authority", Some(_)) => return Err("cert-authority takes no value".to_owned()),
+        ("cert-authority", Some(_)) => return Err(SignerLineError::ValueOfCertAuthority),
         ("namespaces" | "valid-after" | "valid-before", None) => {
-            return Err(format!("the option {name} needs a value in double quotes"));
+            return Err(SignerLineError::NoValue(name.to_owned()));
         }
-        _ => {
-            return Err(format!(
-                "{name:?} is no option and no key type; options are cert-authority, namespaces, valid-after, \
-                 valid-before"
-            ));
-        }
+        _ => return Err(SignerLineError::UnknownOption(name.to_owned())),
     }
     Ok(())
 }

@@ -17,8 +17,12 @@ fn allows(file: &str, committed: &str, now: &str) -> Result<String, NotAllowed> 
 }
 
 fn problems(file: &str) -> Vec<String> {
-    let error = AllowedSigners::parse(file).unwrap_err();
-    error.problems.iter().map(LineProblem::to_string).collect()
+    match AllowedSigners::parse(file).unwrap_err() {
+        AllowedSignersError::BadLines(problems) => {
+            problems.iter().map(LineProblem::to_string).collect()
+        }
+        error => panic!("{error}"),
+    }
 }
 
 const NOON: &str = "2026-06-01T12:00:00Z";

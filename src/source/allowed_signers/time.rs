@@ -3,14 +3,21 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use thiserror::Error;
+
+/// The text of an option that is no time.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a time of the form YYYYMMDD[HHMM[SS]][Z]")]
+pub(crate) struct SignerTimeError(String);
 
 /// Parses a time, always as UTC.
-pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{text:?} is not a time of the form YYYYMMDD[HHMM[SS]][Z]");
+pub(super) fn parse(text: &str) -> Result<Timestamp, SignerTimeError> {
+    let wrong = || SignerTimeError(text.to_owned());
     let digits = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     if !matches!(digits.len(), 8 | 12 | 14) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
+
     let number = |range: std::ops::Range<usize>| digits.get(range).map_or(Ok(0), str::parse::<i16>);
     let field = |range| {
         number(range)

@@ -2,7 +2,6 @@
 //!
 //! libgit2's local transport is not used: it copies every branch and tag of the other repository,
 //! again at every fetch, whatever is requested.
-//! repository, again at every fetch, whatever is asked for.
 
 use std::io::Write;
 
@@ -31,6 +30,7 @@ pub(super) fn fetch(
             url: url.to_string(),
         }));
     }
+
     let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
         return Err(FetchFailure::Known(no_branch(
             &source,
@@ -45,6 +45,7 @@ pub(super) fn fetch(
             downloaded: false,
         });
     }
+
     history(&source, repo, &[head], budget)?;
     Ok(Head {
         id: head,
@@ -66,14 +67,14 @@ pub(super) fn history(
         walk.push(*id)?;
     }
     for reference in target.references()? {
-        let known = reference?.target().filter(|id| {
-            from.read_header(*id)
-                .is_ok_and(|(_, kind)| kind == ObjectType::Commit)
-        });
-        if let Some(known) = known {
+        // libgit2 refuses to hide a commit that the walked repository does not have.
+        if let Some(known) = reference?.target()
+            && let Ok((_, ObjectType::Commit)) = from.read_header(known)
+        {
             walk.hide(known)?;
         }
     }
+
     let mut builder = source.packbuilder()?;
     builder.insert_walk(&mut walk)?;
     let objects = builder.object_count() as u64;
@@ -98,11 +99,13 @@ pub(super) fn history(
             return false;
         }
         let written = writer.write_all(bytes);
+        // libgit2 reports a callback that returns false as "user error"; the cause is read here.
         if written.is_err() {
             write_error = Some(git2::Error::last_error(-1));
         }
         written.is_ok()
     });
+
     if let Some(error) = write_error {
         return Err(FetchFailure::Git(error));
     }
@@ -114,15 +117,19 @@ pub(super) fn history(
     Ok(())
 }
 
+/// Opens the repository at exactly this path. libgit2 would also look for one in the directories
+/// above, which is another repository than the configured one.
 fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, FetchFailure> {
-    let none: [&str; 0] = [];
-    Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, none).map_err(|error| {
-        let detail = error.message().to_owned();
-        FetchFailure::Known(FetchError::NoRepository {
-            url: url.to_string(),
-            detail,
-        })
-    })
+    let no_ceilings: [&str; 0] = [];
+    Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, no_ceilings).map_err(
+        |error| {
+            let detail = error.message().to_owned();
+            FetchFailure::Known(FetchError::NoRepository {
+                url: url.to_string(),
+                detail,
+            })
+        },
+    )
 }
 
 fn no_branch(

@@ -71,7 +71,6 @@ pub(crate) enum FetchError {
     NoSuchBranch {
         /// The remote's URL, without a password.
         url: String,
-        /// The configured branch.
         branch: String,
         /// Some branches of the remote.
         has: Vec<String>,
@@ -119,7 +118,6 @@ pub(crate) enum FetchError {
          running; when the remote holds those commits again it is repaired by itself"
     )]
     Corrupt {
-        /// The path of the mirror.
         mirror: String,
         /// The damage in the mirror.
         damage: String,
@@ -130,12 +128,7 @@ pub(crate) enum FetchError {
     #[error(
         "cannot write the local repository {mirror}: {detail}; check free space and permissions"
     )]
-    Disk {
-        /// The path of the mirror.
-        mirror: String,
-        /// The system's error.
-        detail: String,
-    },
+    Disk { mirror: String, detail: String },
     /// The child process could not be started, or ended without an answer.
     #[error("the fetch process failed: {detail}")]
     Child {
@@ -147,7 +140,6 @@ pub(crate) enum FetchError {
     Other {
         /// The remote's URL, without a password.
         url: String,
-        /// libgit2's error.
         detail: String,
     },
 }
@@ -247,6 +239,8 @@ impl FetchFailure {
             }
             None => {}
         }
+
+        // libgit2 gives HTTP statuses only in its messages.
         match (error.code(), error.class()) {
             (_, ErrorClass::NoMemory) => FetchError::PackRefused {
                 url,

@@ -14,6 +14,7 @@ use super::url::{NetworkUrl, RemoteUrl};
 
 /// The user whose password is a forge's token, and that ssh logs in as if the URL names none.
 const DEFAULT_USER: &str = "git";
+/// The most branches that a message lists: enough to notice a misspelled name.
 const MAX_LISTED_BRANCHES: usize = 10;
 
 /// Downloads what the branch adds, and returns its head.
@@ -27,6 +28,7 @@ pub(super) fn fetch(
 ) -> Result<Head, FetchFailure> {
     let introduction = Introduction::new(network, request.credentials.as_ref());
     let result = download(repo, network, url, request, budget, previous, &introduction);
+    // The callback knows why credentials were refused; libgit2's error only says that they were.
     match (result, introduction.refused.into_inner()) {
         (Err(FetchFailure::Git(_)), Some(detail)) => {
             Err(FetchFailure::Known(FetchError::AuthFailed {
@@ -78,6 +80,7 @@ fn download(
             downloaded: false,
         });
     }
+
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks(introduction, budget))
@@ -88,6 +91,7 @@ fn download(
     connection
         .remote()
         .download(&[refspec.as_str()], Some(&mut options))?;
+
     if repo.odb()?.exists(head) {
         Ok(Head {
             id: head,
@@ -148,6 +152,8 @@ impl<'a> Introduction<'a> {
         if !self.url.is_same_server(asking) {
             return Err(self.refuse("it redirects to another server, which gets no credentials"));
         }
+
+        // For ssh libgit2 requests the name of the user first, if the URL has none.
         let user = user.unwrap_or(DEFAULT_USER);
         if allowed.contains(CredentialType::USERNAME) {
             return if self.user_given.replace(true) {
@@ -156,8 +162,9 @@ impl<'a> Introduction<'a> {
                 Cred::username(user)
             };
         }
+
         let Some(credentials) = self.credentials else {
-            return Err(self.refuse("it asks for credentials, and none are configured"));
+            return Err(self.refuse("it requires credentials, and none are configured"));
         };
         if self.secret_given.replace(true) {
             return Err(self.refuse("the server did not accept them"));
@@ -179,7 +186,7 @@ impl<'a> Introduction<'a> {
                 private_key,
                 passphrase.as_ref().map(super::SecretText::reveal),
             ),
-            _ => Err(self.refuse("it asks for another sort of credentials than is configured")),
+            _ => Err(self.refuse("it requires another type of credentials than is configured")),
         }
     }
 

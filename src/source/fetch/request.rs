@@ -34,12 +34,7 @@ pub(crate) enum Credentials {
     /// A forge's access token, sent as the password of the user `git`.
     Token(SecretText),
     /// User and password for https.
-    Basic {
-        /// The user name.
-        user: String,
-        /// The password.
-        password: SecretText,
-    },
+    Basic { user: String, password: SecretText },
     /// A private key for ssh.
     SshKey {
         /// The path of the key.

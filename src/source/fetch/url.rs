@@ -143,12 +143,17 @@ impl LocalRepository {
         if inner.is_dir() {
             return Some(inner);
         }
+        // gitrepository-layout(5): in a linked work tree `.git` is a file that names its directory,
+        // whose file `commondir` names the repository with the refs.
         if let Ok(link) = std::fs::read_to_string(&inner) {
             let directory = self.path.join(link.strip_prefix("gitdir:")?.trim());
             let common = std::fs::read_to_string(directory.join("commondir"));
             return Some(common.map_or(directory.clone(), |common| directory.join(common.trim())));
         }
-        self.path.join("refs").is_dir().then(|| self.path.clone())
+        if self.path.join("refs").is_dir() {
+            return Some(self.path.clone());
+        }
+        None
     }
 
     /// The directory as configured.
@@ -205,11 +210,12 @@ fn percent_decode(text: &str) -> Option<PathBuf> {
             continue;
         }
         let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        bytes.push(
-            u8::from_str_radix(digits, 16)
-                .ok()
-                .filter(|byte| *byte != 0)?,
-        );
+        let decoded = u8::from_str_radix(digits, 16).ok()?;
+        // No path holds a zero byte.
+        if decoded == 0 {
+            return None;
+        }
+        bytes.push(decoded);
         rest = rest.get(2..)?;
     }
     Some(std::ffi::OsString::from_vec(bytes).into())

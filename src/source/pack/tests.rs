@@ -210,10 +210,7 @@ fn what_git_does_not_make_is_malformed() {
     let mut endless = Forged::new(1);
     endless.pack.extend([0xff; 30]);
     endless.entries.push((id(1), 12));
-    assert_eq!(
-        endless.malformed(),
-        "an entry has a size beyond all measure"
-    );
+    assert_eq!(endless.malformed(), "an entry has an impossible size");
 
     let mut short = Forged::new(1);
     short.add(1, 7, 2, id(1).as_bytes(), b"");

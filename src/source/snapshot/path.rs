@@ -3,6 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
+use thiserror::Error;
+
+/// Why a configured text is no path inside the repository.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum SourcePathError {
+    #[error("{0:?} is no path inside a repository; write it from the root, as in apps/web")]
+    NotFromRoot(String),
+    #[error("the path {0:?} must not contain \"..\"")]
+    ContainsParent(String),
+}
+
 /// A file or directory, from the repository's root; the root itself is written `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SourcePath(Vec<String>);
@@ -20,21 +31,20 @@ impl SourcePath {
 }
 
 impl FromStr for SourcePath {
-    type Err = String;
+    type Err = SourcePathError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SourcePathError> {
         if text.is_empty() || text.starts_with('/') {
-            return Err(format!(
-                "{text:?} is no path inside a repository; write it from the root, as in apps/web"
-            ));
+            return Err(SourcePathError::NotFromRoot(text.to_owned()));
         }
+
         let names: Vec<String> = text
             .split('/')
             .filter(|name| !matches!(*name, "" | "."))
             .map(str::to_owned)
             .collect();
         if names.iter().any(|name| name == "..") {
-            return Err(format!("the path {text:?} must not contain \"..\""));
+            return Err(SourcePathError::ContainsParent(text.to_owned()));
         }
         Ok(Self(names))
     }

@@ -117,7 +117,7 @@ impl fmt::Display for SnapshotProblem {
                 "this configured path is not in the commit; put it back, or change the configuration first",
             ),
             Self::EmptyPath { .. } => f.write_str(
-                "no *.yaml, *.yml or *.json file (in lower case) is here, and nothing at all is not taken for \"delete everything\"; \
+                "no *.yaml, *.yml or *.json file (in lower case) is here, and an empty path does not mean \"delete everything\"; \
                  keep at least one manifest, such as a Namespace",
             ),
             Self::NotAManifest { .. } => {

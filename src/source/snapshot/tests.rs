@@ -106,7 +106,7 @@ fn what_cannot_be_taken_is_refused_all_at_once_with_what_to_do() {
     lfs.yaml: this is a Git LFS pointer, not a manifest; commit the file itself (`git lfs untrack`)
     link.yaml: symbolic links are not followed; commit the file itself, or move the link elsewhere
     vendor: submodules are not fetched; commit the files themselves, or move the submodule elsewhere
-    empty: no *.yaml, *.yml or *.json file (in lower case) is here, and nothing at all is not taken for "delete everything"; keep at least one manifest, such as a Namespace
+    empty: no *.yaml, *.yml or *.json file (in lower case) is here, and an empty path does not mean "delete everything"; keep at least one manifest, such as a Namespace
     gone/deeper: this configured path is not in the commit; put it back, or change the configuration first
     empty/README.md: this configured path is a file that ends in none of .yaml, .yml and .json (in lower case); rename it, or configure another path
     ok.yaml/x: this configured path is not in the commit; put it back, or change the configuration first

@@ -9,10 +9,13 @@ use super::{
 };
 use crate::source::commit::CommitObject;
 
+/// The beginning of a pointer file, by Git LFS's specification.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const MANIFEST_ENDINGS: [&str; 3] = [".yaml", ".yml", ".json"];
 /// The most problems of a commit that are collected; more would not help a reader.
 const MAX_PROBLEMS: usize = 100;
+/// The most files with a manifest's ending in another case that are named.
+const MAX_PASSED_OVER: usize = 20;
 
 /// The type of a tree entry by its mode (git-fast-import(1) lists the modes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +36,6 @@ impl Kind {
         }
     }
 }
-
-/// The most files of this kind that are named.
-const MAX_PASSED_OVER: usize = 20;
 
 /// The result of a walk.
 pub(super) struct WalkedFiles {
@@ -68,10 +68,12 @@ pub(super) fn files(
         entries: 0,
         total_bytes: 0,
     };
+
     let root = [SourcePath::root()];
     for path in if paths.is_empty() { &root } else { paths } {
         walk.configured_path(commit.tree, path)?;
     }
+
     if walk.problems.is_empty() {
         let files = walk
             .files
@@ -116,6 +118,7 @@ impl Walk<'_> {
                 }
                 Kind::File => return self.problem(missing),
             }
+
             let tree = self
                 .repo
                 .find_tree(at.1)
@@ -126,6 +129,7 @@ impl Walk<'_> {
             reached = join(&reached, name);
             at = (Kind::of(entry.filemode_raw()), entry.id());
         }
+
         let (files, problems) = (self.files.len(), self.problems.len());
         match at.0 {
             Kind::File if !is_manifest(&reached) => {
@@ -134,6 +138,7 @@ impl Walk<'_> {
             Kind::Directory => self.directory(at.1, &reached, 1)?,
             kind => self.entry(kind, at.1, reached.clone(), 1)?,
         }
+
         let prefix = if reached.is_empty() {
             String::new()
         } else {
@@ -161,6 +166,7 @@ impl Walk<'_> {
                 limit,
             });
         }
+
         let tree = self
             .repo
             .find_tree(id)
@@ -172,6 +178,7 @@ impl Walk<'_> {
                     limit: self.limits.entries,
                 });
             }
+
             let name = entry.name_bytes();
             if name.starts_with(b".") {
                 continue;
@@ -217,6 +224,7 @@ impl Walk<'_> {
         if self.files.contains_key(&path) {
             return Ok(());
         }
+
         // The size comes first: a file over the limit is never read into memory.
         let (bytes, _) = self
             .database
@@ -238,6 +246,7 @@ impl Walk<'_> {
                 limit: self.limits.total_bytes,
             });
         }
+
         let content = match self.database.read(id) {
             Ok(object) => object.data().to_vec(),
             Err(source) => return Err(self.unreadable(&path, source)),

@@ -57,7 +57,6 @@ impl fmt::Display for Refusals {
 /// One commit that is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitRefusal {
-    /// The commit's id.
     pub(crate) commit: CommitId,
     /// The subject of the commit; empty if the commit could not be parsed.
     pub(crate) subject: ForeignText,
@@ -126,10 +125,7 @@ pub(crate) enum Why {
         verified: CommitId,
     },
     /// The head does not descend from the configured anchor.
-    NotFromAnchor {
-        /// The anchor's id.
-        anchor: CommitId,
-    },
+    NotFromAnchor { anchor: CommitId },
     /// The branch names an object of another type.
     NotACommit(&'static str),
     /// The header of the commit cannot be parsed.
@@ -158,7 +154,7 @@ impl fmt::Display for Why {
         match self {
             Self::Unsigned => f.write_str("it is not signed; sign it with git commit -S"),
             Self::SeveralSignatures(count) => {
-                write!(f, "it carries {count} signatures, and only one may be there")
+                write!(f, "it has {count} signatures, and only one may be there")
             }
             Self::ForeignSignature(header) => {
                 write!(
@@ -237,6 +233,6 @@ fn not_allowed(why: &NotAllowed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn moment(at: Moment) -> &'static str {
     match at {
         Moment::CommitTime => "at the commit's own time",
-        Moment::FirstSight => "when this host first saw the commit",
+        Moment::FirstSight => "when this host first observed the commit",
     }
 }

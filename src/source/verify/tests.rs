@@ -557,7 +557,7 @@ fn refusals_say_what_where_why_and_what_to_do() {
     commit ID "web: two replicas": it is not signed; sign it with git commit -S
     commit ID "web: three replicas": its key KEY is not in the allowed signers of this host
     commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-01-01T00:00:00Z, and was not at the commit's own time
-    commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-06-01T13:00:00Z, and was not when this host first saw the commit
+    commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-06-01T13:00:00Z, and was not when this host first observed the commit
     commit ID "web: three replicas": its key KEY (dev@example.com) is valid only after 2026-07-01T00:00:00Z, and was not at the commit's own time
     commit ID "web: three replicas": its key KEY is allowed for the namespaces "file", which do not hold "git"
     commit ID "web: two replicas": it does not descend from ID, the last verified commit: history was rewritten or moved back; push a commit on top of that one, or set allow-rewrite

@@ -174,7 +174,11 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
     }
     Toleration {
         key,
-        equal: (!exists).then(|| value.unwrap_or_default()),
+        equal: if exists {
+            None
+        } else {
+            Some(value.unwrap_or_default())
+        },
         effect,
         // In Kubernetes a negative number means "at once".
         for_at_most: toleration_seconds

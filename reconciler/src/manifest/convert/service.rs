@@ -17,18 +17,18 @@ use crate::{
 
 /// `spec.type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sort {
+enum ServiceType {
     ClusterIp,
     NodePort,
     LoadBalancer,
     ExternalName,
 }
 
-const SORTS: &[(&str, Sort)] = &[
-    ("ClusterIP", Sort::ClusterIp),
-    ("NodePort", Sort::NodePort),
-    ("LoadBalancer", Sort::LoadBalancer),
-    ("ExternalName", Sort::ExternalName),
+const TYPES: &[(&str, ServiceType)] = &[
+    ("ClusterIP", ServiceType::ClusterIp),
+    ("NodePort", ServiceType::NodePort),
+    ("LoadBalancer", ServiceType::LoadBalancer),
+    ("ExternalName", ServiceType::ExternalName),
 ];
 
 /// `spec.clusterIP`.
@@ -70,9 +70,10 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         traffic_distribution,
         type_,
     } = spec.unwrap_or_default();
-    let sort = at
+
+    let service_type = at
         .field("type")
-        .word(type_.as_deref(), SORTS, Sort::ClusterIp);
+        .word(type_.as_deref(), TYPES, ServiceType::ClusterIp);
     let of_one_type = OfOneType {
         addresses: [
             (
@@ -90,7 +91,8 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         external_policy: external_traffic_policy.filter(|policy| !policy.is_empty()),
         health_check: health_check_node_port.is_some_and(|port| port != 0),
     };
-    of_one_type.check(sort, &at);
+    of_one_type.check(service_type, &at);
+
     let policy = at.field("internalTrafficPolicy");
     let local = policy.word(internal_traffic_policy.as_deref(), TRAFFIC, false);
     policy.refuse(
@@ -102,19 +104,19 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         traffic_distribution.is_some(),
         "all endpoints are used alike",
     );
-    ip_family(ip_families, ip_family_policy, sort, &at);
+    ip_family(ip_families, ip_family_policy, service_type, &at);
 
     let address = cluster_address(cluster_ip, cluster_ips, &at);
     let selector = selector.unwrap_or_default();
     labels(&selector, &at.field("selector"));
-    let kind = service_kind(sort, address, external_name, &at);
+    let kind = service_kind(service_type, address, external_name, &at);
     let needs_ports = !matches!(
         kind,
         ServiceKind::Headless | ServiceKind::ExternalName { .. }
     );
     let service = Service {
         meta,
-        ports: service_ports(ports, sort, needs_ports, &at.field("ports")),
+        ports: service_ports(ports, service_type, needs_ports, &at.field("ports")),
         kind,
         selector,
         publish_not_ready: publish_not_ready_addresses.unwrap_or(false),
@@ -135,7 +137,7 @@ struct OfOneType {
 }
 
 impl OfOneType {
-    fn check(self, sort: Sort, at: &At<'_>) {
+    fn check(self, service_type: ServiceType, at: &At<'_>) {
         for (field, given) in self.addresses {
             at.field(field).refuse(
                 given,
@@ -154,13 +156,16 @@ impl OfOneType {
             "open ports you did not want",
             "make the type ClusterIP in its place",
         );
-        if sort != Sort::LoadBalancer && self.allocate_node_ports == Some(true) {
+        if service_type != ServiceType::LoadBalancer && self.allocate_node_ports == Some(true) {
             at_allocation
                 .error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
         }
         let at_policy = at.field("externalTrafficPolicy");
         // In Kubernetes, externalIPs (refused above) also allow such fields on a ClusterIP Service.
-        let external = matches!(sort, Sort::NodePort | Sort::LoadBalancer) || self.addresses[0].1;
+        let external = matches!(
+            service_type,
+            ServiceType::NodePort | ServiceType::LoadBalancer
+        ) || self.addresses[0].1;
         if !external && self.external_policy.as_deref() == Some("Cluster") {
             at_policy.error_in_new_heads(
                 "only for the types NodePort and LoadBalancer: set the type, or remove it",
@@ -177,7 +182,8 @@ impl OfOneType {
         }
         let at_health_check = at.field("healthCheckNodePort");
         if self.health_check
-            && !(sort == Sort::LoadBalancer && self.external_policy.as_deref() == Some("Local"))
+            && !(service_type == ServiceType::LoadBalancer
+                && self.external_policy.as_deref() == Some("Local"))
         {
             at_health_check.error_in_new_heads(
                 "only for the type LoadBalancer with externalTrafficPolicy Local: remove it",
@@ -191,9 +197,14 @@ impl OfOneType {
     }
 }
 
-fn ip_family(families: Option<Vec<String>>, policy: Option<String>, sort: Sort, at: &At<'_>) {
+fn ip_family(
+    families: Option<Vec<String>>,
+    policy: Option<String>,
+    service_type: ServiceType,
+    at: &At<'_>,
+) {
     let families = families.unwrap_or_default();
-    if sort == Sort::ExternalName {
+    if service_type == ServiceType::ExternalName {
         for (field, given) in [
             ("ipFamilies", !families.is_empty()),
             ("ipFamilyPolicy", policy.is_some()),
@@ -256,13 +267,13 @@ fn cluster_address(
 }
 
 fn service_kind(
-    sort: Sort,
+    service_type: ServiceType,
     address: Address,
     external_name: Option<String>,
     at: &At<'_>,
 ) -> ServiceKind {
     let external_name = external_name.filter(|name| !name.is_empty());
-    if sort != Sort::ExternalName && external_name.is_some() {
+    if service_type != ServiceType::ExternalName && external_name.is_some() {
         at.field("externalName")
             .error("only a Service of type ExternalName has it: set the type, or remove it");
     }
@@ -270,16 +281,21 @@ fn service_kind(
         Address::Given(address) => Some(address),
         Address::None | Address::Any => None,
     };
-    if address == Address::None && matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
+    if address == Address::None
+        && matches!(
+            service_type,
+            ServiceType::NodePort | ServiceType::LoadBalancer
+        )
+    {
         at.field("clusterIP")
             .error("None is only for type ClusterIP: remove it, or change the type");
     }
-    match sort {
-        Sort::ClusterIp if address == Address::None => ServiceKind::Headless,
-        Sort::ClusterIp => ServiceKind::ClusterIp { address: given },
-        Sort::NodePort => ServiceKind::NodePort { address: given },
-        Sort::LoadBalancer => ServiceKind::LoadBalancer { address: given },
-        Sort::ExternalName => {
+    match service_type {
+        ServiceType::ClusterIp if address == Address::None => ServiceKind::Headless,
+        ServiceType::ClusterIp => ServiceKind::ClusterIp { address: given },
+        ServiceType::NodePort => ServiceKind::NodePort { address: given },
+        ServiceType::LoadBalancer => ServiceKind::LoadBalancer { address: given },
+        ServiceType::ExternalName => {
             if given.is_some() {
                 at.field("clusterIP")
                     .error("an ExternalName has no address: remove it");
@@ -327,12 +343,16 @@ fn affinity(
         .field("clientIP")
         .field("timeoutSeconds")
         .within(seconds.into(), 1, 86_400);
-    client_ip.then(|| Duration::from_secs(seconds.unsigned_abs()))
+    if client_ip {
+        Some(Duration::from_secs(seconds.unsigned_abs()))
+    } else {
+        None
+    }
 }
 
 fn service_ports(
     ports: Option<Vec<core::ServicePort>>,
-    sort: Sort,
+    service_type: ServiceType,
     required: bool,
     at: &At<'_>,
 ) -> Vec<ServicePort> {
@@ -345,7 +365,7 @@ fn service_ports(
     let mut read = Vec::new();
     for (index, port) in ports.into_iter().enumerate() {
         let at = at.index(index);
-        let port = service_port(port, sort, several, &at);
+        let port = service_port(port, service_type, several, &at);
         if several && !port.name.is_empty() && !names.insert(port.name.clone()) {
             at.field("name").error(format_args!(
                 "the port name {:?} is there twice: rename one",
@@ -364,7 +384,12 @@ fn service_ports(
     read
 }
 
-fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>) -> ServicePort {
+fn service_port(
+    port: core::ServicePort,
+    service_type: ServiceType,
+    several: bool,
+    at: &At<'_>,
+) -> ServicePort {
     let core::ServicePort {
         app_protocol,
         name,
@@ -386,7 +411,12 @@ fn service_port(port: core::ServicePort, sort: Sort, several: bool, at: &At<'_>)
     let node_port = node_port
         .filter(|port| *port != 0)
         .map(|port| at.field("nodePort").port(port));
-    if node_port.is_some() && !matches!(sort, Sort::NodePort | Sort::LoadBalancer) {
+    if node_port.is_some()
+        && !matches!(
+            service_type,
+            ServiceType::NodePort | ServiceType::LoadBalancer
+        )
+    {
         at.field("nodePort")
             .error("only for the types NodePort and LoadBalancer: set the type, or remove it");
     }

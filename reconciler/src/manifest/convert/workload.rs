@@ -160,14 +160,16 @@ pub(in crate::manifest) fn deployment(
     let template = pod_template(Some(template), &at);
     let min_ready = min_ready(min_ready_seconds, &at);
     let deadline = progress_deadline_seconds.unwrap_or(600);
-    let progress_deadline = (deadline != NO_DEADLINE).then(|| {
+    let progress_deadline = if deadline == NO_DEADLINE {
+        None
+    } else {
         let at = at.field("progressDeadlineSeconds");
         let deadline = Duration::from_secs(at.count(deadline).into());
         if deadline <= min_ready {
             at.error("must be more than minReadySeconds: raise it");
         }
-        deadline
-    });
+        Some(deadline)
+    };
     let control = Control::Deployment {
         replicas: wanted(replicas, &at),
         min_ready,

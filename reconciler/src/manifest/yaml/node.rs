@@ -57,7 +57,11 @@ impl<'a> Source<'a> {
     /// Position of a borrowed slice in the text.
     fn offset(&self, piece: &str) -> Option<usize> {
         let offset = (piece.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
-        (offset < self.text.len()).then_some(offset)
+        if offset < self.text.len() {
+            Some(offset)
+        } else {
+            None
+        }
     }
 
     /// Whether a slice of the text is a plain scalar, without quotes. serde_yaml does not
@@ -79,6 +83,8 @@ fn yaml_1_1(text: &str) -> Option<Value> {
         "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Some(Value::Bool(false)),
         _ => {}
     }
+
+    // A number that begins with zero is octal in YAML 1.1, if its digits allow that.
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),
         None => (1, text),
@@ -170,17 +176,21 @@ impl<'de> Visitor<'de> for YamlNode<'_> {
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        let plain = matches!(
+        // The first letter excludes almost every text before its quotes are looked for.
+        let may_differ = matches!(
             value.as_bytes(),
             [
                 b'-' | b'0'..=b'9' | b'y' | b'Y' | b'n' | b'N' | b'o' | b'O',
                 ..
             ]
-        ) && self.source.is_plain(value);
-        Ok(plain
-            .then(|| yaml_1_1(value))
-            .flatten()
-            .unwrap_or_else(|| Value::String(value.to_owned())))
+        );
+        if may_differ
+            && self.source.is_plain(value)
+            && let Some(value) = yaml_1_1(value)
+        {
+            return Ok(value);
+        }
+        Ok(Value::String(value.to_owned()))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

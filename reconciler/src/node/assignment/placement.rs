@@ -58,6 +58,7 @@ impl<'a> Placement<'a> {
             .filter_map(|id| input.commits.get(id))
             .map(AsRef::as_ref)
             .collect();
+
         let known = |facts: &NodeFacts| {
             (
                 facts.name.clone(),
@@ -77,6 +78,7 @@ impl<'a> Placement<'a> {
             .iter()
             .map(|commit| candidates(&known, &commit.objects.nodes))
             .collect();
+
         let identities = input
             .observed
             .containers
@@ -113,37 +115,39 @@ impl<'a> Placement<'a> {
 
     /// The workload of a pod, in the commit of its record or origin; `None` if that is not known.
     fn workload(&self, record: &PodRecord) -> Option<&'a Workload> {
-        let runs = self.identities.get(&record.uid);
-        let (commits, kept) = (self.input.commits, self.input.kept);
-        let runs = runs.and_then(|one| {
-            let commit = self.input.readable(&one.commit)?;
-            commit.resolve(&one.owner, &one.template)
-        });
-        runs.or_else(|| locate_kept(commits, kept, record).map(|(_, workload)| workload))
+        if let Some(identity) = self.identities.get(&record.uid)
+            && let Some(commit) = self.input.readable(&identity.commit)
+            && let Some(running) = commit.resolve(&identity.owner, &identity.template)
+        {
+            return Some(running);
+        }
+        let (_, workload) = locate_kept(self.input.commits, self.input.kept, record)?;
+        Some(workload)
     }
 
     /// Whether a pod no longer uses its ports and resources.
     fn has_ended(&self, record: &PodRecord) -> bool {
-        let memory = &self.input.memory.pods;
-        let own = || {
-            memory
-                .get(&record.uid)
-                .is_some_and(|memory| memory.ended.is_some())
-        };
-        let node = record.place.node().filter(|node| *node != self.input.node);
-        let said = node.and_then(|node| self.input.reports.get(node)?.pods.get(&record.uid));
-        said.map_or_else(own, |status| status.phase.is_final())
+        if let Some(node) = record.place.node()
+            && node != self.input.node
+            && let Some(report) = self.input.reports.get(node)
+            && let Some(status) = report.pods.get(&record.uid)
+        {
+            return status.phase.is_final();
+        }
+        let memory = self.input.memory.pods.get(&record.uid);
+        memory.is_some_and(|memory| memory.ended.is_some())
     }
 
     fn surroundings(&'a self, number: usize) -> Surroundings<'a> {
+        // Whether a pod is unknown, which may be related to the placed one.
         let mut blind = false;
-        let there = self
+        let unfinished = self
             .input
             .state
             .pods
             .values()
             .filter(|record| !self.has_ended(record));
-        let pods = there.filter_map(|record| {
+        let pods = unfinished.filter_map(|record| {
             let (node, stopping) = (record.place.node()?, record.stop.is_some());
             let workload = self.workload(record);
             blind |= workload.is_none() && !stopping;
@@ -198,12 +202,18 @@ impl<'a> AssignmentRules<'a> {
             .find(|node| node.name == *own)?
             .clone();
         node.cordoned = false;
+
         let spec = &workload.template.spec;
         let unfit = unfit_by_itself(spec, &node);
         // A DaemonSet's pods run on every node that accepts them, whatever other pods are there.
         if workload.key.kind == WorkloadKind::DaemonSet {
-            return unfit.filter(|_| !eligible_for_daemon(spec, &node));
+            return if eligible_for_daemon(spec, &node) {
+                None
+            } else {
+                unfit
+            };
         }
+
         unfit.or_else(|| {
             if !self.of.repels && !relates(workload) {
                 return None;
@@ -221,15 +231,15 @@ impl<'a> AssignmentRules<'a> {
     /// resources count as free.
     fn too_little(&self, workload: &Workload) -> Option<Unfit> {
         let most = allocatable(&self.of.input.facts.system)?;
-        let asked = requests(&workload.template.spec);
-        if asked == ResourceAmounts::default() || workload.key.kind == WorkloadKind::DaemonSet {
+        let requested = requests(&workload.template.spec);
+        if requested == ResourceAmounts::default() || workload.key.kind == WorkloadKind::DaemonSet {
             return None;
         }
         let here = self.here.values().filter_map(|(_, other)| *other);
         let used = here
             .map(|other| requests(&other.template.spec))
             .fold(ResourceAmounts::default(), ResourceAmounts::plus);
-        asked.too_much(used, most)
+        requested.too_much(used, most)
     }
 
     fn port_taken(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
@@ -255,6 +265,10 @@ impl<'a> AssignmentRules<'a> {
 
     fn full(&self) -> Option<Refused> {
         let most = self.of.input.settings.max_pods;
-        (self.here.len() >= most).then_some(Refused::Full { most })
+        if self.here.len() >= most {
+            Some(Refused::Full { most })
+        } else {
+            None
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         environment::{environment, expand_all},
         files::{hostname, mounts, pod_files},
         link::link_of,
+        missing::MissingContent,
     },
 };
 
@@ -22,15 +23,14 @@ impl PodLifecycle<'_> {
         let first = self.memory.sandboxes == 0;
         // A sandbox that a crash left between creation and start is started; a sandbox that could
         // not be started is made again.
-        let unstarted = self
-            .found
-            .sandbox
-            .filter(|(_, sandbox)| sandbox.state == ContainerState::Created);
-        let restarting = unstarted.filter(|_| !self.has_failed());
         let mut steps = Vec::new();
-        let attempt = match restarting {
-            Some((_, sandbox)) => sandbox.attempt,
-            None => {
+        let attempt = match self.found.sandbox {
+            Some((_, sandbox))
+                if sandbox.state == ContainerState::Created && !self.has_failed() =>
+            {
+                sandbox.attempt
+            }
+            _ => {
                 let alive = self.stop_specs(self.spec().termination_grace, |_| true);
                 if !alive.is_empty() {
                     steps.push(Step::Stop(alive));
@@ -41,6 +41,7 @@ impl PodLifecycle<'_> {
                 self.memory.sandboxes
             }
         };
+
         self.memory.initialized = false;
         let mains: Vec<&str> = self
             .spec()
@@ -55,9 +56,10 @@ impl PodLifecycle<'_> {
                 memory.id = None;
             }
         }
+
         let files = match self.files() {
             Ok(files) => files,
-            Err(message) => return PodDecision::Blocked(Fault::new(FaultKind::Rejected, message)),
+            Err(missing) => return blocked(missing.to_string()),
         };
         steps.push(Step::PrepareFiles(files));
         steps.push(Step::StartSandbox(SandboxSpec {
@@ -70,6 +72,7 @@ impl PodLifecycle<'_> {
         if !self.spec().host_network {
             steps.push(self.connect());
         }
+
         let firsts: Vec<(Role, &Container)> =
             match self.workload.template.spec.init_containers.first() {
                 Some(init) => vec![(Role::Init, init)],
@@ -88,11 +91,11 @@ impl PodLifecycle<'_> {
                     .map(|one| (Role::Main, one))
                     .collect(),
             };
-        let starts = self.starts(&firsts);
-        match starts {
+        match self.starts(&firsts) {
             Ok(starts) => steps.extend(starts),
             Err(decision) => return decision,
         }
+
         let pod = self.input.record.key.clone();
         let why = if first {
             Why::Start {
@@ -140,20 +143,19 @@ impl PodLifecycle<'_> {
         if !needs.is_empty() {
             return Err(PodDecision::Fetch(needs));
         }
+
         let mut steps = Vec::new();
         let restarting = self
             .found
             .sandbox
             .is_some_and(|(_, sandbox)| sandbox.state.is_alive());
         for (role, container) in containers {
-            let latest = self
-                .found
-                .latest
-                .get(container.name.as_str())
-                .filter(|_| restarting);
-            let would_not_start =
-                latest.filter(|(_, one)| one.state == ContainerState::Created && self.has_failed());
-            if let Some((id, _)) = would_not_start {
+            // A container that was created and could not be started would fail again.
+            if let Some((id, latest)) = self.found.latest.get(container.name.as_str())
+                && restarting
+                && latest.state == ContainerState::Created
+                && self.has_failed()
+            {
                 steps.push(Step::Remove(vec![(*id).clone()]));
             }
             let Some(image) = images.get(container.name.as_str()) else {
@@ -161,25 +163,21 @@ impl PodLifecycle<'_> {
             };
             let spec = self
                 .container_spec(*role, container, image.clone(), restarting)
-                .map_err(|message| {
-                    PodDecision::Blocked(Fault::new(
-                        FaultKind::Rejected,
-                        format!("container {}: {message}", container.name),
-                    ))
-                })?;
+                .map_err(|missing| blocked(format!("container {}: {missing}", container.name)))?;
             steps.push(Step::StartContainer(Box::new(spec)));
         }
+
         // The removal is the last step: a container that the engine cannot remove must not prevent
         // the start of its successors.
-        let stale = containers
-            .iter()
-            .filter_map(|(_, container)| self.found.previous.get(container.name.as_str()));
-        let stale: Vec<ContainerId> = stale
-            .filter(|_| restarting)
-            .map(|(id, _)| (*id).clone())
-            .collect();
-        if !stale.is_empty() {
-            steps.push(Step::Remove(stale));
+        if restarting {
+            let stale: Vec<ContainerId> = containers
+                .iter()
+                .filter_map(|(_, container)| self.found.previous.get(container.name.as_str()))
+                .map(|(id, _)| (*id).clone())
+                .collect();
+            if !stale.is_empty() {
+                steps.push(Step::Remove(stale));
+            }
         }
         Ok(steps)
     }
@@ -209,8 +207,8 @@ impl PodLifecycle<'_> {
         container: &Container,
         image: ImageId,
         in_sandbox: bool,
-    ) -> Result<ContainerSpec, String> {
-        let commit = self.input.commit.ok_or("its commit is not here")?;
+    ) -> Result<ContainerSpec, MissingContent> {
+        let commit = self.input.commit.ok_or(MissingContent::Commit)?;
         let empty = BTreeMap::new();
         let services = if self.spec().enable_service_links {
             self.input.services.get()
@@ -218,13 +216,12 @@ impl PodLifecycle<'_> {
             &empty
         };
         let env = environment(container, &self.facts(), &commit.objects, services)?;
-        let latest = self
-            .found
-            .latest
-            .get(container.name.as_str())
-            .filter(|_| in_sandbox);
-        let attempt = match latest {
-            Some((_, found)) if found.state == ContainerState::Created => found.attempt,
+
+        // A container of this sandbox that was created and not started yet is started.
+        let attempt = match self.found.latest.get(container.name.as_str()) {
+            Some((_, latest)) if in_sandbox && latest.state == ContainerState::Created => {
+                latest.attempt
+            }
             _ => self
                 .memory
                 .containers
@@ -269,8 +266,8 @@ impl PodLifecycle<'_> {
         }
     }
 
-    pub(super) fn files(&self) -> Result<PodFiles, String> {
-        let commit = self.input.commit.ok_or("its commit is not here")?;
+    pub(super) fn files(&self) -> Result<PodFiles, MissingContent> {
+        let commit = self.input.commit.ok_or(MissingContent::Commit)?;
         pod_files(
             self.spec(),
             &self.facts(),
@@ -278,4 +275,10 @@ impl PodLifecycle<'_> {
             self.input.host.dns,
         )
     }
+}
+
+/// The decision for a pod that cannot be made from its commit: no attempt on the engine would end
+/// otherwise.
+pub(super) fn blocked(message: String) -> PodDecision {
+    PodDecision::Blocked(Fault::new(FaultKind::Rejected, message))
 }

@@ -29,6 +29,7 @@ impl PodLifecycle<'_> {
                 memory.ready = None;
                 memory.completed = None;
             }
+
             let probe = |kind| self.input.observed.probes.get(&((*id).clone(), kind));
             if let Some(fact) = probe(ProbeKind::Startup) {
                 memory.past_startup |= fact.ok;
@@ -36,6 +37,7 @@ impl PodLifecycle<'_> {
             if let Some(fact) = probe(ProbeKind::Readiness) {
                 memory.ready = Some(fact.ok);
             }
+
             if let ContainerState::Exited {
                 started,
                 finished,
@@ -46,13 +48,13 @@ impl PodLifecycle<'_> {
                 memory.ready = None;
                 memory.backoff = memory.backoff.count(container.attempt, *started, *finished);
                 let policy = self.workload.template.spec.restart_policy;
-                let ok = *code == 0;
-                let over = match (container.role, policy) {
+                let succeeded = *code == 0;
+                let is_over = match (container.role, policy) {
                     (Role::Init, RestartPolicy::Never) | (Role::Main, RestartPolicy::Never) => true,
-                    (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => ok,
+                    (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => succeeded,
                     (Role::Main, RestartPolicy::Always) | (Role::Sandbox, _) => false,
                 };
-                if over {
+                if is_over {
                     memory.completed = Some(*code);
                 }
             }

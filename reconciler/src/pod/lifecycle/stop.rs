@@ -23,6 +23,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
         || input.observed.files.contains_key(uid);
     let mut next = Next::AwaitChange;
     let mut status = phase::terminating(input, found);
+
     // A failure from before the stop concerns a start: it is no evidence about the stop, and must
     // not delay it.
     let failure = input
@@ -33,6 +34,7 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
     if failure.is_none() {
         (status.fault, status.message) = (None, None);
     }
+
     if !left && !input.observed.lanes.contains(&key) {
         status.terminating = true;
         return PodOutput {
@@ -44,12 +46,13 @@ pub(super) fn stop(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodOutput {
             next,
         };
     }
+
     let mut lane = None;
     let mut memory = input.memory.clone();
-    let retry = failure
-        .filter(|_| memory.stopping)
-        .and_then(|failure| failure.retry_at(input.now));
-    if let Some(retry) = retry {
+    if let Some(failure) = failure
+        && memory.stopping
+        && let Some(retry) = failure.retry_at(input.now)
+    {
         next = Next::at(retry, input.now);
     } else if !input.observed.lanes.contains(&key) {
         let reason = input
@@ -87,7 +90,9 @@ fn stop_steps(input: &PodInput<'_>, found: &ObservedPod<'_>, link: LinkName) -> 
     } else {
         input.memory.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
     };
+    // Kubernetes' default of `terminationGracePeriodSeconds`, where the pod's template is unknown.
     let grace = spec.map_or(Duration::from_secs(30), |spec| spec.termination_grace);
+
     let mut steps = Vec::new();
     if found.alive().next().is_some() {
         // The preStop hook and the stop signal need part of the grace period too.
