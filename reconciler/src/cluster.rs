@@ -30,8 +30,8 @@ use crate::{
     rollout::{Head, StepInput, progress, progress_deadline, step},
     settings::ClusterSettings,
     state::{
-        Change, ClusterState, FailureClass, KnownNode, NodeLife, NodeReport, Outage, Phase,
-        PodPlace, PodRecord, Record, RecordKey, Rollout, StopReason, StopRecord,
+        Change, ClusterState, FailureClass, FailureReason, KnownNode, NodeLife, NodeReport, Outage,
+        Phase, PodPlace, PodRecord, Record, RecordKey, Rollout, StopReason, StopRecord,
     },
 };
 
@@ -595,7 +595,7 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let mut rollout = rollout.clone();
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());
     rollout.pinned_against = Some(from.clone());
-    let reason = "asked for by `windlass rollback`".to_owned();
+    let reason = FailureReason::Asked.to_string();
     rollout.go_back_to(
         to,
         crate::state::Rollback {

@@ -1,7 +1,9 @@
 //! What the cluster has decided and what its nodes report: the content of the store.
 
 mod format;
+mod failure;
 mod node;
+mod obstacle;
 mod pod;
 mod record;
 mod refused;
@@ -22,13 +24,13 @@ use crate::{
 
 pub use self::{
     format::{OldestReader, RecordFormat, TooNewForNode},
+    failure::{AvailablePods, Failure, FailureClass, FailureReason, LastExit, Unsettled},
     node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
+    obstacle::{NodeFault, Obstacle, UnfinishedStop, UnreadyPod, UnreadyReason},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},
     refused::Refused,
-    rollout::{
-        Adoption, CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave,
-    },
+    rollout::{Adoption, CommitState, HistoryEntry, Phase, Rollback, Rollout, Wave},
     shares::{Share, Shares},
     unplaced::{Refusal, Unfit},
 };

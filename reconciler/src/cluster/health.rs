@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::ClusterDecision;
 use crate::{
     controller::{NodeConditions, OwnedPod},
-    name::{CommitId, NodeName, WorkloadKey, WorkloadKind},
+    name::{NodeName, WorkloadKey, WorkloadKind},
     object::Workload,
     plan::Next,
     rollout::{
         Judgement, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
         progress_deadline, suspects, with_regard_to, worst,
     },
-    state::{Failure, Phase},
+    state::{Failure, FailureReason, NodeFault, Obstacle, Phase, Unsettled},
     time::later,
 };
 
@@ -56,8 +56,7 @@ impl<'a> ClusterDecision<'a> {
         let Some(driving) = self.driving() else {
             // A commit that cannot be read runs nothing, but that does not mean that it has
             // settled.
-            let id = rollout.driving.as_ref().map_or("", CommitId::short);
-            return Judgement::Waiting(format!("commit {id} is not in the local clone")).into();
+            return Judgement::Waiting(Obstacle::CommitMissing(rollout.driving.clone())).into();
         };
         let healthy = rollout.phase == Phase::Healthy;
         let judged: BTreeSet<&WorkloadKey> = if healthy {
@@ -68,12 +67,12 @@ impl<'a> ClusterDecision<'a> {
                 .iter()
                 .find_map(|workload| self.silent_node(workload))
             {
-                return Judgement::Waiting(format!("node {node} has not reported yet")).into();
+                return Judgement::Waiting(Obstacle::NotReported(node.clone())).into();
             }
             judged.into_iter().map(|workload| &workload.key).collect()
         };
         if rollout.wave.is_some() && self.canaries().is_empty() {
-            return Judgement::Waiting("none of them is heard of".to_owned()).into();
+            return Judgement::Waiting(Obstacle::CanariesAbsent).into();
         }
         // The obstacle may have just disappeared: deadlines count from now.
         let clock = if rollout.waiting {
@@ -117,8 +116,8 @@ impl<'a> ClusterDecision<'a> {
                 .filter(|(node, _)| self.conditions.absent.contains(*node));
             let out = out.map(|(node, why)| (node.clone(), why.clone()));
             let faulty = out
-                .chain(reasons(found.nodes))
-                .chain(found.unready)
+                .chain(sentences(faults(found.nodes)))
+                .chain(sentences(found.unready))
                 .collect();
             return Judged {
                 faulty,
@@ -135,7 +134,7 @@ impl<'a> ClusterDecision<'a> {
                     let progress = self.input.state.workloads.get(key);
                     let view = self.part_view(part, standing);
                     let judgement = judge(&view, progress, clock);
-                    (key, with_regard_to(unfinished.as_deref(), judgement, &view))
+                    (key, with_regard_to(unfinished.as_ref(), judgement, &view))
                 })
                 .collect()
         });
@@ -164,20 +163,20 @@ impl<'a> ClusterDecision<'a> {
         if standing.faulty.len() > most
             && let Some(failure) = found.nodes.values().next()
         {
-            let reason = format!(
-                "{}; {} of {} nodes fail, {most} may (`rollout.max-faulty-nodes`)",
-                failure.reason,
-                standing.faulty.len(),
-                self.input.nodes.len(),
-            );
             return Judgement::Failed(Failure {
                 class: failure.class,
-                reason,
+                reason: FailureReason::TooManyNodes {
+                    first: Box::new(failure.reason.clone()),
+                    failing: standing.faulty.len(),
+                    nodes: self.input.nodes.len(),
+                    most,
+                },
             })
             .into();
         }
+
         let mut waiting = None;
-        let mut faulty: BTreeMap<NodeName, String> = reasons(found.nodes).collect();
+        let mut faulty: BTreeMap<NodeName, String> = sentences(faults(found.nodes)).collect();
         let unready: BTreeSet<&NodeName> =
             standing.faulty.iter().chain(found.unready.keys()).collect();
         if unready.len() > most {
@@ -185,18 +184,19 @@ impl<'a> ClusterDecision<'a> {
                 .unready
                 .iter()
                 .find(|(node, _)| !standing.faulty.contains(*node));
-            waiting = new.map(|(_, why)| why.clone());
+            waiting = new.map(|(_, fault)| Obstacle::Node(fault.clone()));
         } else {
             standing.faulty.extend(found.unready.keys().cloned());
-            faulty.extend(found.unready);
+            faulty.extend(sentences(found.unready));
         }
+
         let mut next = Next::AwaitChange;
         let judgement = match (worst(judge(&standing)), waiting, found.undecided) {
             (failed @ Judgement::Failed(_), ..) => failed,
             (_, Some(waiting), _) => Judgement::Waiting(waiting),
-            (Judgement::Settled | Judgement::Progressing(_), None, Some((message, until))) => {
+            (Judgement::Settled | Judgement::Progressing(_), None, Some((failure, until))) => {
                 next = Next::at(until, self.input.now);
-                Judgement::Progressing(message)
+                Judgement::Progressing(Unsettled::Undecided(failure))
             }
             (judgement, None, _) => judgement,
         };
@@ -239,10 +239,20 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-fn reasons(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, String)> {
+/// The nodes where a pod fails, each with that failure as the node's own fault.
+fn faults(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, NodeFault)> {
     nodes
         .into_iter()
-        .map(|(node, failure)| (node, failure.reason))
+        .map(|(node, failure)| (node, NodeFault::Pod(failure.reason)))
+}
+
+/// Faults in the form in which the rollout stores them.
+fn sentences(
+    faults: impl IntoIterator<Item = (NodeName, NodeFault)>,
+) -> impl Iterator<Item = (NodeName, String)> {
+    faults
+        .into_iter()
+        .map(|(node, fault)| (node, fault.to_string()))
 }
 
 fn add(all: &mut Suspects, one: Suspects) {

@@ -88,7 +88,7 @@ impl Rollout {
             return;
         };
         if self.end(&driving, CommitState::RolledBack, failure, now) {
-            self.bad.insert(driving, failure.reason.clone());
+            self.bad.insert(driving, failure.reason.to_string());
         }
         let is_target = self.target.as_ref() == Some(&healthy);
         self.drive(healthy);

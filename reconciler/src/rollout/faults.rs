@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::judge::{last_end, last_words, pod_failure};
-use crate::state::{Failure, FailureClass};
+use super::pod_failure::{first_unready, last_end, pod_failure};
 use crate::{
     controller::{OwnedPod, OwnerView},
+    foreign::ForeignText,
     name::NodeName,
+    state::{Failure, FailureClass, FailureReason, NodeFault},
     status::{PodStatus, STEADY},
     time::later,
 };
@@ -22,18 +23,17 @@ pub struct Suspects {
     /// Nodes with failing pods whose template is available on another node.
     pub nodes: BTreeMap<NodeName, Failure>,
     /// Nodes that are not ready, where pods of the owner are not available.
-    pub unready: BTreeMap<NodeName, String>,
+    pub unready: BTreeMap<NodeName, NodeFault>,
     /// The failure, where the commit is at fault.
     pub failure: Option<Failure>,
     /// A failing pod for which other pods may still show that its node is at fault, with the time
     /// until which they may.
-    pub undecided: Option<(String, Timestamp)>,
+    pub undecided: Option<(FailureReason, Timestamp)>,
 }
 
 /// Classifies the failures of an owner's updated pods. With `late` the deadline has passed, and
 /// every pod that is not available counts as failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
-    let key = &view.workload.key;
     let mut found = Suspects::default();
     let current: Vec<&OwnedPod<'_>> = view
         .pods
@@ -49,13 +49,15 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         let unready = node.and_then(|node| Some((node, view.conditions.unready.get(node)?)));
         if let Some((node, why)) = unready {
             if !view.is_available(pod) {
-                found
-                    .unready
-                    .entry(node.clone())
-                    .or_insert_with(|| format!("node {node} is not ready: {why}"));
+                let fault = || NodeFault::NotReady {
+                    node: node.clone(),
+                    why: ForeignText::sentence(why),
+                };
+                found.unready.entry(node.clone()).or_insert_with(fault);
             }
             continue;
         }
+
         let failure = pod_failure(pod, clock);
         let too_late = failure.is_none() && late && !view.is_available(pod);
         // The duration of a pull depends on the node and the registry, not on the commit.
@@ -64,15 +66,18 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             if let (true, Some(node), Witness::Proof) =
                 (slow, node, Witness::collect(view, &current, pod, clock))
             {
-                let why = || format!("node {node} is still pulling images of {key}");
-                found.unready.entry(node.clone()).or_insert_with(why);
+                let fault = || NodeFault::SlowPull {
+                    node: node.clone(),
+                    workload: view.workload.key.clone(),
+                };
+                found.unready.entry(node.clone()).or_insert_with(fault);
             }
             continue;
         }
-        let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else {
+
+        let Some(failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else {
             continue;
         };
-        failure.reason = format!("{key}: {}", failure.reason);
         let witness = Witness::collect(view, &current, pod, clock);
         match (witness, node) {
             (Witness::Proof, Some(node)) => {
@@ -91,14 +96,13 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
 }
 
 fn overdue(pod: &OwnedPod<'_>) -> Failure {
-    let reason = format!(
-        "pod {} is not available in time{}",
-        pod.record.key.name,
-        last_words(&[pod])
-    );
     Failure {
         class: FailureClass::Deadline,
-        reason,
+        reason: FailureReason::PodLate {
+            workload: pod.record.owner.clone(),
+            pod: pod.record.key.clone(),
+            why: first_unready(&[pod]),
+        },
     }
 }
 

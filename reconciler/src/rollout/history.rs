@@ -67,7 +67,7 @@ impl Rollout {
             .find(|entry| entry.commit == *commit)
         {
             entry.state = state;
-            entry.reason = failure.reason.clone();
+            entry.reason = failure.reason.to_string();
             entry.class = Some(failure.class);
             entry.ended = Some(now);
         }

@@ -8,10 +8,10 @@ use std::{
 use jiff::Timestamp;
 
 use super::StepInput;
-use crate::state::{Failure, FailureClass, Rollout};
 use crate::{
+    foreign::ForeignText,
     name::{CommitId, NodeName},
-    state::Preparation,
+    state::{Failure, FailureClass, FailureReason, Preparation, Rollout},
     time::later,
 };
 
@@ -128,7 +128,7 @@ impl<'a> Prepared<'a> {
         {
             return Verdict::Failed(Failure {
                 class: FailureClass::Image,
-                reason: (*reason).to_owned(),
+                reason: FailureReason::Images(ForeignText::sentence(reason)),
             });
         }
         let deadline = rollout
@@ -137,11 +137,12 @@ impl<'a> Prepared<'a> {
         if let Some(reason) = self.failing.values().next()
             && deadline.is_some_and(|deadline| deadline <= input.now)
         {
-            let seconds = input.settings.deadline.as_secs();
-            let reason = format!("its images cannot be had within {seconds} s: {reason}");
             return Verdict::Failed(Failure {
                 class: FailureClass::Deadline,
-                reason,
+                reason: FailureReason::ImagesLate {
+                    seconds: input.settings.deadline.as_secs(),
+                    error: ForeignText::sentence(reason),
+                },
             });
         }
         let grace = later(rollout.since.unwrap_or(input.now), PREPARE_GRACE);

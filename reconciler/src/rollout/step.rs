@@ -12,12 +12,12 @@ use crate::{
     commit::Commit,
     name::{CommitId, NodeName, first_few},
     plan::Next,
-    state::{NodeReport, Preparation},
-    time::later,
-};
-use crate::{
     settings::RolloutSettings,
-    state::{CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave},
+    state::{
+        CommitState, Failure, FailureClass, FailureReason, HistoryEntry, NodeReport, Phase,
+        Preparation, Rollback, Rollout, Wave,
+    },
+    time::later,
 };
 
 /// How this host judged the newest commit of the followed branch.
@@ -347,23 +347,20 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
     rollout.waiting = waiting;
     if rollout.driving == rollout.target {
         rollout.note_waiting(match &input.judgement {
-            Judgement::Waiting(message) => format!("waiting: {message}"),
+            Judgement::Waiting(obstacle) => format!("waiting: {obstacle}"),
             Judgement::Settled | Judgement::Progressing(_) | Judgement::Failed(_) => String::new(),
         });
     }
     let deadline = input.deadline(rollout);
     match &input.judgement {
         Judgement::Failed(failure) => Err(failure.clone()),
-        Judgement::Progressing(message) if deadline <= input.now => {
-            let reason = format!(
-                "no progress within {} s: {message}",
-                input.settings.deadline.as_secs()
-            );
-            Err(Failure {
-                class: FailureClass::Deadline,
-                reason,
-            })
-        }
+        Judgement::Progressing(lacking) if deadline <= input.now => Err(Failure {
+            class: FailureClass::Deadline,
+            reason: FailureReason::NoProgress {
+                seconds: input.settings.deadline.as_secs(),
+                lacking: Box::new(lacking.clone()),
+            },
+        }),
         Judgement::Progressing(_) => Ok(Next::at(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
     }
@@ -391,11 +388,12 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             rollout.enter(Phase::Soaking, input.now);
             return Next::After(input.settings.soak);
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.update(Phase::Progressing {
-                message: message.clone(),
-            });
-        }
+        Judgement::Waiting(obstacle) => rollout.update(Phase::Progressing {
+            message: obstacle.to_string(),
+        }),
+        Judgement::Progressing(lacking) => rollout.update(Phase::Progressing {
+            message: lacking.to_string(),
+        }),
         Judgement::Failed(_) => {}
     }
     next
@@ -408,7 +406,7 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     wave.broken.extend(input.failing.iter().cloned());
     let named: Vec<&str> = wave.nodes.iter().map(NodeName::as_str).collect();
     let on = format!("canaries {}", named.join(", "));
-    let (message, next) = match &input.judgement {
+    let message = match &input.judgement {
         Judgement::Settled => {
             let opens = later(
                 *wave.settled.get_or_insert(input.now),
@@ -422,27 +420,25 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
                 });
                 return Some(Next::AwaitChange);
             }
-            (
-                format!("{on}: all is well, the others follow if it stays so"),
-                Next::at(opens, input.now),
-            )
+            rollout.wave = Some(wave);
+            rollout.update(Phase::Progressing {
+                message: format!("{on}: all is well, the others follow if it stays so"),
+            });
+            return Some(Next::at(opens, input.now));
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            wave.settled = None;
-            let deadline = input.deadline(rollout);
-            // No deadline falls due while the rollout waits.
-            let next = if rollout.waiting {
-                Next::AwaitChange
-            } else {
-                Next::at(deadline, input.now)
-            };
-            (format!("{on}: {message}"), next)
-        }
+        Judgement::Waiting(obstacle) => format!("{on}: {obstacle}"),
+        Judgement::Progressing(lacking) => format!("{on}: {lacking}"),
         Judgement::Failed(_) => return None,
     };
+
+    wave.settled = None;
     rollout.wave = Some(wave);
     rollout.update(Phase::Progressing { message });
-    Some(next)
+    // No deadline falls due while the rollout waits.
+    if rollout.waiting {
+        return Some(Next::AwaitChange);
+    }
+    Some(Next::at(input.deadline(rollout), input.now))
 }
 
 fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
@@ -455,13 +451,13 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             }
             become_healthy(input, rollout);
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.enter(
-                Phase::Progressing {
-                    message: message.clone(),
-                },
-                input.now,
-            );
+        Judgement::Waiting(obstacle) => {
+            let message = obstacle.to_string();
+            rollout.enter(Phase::Progressing { message }, input.now);
+        }
+        Judgement::Progressing(lacking) => {
+            let message = lacking.to_string();
+            rollout.enter(Phase::Progressing { message }, input.now);
         }
     }
     Next::AwaitChange
@@ -512,6 +508,7 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
 /// The target has failed: rolls back to the last healthy commit, if that is another one.
 fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
     let Failure { class, reason } = failure;
+    let reason = reason.to_string();
     let Some(target) = rollout.target.clone() else {
         return;
     };

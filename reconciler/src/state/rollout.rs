@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeReport, PodRecord, Shares, restarts};
+use super::{restarts, FailureClass, NodeReport, PodRecord, Shares};
 use crate::{
     foreign,
     name::{CommitId, NodeName, WorkloadKey},
@@ -166,33 +166,6 @@ pub struct Wave {
     pub broken: BTreeSet<NodeName>,
     /// Since when everything on the canaries has settled; `None` while it has not.
     pub settled: Option<Timestamp>,
-}
-
-/// Why a commit failed, as a class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailureClass {
-    /// An image is missing, or is for another architecture.
-    Image,
-    /// A container exits repeatedly.
-    CrashLoop,
-    /// A workload did not become ready before its deadline.
-    Deadline,
-    /// The engine rejects a container.
-    Rejected,
-    /// A person asked for the rollback.
-    Manual,
-    /// Any other reason.
-    #[default]
-    Other,
-}
-
-/// Why a commit failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The class of the failure.
-    pub class: FailureClass,
-    /// The reason, as a sentence.
-    pub reason: String,
 }
 
 /// What became of a commit.
