@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use netfilter::HostNet;
 use parking_lot::Mutex;
 use reconciler::{
+    foreign::ForeignText,
     name::NodeName,
     network::{HostNetwork, PeerPath},
     node::{NodeInput, NodePlan, node},
@@ -183,7 +184,7 @@ impl Host {
             // Not "this host has no containers": while the engine does not answer, its containers
             // are unknown, and no decision is based on them.
             Err(error) => {
-                self.engine.unready = Some(error.clone());
+                self.engine.unready = Some(ForeignText::sentence(&error));
                 self.note("engine", Err(error.clone()));
                 let next = self.reconcile_without_engine(now, &error).await;
                 return (next.sooner(Next::After(RETRY)), false);

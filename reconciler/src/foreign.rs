@@ -203,6 +203,20 @@ pub fn optional_sentence<'de, D: Deserializer<'de>>(
     Ok(text.map(|text| escape(&text).into_owned()))
 }
 
+/// For `#[serde(deserialize_with)]`: a text that its writer has bounded already, up to
+/// [`SENTENCE_BYTES`] bytes.
+pub fn report<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ForeignText, D::Error> {
+    String::deserialize(deserializer).map(|text| ForeignText::sentence(&text))
+}
+
+/// As [`report`], for an optional text.
+pub fn optional_report<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ForeignText>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| ForeignText::sentence(&text)))
+}
+
 /// Whether a character acts on a terminal, ends a line, changes the direction of writing, or is
 /// invisible.
 pub fn is_unprintable(c: char) -> bool {

@@ -2,6 +2,7 @@
 
 mod format;
 mod failure;
+mod life;
 mod node;
 mod obstacle;
 mod pod;
@@ -25,7 +26,8 @@ use crate::{
 pub use self::{
     format::{OldestReader, RecordFormat, TooNewForNode},
     failure::{AvailablePods, Failure, FailureClass, FailureReason, LastExit, Unsettled},
-    node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
+    life::{Brake, KnownNode, NodeLife, NotReady, Silence},
+    node::{NodeFacts, NodeReport, NodeSystem, Preparation, ReceivedTime},
     obstacle::{NodeFault, Obstacle, UnfinishedStop, UnreadyPod, UnreadyReason},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},

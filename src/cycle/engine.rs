@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reconciler::{observed::Observed, plan::Next, state::Preparation};
+use reconciler::{foreign::ForeignText, observed::Observed, plan::Next, state::Preparation};
 
 use super::{Host, leader::Led};
 
@@ -14,7 +14,7 @@ pub(super) struct EngineMemory {
     /// The last complete observation.
     pub(super) last: Option<Observed>,
     /// Why this host takes no pods: the engine does not answer.
-    pub(super) unready: Option<String>,
+    pub(super) unready: Option<ForeignText>,
 }
 
 impl Host {

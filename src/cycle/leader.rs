@@ -144,11 +144,12 @@ impl Host {
         let signs = self.signs().await;
         let judged = self
             .store
-            .judge_nodes(&self.facts(), self.engine.unready.as_deref(), signs);
+            .judge_nodes(&self.facts(), self.engine.unready.as_ref(), signs);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
-        self.note("nodes", judged.brake.map_or(Ok(()), Err));
+        let brake = judged.brake.map(|brake| brake.to_string());
+        self.note("nodes", brake.map_or(Ok(()), Err));
         self.leader.judged = judged.nodes;
         let reports = self.all_reports();
         let head = self.leading_head();
@@ -433,6 +434,6 @@ impl Host {
             return self.leader.judged.clone();
         }
         self.store
-            .shown_nodes(&self.facts(), self.engine.unready.as_deref())
+            .shown_nodes(&self.facts(), self.engine.unready.as_ref())
     }
 }

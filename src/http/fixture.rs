@@ -9,6 +9,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
+    foreign::ForeignText,
     manifest::{Problem, Severity},
     name::{
         ContainerId, ImageReference, Installation, NodeName, ObjectKey, PodUid, TemplateHash,
@@ -20,8 +21,9 @@ use reconciler::{
         Service, ServiceKind, ServicePort, TargetPort, Workload,
     },
     state::{
-        ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
-        PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation, StopReason, StopRecord,
+        ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem,
+        NotReady, Phase, PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation, StopReason,
+        StopRecord,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -301,7 +303,7 @@ pub(crate) fn unescaped() -> View {
     for node in view.nodes.values_mut() {
         node.facts.system.os = ODD.into();
         node.facts.labels.insert(ODD.into(), ODD.into());
-        node.life = NodeLife::NotReady(ODD.into());
+        node.life = NodeLife::NotReady(NotReady::Reported(ForeignText::new(ODD)));
     }
     let refusal = crate::view::RefusedCommit {
         commit: commit_id(NEW),

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use super::pod_failure::{first_unready, last_end, pod_failure};
 use crate::{
     controller::{OwnedPod, OwnerView},
-    foreign::ForeignText,
     name::NodeName,
     state::{Failure, FailureClass, FailureReason, NodeFault},
     status::{PodStatus, STEADY},
@@ -51,7 +50,7 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             if !view.is_available(pod) {
                 let fault = || NodeFault::NotReady {
                     node: node.clone(),
-                    why: ForeignText::sentence(why),
+                    why: why.clone(),
                 };
                 found.unready.entry(node.clone()).or_insert_with(fault);
             }

@@ -1,4 +1,4 @@
-//! What a node reports about itself, and whether the node is alive.
+//! What a node publishes and reports about itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -146,51 +146,4 @@ pub struct NodeSystem {
     /// When Windlass was installed on the node, by the node's clock.
     #[serde(default)]
     pub installed: Option<Timestamp>,
-}
-
-/// A node with its facts and its life.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KnownNode {
-    /// What the node published about itself.
-    pub facts: NodeFacts,
-    /// Whether the node is alive.
-    pub life: NodeLife,
-}
-
-/// Whether a node is alive, as the leader observes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeLife {
-    /// The node reports, and accepts new pods.
-    Ready,
-    /// The node reports, but accepts no new pods; the text is the reason.
-    NotReady(String),
-    /// The node announced a short absence: it accepts no new pods, and its pods are not moved.
-    Away,
-    /// The node does not report and is not given up yet; the text is the reason.
-    Silent(String),
-    /// The node is given up: pods that can run elsewhere are replaced there.
-    Lost,
-}
-
-impl NodeLife {
-    /// The name of the variant, as one word for people.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::NotReady(_) => "NotReady",
-            Self::Away => "Away",
-            Self::Silent(_) => "Silent",
-            Self::Lost => "Lost",
-        }
-    }
-
-    /// Whether the node accepts new pods.
-    pub fn is_ready(&self) -> bool {
-        *self == Self::Ready
-    }
-
-    /// Whether the node is unreachable or lost.
-    pub fn is_out(&self) -> bool {
-        matches!(self, Self::Silent(_) | Self::Lost)
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{FailureReason, Refusal};
+use super::{FailureReason, NotReady, Refusal};
 use crate::{
     fault::FaultKind,
     foreign::ForeignText,
@@ -173,8 +173,8 @@ pub enum NodeFault {
     NotReady {
         /// The node that is not ready.
         node: NodeName,
-        /// Why the node is not ready, in its own words.
-        why: ForeignText,
+        /// Why the node is not ready.
+        why: NotReady,
     },
     /// The node is still pulling, and a pod of the same template is available on another node.
     SlowPull {
@@ -263,7 +263,7 @@ mod tests {
             .to_string(),
             Obstacle::Node(NodeFault::NotReady {
                 node: node(),
-                why: ForeignText::new("the engine hangs"),
+                why: NotReady::Reported(ForeignText::new("the engine hangs")),
             })
             .to_string(),
         ];

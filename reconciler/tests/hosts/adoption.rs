@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use reconciler::{
     name::PodUid,
     object::{Control, Workload},
-    state::{NodeLife, PodPlace},
+    state::{NodeLife, PodPlace, Silence},
 };
 
 use crate::{
@@ -182,7 +182,7 @@ fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun(
 #[test]
 fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs() {
     for (life, waits) in [
-        (NodeLife::Silent("it answers".into()), true),
+        (NodeLife::Silent(Silence::DaemonAnswers), true),
         (NodeLife::Lost, false),
     ] {
         let mut world = adopted(|world| {

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
+    foreign::ForeignText,
     name::NodeName,
     object::{Control, IntOrPercent, Workload},
-    state::{FailureClass, NodeLife, Phase, Preparation},
+    state::{FailureClass, NodeLife, NotReady, Phase, Preparation},
 };
 
 use crate::{
@@ -321,7 +322,10 @@ fn pods_of_a_lost_node_do_not_keep_a_deployment_from_settling() {
 #[test]
 fn a_node_that_is_not_ready_is_a_node_fault() {
     let mut world = settled(daemons("c1", "agent:1"));
-    world.live("c", NodeLife::NotReady("the engine hangs".into()));
+    world.live(
+        "c",
+        NodeLife::NotReady(NotReady::Reported(ForeignText::new("the engine hangs"))),
+    );
     world.break_on("c", "c2");
     world.push(daemons("c2", "agent:2"));
     world.run(60);

@@ -86,13 +86,13 @@ fn status(source: &ObjectSource<'_>, known: &KnownNode) -> Value {
     let (status, reason, message) = match life {
         NodeLife::Ready if this => ("True", "WindlassReady", source.view.troubles.join("; ")),
         NodeLife::Ready => ("True", "WindlassReady", String::new()),
-        NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.clone()),
+        NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.to_string()),
         NodeLife::Away => (
             "Unknown",
             "NodeAway",
             "it said that it comes back soon".to_owned(),
         ),
-        NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.clone()),
+        NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.to_string()),
         NodeLife::Lost => ("Unknown", "NodeLost", "nobody hears from it".to_owned()),
     };
     let ready = json!({
