@@ -2,6 +2,7 @@
 //! with which Service addresses.
 
 mod health;
+mod note;
 mod notes;
 mod parts;
 mod pods;
@@ -17,13 +18,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::removed::Removed;
-use self::sharing::keep_off;
+pub use self::note::{HeldDeletions, Note, Undrained};
+use self::{removed::Removed, sharing::keep_off};
 use crate::{
     allocate::allocate,
     commit::{self, Commit},
     controller::{Action, NodeConditions, OwnedPod, control},
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, first_few},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     object::{NodeObject, Workload},
     placement::{Candidate, Choice, candidates},
     plan::Next,
@@ -80,9 +81,9 @@ pub struct ClusterChange {
     /// Why some pods are not stopped though the commit does not contain their owner: their number
     /// exceeds the deletion budget, and no commit removed the owner. `None` if there are no such
     /// pods.
-    pub held: Option<String>,
+    pub held: Option<HeldDeletions>,
     /// Remarks for people about what was decided, and about what was not.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// For each pod that was placed in this cycle, the reason for its node.
     pub placed: BTreeMap<PodUid, Choice>,
 }
@@ -138,8 +139,8 @@ struct ClusterDecision<'a> {
     changes: Vec<Change>,
     serial: u64,
     next: Next,
-    held: Option<String>,
-    notes: Vec<String>,
+    held: Option<HeldDeletions>,
+    notes: Vec<Note>,
     placed: BTreeMap<PodUid, Choice>,
     /// For each Deployment, the canaries that cannot run its new pod.
     barred: BTreeMap<&'a WorkloadKey, BTreeSet<NodeName>>,
@@ -429,15 +430,15 @@ impl<'a> ClusterDecision<'a> {
         let allowed = self.input.settings.rollout.deletion_budget(live.len());
         let held = unexplained.len() > allowed && !driving.allow_deletions;
         if held {
-            self.held = Some(format!(
-                "{} of {} workloads that run ({}) are not in commit {}, and no commit took them away; the budget \
-                 is {allowed}, so none of them is stopped: put them back, check `paths` in [source] of the \
-                 configuration, or commit with the trailer `Windlass-Allow-Deletions: yes`",
-                unexplained.len(),
-                live.len(),
-                first_few(unexplained.iter().map(|(owner, _)| owner)),
-                driving.id.short()
-            ));
+            self.held = Some(HeldDeletions {
+                workloads: unexplained
+                    .iter()
+                    .map(|(owner, _)| (*owner).clone())
+                    .collect(),
+                running: live.len(),
+                commit: driving.id.clone(),
+                allowed,
+            });
         }
         let room = self.make_room(driving, removed);
         let waits = |owner: &WorkloadKey| {
@@ -456,11 +457,10 @@ impl<'a> ClusterDecision<'a> {
         let stops: Vec<Change> = stops.collect();
         self.changes.extend(stops);
         for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
-            let owner = one.owner;
-            self.notes.push(format!(
-                "{owner} left the commit; its pods run on until {} is available, or the rollout ends",
-                first_few(&one.awaited)
-            ));
+            self.notes.push(Note::RunsOn {
+                workload: one.owner.clone(),
+                awaited: one.awaited.iter().copied().cloned().collect(),
+            });
         }
     }
 

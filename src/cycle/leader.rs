@@ -7,7 +7,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
-    cluster::{ClusterInput, cluster},
+    cluster::{ClusterInput, Note, cluster},
     life::NodeSigns,
     name::{CommitId, NodeName},
     plan::Next,
@@ -56,7 +56,7 @@ pub(super) struct LeaderMemory {
     /// Since when another host has verified a commit that this host cannot fetch.
     outrun: Option<Instant>,
     /// Notes about the decisions that `status` shows.
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Vec<Note>,
 }
 
 impl LeaderMemory {
@@ -164,7 +164,8 @@ impl Host {
             nodes: &self.leader.judged,
             reports: &reports,
         });
-        self.note("budget", change.held.map_or(Ok(()), Err));
+        let held = change.held.map(|held| held.to_string());
+        self.note("budget", held.map_or(Ok(()), Err));
         self.leader.notes = change.notes;
         let next = judged.next.sooner(change.next);
         if change.changes.is_empty() {

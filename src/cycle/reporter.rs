@@ -196,7 +196,8 @@ impl Host {
                     commit.short()
                 ))
             });
-        let notes = self.fixed.notes.iter().chain(&self.leader.notes).cloned();
+        let decided = self.leader.notes.iter().map(ToString::to_string);
+        let notes = self.fixed.notes.iter().cloned().chain(decided);
         let notes = notes.chain(self.detour_note()).chain(elsewhere);
         let notes = notes
             .chain(self.ineligible_notes())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ClusterDecision;
+use super::{ClusterDecision, Note};
 use crate::{
     commit::Commit,
     controller::{CanaryView, NodeConditions, OwnedPod, OwnerView},
@@ -107,9 +107,11 @@ impl<'a> ClusterDecision<'a> {
                 }
                 if let Some(unfit) = placer.unfit(node, workload) {
                     let key = &workload.key;
-                    self.notes.push(format!(
-                        "{key}: the canary {node} cannot take a new pod beside what is there ({unfit})"
-                    ));
+                    self.notes.push(Note::CanaryBarred {
+                        workload: key.clone(),
+                        node: node.clone(),
+                        unfit,
+                    });
                     self.barred.entry(key).or_default().insert(node.clone());
                 }
             }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reconciler::{
+    cluster::Note,
     name::PodUid,
     object::{Control, Workload},
     state::{NodeLife, PodPlace, Silence},
@@ -194,10 +195,7 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs()
         world.run(30);
         assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
-        let said = world
-            .notes
-            .iter()
-            .any(|note| note.contains(&format!("before node {node} has said")));
+        let said = world.notes.contains(&Note::StockMissing(node.clone()));
         assert_eq!(said, waits, "{:?}", world.notes);
         world.live(node.as_str(), NodeLife::Ready);
         world.run(30);
