@@ -28,7 +28,7 @@ pub use self::{
     failure::{AvailablePods, Failure, FailureClass, FailureReason, LastExit, Unsettled},
     life::{Brake, KnownNode, NodeLife, NotReady, Silence},
     node::{NodeFacts, NodeReport, NodeSystem, Preparation, ReceivedTime},
-    obstacle::{NodeFault, Obstacle, UnfinishedStop, UnreadyPod, UnreadyReason},
+    obstacle::{ImageObstacle, NodeFault, Obstacle, UnfinishedStop, UnreadyPod, UnreadyReason},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},
     refused::Refused,

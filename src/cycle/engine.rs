@@ -66,7 +66,7 @@ impl Host {
         plan.cancel.clear();
         for preparation in self.reporter.report.prepared.values_mut() {
             if matches!(preparation, Preparation::Pulling { .. }) {
-                *preparation = Preparation::Waiting(why.to_owned());
+                *preparation = Preparation::Waiting(ForeignText::sentence(why));
             }
         }
         self.publish_report();

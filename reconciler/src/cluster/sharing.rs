@@ -16,7 +16,7 @@ use crate::{
     object::{Taint, TaintEffect},
     placement::{Candidate, Placer},
     plan::Next,
-    state::{Phase, Preparation, Rollout, Share, Shares},
+    state::{ImageObstacle, Phase, Preparation, Rollout, Share, Shares},
     time::later,
 };
 
@@ -148,7 +148,7 @@ impl<'a> ClusterDecision<'a> {
                 shares
                     .off
                     .entry(node.clone())
-                    .or_insert_with(|| why_late(&node, said.as_ref()));
+                    .or_insert_with(|| why_late(&node, said.as_ref()).to_string());
             } else {
                 next = next.sooner(Next::at(until, now));
             }
@@ -268,19 +268,19 @@ pub(super) fn off<'a>(input: &ClusterInput<'a>) -> BTreeSet<&'a NodeName> {
         .collect()
 }
 
-fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {
-    match said {
+fn why_late(node: &NodeName, reported: Option<&Preparation>) -> ImageObstacle {
+    match reported {
         Some(
             Preparation::Failed(reason)
             | Preparation::Waiting(reason)
             | Preparation::Failing(reason),
-        ) => reason.clone(),
-        Some(Preparation::Pulling { done, of }) => {
-            format!("node {node} is still pulling: {done} of {of} images are there")
-        }
-        Some(Preparation::Ready) | None => {
-            format!("node {node} has not got the commit: see `windlass status` there")
-        }
+        ) => ImageObstacle::Reported(reason.clone()),
+        Some(&Preparation::Pulling { done, of }) => ImageObstacle::SlowPull {
+            node: node.clone(),
+            done,
+            of,
+        },
+        Some(Preparation::Ready) | None => ImageObstacle::NotReceived(node.clone()),
     }
 }
 

@@ -59,8 +59,14 @@ impl ClusterDecision<'_> {
             // The records of reported pods must be stored first.
             None if !self.changes.is_empty() => {}
             None => {
-                let adopted = Some(Adoption { stock_taken: true, ..adoption });
-                let after = Rollout { adopted, ..rollout.clone() };
+                let adopted = Some(Adoption {
+                    stock_taken: true,
+                    ..adoption
+                });
+                let after = Rollout {
+                    adopted,
+                    ..rollout.clone()
+                };
                 let after = after.after_gap(self.input.now).unwrap_or(after);
                 self.changes.push(Change::put(after));
             }

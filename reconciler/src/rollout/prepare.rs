@@ -11,7 +11,7 @@ use super::StepInput;
 use crate::{
     foreign::ForeignText,
     name::{CommitId, NodeName},
-    state::{Failure, FailureClass, FailureReason, Preparation, Rollout},
+    state::{Failure, FailureClass, FailureReason, ImageObstacle, Preparation, Rollout},
     time::later,
 };
 
@@ -23,13 +23,13 @@ const PREPARE_GRACE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Prepared<'a> {
     ready: usize,
-    failed: BTreeMap<&'a NodeName, &'a str>,
-    waiting: BTreeMap<&'a NodeName, String>,
+    failed: BTreeMap<&'a NodeName, &'a ForeignText>,
+    waiting: BTreeMap<&'a NodeName, ImageObstacle>,
     /// Nodes that do not report about the target: they have not received the commit or not read it
     /// yet.
     unread: BTreeSet<&'a NodeName>,
     /// Nodes whose pulls fail for an unknown reason.
-    failing: BTreeMap<&'a NodeName, &'a str>,
+    failing: BTreeMap<&'a NodeName, &'a ForeignText>,
     pulling: Option<String>,
     /// The nodes that count as ready or may still become ready, by name.
     able: BTreeSet<&'a NodeName>,
@@ -38,7 +38,7 @@ pub(super) struct Prepared<'a> {
 
 pub(super) enum Verdict {
     /// All nodes that count have the images; these nodes do not count, with the reason.
-    Ready(BTreeMap<NodeName, String>),
+    Ready(BTreeMap<NodeName, ImageObstacle>),
     Waiting {
         message: String,
         until: Option<Timestamp>,
@@ -70,16 +70,22 @@ impl<'a> Prepared<'a> {
                     prepared.failed.insert(*node, reason);
                 }
                 Some(Preparation::Waiting(reason)) if counts => {
-                    prepared.waiting.insert(*node, reason.clone());
+                    let obstacle = ImageObstacle::Reported(reason.clone());
+                    prepared.waiting.insert(*node, obstacle);
                 }
                 Some(Preparation::Failing(reason)) if counts => {
-                    prepared.waiting.insert(*node, reason.clone());
+                    let obstacle = ImageObstacle::Reported(reason.clone());
+                    prepared.waiting.insert(*node, obstacle);
                     prepared.failing.insert(*node, reason);
                 }
-                Some(Preparation::Pulling { done, of }) if counts && late => {
-                    let why =
-                        format!("node {node} is still pulling: {done} of {of} images are there");
-                    prepared.waiting.insert(*node, why);
+                Some(&Preparation::Pulling { done, of }) if counts && late => {
+                    let node_name = (*node).clone();
+                    let obstacle = ImageObstacle::SlowPull {
+                        node: node_name,
+                        done,
+                        of,
+                    };
+                    prepared.waiting.insert(*node, obstacle);
                 }
                 Some(Preparation::Pulling { done, of }) if counts => {
                     prepared
@@ -128,7 +134,7 @@ impl<'a> Prepared<'a> {
         {
             return Verdict::Failed(Failure {
                 class: FailureClass::Image,
-                reason: FailureReason::Images(ForeignText::sentence(reason)),
+                reason: FailureReason::Images((*reason).clone()),
             });
         }
         let deadline = rollout
@@ -141,7 +147,7 @@ impl<'a> Prepared<'a> {
                 class: FailureClass::Deadline,
                 reason: FailureReason::ImagesLate {
                     seconds: input.settings.deadline.as_secs(),
-                    error: ForeignText::sentence(reason),
+                    error: (*reason).clone(),
                 },
             });
         }
@@ -156,17 +162,16 @@ impl<'a> Prepared<'a> {
             && self.ready > 0
             && lacking.copied().all(|node| shown(node, &self.has_images));
         if grace <= input.now {
-            let why =
-                |node| format!("node {node} has not got the commit: see `windlass status` there");
+            let unread = self.unread.iter().copied();
             self.waiting
-                .extend(self.unread.iter().map(|node| (*node, why(*node))));
+                .extend(unread.map(|node| (node, ImageObstacle::NotReceived(node.clone()))));
         } else if !self.unread.is_empty() {
             self.pulling
                 .get_or_insert_with(|| "looking at its images".to_owned());
         }
         let message = match (self.waiting.values().next(), self.pulling) {
             (Some(_), None) if few && grace <= input.now => None,
-            (Some(reason), _) => Some(reason.clone()),
+            (Some(obstacle), _) => Some(obstacle.to_string()),
             (None, Some(pulling)) => Some(pulling),
             (None, None) => None,
         };
@@ -180,11 +185,11 @@ impl<'a> Prepared<'a> {
                 let failed = self
                     .failed
                     .into_iter()
-                    .map(|(node, reason)| (node, reason.to_owned()));
+                    .map(|(node, reason)| (node, ImageObstacle::Reported(reason.clone())));
                 let faulty = failed.chain(self.waiting);
                 Verdict::Ready(
                     faulty
-                        .map(|(node, reason)| (node.clone(), reason))
+                        .map(|(node, obstacle)| (node.clone(), obstacle))
                         .collect(),
                 )
             }

@@ -279,7 +279,11 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             until.map_or(next, |until| next.sooner(Next::at(until, input.now)))
         }
         Verdict::Nobody => next,
-        Verdict::Ready(faulty) => {
+        Verdict::Ready(obstacles) => {
+            let faulty = obstacles
+                .into_iter()
+                .map(|(node, obstacle)| (node, obstacle.to_string()))
+                .collect();
             let canaries = canaries(input, rollout, &faulty);
             let broken = rollout
                 .faulty

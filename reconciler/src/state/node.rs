@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecordFormat, Refused};
 use crate::{
-    foreign,
+    foreign::{self, ForeignText},
     name::{CommitId, Installation, NodeName, PodUid},
     object::Taint,
     plan::PodIdentity,
@@ -84,12 +84,13 @@ pub enum Preparation {
         /// Number of all images.
         of: usize,
     },
-    /// Something outside of the commit prevents a pull; the text is the reason.
-    Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// A pull fails repeatedly and the cause is not known: the node may retry until the deadline.
-    Failing(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// The node cannot run the commit; the text is the reason.
-    Failed(#[serde(deserialize_with = "foreign::sentence")] String),
+    /// Something outside of the commit prevents a pull, with the message of the fault.
+    Waiting(#[serde(deserialize_with = "foreign::report")] ForeignText),
+    /// A pull fails repeatedly and the cause is not known, with the message of the last fault: the
+    /// node may retry until the deadline.
+    Failing(#[serde(deserialize_with = "foreign::report")] ForeignText),
+    /// The node cannot run the commit, with the message of the fault.
+    Failed(#[serde(deserialize_with = "foreign::report")] ForeignText),
 }
 
 /// What a node publishes about itself once, at start.
@@ -146,4 +147,52 @@ pub struct NodeSystem {
     /// When Windlass was installed on the node, by the node's clock.
     #[serde(default)]
     pub installed: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preparation_is_stored_with_the_text_that_other_versions_read() {
+        let message = "registry example.com: connection refused";
+        let preparations = [
+            (Preparation::Ready, r#""Ready""#),
+            (
+                Preparation::Pulling { done: 1, of: 2 },
+                r#"{"Pulling":{"done":1,"of":2}}"#,
+            ),
+            (
+                Preparation::Waiting(ForeignText::new(message)),
+                r#"{"Waiting":"registry example.com: connection refused"}"#,
+            ),
+            (
+                Preparation::Failing(ForeignText::new(message)),
+                r#"{"Failing":"registry example.com: connection refused"}"#,
+            ),
+            (
+                Preparation::Failed(ForeignText::new(message)),
+                r#"{"Failed":"registry example.com: connection refused"}"#,
+            ),
+        ];
+        for (preparation, stored) in preparations {
+            assert_eq!(
+                serde_json::to_string(&preparation).expect("a preparation"),
+                stored
+            );
+            let read: Preparation = serde_json::from_str(stored).expect("a preparation");
+            assert_eq!(read, preparation);
+        }
+    }
+
+    #[test]
+    fn a_text_of_another_version_is_read_whole_and_escaped() {
+        let long = "x".repeat(5000);
+        let stored = serde_json::json!({ "Failed": format!("{long}\n") }).to_string();
+        let Preparation::Failed(text) = serde_json::from_str(&stored).expect("a preparation")
+        else {
+            panic!("{stored}");
+        };
+        assert_eq!(text.as_str(), format!("{long}\\n"));
+    }
 }

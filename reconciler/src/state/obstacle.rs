@@ -164,6 +164,42 @@ fn in_steps(time: Duration) -> String {
     }
 }
 
+/// Why a node has not got the images of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageObstacle {
+    /// The node reports why it cannot pull an image.
+    Reported(ForeignText),
+    /// The node is still pulling.
+    SlowPull {
+        /// The node that is pulling.
+        node: NodeName,
+        /// Number of images that are on the node.
+        done: usize,
+        /// Number of all images of its share.
+        of: usize,
+    },
+    /// The node reports nothing about the commit: it has not received the commit, or not read it.
+    NotReceived(NodeName),
+}
+
+impl fmt::Display for ImageObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reported(reason) => reason.fmt(f),
+            Self::SlowPull { node, done, of } => {
+                write!(
+                    f,
+                    "node {node} is still pulling: {done} of {of} images are there"
+                )
+            }
+            Self::NotReceived(node) => write!(
+                f,
+                "node {node} has not got the commit: see `windlass status` there"
+            ),
+        }
+    }
+}
+
 /// Why a node is itself at fault, so that the rollout does not wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeFault {

@@ -150,8 +150,8 @@ fn a_bare_pod_has_no_other_node_to_prove_itself() {
 #[test]
 fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
     for preparation in [
-        Preparation::Failed("no such platform".into()),
-        Preparation::Waiting("no disk".into()),
+        Preparation::Failed(ForeignText::new("no such platform")),
+        Preparation::Waiting(ForeignText::new("no disk")),
     ] {
         let mut world = settled(daemons("c1", "agent:1"));
         world.prepared.insert(name("c"), preparation.clone());
@@ -263,9 +263,10 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
 fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
     let mut world = settled(daemons("c1", "agent:1"));
     for node in ["b", "c"] {
-        world
-            .prepared
-            .insert(name(node), Preparation::Failed("no such image".into()));
+        world.prepared.insert(
+            name(node),
+            Preparation::Failed(ForeignText::new("no such image")),
+        );
     }
     world.push(daemons("c2", "agent:2"));
     world.run(30);
