@@ -595,12 +595,11 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let mut rollout = rollout.clone();
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());
     rollout.pinned_against = Some(from.clone());
-    let reason = FailureReason::Asked.to_string();
     rollout.go_back_to(
         to,
         crate::state::Rollback {
             from,
-            reason,
+            reason: FailureReason::Asked.into(),
             class: FailureClass::Manual,
         },
         now,

@@ -8,10 +8,10 @@ use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use reconciler::{
     fault::FaultKind,
-    foreign,
+    foreign::{self, ForeignText},
     manifest::{Problem, Severity},
     name::NodeName,
-    state::{Phase, PodPlace, StopReason, StopRecord},
+    state::{Phase, PodPlace, StopReason, StopRecord, Stored},
 };
 use tokio::sync::watch;
 
@@ -405,9 +405,8 @@ async fn sync_waits_for_a_verdict() {
     let back = |view: &mut View| {
         let rollout = &mut Arc::make_mut(&mut view.state).rollout;
         rollout.target = Some(commit_id(OLD));
-        rollout
-            .bad
-            .insert(commit_id(NEW), "default/web: crash loop".into());
+        let reason = Stored::Read(ForeignText::new("default/web: crash loop"));
+        rollout.bad.insert(commit_id(NEW), reason);
     };
     let (exit, text) = synced(back).await;
     assert!(

@@ -21,9 +21,9 @@ use reconciler::{
         Service, ServiceKind, ServicePort, TargetPort, Workload,
     },
     state::{
-        ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem,
-        NotReady, Phase, PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation, StopReason,
-        StopRecord,
+        ClusterState, CommitReason, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife,
+        NodeSystem, NotReady, Phase, PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation,
+        StopReason, StopRecord, Stored,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -277,12 +277,12 @@ const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}
 pub(crate) fn unescaped() -> View {
     let mut view = view();
     let state = Arc::make_mut(&mut view.state);
-    state.rollout.phase = Phase::Degraded {
-        message: ODD.into(),
-    };
-    state.rollout.bad.insert(commit_id(OLD), ODD.into());
+    let odd = || Stored::Read(ForeignText::new(ODD));
+    state.rollout.phase = Phase::Degraded { message: odd() };
+    state.rollout.bad.insert(commit_id(OLD), odd());
     for entry in &mut state.rollout.history {
-        (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
+        (entry.subject, entry.signer) = (ODD.into(), ODD.into());
+        entry.reason = Stored::Read(ForeignText::new(ODD));
     }
     for status in Arc::make_mut(&mut view.pods).values_mut() {
         status.message = Some(ODD.into());
@@ -329,7 +329,7 @@ fn rollout() -> Rollout {
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         state,
-        reason: String::new(),
+        reason: CommitReason::None.into(),
         class: None,
         began: ago(7200),
         ended,
@@ -339,7 +339,9 @@ fn rollout() -> Rollout {
         healthy: Some(commit_id(OLD)),
         driving: Some(commit_id(NEW)),
         phase: Phase::Progressing {
-            message: "Deployment default/web: 1 of 2 updated pods are available".into(),
+            message: Stored::Read(ForeignText::new(
+                "Deployment default/web: 1 of 2 updated pods are available",
+            )),
         },
         since: Some(ago(60)),
         began: Some(ago(70)),

@@ -14,7 +14,7 @@ use crate::{
         Judgement, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
         progress_deadline, suspects, with_regard_to, worst,
     },
-    state::{Failure, FailureReason, NodeFault, Obstacle, Phase, Unsettled},
+    state::{Failure, FailureReason, NodeFault, Obstacle, Phase, Stored, Unsettled},
     time::later,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Judged {
     pub(super) judgement: Judgement,
     /// Nodes that are themselves at fault, with the reason.
-    pub(super) faulty: BTreeMap<NodeName, String>,
+    pub(super) faulty: BTreeMap<NodeName, Stored<NodeFault>>,
     pub(super) next: Next,
     /// When one of the changed workloads last made progress.
     pub(super) progressed: Option<Timestamp>,
@@ -116,8 +116,8 @@ impl<'a> ClusterDecision<'a> {
                 .filter(|(node, _)| self.conditions.absent.contains(*node));
             let out = out.map(|(node, why)| (node.clone(), why.clone()));
             let faulty = out
-                .chain(sentences(faults(found.nodes)))
-                .chain(sentences(found.unready))
+                .chain(stored(faults(found.nodes)))
+                .chain(stored(found.unready))
                 .collect();
             return Judged {
                 faulty,
@@ -176,7 +176,8 @@ impl<'a> ClusterDecision<'a> {
         }
 
         let mut waiting = None;
-        let mut faulty: BTreeMap<NodeName, String> = sentences(faults(found.nodes)).collect();
+        let mut faulty: BTreeMap<NodeName, Stored<NodeFault>> =
+            stored(faults(found.nodes)).collect();
         let unready: BTreeSet<&NodeName> =
             standing.faulty.iter().chain(found.unready.keys()).collect();
         if unready.len() > most {
@@ -187,7 +188,7 @@ impl<'a> ClusterDecision<'a> {
             waiting = new.map(|(_, fault)| Obstacle::Node(fault.clone()));
         } else {
             standing.faulty.extend(found.unready.keys().cloned());
-            faulty.extend(sentences(found.unready));
+            faulty.extend(stored(found.unready));
         }
 
         let mut next = Next::AwaitChange;
@@ -247,12 +248,10 @@ fn faults(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName,
 }
 
 /// Faults in the form in which the rollout stores them.
-fn sentences(
+fn stored(
     faults: impl IntoIterator<Item = (NodeName, NodeFault)>,
-) -> impl Iterator<Item = (NodeName, String)> {
-    faults
-        .into_iter()
-        .map(|(node, fault)| (node, fault.to_string()))
+) -> impl Iterator<Item = (NodeName, Stored<NodeFault>)> {
+    faults.into_iter().map(|(node, fault)| (node, fault.into()))
 }
 
 fn add(all: &mut Suspects, one: Suspects) {

@@ -148,7 +148,7 @@ impl<'a> ClusterDecision<'a> {
                 shares
                     .off
                     .entry(node.clone())
-                    .or_insert_with(|| why_late(&node, said.as_ref()).to_string());
+                    .or_insert_with(|| why_late(&node, said.as_ref()).into());
             } else {
                 next = next.sooner(Next::at(until, now));
             }

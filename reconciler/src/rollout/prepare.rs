@@ -11,7 +11,9 @@ use super::StepInput;
 use crate::{
     foreign::ForeignText,
     name::{CommitId, NodeName},
-    state::{Failure, FailureClass, FailureReason, ImageObstacle, Preparation, Rollout},
+    state::{
+        AwaitedImages, Failure, FailureClass, FailureReason, ImageObstacle, Preparation, Rollout,
+    },
     time::later,
 };
 
@@ -30,7 +32,7 @@ pub(super) struct Prepared<'a> {
     unread: BTreeSet<&'a NodeName>,
     /// Nodes whose pulls fail for an unknown reason.
     failing: BTreeMap<&'a NodeName, &'a ForeignText>,
-    pulling: Option<String>,
+    pulling: Option<AwaitedImages>,
     /// The nodes that count as ready or may still become ready, by name.
     able: BTreeSet<&'a NodeName>,
     has_images: BTreeSet<&'a NodeName>,
@@ -40,7 +42,7 @@ pub(super) enum Verdict {
     /// All nodes that count have the images; these nodes do not count, with the reason.
     Ready(BTreeMap<NodeName, ImageObstacle>),
     Waiting {
-        message: String,
+        awaited: AwaitedImages,
         until: Option<Timestamp>,
     },
     Failed(Failure),
@@ -87,10 +89,10 @@ impl<'a> Prepared<'a> {
                     };
                     prepared.waiting.insert(*node, obstacle);
                 }
-                Some(Preparation::Pulling { done, of }) if counts => {
+                Some(&Preparation::Pulling { done, of }) if counts => {
                     prepared
                         .pulling
-                        .get_or_insert_with(|| format!("{done} of {of} images are here"));
+                        .get_or_insert(AwaitedImages::Pulling { done, of });
                 }
                 Some(_) => {}
                 None => {
@@ -166,20 +168,19 @@ impl<'a> Prepared<'a> {
             self.waiting
                 .extend(unread.map(|node| (node, ImageObstacle::NotReceived(node.clone()))));
         } else if !self.unread.is_empty() {
-            self.pulling
-                .get_or_insert_with(|| "looking at its images".to_owned());
+            self.pulling.get_or_insert(AwaitedImages::Reports);
         }
-        let message = match (self.waiting.values().next(), self.pulling) {
+        let awaited = match (self.waiting.values().next(), self.pulling) {
             (Some(_), None) if few && grace <= input.now => None,
-            (Some(obstacle), _) => Some(obstacle.to_string()),
+            (Some(obstacle), _) => Some(AwaitedImages::Node(obstacle.clone())),
             (None, Some(pulling)) => Some(pulling),
             (None, None) => None,
         };
-        match message {
-            Some(message) => {
+        match awaited {
+            Some(awaited) => {
                 let grace = (few && grace > input.now).then_some(grace);
                 let until = [grace, deadline].into_iter().flatten().min();
-                Verdict::Waiting { message, until }
+                Verdict::Waiting { awaited, until }
             }
             None => {
                 let failed = self

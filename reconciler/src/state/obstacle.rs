@@ -219,6 +219,8 @@ pub enum NodeFault {
         /// The workload whose images are pulled.
         workload: WorkloadKey,
     },
+    /// The node did not get the images of the target in time, while other nodes did.
+    Images(ImageObstacle),
 }
 
 impl fmt::Display for NodeFault {
@@ -229,6 +231,7 @@ impl fmt::Display for NodeFault {
             Self::SlowPull { node, workload } => {
                 write!(f, "node {node} is still pulling images of {workload}")
             }
+            Self::Images(obstacle) => obstacle.fmt(f),
         }
     }
 }
