@@ -55,7 +55,7 @@ use crate::{
     },
     store::{LocalStore, ReplicatedStore, Store, StoreEvent},
     trust::TrustStore,
-    view::SourceStatus,
+    view::{HostNote, SourceStatus},
     watchdog::Watchdog,
 };
 
@@ -198,7 +198,7 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
         clock: Timestamp::now,
         notes: notes(&config)
             .into_iter()
-            .chain(obstacles.iter().map(ToString::to_string))
+            .chain(obstacles.into_iter().map(HostNote::Firewall))
             .collect(),
     };
     let parts = Parts {
@@ -573,26 +573,18 @@ fn labels(config: &Config, node: &str) -> std::collections::BTreeMap<String, Str
 }
 
 /// Notes about the configuration that `status` shows.
-fn notes(config: &Config) -> Vec<String> {
+fn notes(config: &Config) -> Vec<HostNote> {
     let mut notes = Vec::new();
     if config.trust.mode == Mode::Off {
-        notes.push(
-            "verification is off: whoever can push to the repository is root on this host"
-                .to_owned(),
-        );
+        notes.push(HostNote::VerificationOff);
     }
     if config.trust.allow_rewrite {
-        notes.push("allow-rewrite is on: history may be replaced by another one".to_owned());
+        notes.push(HostNote::RewriteAllowed);
     }
-    let paths = match &config.allow.host_paths {
-        None => "any hostPath".to_owned(),
-        Some(paths) => format!("hostPaths under {}", paths.join(", ")),
-    };
-    let word = |allowed| if allowed { "allowed" } else { "refused" };
-    notes.push(format!(
-        "Git may ask for: {paths}; privileged containers {}; host namespaces {}",
-        word(config.allow.privileged),
-        word(config.allow.host_namespaces)
-    ));
+    notes.push(HostNote::Allowed {
+        host_paths: config.allow.host_paths.clone(),
+        privileged: config.allow.privileged,
+        host_namespaces: config.allow.host_namespaces,
+    });
     notes
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use reconciler::{foreign::ForeignText, observed::Observed, plan::Next, state::Preparation};
 
 use super::{Host, leader::Led};
+use crate::view::Part;
 
 /// What this host knows of the engine.
 #[derive(Debug, Default)]
@@ -22,11 +23,10 @@ impl Host {
     pub(super) async fn observe(&mut self) -> Result<Observed, String> {
         let observation = self.parts.runtime.observe().await;
         let observation = observation.map_err(|fault| fault.message)?;
-        self.troubles.clear("engine");
+        self.troubles.clear(Part::Engine);
 
         let links = self.parts.network.links().await;
         let links = links.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-        self.troubles.clear("links");
 
         Ok(Observed {
             containers: observation.containers,

@@ -21,6 +21,7 @@ use super::{Host, RETRY};
 use crate::{
     store::{AnswerDoc, ReplicatedStore},
     uptime::Uptime,
+    view::{HostTrouble, Part},
 };
 
 /// The request of another host that a decision answers.
@@ -115,11 +116,11 @@ impl Host {
                 .replicated()
                 .is_some_and(|store| !store.is_withdrawn())
             {
-                self.troubles.clear("state");
+                self.troubles.clear(Part::State);
             }
             // Only the host that decides reports what prevents decisions.
-            self.troubles.clear("nodes");
-            self.troubles.clear("budget");
+            self.troubles.clear(Part::Nodes);
+            self.troubles.clear(Part::Budget);
             self.leader.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
@@ -134,11 +135,11 @@ impl Host {
         if let Some(store) = self.store.replicated_mut()
             && let Err(error) = store.put_back().await
         {
-            self.note("state", Err(format!("{error:#}")));
+            self.note(Part::State, Err(HostTrouble::failed(error)));
             return Led::Failed(Next::After(RETRY));
         }
         if let Err(error) = self.excuse_gap(now).await {
-            self.note("state", Err(format!("{error:#}")));
+            self.note(Part::State, Err(HostTrouble::failed(error)));
             return Led::Failed(Next::After(RETRY));
         }
         let signs = self.signs().await;
@@ -148,8 +149,8 @@ impl Host {
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
-        let brake = judged.brake.map(|brake| brake.to_string());
-        self.note("nodes", brake.map_or(Ok(()), Err));
+        let brake = judged.brake.map(HostTrouble::Brake);
+        self.note(Part::Nodes, brake.map_or(Ok(()), Err));
         self.leader.judged = judged.nodes;
         let reports = self.all_reports();
         let head = self.leading_head();
@@ -164,12 +165,12 @@ impl Host {
             nodes: &self.leader.judged,
             reports: &reports,
         });
-        let held = change.held.map(|held| held.to_string());
-        self.note("budget", held.map_or(Ok(()), Err));
+        let held = change.held.map(HostTrouble::Held);
+        self.note(Part::Budget, held.map_or(Ok(()), Err));
         self.leader.notes = change.notes;
         let next = judged.next.sooner(change.next);
         if change.changes.is_empty() {
-            self.troubles.clear("state");
+            self.troubles.clear(Part::State);
             return Led::Rest(next);
         }
         self.acted = true;
@@ -180,7 +181,7 @@ impl Host {
                 Led::Decided
             }
             Err(error) => {
-                self.note("state", Err(format!("{error:#}")));
+                self.note(Part::State, Err(HostTrouble::failed(error)));
                 Led::Failed(next.sooner(Next::After(RETRY)))
             }
         }

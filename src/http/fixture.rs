@@ -42,7 +42,7 @@ use crate::{
     metrics::Metrics,
     source::allowed_signers::Signer,
     uptime::Uptime,
-    view::{Commit, EventView, LaneView, SourceStatus, View},
+    view::{Commit, EventView, HostNote, HostTrouble, LaneView, SourceStatus, View},
 };
 
 /// The commit that runs.
@@ -255,7 +255,7 @@ pub(crate) fn view() -> View {
         }],
         converged: true,
         troubles: Vec::new(),
-        notes: vec!["privileged pods are allowed".into()],
+        notes: vec![HostNote::VerificationOff],
         events: vec![EventView {
             kind: "Pod".into(),
             key: ObjectKey::new("default", "web-bbbbbbbbbb-c3333"),
@@ -312,8 +312,9 @@ pub(crate) fn unescaped() -> View {
     };
     view.source.refusal = Some(refusal);
     view.source.error = Some(ODD.into());
-    view.troubles.push(ODD.into());
-    view.notes.push(ODD.into());
+    view.troubles
+        .push(HostTrouble::Failed(ForeignText::new(ODD)));
+    view.notes.push(HostNote::SpareImage(ForeignText::new(ODD)));
     view.events
         .iter_mut()
         .for_each(|event| event.message = ODD.into());

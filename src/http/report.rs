@@ -180,11 +180,11 @@ impl StatusReport {
                 .filter(|status| status.ready.is_some())
                 .count(),
             unwell: unwell(view),
-            troubles: view.troubles.clone(),
+            troubles: view.troubles.iter().map(ToString::to_string).collect(),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
                 .unwrap_or_default(),
-            notes: view.notes.clone(),
+            notes: view.notes.iter().map(ToString::to_string).collect(),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
             head_reason: head_entry
