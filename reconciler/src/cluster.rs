@@ -13,7 +13,6 @@ mod stock;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -153,18 +152,14 @@ impl<'a> ClusterDecision<'a> {
             // A node reports its own pods only: what it reports about pods of other nodes is
             // ignored.
             let report = record.place.node().and_then(|node| input.reports.get(node));
-            let status = report.and_then(|report| report.pods.get(&record.uid));
             let node = record.place.node().and_then(|node| input.nodes.get(node));
-            let unheard = node.is_some_and(|node| node.life.is_out());
-            let report = record.place.node().and_then(|node| input.reports.get(node));
-            let clock = report.and_then(|report| report.clock);
             let pod = OwnedPod {
                 record,
-                status,
+                status: report.and_then(|report| report.pods.get(&record.uid)),
                 cost: deletion_cost(input, record),
                 crowd: 0,
-                unreachable: unheard,
-                clock,
+                unreachable: node.is_some_and(|node| node.life.is_out()),
+                clock: report.and_then(|report| report.clock),
             };
             owned.entry(&record.owner).or_default().push(pod);
         }
@@ -172,21 +167,22 @@ impl<'a> ClusterDecision<'a> {
             pods.sort_by_key(|pod| pod.record.serial);
             count_crowds(pods);
         }
+
         let driving = commit::driving(input.commits, &input.state.rollout);
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
-        let standing = node_conditions(input, objects);
+        let conditions = node_conditions(input, objects);
         let off = sharing::off(input);
         keep_off(&mut nodes, |node| {
-            standing.faulty.contains(node) || off.contains(node)
+            conditions.faulty.contains(node) || off.contains(node)
         });
-        let nodes: Arc<[Candidate]> = nodes.into();
+
         Self {
             input,
             owned,
-            nodes,
-            conditions: standing,
+            nodes: nodes.into(),
+            conditions,
             observed_owners: BTreeSet::new(),
             changes: Vec::new(),
             serial: input.state.serial,
@@ -296,21 +292,8 @@ impl<'a> ClusterDecision<'a> {
         let rollout = &self.input.state.rollout;
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
-        // A node that accepts no pods is not waited for while other nodes do.
-        let standing = &self.conditions;
-        let absent = |node: &NodeName| standing.absent.contains(node);
-        let unready = |node: &NodeName| standing.unready.contains_key(node);
-        let some_ready = self
-            .input
-            .nodes
-            .keys()
-            .any(|node| !absent(node) && !unready(node));
-        let there = self
-            .input
-            .nodes
-            .keys()
-            .filter(|node| !(absent(node) || some_ready && unready(node)));
-        let there: BTreeSet<NodeName> = there.cloned().collect();
+
+        let there = self.counted_nodes();
         let mut before = rollout.clone();
         let late = self.share_images(&mut before, &there);
         let (mut after, next) = step(&StepInput {
@@ -341,6 +324,24 @@ impl<'a> ClusterDecision<'a> {
         if after != *rollout {
             self.changes.push(Change::put(after));
         }
+    }
+
+    /// The nodes that the rollout waits for: a node that accepts no pods is not waited for while
+    /// other nodes do.
+    fn counted_nodes(&self) -> BTreeSet<NodeName> {
+        let is_unready = |node: &NodeName| self.conditions.unready.contains_key(node);
+        let present: Vec<&NodeName> = self
+            .input
+            .nodes
+            .keys()
+            .filter(|node| !self.conditions.absent.contains(*node))
+            .collect();
+        let some_ready = present.iter().any(|node| !is_unready(node));
+        present
+            .into_iter()
+            .filter(|node| !some_ready || !is_unready(node))
+            .cloned()
+            .collect()
     }
 
     fn control_workloads(&mut self) {
@@ -428,8 +429,8 @@ impl<'a> ClusterDecision<'a> {
             .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
             .partition(|(owner, _)| removed.iter().any(|one| one.owner == *owner));
         let allowed = self.input.settings.rollout.deletion_budget(live.len());
-        let held = unexplained.len() > allowed && !driving.allow_deletions;
-        if held {
+        let is_held = unexplained.len() > allowed && !driving.allow_deletions;
+        if is_held {
             self.held = Some(HeldDeletions {
                 workloads: unexplained
                     .iter()
@@ -440,22 +441,26 @@ impl<'a> ClusterDecision<'a> {
                 allowed,
             });
         }
+
         let room = self.make_room(driving, removed);
         let waits = |owner: &WorkloadKey| {
             removed
                 .iter()
                 .any(|one| one.owner == owner && !one.awaited.is_empty())
         };
-        let going = explained
+        let mut going = explained;
+        if !is_held {
+            going.extend(unexplained);
+        }
+        let stops: Vec<Change> = going
             .into_iter()
-            .chain(unexplained.into_iter().filter(|_| !held));
-        let going = going.flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)));
-        let going = going.filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid));
-        let stops = going.filter(|(_, pod)| !pod.is_stopping());
-        let stops =
-            stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
-        let stops: Vec<Change> = stops.collect();
+            .flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)))
+            .filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid))
+            .filter(|(_, pod)| !pod.is_stopping())
+            .map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now))
+            .collect();
         self.changes.extend(stops);
+
         for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
             self.notes.push(Note::RunsOn {
                 workload: one.owner.clone(),
@@ -467,16 +472,17 @@ impl<'a> ClusterDecision<'a> {
     /// When a workload that makes no progress exceeds its deadline: no event announces that moment.
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
+        let is_progressing = matches!(rollout.phase, Phase::Progressing { .. });
+        if !is_progressing && !rollout.judges_superseded() {
+            return Next::AwaitChange;
+        }
+        let now = self.input.now;
         let progress = self.input.state.workloads.get(&workload.key);
-        let deadline = progress_deadline(workload, progress, rollout.clock, self.input.now)
-            .filter(|_| {
-                matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded()
-            })
-            .map(|deadline| {
-                Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default()
-            })
-            .filter(|wait| !wait.is_zero());
-        deadline.map_or(Next::AwaitChange, Next::After)
+        match progress_deadline(workload, progress, rollout.clock, now) {
+            // A deadline that has passed was judged in this cycle already.
+            Some(deadline) if deadline > now => Next::at(deadline, now),
+            Some(_) | None => Next::AwaitChange,
+        }
     }
 
     fn allocate_services(&mut self) {
@@ -525,7 +531,7 @@ fn node_conditions(
     objects: &BTreeMap<NodeName, NodeObject>,
 ) -> NodeConditions {
     let rollout = &input.state.rollout;
-    let mut standing = NodeConditions {
+    let mut conditions = NodeConditions {
         faulty: rollout
             .faulty
             .keys()
@@ -539,21 +545,21 @@ fn node_conditions(
         match &node.life {
             NodeLife::Ready => {}
             NodeLife::NotReady(why) => {
-                standing.unready.insert(name.clone(), why.clone());
+                conditions.unready.insert(name.clone(), why.clone());
             }
             NodeLife::Away | NodeLife::Silent(_) => {
-                standing.absent.insert(name.clone());
+                conditions.absent.insert(name.clone());
             }
             NodeLife::Lost => {
-                standing.absent.insert(name.clone());
-                standing.lost.insert(name.clone());
+                conditions.absent.insert(name.clone());
+                conditions.lost.insert(name.clone());
             }
         }
         if objects.get(name).is_some_and(|object| object.drain) {
-            standing.draining.insert(name.clone());
+            conditions.draining.insert(name.clone());
         }
     }
-    standing
+    conditions
 }
 
 /// The deletion cost in the pod's template in its own commit; 0 where the template has none.

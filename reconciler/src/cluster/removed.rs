@@ -388,13 +388,15 @@ fn successors<'a>(
         .map(|(_, service)| service)
         .collect();
     let is_selected = |key: &WorkloadKey| {
-        let workload = driving
-            .objects
-            .workloads
-            .get(key)
-            .filter(|_| key.object.namespace == *namespace);
-        let labels = workload.map(|workload| &workload.template.meta.labels);
-        labels.is_some_and(|labels| followed.iter().any(|service| selects(service, labels)))
+        // A Service selects pods of its own namespace only.
+        if key.object.namespace != *namespace {
+            return false;
+        }
+        let workload = driving.objects.workloads.get(key);
+        workload.is_some_and(|workload| {
+            let labels = &workload.template.meta.labels;
+            followed.iter().any(|service| selects(service, labels))
+        })
     };
     added
         .iter()

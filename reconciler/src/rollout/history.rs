@@ -37,13 +37,19 @@ impl Rollout {
             .iter()
             .filter(|entry| entry.state == CommitState::Healthy)
             .count();
-        oldest(&[
+        let unfinished = oldest(&[
             CommitState::Refused,
             CommitState::Held,
             CommitState::Superseded,
-        ])
-        .or_else(|| oldest(&[CommitState::RolledBack, CommitState::Degraded]))
-        .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
+        ]);
+        let failed = || oldest(&[CommitState::RolledBack, CommitState::Degraded]);
+        let surplus = || {
+            if healthy <= HEALTHY {
+                return None;
+            }
+            oldest(&[CommitState::Healthy])
+        };
+        unfinished.or_else(failed).or_else(surplus)
     }
 
     /// Records the final state of a commit. Returns false, and changes nothing, for a commit that
