@@ -9,7 +9,6 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    check::check_decision,
     cluster::{ClusterInput, Note, cluster},
     commit::Commit,
     name::{CommitId, Installation, NodeName, PodUid},
@@ -24,7 +23,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-use crate::{build::commit_id, images::Images};
+use crate::{build::commit_id, images::Images, invariants::decision::check_decision};
 
 pub(crate) struct World {
     pub(crate) now: Timestamp,
