@@ -6,8 +6,10 @@ mod note;
 mod notes;
 mod parts;
 mod pods;
+mod records;
 mod removed;
 mod sharing;
+mod snapshot;
 mod stock;
 
 use std::{
@@ -18,28 +20,29 @@ use std::{
 use jiff::Timestamp;
 
 pub use self::note::{HeldDeletions, Note, Undrained};
-use self::{removed::Removed, sharing::keep_off};
+use self::{
+    sharing::keep_off,
+    snapshot::{node_conditions, owned_pods},
+};
 use crate::{
     allocate::allocate,
     commit::{self, Commit},
     controller::{Action, NodeConditions, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
-    object::{NodeObject, Workload},
+    object::Workload,
     placement::{Candidate, Choice, candidates},
     plan::Next,
     rollout::{Head, StepInput, progress, progress_deadline, step},
     settings::ClusterSettings,
     state::{
-        Change, ClusterState, FailureClass, FailureReason, KnownNode, NodeLife, NodeReport, Outage,
-        Phase, PodPlace, PodRecord, Record, RecordKey, Rollout, StopReason, StopRecord,
+        Change, ClusterState, FailureClass, FailureReason, KnownNode, NodeReport, Phase, PodRecord,
+        Record, RecordKey, Rollout, StopReason, StopRecord,
     },
 };
 
 /// Taint that keeps new pods off a node that is itself at fault, as long as another node accepts
 /// them.
 const FAULTY_TAINT: &str = "windlass.dev/faulty";
-/// The annotation that orders an owner's pods when some of them are deleted, as in Kubernetes.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The snapshot from which the leader decides.
 #[derive(Debug)]
@@ -147,27 +150,6 @@ struct ClusterDecision<'a> {
 
 impl<'a> ClusterDecision<'a> {
     fn new(input: &'a ClusterInput<'a>) -> Self {
-        let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
-        for record in input.state.pods.values() {
-            // A node reports its own pods only: what it reports about pods of other nodes is
-            // ignored.
-            let report = record.place.node().and_then(|node| input.reports.get(node));
-            let node = record.place.node().and_then(|node| input.nodes.get(node));
-            let pod = OwnedPod {
-                record,
-                status: report.and_then(|report| report.pods.get(&record.uid)),
-                cost: deletion_cost(input, record),
-                crowd: 0,
-                unreachable: node.is_some_and(|node| node.life.is_out()),
-                clock: report.and_then(|report| report.clock),
-            };
-            owned.entry(&record.owner).or_default().push(pod);
-        }
-        for pods in owned.values_mut() {
-            pods.sort_by_key(|pod| pod.record.serial);
-            count_crowds(pods);
-        }
-
         let driving = commit::driving(input.commits, &input.state.rollout);
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
@@ -180,7 +162,7 @@ impl<'a> ClusterDecision<'a> {
 
         Self {
             input,
-            owned,
+            owned: owned_pods(input),
             nodes: nodes.into(),
             conditions,
             observed_owners: BTreeSet::new(),
@@ -197,95 +179,6 @@ impl<'a> ClusterDecision<'a> {
     /// The commit that the controllers follow; `None` if there is none, or if it cannot be read.
     fn driving(&self) -> Option<&'a Arc<Commit>> {
         commit::driving(self.input.commits, &self.input.state.rollout)
-    }
-
-    /// Records which nodes are unreachable or lost, so that all hosts send their pods no traffic.
-    fn note_outages(&mut self) {
-        let state = self.input.state;
-        for (name, node) in self.input.nodes {
-            let before = state.outages.get(name);
-            let lost = node.life == NodeLife::Lost;
-            match before {
-                Some(before) if node.life.is_out() && before.lost == lost => {}
-                _ if node.life.is_out() => {
-                    let since = before.map_or(self.input.now, |before| before.since);
-                    self.changes.push(Change::Put(Record::Outage(
-                        name.clone(),
-                        Outage { since, lost },
-                    )));
-                }
-                Some(_) => self
-                    .changes
-                    .push(Change::Delete(RecordKey::Outage(name.clone()))),
-                None => {}
-            }
-        }
-        // A node that was installed again under a name that was removed from the cluster before.
-        let anew = self.input.nodes.iter().filter(|(name, node)| {
-            state
-                .removed
-                .get(*name)
-                .is_some_and(|installation| *installation != node.facts.installation)
-        });
-        self.changes
-            .extend(anew.map(|(name, _)| Change::Delete(RecordKey::Removed(name.clone()))));
-        let unknown = state
-            .outages
-            .keys()
-            .filter(|name| !self.input.nodes.contains_key(*name));
-        self.changes
-            .extend(unknown.map(|name| Change::Delete(RecordKey::Outage(name.clone()))));
-    }
-
-    /// Deletes the records of pods of which nothing is left; adds records for pods that run without
-    /// one, since a lost record is no reason to stop a pod.
-    fn forget_and_adopt(&mut self) {
-        for (node, report) in self.input.reports {
-            for uid in &report.gone {
-                let own = |record: &PodRecord| {
-                    record.place.node() == Some(node) && self.is_gone(record, report)
-                };
-                if self.input.state.pods.get(uid).is_some_and(own) {
-                    self.changes
-                        .push(Change::Delete(RecordKey::Pod(uid.clone())));
-                }
-            }
-        }
-        for (node, report) in self.input.reports {
-            for orphan in &report.orphans {
-                if self.input.state.pods.contains_key(&orphan.uid) {
-                    continue;
-                }
-                self.serial += 1;
-                self.observed_owners.insert(&orphan.owner);
-                self.changes.push(Change::put(PodRecord {
-                    uid: orphan.uid.clone(),
-                    key: orphan.pod.clone(),
-                    owner: orphan.owner.clone(),
-                    place: PodPlace::Node(node.clone()),
-                    commit: orphan.commit.clone(),
-                    template: orphan.template.clone(),
-                    created: self.input.now,
-                    serial: self.serial,
-                    stop: None,
-                }));
-            }
-        }
-        // Two kinds of stopping pods have no node that could stop them, so their records are
-        // deleted at once: pods that were never assigned, and pods whose node was removed.
-        let removed = |node: &NodeName| {
-            self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
-        };
-        for record in self.input.state.pods.values() {
-            let nobody_has_it = match record.place.node() {
-                Some(node) => removed(node),
-                None => record.stop.is_some(),
-            };
-            if nobody_has_it {
-                self.changes
-                    .push(Change::Delete(RecordKey::Pod(record.uid.clone())));
-            }
-        }
     }
 
     fn step_rollout(&mut self) {
@@ -412,63 +305,6 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Stops the pods whose owners are not in the driving commit, unless these pods wait for their
-    /// successors. If a commit that ran before contained the owners, a push or a rollback removed
-    /// them, and the deletion budget was checked at that time. If no commit explains the pods
-    /// (another `source.paths`, a lost state), their number must itself keep to the budget.
-    fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
-        let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
-            .owned
-            .iter()
-            .filter(|(_, pods)| !pods.iter().all(OwnedPod::is_stopping))
-            .map(|(owner, pods)| (*owner, pods))
-            .collect();
-        let (explained, unexplained): (Vec<_>, Vec<_>) = live
-            .iter()
-            .copied()
-            .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
-            .partition(|(owner, _)| removed.iter().any(|one| one.owner == *owner));
-        let allowed = self.input.settings.rollout.deletion_budget(live.len());
-        let is_held = unexplained.len() > allowed && !driving.allow_deletions;
-        if is_held {
-            self.held = Some(HeldDeletions {
-                workloads: unexplained
-                    .iter()
-                    .map(|(owner, _)| (*owner).clone())
-                    .collect(),
-                running: live.len(),
-                commit: driving.id.clone(),
-                allowed,
-            });
-        }
-
-        let room = self.make_room(driving, removed);
-        let waits = |owner: &WorkloadKey| {
-            removed
-                .iter()
-                .any(|one| one.owner == owner && !one.awaited.is_empty())
-        };
-        let mut going = explained;
-        if !is_held {
-            going.extend(unexplained);
-        }
-        let stops: Vec<Change> = going
-            .into_iter()
-            .flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)))
-            .filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid))
-            .filter(|(_, pod)| !pod.is_stopping())
-            .map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now))
-            .collect();
-        self.changes.extend(stops);
-
-        for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
-            self.notes.push(Note::RunsOn {
-                workload: one.owner.clone(),
-                awaited: one.awaited.iter().copied().cloned().collect(),
-            });
-        }
-    }
-
     /// When a workload that makes no progress exceeds its deadline: no event announces that moment.
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
@@ -521,72 +357,6 @@ impl<'a> ClusterDecision<'a> {
             notes: self.notes,
             placed: self.placed,
         }
-    }
-}
-
-/// The conditions of all nodes, from their lives, from the faults that the rollout observed, and
-/// from Git.
-fn node_conditions(
-    input: &ClusterInput<'_>,
-    objects: &BTreeMap<NodeName, NodeObject>,
-) -> NodeConditions {
-    let rollout = &input.state.rollout;
-    let mut conditions = NodeConditions {
-        faulty: rollout
-            .faulty
-            .keys()
-            .filter(|node| input.nodes.contains_key(*node))
-            .cloned()
-            .collect(),
-        clock: rollout.clock,
-        ..NodeConditions::default()
-    };
-    for (name, node) in input.nodes {
-        match &node.life {
-            NodeLife::Ready => {}
-            NodeLife::NotReady(why) => {
-                conditions.unready.insert(name.clone(), why.clone());
-            }
-            NodeLife::Away | NodeLife::Silent(_) => {
-                conditions.absent.insert(name.clone());
-            }
-            NodeLife::Lost => {
-                conditions.absent.insert(name.clone());
-                conditions.lost.insert(name.clone());
-            }
-        }
-        if objects.get(name).is_some_and(|object| object.drain) {
-            conditions.draining.insert(name.clone());
-        }
-    }
-    conditions
-}
-
-/// The deletion cost in the pod's template in its own commit; 0 where the template has none.
-fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
-    let commit = input.commits.get(&record.commit);
-    let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
-    let annotations = workload.map(|workload| &workload.template.meta.annotations);
-    let cost = annotations.and_then(|annotations| annotations.get(DELETION_COST));
-    cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
-}
-
-/// For each pod, counts the pods of the same owner that stay on its node.
-fn count_crowds(pods: &mut [OwnedPod<'_>]) {
-    let mut crowds: BTreeMap<&NodeName, usize> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| pod.is_active()) {
-        if let Some(node) = pod.record.place.node() {
-            *crowds.entry(node).or_default() += 1;
-        }
-    }
-    for pod in pods {
-        pod.crowd = pod
-            .record
-            .place
-            .node()
-            .and_then(|node| crowds.get(node))
-            .copied()
-            .unwrap_or(0);
     }
 }
 
