@@ -13,10 +13,10 @@ use super::{
     candidate::{taints_tolerated, wanted_by_labels},
     shape::{PodSelection, pod_labels},
 };
-use crate::state::Unfit;
 use crate::{
     name::{NodeName, PodUid},
     object::{Meta, PodTerm, SpreadConstraint, Workload},
+    state::Unfit,
 };
 
 /// An existing pod that has not ended.

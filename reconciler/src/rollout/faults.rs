@@ -45,45 +45,44 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             continue;
         }
         let node = pod.record.place.node();
-        let unready = node.and_then(|node| Some((node, view.conditions.unready.get(node)?)));
-        if let Some((node, why)) = unready {
+        let not_ready = node.and_then(|node| view.conditions.unready.get(node));
+        if let (Some(node), Some(why)) = (node, not_ready) {
             if !view.is_available(pod) {
-                let fault = || NodeFault::NotReady {
+                found.blame(node, || NodeFault::NotReady {
                     node: node.clone(),
                     why: why.clone(),
-                };
-                found.unready.entry(node.clone()).or_insert_with(fault);
+                });
             }
             continue;
         }
 
         let failure = pod_failure(pod, clock);
-        let too_late = failure.is_none() && late && !view.is_available(pod);
+        let witness = || Witness::collect(view, &current, pod, clock);
         // The duration of a pull depends on the node and the registry, not on the commit.
-        if pod.status.is_some_and(PodStatus::is_pulling) && failure.is_none() {
-            let slow = later(pod.record.created, GRACE) <= view.now;
-            if let (true, Some(node), Witness::Proof) =
-                (slow, node, Witness::collect(view, &current, pod, clock))
+        if failure.is_none() && pod.status.is_some_and(PodStatus::is_pulling) {
+            let is_slow = later(pod.record.created, GRACE) <= view.now;
+            if let Some(node) = node
+                && is_slow
+                && matches!(witness(), Witness::Proof)
             {
-                let fault = || NodeFault::SlowPull {
+                found.blame(node, || NodeFault::SlowPull {
                     node: node.clone(),
                     workload: view.workload.key.clone(),
-                };
-                found.unready.entry(node.clone()).or_insert_with(fault);
+                });
             }
             continue;
         }
 
-        let Some(failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else {
+        let is_overdue = failure.is_none() && late && !view.is_available(pod);
+        let Some(failure) = failure.or_else(|| is_overdue.then(|| overdue(pod))) else {
             continue;
         };
-        let witness = Witness::collect(view, &current, pod, clock);
-        match (witness, node) {
+        match (witness(), node) {
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
             }
             // After the deadline the commit or the node is at fault; nothing stays undecided.
-            _ if too_late => {}
+            _ if is_overdue => {}
             (Witness::Until(time), Some(_)) => {
                 let until = found.undecided.map_or(time, |(_, before)| before.min(time));
                 found.undecided = Some((failure.reason, until));
@@ -92,6 +91,13 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
         }
     }
     found
+}
+
+impl Suspects {
+    /// Records that a node is at fault; its first fault is kept.
+    fn blame(&mut self, node: &NodeName, fault: impl FnOnce() -> NodeFault) {
+        self.unready.entry(node.clone()).or_insert_with(fault);
+    }
 }
 
 fn overdue(pod: &OwnedPod<'_>) -> Failure {
