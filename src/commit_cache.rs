@@ -10,14 +10,18 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     desired::{self, CheckSettings},
+    foreign::ForeignText,
     manifest::{Limits, Problem, ReadAs, Severity, SourceFile},
     name::CommitId,
 };
 
-use crate::source::{
-    mirror::Mirror,
-    snapshot::{Readable, Snapshot, SnapshotError, SnapshotLimits, SourcePath},
-    verify::VerifiedCommit,
+use crate::{
+    source::{
+        mirror::Mirror,
+        snapshot::{Readable, Snapshot, SnapshotError, SnapshotLimits, SourcePath},
+        verify::VerifiedCommit,
+    },
+    view::HostTrouble,
 };
 
 /// The longest time until a commit is read again.
@@ -259,11 +263,14 @@ impl CommitCache {
         self.missing.insert(id, (retry, why));
     }
 
-    /// The commits that could not be read, as sentences for people.
-    pub(crate) fn troubles(&self) -> impl Iterator<Item = String> + '_ {
+    /// The commits that could not be read.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = HostTrouble> + '_ {
         self.missing
             .iter()
-            .map(|(id, (_, why))| format!("commit {} cannot be read: {why}", id.short()))
+            .map(|(id, (_, why))| HostTrouble::Unreadable {
+                commit: id.clone(),
+                error: ForeignText::sentence(why),
+            })
     }
 
     /// Forgets all commits but these.

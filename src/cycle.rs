@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use netfilter::HostNet;
 use parking_lot::Mutex;
 use reconciler::{
+    foreign::ForeignText,
     name::NodeName,
     network::{HostNetwork, PeerPath},
     node::{NodeInput, NodePlan, node},
@@ -41,7 +42,7 @@ use crate::{
     metrics::{CycleResult, DriftCause, Metrics},
     store::{AnswerDoc, Store},
     trust::TrustStore,
-    view::{SourceStatus, View},
+    view::{HostNote, HostTrouble, Part, SourceStatus, View},
 };
 
 use self::{
@@ -81,7 +82,7 @@ pub(crate) struct Fixed {
     /// Judges whether a commit may run here.
     pub(crate) judge: Judge,
     /// Notes about the configuration that `status` shows.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<HostNote>,
     /// The address at which other hosts' daemons reach this host; `None` if they cannot.
     pub(crate) peer: Option<std::net::SocketAddr>,
     /// How packets reach the pods of other hosts.
@@ -183,8 +184,9 @@ impl Host {
             // Not "this host has no containers": while the engine does not answer, its containers
             // are unknown, and no decision is based on them.
             Err(error) => {
-                self.engine.unready = Some(error.clone());
-                self.note("engine", Err(error.clone()));
+                self.engine.unready = Some(ForeignText::sentence(&error));
+                let trouble = HostTrouble::Failed(ForeignText::sentence(&error));
+                self.note(Part::Engine, Err(trouble));
                 let next = self.reconcile_without_engine(now, &error).await;
                 return (next.sooner(Next::After(RETRY)), false);
             }
@@ -313,8 +315,8 @@ impl Host {
         Ok(())
     }
 
-    fn note(&mut self, what: &'static str, result: Result<(), String>) {
-        self.troubles.note(what, result);
+    fn note(&mut self, part: Part, result: Result<(), HostTrouble>) {
+        self.troubles.note(part, result);
     }
 
     /// Handles an event of a lane.

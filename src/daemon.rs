@@ -51,7 +51,7 @@ use crate::{
     readdress::Ended,
     source::{fetch::RemoteUrl, verify::Mode, watch::RefWatch},
     store::{ReplicatedStore, Store},
-    view::SourceStatus,
+    view::{HostNote, SourceStatus},
     watchdog::Watchdog,
 };
 
@@ -232,7 +232,7 @@ async fn fixed(
     engine: &OpenedEngine,
     source: &FollowedSource,
 ) -> Fixed {
-    let obstacles = network.obstacles.iter().map(ToString::to_string);
+    let obstacles = network.obstacles.iter().cloned().map(HostNote::Firewall);
     Fixed {
         facts: node_facts(config, node, store, network, engine).await,
         network: network.host.clone(),
@@ -300,26 +300,18 @@ fn stop_on_signals(end: &Arc<Notify>) -> Result<()> {
 }
 
 /// Notes about the configuration that `status` shows.
-fn notes(config: &Config) -> Vec<String> {
+fn notes(config: &Config) -> Vec<HostNote> {
     let mut notes = Vec::new();
     if config.trust.mode == Mode::Off {
-        notes.push(
-            "verification is off: whoever can push to the repository is root on this host"
-                .to_owned(),
-        );
+        notes.push(HostNote::VerificationOff);
     }
     if config.trust.allow_rewrite {
-        notes.push("allow-rewrite is on: history may be replaced by another one".to_owned());
+        notes.push(HostNote::RewriteAllowed);
     }
-    let paths = match &config.allow.host_paths {
-        None => "any hostPath".to_owned(),
-        Some(paths) => format!("hostPaths under {}", paths.join(", ")),
-    };
-    let word = |allowed| if allowed { "allowed" } else { "refused" };
-    notes.push(format!(
-        "Git may ask for: {paths}; privileged containers {}; host namespaces {}",
-        word(config.allow.privileged),
-        word(config.allow.host_namespaces)
-    ));
+    notes.push(HostNote::Allowed {
+        host_paths: config.allow.host_paths.clone(),
+        privileged: config.allow.privileged,
+        host_namespaces: config.allow.host_namespaces,
+    });
     notes
 }

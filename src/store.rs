@@ -24,10 +24,13 @@ use std::{
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use reconciler::{
+    foreign::ForeignText,
     life::{LifeInput, NodeSigns, lives},
     name::{Installation, NodeName},
     plan::Next,
-    state::{Change, ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport},
+    state::{
+        Brake, Change, ClusterState, KnownNode, NodeFacts, NodeLife, NodeReport, NotReady, Silence,
+    },
 };
 
 pub(crate) use self::{
@@ -73,8 +76,8 @@ impl NodeAnswer {
 pub(crate) struct JudgedNodes {
     /// All nodes, this host included.
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
-    /// Why nodes that seem lost are not given up; `None` if nothing prevents that.
-    pub(crate) brake: Option<String>,
+    /// Present while too many nodes seem lost for any of them to be given up.
+    pub(crate) brake: Option<Brake>,
     /// When the nodes must be judged again.
     pub(crate) next: Next,
 }
@@ -185,10 +188,10 @@ impl Store {
     pub(crate) fn judge_nodes(
         &self,
         own: &NodeFacts,
-        unready: Option<&str>,
+        unready: Option<&ForeignText>,
         mut signs: BTreeMap<NodeName, NodeSigns>,
     ) -> JudgedNodes {
-        let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
+        let life = own_life(unready);
         let mut nodes = BTreeMap::from([(
             own.name.clone(),
             KnownNode {
@@ -207,7 +210,7 @@ impl Store {
         signs.insert(
             own.name.clone(),
             NodeSigns {
-                unready: unready.map(str::to_owned),
+                unready: unready.cloned().map(NotReady::Reported),
                 ..NodeSigns::default()
             },
         );
@@ -238,9 +241,9 @@ impl Store {
     pub(crate) fn shown_nodes(
         &self,
         own: &NodeFacts,
-        unready: Option<&str>,
+        unready: Option<&ForeignText>,
     ) -> BTreeMap<NodeName, KnownNode> {
-        let life = unready.map_or(NodeLife::Ready, |why| NodeLife::NotReady(why.to_owned()));
+        let life = own_life(unready);
         let mut nodes = BTreeMap::from([(
             own.name.clone(),
             KnownNode {
@@ -260,7 +263,7 @@ impl Store {
                 member.is_some_and(|member| member.silent.is_some() && member.away.is_some());
             let life = match (outage, unready) {
                 (Some(outage), _) if outage.lost => NodeLife::Lost,
-                (Some(_), _) => NodeLife::Silent("nobody hears from it".to_owned()),
+                (Some(_), _) => NodeLife::Silent(Silence::Outage),
                 (None, _) if away => NodeLife::Away,
                 (None, Some(why)) => NodeLife::NotReady(why),
                 (None, None) => NodeLife::Ready,
@@ -294,4 +297,12 @@ impl Store {
             store.leave(back_within).await;
         }
     }
+}
+
+/// The life of this host by its own knowledge: it is alive, and not ready while its engine does not
+/// answer.
+fn own_life(unready: Option<&ForeignText>) -> NodeLife {
+    unready.map_or(NodeLife::Ready, |reason| {
+        NodeLife::NotReady(NotReady::Reported(reason.clone()))
+    })
 }

@@ -1,6 +1,9 @@
 //! The view: one immutable value for each cycle, published by the control loop, and read by the
 //! API, the metrics and the command line.
 
+mod note;
+mod trouble;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -12,6 +15,10 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::{
+    note::HostNote,
+    trouble::{HostTrouble, Part},
+};
 use crate::uptime::Uptime;
 
 /// The view. Cheap to clone: it is shared as an `Arc` through a watch channel.
@@ -46,10 +53,10 @@ pub(crate) struct View {
     pub(crate) converged: bool,
     /// What prevents parts of the daemon from working: the engine does not answer, the disk is
     /// full.
-    pub(crate) troubles: Vec<String>,
-    /// Notes about the configuration for `status`: verification is off, privileged pods are
-    /// allowed.
-    pub(crate) notes: Vec<String>,
+    pub(crate) troubles: Vec<HostTrouble>,
+    /// Notes about the configuration and the decisions for `status`: verification is off,
+    /// privileged pods are allowed.
+    pub(crate) notes: Vec<HostNote>,
     /// Recent events, oldest first; the control loop limits their number.
     pub(crate) events: Vec<EventView>,
 }

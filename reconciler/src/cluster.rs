@@ -2,44 +2,47 @@
 //! with which Service addresses.
 
 mod health;
+mod note;
 mod notes;
 mod parts;
 mod pods;
+mod records;
 mod removed;
 mod sharing;
+mod snapshot;
 mod stock;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
 
-use self::removed::Removed;
-use self::sharing::keep_off;
+pub use self::note::{HeldDeletions, Note, Undrained};
+use self::{
+    sharing::keep_off,
+    snapshot::{node_conditions, owned_pods},
+};
 use crate::{
     allocate::allocate,
     commit::{self, Commit},
     controller::{Action, NodeConditions, OwnedPod, control},
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey, first_few},
-    object::{NodeObject, Workload},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
+    object::Workload,
     placement::{Candidate, Choice, candidates},
     plan::Next,
     rollout::{Head, StepInput, progress, progress_deadline, step},
     settings::ClusterSettings,
     state::{
-        Change, ClusterState, FailureClass, KnownNode, NodeLife, NodeReport, Outage, Phase,
-        PodPlace, PodRecord, Record, RecordKey, Rollout, StopReason, StopRecord,
+        Change, ClusterState, FailureClass, FailureReason, KnownNode, NodeReport, Phase, PodRecord,
+        Record, RecordKey, Rollout, StopReason, StopRecord,
     },
 };
 
 /// Taint that keeps new pods off a node that is itself at fault, as long as another node accepts
 /// them.
 const FAULTY_TAINT: &str = "windlass.dev/faulty";
-/// The annotation that orders an owner's pods when some of them are deleted, as in Kubernetes.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The snapshot from which the leader decides.
 #[derive(Debug)]
@@ -80,9 +83,9 @@ pub struct ClusterChange {
     /// Why some pods are not stopped though the commit does not contain their owner: their number
     /// exceeds the deletion budget, and no commit removed the owner. `None` if there are no such
     /// pods.
-    pub held: Option<String>,
+    pub held: Option<HeldDeletions>,
     /// Remarks for people about what was decided, and about what was not.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// For each pod that was placed in this cycle, the reason for its node.
     pub placed: BTreeMap<PodUid, Choice>,
 }
@@ -138,8 +141,8 @@ struct ClusterDecision<'a> {
     changes: Vec<Change>,
     serial: u64,
     next: Next,
-    held: Option<String>,
-    notes: Vec<String>,
+    held: Option<HeldDeletions>,
+    notes: Vec<Note>,
     placed: BTreeMap<PodUid, Choice>,
     /// For each Deployment, the canaries that cannot run its new pod.
     barred: BTreeMap<&'a WorkloadKey, BTreeSet<NodeName>>,
@@ -147,45 +150,21 @@ struct ClusterDecision<'a> {
 
 impl<'a> ClusterDecision<'a> {
     fn new(input: &'a ClusterInput<'a>) -> Self {
-        let mut owned: BTreeMap<&WorkloadKey, Vec<OwnedPod<'a>>> = BTreeMap::new();
-        for record in input.state.pods.values() {
-            // A node reports its own pods only: what it reports about pods of other nodes is
-            // ignored.
-            let report = record.place.node().and_then(|node| input.reports.get(node));
-            let status = report.and_then(|report| report.pods.get(&record.uid));
-            let node = record.place.node().and_then(|node| input.nodes.get(node));
-            let unheard = node.is_some_and(|node| node.life.is_out());
-            let report = record.place.node().and_then(|node| input.reports.get(node));
-            let clock = report.and_then(|report| report.clock);
-            let pod = OwnedPod {
-                record,
-                status,
-                cost: deletion_cost(input, record),
-                crowd: 0,
-                unreachable: unheard,
-                clock,
-            };
-            owned.entry(&record.owner).or_default().push(pod);
-        }
-        for pods in owned.values_mut() {
-            pods.sort_by_key(|pod| pod.record.serial);
-            count_crowds(pods);
-        }
         let driving = commit::driving(input.commits, &input.state.rollout);
         let empty = BTreeMap::new();
         let objects = driving.map_or(&empty, |commit| &commit.objects.nodes);
         let mut nodes = candidates(input.nodes, objects);
-        let standing = node_conditions(input, objects);
+        let conditions = node_conditions(input, objects);
         let off = sharing::off(input);
         keep_off(&mut nodes, |node| {
-            standing.faulty.contains(node) || off.contains(node)
+            conditions.faulty.contains(node) || off.contains(node)
         });
-        let nodes: Arc<[Candidate]> = nodes.into();
+
         Self {
             input,
-            owned,
-            nodes,
-            conditions: standing,
+            owned: owned_pods(input),
+            nodes: nodes.into(),
+            conditions,
             observed_owners: BTreeSet::new(),
             changes: Vec::new(),
             serial: input.state.serial,
@@ -202,114 +181,12 @@ impl<'a> ClusterDecision<'a> {
         commit::driving(self.input.commits, &self.input.state.rollout)
     }
 
-    /// Records which nodes are unreachable or lost, so that all hosts send their pods no traffic.
-    fn note_outages(&mut self) {
-        let state = self.input.state;
-        for (name, node) in self.input.nodes {
-            let before = state.outages.get(name);
-            let lost = node.life == NodeLife::Lost;
-            match before {
-                Some(before) if node.life.is_out() && before.lost == lost => {}
-                _ if node.life.is_out() => {
-                    let since = before.map_or(self.input.now, |before| before.since);
-                    self.changes.push(Change::Put(Record::Outage(
-                        name.clone(),
-                        Outage { since, lost },
-                    )));
-                }
-                Some(_) => self
-                    .changes
-                    .push(Change::Delete(RecordKey::Outage(name.clone()))),
-                None => {}
-            }
-        }
-        // A node that was installed again under a name that was removed from the cluster before.
-        let anew = self.input.nodes.iter().filter(|(name, node)| {
-            state
-                .removed
-                .get(*name)
-                .is_some_and(|installation| *installation != node.facts.installation)
-        });
-        self.changes
-            .extend(anew.map(|(name, _)| Change::Delete(RecordKey::Removed(name.clone()))));
-        let unknown = state
-            .outages
-            .keys()
-            .filter(|name| !self.input.nodes.contains_key(*name));
-        self.changes
-            .extend(unknown.map(|name| Change::Delete(RecordKey::Outage(name.clone()))));
-    }
-
-    /// Deletes the records of pods of which nothing is left; adds records for pods that run without
-    /// one, since a lost record is no reason to stop a pod.
-    fn forget_and_adopt(&mut self) {
-        for (node, report) in self.input.reports {
-            for uid in &report.gone {
-                let own = |record: &PodRecord| {
-                    record.place.node() == Some(node) && self.is_gone(record, report)
-                };
-                if self.input.state.pods.get(uid).is_some_and(own) {
-                    self.changes
-                        .push(Change::Delete(RecordKey::Pod(uid.clone())));
-                }
-            }
-        }
-        for (node, report) in self.input.reports {
-            for orphan in &report.orphans {
-                if self.input.state.pods.contains_key(&orphan.uid) {
-                    continue;
-                }
-                self.serial += 1;
-                self.observed_owners.insert(&orphan.owner);
-                self.changes.push(Change::put(PodRecord {
-                    uid: orphan.uid.clone(),
-                    key: orphan.pod.clone(),
-                    owner: orphan.owner.clone(),
-                    place: PodPlace::Node(node.clone()),
-                    commit: orphan.commit.clone(),
-                    template: orphan.template.clone(),
-                    created: self.input.now,
-                    serial: self.serial,
-                    stop: None,
-                }));
-            }
-        }
-        // Two kinds of stopping pods have no node that could stop them, so their records are
-        // deleted at once: pods that were never assigned, and pods whose node was removed.
-        let removed = |node: &NodeName| {
-            self.input.state.removed.contains_key(node) && !self.input.nodes.contains_key(node)
-        };
-        for record in self.input.state.pods.values() {
-            let nobody_has_it = match record.place.node() {
-                Some(node) => removed(node),
-                None => record.stop.is_some(),
-            };
-            if nobody_has_it {
-                self.changes
-                    .push(Change::Delete(RecordKey::Pod(record.uid.clone())));
-            }
-        }
-    }
-
     fn step_rollout(&mut self) {
         let rollout = &self.input.state.rollout;
         let judged = self.judged();
         self.next = self.next.sooner(judged.next);
-        // A node that accepts no pods is not waited for while other nodes do.
-        let standing = &self.conditions;
-        let absent = |node: &NodeName| standing.absent.contains(node);
-        let unready = |node: &NodeName| standing.unready.contains_key(node);
-        let some_ready = self
-            .input
-            .nodes
-            .keys()
-            .any(|node| !absent(node) && !unready(node));
-        let there = self
-            .input
-            .nodes
-            .keys()
-            .filter(|node| !(absent(node) || some_ready && unready(node)));
-        let there: BTreeSet<NodeName> = there.cloned().collect();
+
+        let there = self.counted_nodes();
         let mut before = rollout.clone();
         let late = self.share_images(&mut before, &there);
         let (mut after, next) = step(&StepInput {
@@ -340,6 +217,24 @@ impl<'a> ClusterDecision<'a> {
         if after != *rollout {
             self.changes.push(Change::put(after));
         }
+    }
+
+    /// The nodes that the rollout waits for: a node that accepts no pods is not waited for while
+    /// other nodes do.
+    fn counted_nodes(&self) -> BTreeSet<NodeName> {
+        let is_unready = |node: &NodeName| self.conditions.unready.contains_key(node);
+        let present: Vec<&NodeName> = self
+            .input
+            .nodes
+            .keys()
+            .filter(|node| !self.conditions.absent.contains(*node))
+            .collect();
+        let some_ready = present.iter().any(|node| !is_unready(node));
+        present
+            .into_iter()
+            .filter(|node| !some_ready || !is_unready(node))
+            .cloned()
+            .collect()
     }
 
     fn control_workloads(&mut self) {
@@ -410,73 +305,20 @@ impl<'a> ClusterDecision<'a> {
         }
     }
 
-    /// Stops the pods whose owners are not in the driving commit, unless these pods wait for their
-    /// successors. If a commit that ran before contained the owners, a push or a rollback removed
-    /// them, and the deletion budget was checked at that time. If no commit explains the pods
-    /// (another `source.paths`, a lost state), their number must itself keep to the budget.
-    fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
-        let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
-            .owned
-            .iter()
-            .filter(|(_, pods)| !pods.iter().all(OwnedPod::is_stopping))
-            .map(|(owner, pods)| (*owner, pods))
-            .collect();
-        let (explained, unexplained): (Vec<_>, Vec<_>) = live
-            .iter()
-            .copied()
-            .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
-            .partition(|(owner, _)| removed.iter().any(|one| one.owner == *owner));
-        let allowed = self.input.settings.rollout.deletion_budget(live.len());
-        let held = unexplained.len() > allowed && !driving.allow_deletions;
-        if held {
-            self.held = Some(format!(
-                "{} of {} workloads that run ({}) are not in commit {}, and no commit took them away; the budget \
-                 is {allowed}, so none of them is stopped: put them back, check `paths` in [source] of the \
-                 configuration, or commit with the trailer `Windlass-Allow-Deletions: yes`",
-                unexplained.len(),
-                live.len(),
-                first_few(unexplained.iter().map(|(owner, _)| owner)),
-                driving.id.short()
-            ));
-        }
-        let room = self.make_room(driving, removed);
-        let waits = |owner: &WorkloadKey| {
-            removed
-                .iter()
-                .any(|one| one.owner == owner && !one.awaited.is_empty())
-        };
-        let going = explained
-            .into_iter()
-            .chain(unexplained.into_iter().filter(|_| !held));
-        let going = going.flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)));
-        let going = going.filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid));
-        let stops = going.filter(|(_, pod)| !pod.is_stopping());
-        let stops =
-            stops.map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now));
-        let stops: Vec<Change> = stops.collect();
-        self.changes.extend(stops);
-        for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
-            let owner = one.owner;
-            self.notes.push(format!(
-                "{owner} left the commit; its pods run on until {} is available, or the rollout ends",
-                first_few(&one.awaited)
-            ));
-        }
-    }
-
     /// When a workload that makes no progress exceeds its deadline: no event announces that moment.
     fn late_at(&self, workload: &Workload) -> Next {
         let rollout = &self.input.state.rollout;
+        let is_progressing = matches!(rollout.phase, Phase::Progressing { .. });
+        if !is_progressing && !rollout.judges_superseded() {
+            return Next::AwaitChange;
+        }
+        let now = self.input.now;
         let progress = self.input.state.workloads.get(&workload.key);
-        let deadline = progress_deadline(workload, progress, rollout.clock, self.input.now)
-            .filter(|_| {
-                matches!(rollout.phase, Phase::Progressing { .. }) || rollout.judges_superseded()
-            })
-            .map(|deadline| {
-                Duration::try_from(deadline.duration_since(self.input.now)).unwrap_or_default()
-            })
-            .filter(|wait| !wait.is_zero());
-        deadline.map_or(Next::AwaitChange, Next::After)
+        match progress_deadline(workload, progress, rollout.clock, now) {
+            // A deadline that has passed was judged in this cycle already.
+            Some(deadline) if deadline > now => Next::at(deadline, now),
+            Some(_) | None => Next::AwaitChange,
+        }
     }
 
     fn allocate_services(&mut self) {
@@ -518,72 +360,6 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-/// The conditions of all nodes, from their lives, from the faults that the rollout observed, and
-/// from Git.
-fn node_conditions(
-    input: &ClusterInput<'_>,
-    objects: &BTreeMap<NodeName, NodeObject>,
-) -> NodeConditions {
-    let rollout = &input.state.rollout;
-    let mut standing = NodeConditions {
-        faulty: rollout
-            .faulty
-            .keys()
-            .filter(|node| input.nodes.contains_key(*node))
-            .cloned()
-            .collect(),
-        clock: rollout.clock,
-        ..NodeConditions::default()
-    };
-    for (name, node) in input.nodes {
-        match &node.life {
-            NodeLife::Ready => {}
-            NodeLife::NotReady(why) => {
-                standing.unready.insert(name.clone(), why.clone());
-            }
-            NodeLife::Away | NodeLife::Silent(_) => {
-                standing.absent.insert(name.clone());
-            }
-            NodeLife::Lost => {
-                standing.absent.insert(name.clone());
-                standing.lost.insert(name.clone());
-            }
-        }
-        if objects.get(name).is_some_and(|object| object.drain) {
-            standing.draining.insert(name.clone());
-        }
-    }
-    standing
-}
-
-/// The deletion cost in the pod's template in its own commit; 0 where the template has none.
-fn deletion_cost(input: &ClusterInput<'_>, record: &PodRecord) -> i32 {
-    let commit = input.commits.get(&record.commit);
-    let workload = commit.and_then(|commit| commit.resolve(&record.owner, &record.template));
-    let annotations = workload.map(|workload| &workload.template.meta.annotations);
-    let cost = annotations.and_then(|annotations| annotations.get(DELETION_COST));
-    cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
-}
-
-/// For each pod, counts the pods of the same owner that stay on its node.
-fn count_crowds(pods: &mut [OwnedPod<'_>]) {
-    let mut crowds: BTreeMap<&NodeName, usize> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| pod.is_active()) {
-        if let Some(node) = pod.record.place.node() {
-            *crowds.entry(node).or_default() += 1;
-        }
-    }
-    for pod in pods {
-        pod.crowd = pod
-            .record
-            .place
-            .node()
-            .and_then(|node| crowds.get(node))
-            .copied()
-            .unwrap_or(0);
-    }
-}
-
 fn stop(record: &PodRecord, reason: StopReason, now: Timestamp) -> Change {
     let mut record = record.clone();
     record.stop = Some(StopRecord { at: now, reason });
@@ -595,12 +371,11 @@ pub fn roll_back(rollout: &Rollout, to: CommitId, now: Timestamp) -> Rollout {
     let mut rollout = rollout.clone();
     let from = rollout.target.clone().unwrap_or_else(|| to.clone());
     rollout.pinned_against = Some(from.clone());
-    let reason = "asked for by `windlass rollback`".to_owned();
     rollout.go_back_to(
         to,
         crate::state::Rollback {
             from,
-            reason,
+            reason: FailureReason::Asked.into(),
             class: FailureClass::Manual,
         },
         now,

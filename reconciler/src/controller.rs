@@ -19,7 +19,7 @@ use crate::{
     name::{CommitId, NodeName, PodUid, TemplateHash},
     object::{Control, DeploymentStrategy, Workload},
     placement::{Candidate, unfit_by_itself},
-    state::{PodRecord, ReceivedTime, StopReason},
+    state::{NotReady, PodRecord, ReceivedTime, StopReason},
     status::PodStatus,
 };
 
@@ -140,7 +140,7 @@ pub struct NodeConditions {
     /// Those of the absent nodes that the leader gave up.
     pub lost: BTreeSet<NodeName>,
     /// Nodes that report but accept no new pods, with the reason.
-    pub unready: BTreeMap<NodeName, String>,
+    pub unready: BTreeMap<NodeName, NotReady>,
     /// Nodes that are themselves at fault, since the target runs on other nodes.
     pub faulty: BTreeSet<NodeName>,
     /// When the last of these faults was observed: only pods from before that time are given up.

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 /// Maximum size of one foreign text in bytes, unless its kind has its own limit.
 pub const DEFAULT_BYTES: usize = 1024;
+/// Maximum size in bytes of a sentence that another host or an earlier version wrote. It is larger
+/// than any sentence of Windlass, so that a sentence is read as it was written.
+pub const SENTENCE_BYTES: usize = 64 * 1024;
 /// The end of a text that was cut.
 const CUT: &str = "...";
 
@@ -49,6 +52,11 @@ impl ForeignText {
             }
         }
         Self(escaped)
+    }
+
+    /// Escapes a text that its writer has bounded already, up to [`SENTENCE_BYTES`] bytes.
+    pub fn sentence(text: &str) -> Self {
+        Self::bounded(text, SENTENCE_BYTES)
     }
 
     /// As [`Self::bounded`], for bytes; invalid UTF-8 becomes U+FFFD.
@@ -193,6 +201,20 @@ pub fn optional_sentence<'de, D: Deserializer<'de>>(
 ) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.map(|text| escape(&text).into_owned()))
+}
+
+/// For `#[serde(deserialize_with)]`: a text that its writer has bounded already, up to
+/// [`SENTENCE_BYTES`] bytes.
+pub fn report<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ForeignText, D::Error> {
+    String::deserialize(deserializer).map(|text| ForeignText::sentence(&text))
+}
+
+/// As [`report`], for an optional text.
+pub fn optional_report<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ForeignText>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| ForeignText::sentence(&text)))
 }
 
 /// Whether a character acts on a terminal, ends a line, changes the direction of writing, or is

@@ -14,7 +14,6 @@
 extern crate self as reconciler;
 
 pub mod allocate;
-pub mod check;
 pub mod cluster;
 pub mod commit;
 pub mod controller;

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{name::NodeName, plan::Next, state::NodeLife};
+use crate::{
+    name::NodeName,
+    plan::Next,
+    state::{Brake, NodeLife, NotReady, Silence},
+};
 
 /// Losses that are further apart than this are unrelated.
 const BRAKE_WINDOW: Duration = Duration::from_secs(60);
@@ -28,7 +32,7 @@ pub struct NodeSigns {
     /// The time within which the node announced to be back; `None` if it announced no absence.
     pub back_within: Option<Duration>,
     /// Why the node is alive but accepts no pods; `None` if it accepts pods.
-    pub unready: Option<String>,
+    pub unready: Option<NotReady>,
     /// Whether the lease still exists but was not renewed in time: of two hosts that fail together,
     /// the lease of one expires up to one renewal interval later.
     pub late: bool,
@@ -52,9 +56,8 @@ pub struct LifeInput<'a> {
 pub struct Lives {
     /// The life of each node.
     pub lives: BTreeMap<NodeName, NodeLife>,
-    /// Why unreachable nodes are not given up: so many disappeared that the fault is probably on
-    /// the leader's side. `None` if nothing is held back.
-    pub brake: Option<String>,
+    /// Present while unreachable nodes are not given up because too many disappeared at once.
+    pub brake: Option<Brake>,
     /// When the next cycle is due.
     pub next: Next,
 }
@@ -103,7 +106,7 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
             NodeSigns {
                 answers: Some(true),
                 ..
-            } => NodeLife::Silent("its lease is gone, but its daemon answers".to_owned()),
+            } => NodeLife::Silent(Silence::DaemonAnswers),
             NodeSigns { .. } => {
                 vanished.insert(name);
                 NodeLife::Lost
@@ -124,21 +127,20 @@ pub fn lives(input: &LifeInput<'_>) -> Lives {
     let mut brake = None;
     if !fresh.is_empty() {
         let why = if vanished.len() * 2 >= counted {
-            let words = format!(
-                "{} of {counted} nodes vanished within a minute: the network is likelier at fault than the nodes, so \
-                 nothing is moved; `windlass node rm NAME` gives one up for good",
-                vanished.len()
-            );
-            brake = Some(words.clone());
+            let too_many = Brake {
+                vanished: vanished.len(),
+                counted,
+            };
+            brake = Some(too_many);
             next = next.sooner(Next::After(Duration::from_secs(1)));
-            Some(words)
+            Some(Silence::Brake(too_many))
         } else if (vanished.len() + late) * 2 >= counted {
             // The node's lease will soon be renewed or expire.
             next = next.sooner(Next::After(LATE));
-            Some("others are late, too, and may be gone as well".to_owned())
+            Some(Silence::OthersLate)
         } else if !quarantine.is_zero() {
             next = next.sooner(Next::After(quarantine));
-            Some("this leader has only just begun to lead".to_owned())
+            Some(Silence::NewLeader)
         } else {
             None
         };
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn a_new_leader_waits_for_those_that_nobody_heard_meanwhile() {
         let judged = judge(4, &[("a", alive()), ("b", alive()), ("c", silent(4))]);
-        assert!(matches!(life(&judged, "c"), NodeLife::Silent(_)));
+        assert_eq!(*life(&judged, "c"), NodeLife::Silent(Silence::NewLeader));
         assert_eq!(judged.next, Next::After(Duration::from_secs(2)));
     }
 
@@ -210,7 +212,10 @@ mod tests {
             ..silent(30)
         };
         let judged = judge(60, &[("a", alive()), ("b", answers), ("c", away)]);
-        assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
+        assert_eq!(
+            *life(&judged, "b"),
+            NodeLife::Silent(Silence::DaemonAnswers)
+        );
         assert_eq!(*life(&judged, "c"), NodeLife::Away);
         assert_eq!(judged.next, Next::After(Duration::from_secs(20)));
     }
@@ -218,8 +223,12 @@ mod tests {
     #[test]
     fn two_of_three_at_once_are_the_brake() {
         let judged = judge(60, &[("a", alive()), ("b", silent(6)), ("c", silent(3))]);
-        assert!(judged.brake.is_some());
-        assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
+        let brake = Brake {
+            vanished: 2,
+            counted: 3,
+        };
+        assert_eq!(judged.brake, Some(brake));
+        assert_eq!(*life(&judged, "b"), NodeLife::Silent(Silence::Brake(brake)));
         // The first node was given up before the second became unreachable: the second is held back
         // all the same.
         let given_up = NodeSigns {
@@ -241,7 +250,7 @@ mod tests {
             ..NodeSigns::default()
         };
         let judged = judge(60, &[("a", alive()), ("b", silent(0)), ("c", late.clone())]);
-        assert!(matches!(life(&judged, "b"), NodeLife::Silent(_)));
+        assert_eq!(*life(&judged, "b"), NodeLife::Silent(Silence::OthersLate));
         assert_eq!(*life(&judged, "c"), NodeLife::Ready, "its lease is there");
         assert_eq!((judged.brake, judged.next), (None, Next::After(LATE)));
         let judged = judge(60, &[("a", alive()), ("b", alive()), ("c", late)]);

@@ -1,18 +1,21 @@
 //! The rollout of a commit: which commit the controllers follow, its phase, and its outcome.
 
 mod change;
+mod comparison;
 mod faults;
 mod history;
 mod judge;
+mod pod_failure;
 mod prepare;
+mod progress;
 mod step;
 mod stopping;
 
 pub use change::retry;
+pub use comparison::{config_sources, judged_workloads};
 pub use faults::{Suspects, suspects};
-pub(crate) use judge::pod_failure;
-pub use judge::{
-    Judgement, config_sources, judge, judged_workloads, progress, progress_deadline, worst,
-};
+pub use judge::{Judgement, judge, worst};
+pub(crate) use pod_failure::pod_failure;
+pub use progress::{progress, progress_deadline};
 pub use step::{Head, StepInput, step};
 pub use stopping::{first_unfinished, with_regard_to};

@@ -1,13 +1,19 @@
 //! What the cluster has decided and what its nodes report: the content of the store.
 
+mod failure;
 mod format;
+mod history;
+mod life;
 mod node;
+mod obstacle;
+mod phase;
 mod pod;
 mod record;
 mod refused;
 mod restarts;
 mod rollout;
 mod shares;
+mod stored;
 mod unplaced;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -21,15 +27,19 @@ use crate::{
 };
 
 pub use self::{
+    failure::{AvailablePods, Failure, FailureClass, FailureReason, LastExit, Unsettled},
     format::{OldestReader, RecordFormat, TooNewForNode},
-    node::{KnownNode, NodeFacts, NodeLife, NodeReport, NodeSystem, Preparation, ReceivedTime},
+    history::{CommitReason, CommitState, HistoryEntry},
+    life::{Brake, KnownNode, NodeLife, NotReady, Silence},
+    node::{NodeFacts, NodeReport, NodeSystem, Preparation, ReceivedTime},
+    obstacle::{ImageObstacle, NodeFault, Obstacle, UnfinishedStop, UnreadyPod, UnreadyReason},
+    phase::{Activity, AwaitedImages, CanaryActivity, Phase},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},
     refused::Refused,
-    rollout::{
-        Adoption, CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave,
-    },
+    rollout::{Adoption, Rollback, Rollout, Wave},
     shares::{Share, Shares},
+    stored::Stored,
     unplaced::{Refusal, Unfit},
 };
 

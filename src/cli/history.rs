@@ -60,6 +60,6 @@ fn line(entry: &HistoryEntry, now: Timestamp) -> Vec<String> {
         took.unwrap_or_else(|| "-".to_owned()),
         signer.to_owned(),
         entry.subject.clone(),
-        entry.reason.clone(),
+        entry.reason.to_string(),
     ]
 }

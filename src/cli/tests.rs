@@ -8,10 +8,10 @@ use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use reconciler::{
     fault::FaultKind,
-    foreign,
+    foreign::{self, ForeignText},
     manifest::{Problem, Severity},
     name::NodeName,
-    state::{Phase, PodPlace, StopReason, StopRecord},
+    state::{Phase, PodPlace, StopReason, StopRecord, Stored},
 };
 use tokio::sync::watch;
 
@@ -24,7 +24,7 @@ use crate::{
     },
     ids::commit_id,
     uptime::Uptime,
-    view::{FetchStart, RefusedCommit, View},
+    view::{FetchStart, HostTrouble, RefusedCommit, View},
 };
 
 struct TestDaemon {
@@ -216,7 +216,9 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
             "deploy/web.yaml:3:5: spec.replicsa: unknown field; did you mean `replicas`?".into(),
         ],
     });
-    view.troubles.push("the engine does not answer".into());
+    view.troubles.push(HostTrouble::Failed(ForeignText::new(
+        "the engine does not answer",
+    )));
     daemon.fixture.publish.send(Arc::new(view)).unwrap();
     let (exit, text) = windlass(daemon.directory.path(), "status").await;
     assert_eq!(exit, Exit::Done);
@@ -233,7 +235,7 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
         "default/web-bbbbbbbbbb-c3333, container httpd: CrashLoopBackOff: back-off 20 s",
         "trouble   the engine does not answer",
         "warning   deploy/rbac.yaml:1:1: warning: kind: a Role has no effect here",
-        "note      privileged pods are allowed",
+        "note      verification is off: whoever can push to the repository is root on this host",
     ] {
         // Seconds may pass while the test runs.
         let (start, end) = line.split_once("0s").unwrap_or((line, ""));
@@ -404,9 +406,8 @@ async fn sync_waits_for_a_verdict() {
     let back = |view: &mut View| {
         let rollout = &mut Arc::make_mut(&mut view.state).rollout;
         rollout.target = Some(commit_id(OLD));
-        rollout
-            .bad
-            .insert(commit_id(NEW), "default/web: crash loop".into());
+        let reason = Stored::Read(ForeignText::new("default/web: crash loop"));
+        rollout.bad.insert(commit_id(NEW), reason);
     };
     let (exit, text) = synced(back).await;
     assert!(

@@ -30,7 +30,7 @@ use crate::{
     metrics::{Metrics, PushPhase, SignatureOutcome},
     source::{eligible::Ineligible, mirror::Mirror, verify::VerifiedCommit},
     trust::TrustStore,
-    view::SourceStatus,
+    view::{HostTrouble, Part, SourceStatus},
 };
 
 /// How often a commit that is kept up, and is not eligible, is judged again: its signer may have
@@ -292,10 +292,7 @@ impl Host {
             trust, new_pins, ..
         } = &mut self.knowledge;
         let kept = trust.lock().pin_images(new_pins.drain(..));
-        self.note(
-            "pins",
-            kept.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
-        );
+        self.note(Part::Pins, kept.map_err(HostTrouble::failed));
     }
 
     /// The commits that pods of this host run from or that the rollout names: by the store's
@@ -424,7 +421,7 @@ impl Host {
                 self.knowledge.verified.insert(id.clone(), verified.clone());
                 let rollout = self.store.snapshot().rollout.clone();
                 let kept = self.knowledge.set_pointers(&rollout);
-                self.note("trust", kept.map_err(|error| format!("{error:#}")));
+                self.note(Part::Trust, kept.map_err(HostTrouble::failed));
                 return Ok(verified);
             }
             Ok(Ok(Err(why @ (Ineligible::Untrusted(_) | Ineligible::BeforeAnchor { .. })))) => {

@@ -16,6 +16,7 @@ use super::{Host, removed::farewell};
 use crate::{
     command::{CommandError, CommandResult},
     state_file::{self, StateFileError},
+    view::{HostNote, HostTrouble, Part},
 };
 
 const SCHEMA: u32 = 1;
@@ -108,10 +109,7 @@ impl Host {
         self.reporter.report = detour.report(self.store.snapshot(), report);
         self.detour.current = (!detour.is_over()).then_some(detour);
         let saved = self.detour.save();
-        self.note(
-            "detour",
-            saved.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
-        );
+        self.note(Part::Detour, saved.map_err(HostTrouble::failed));
         self.detour.current.as_ref() != Some(&before)
     }
 
@@ -146,15 +144,15 @@ impl Host {
     }
 
     /// The note that `status` shows during a detour.
-    pub(super) fn detour_note(&self) -> Option<String> {
+    pub(super) fn detour_note(&self) -> Option<HostNote> {
         let detour = self.detour.current()?;
+        // A detour that has ended is only kept until its pods are gone.
         if detour.ended {
             return None;
         }
-        Some(format!(
-            "this host went back to {} by itself at {:.0}: `windlass resume --local` ends that",
-            detour.commit.short(),
-            detour.since
-        ))
+        Some(HostNote::Detour {
+            commit: detour.commit.clone(),
+            since: detour.since,
+        })
     }
 }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reconciler::{observed::Observed, plan::Next, state::Preparation};
+use reconciler::{foreign::ForeignText, observed::Observed, plan::Next, state::Preparation};
 
 use super::{Host, leader::Led};
+use crate::view::Part;
 
 /// What this host knows of the engine.
 #[derive(Debug, Default)]
@@ -14,7 +15,7 @@ pub(super) struct EngineMemory {
     /// The last complete observation.
     pub(super) last: Option<Observed>,
     /// Why this host takes no pods: the engine does not answer.
-    pub(super) unready: Option<String>,
+    pub(super) unready: Option<ForeignText>,
 }
 
 impl Host {
@@ -22,11 +23,10 @@ impl Host {
     pub(super) async fn observe(&mut self) -> Result<Observed, String> {
         let observation = self.parts.runtime.observe().await;
         let observation = observation.map_err(|fault| fault.message)?;
-        self.troubles.clear("engine");
+        self.troubles.clear(Part::Engine);
 
         let links = self.parts.network.links().await;
         let links = links.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-        self.troubles.clear("links");
 
         Ok(Observed {
             containers: observation.containers,
@@ -66,7 +66,7 @@ impl Host {
         plan.cancel.clear();
         for preparation in self.reporter.report.prepared.values_mut() {
             if matches!(preparation, Preparation::Pulling { .. }) {
-                *preparation = Preparation::Waiting(why.to_owned());
+                *preparation = Preparation::Waiting(ForeignText::sentence(why));
             }
         }
         self.publish_report();

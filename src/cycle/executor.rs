@@ -18,6 +18,7 @@ use super::{Host, RETRY, leader::Requester, reporter};
 use crate::{
     apply::Done,
     command::{Command, CommandError, CommandResult},
+    view::{HostTrouble, Part},
 };
 
 /// Unused images are removed when more than this share of the engine's disk is used.
@@ -47,14 +48,12 @@ impl Host {
         self.reach_peers().await;
         if let Some(services) = &plan.services {
             let synced = self.parts.network.sync(services).await;
-            let synced = synced
-                .map(drop)
-                .map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+            let synced = synced.map(drop).map_err(HostTrouble::failed);
             published = synced.is_ok();
             if !published {
                 next = Next::After(RETRY);
             }
-            self.note("services", synced);
+            self.note(Part::Services, synced);
         }
         if let Some(names) = plan.names
             && self.reporter.published_names != names
@@ -64,10 +63,9 @@ impl Host {
             self.parts.dns.publish(names);
         }
         if self.parts.dns.is_serving() {
-            self.troubles.clear("dns");
+            self.troubles.clear(Part::Dns);
         } else {
-            let error = "the cluster's DNS has ended: restart the daemon";
-            self.troubles.set("dns", error.to_owned());
+            self.troubles.set(Part::Dns, HostTrouble::DnsEnded);
         }
 
         self.parts.prober.set(&plan.probes);
@@ -84,7 +82,7 @@ impl Host {
         for lane in lanes {
             // A new pod's address must be on the disk before the pod can use it; running pods are
             // maintained all the same.
-            if self.troubles.has("memory") && matches!(lane.why, Why::Start { .. }) {
+            if self.troubles.has(Part::Memory) && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
             if let Some(line) = reporter::announce(&lane) {
@@ -136,7 +134,7 @@ impl Host {
         let kept = self
             .knowledge
             .retain(&keep, &state.rollout, self.fixed.history);
-        self.note("trust", kept.map_err(|error| format!("{error:#}")));
+        self.note(Part::Trust, kept.map_err(HostTrouble::failed));
 
         let mirror = self.parts.reader.mirror.clone();
         if self.knowledge.pin_in(mirror, keep).await {

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
-    cluster::{ClusterInput, cluster},
+    cluster::{ClusterInput, Note, cluster},
     life::NodeSigns,
     name::{CommitId, NodeName},
     plan::Next,
@@ -22,6 +22,7 @@ use crate::{
     command::{CommandError, CommandResult},
     store::{AnswerDoc, ReplicatedStore},
     uptime::Uptime,
+    view::{HostTrouble, Part},
 };
 
 /// The request of another host that a decision answers.
@@ -57,7 +58,7 @@ pub(super) struct LeaderMemory {
     /// Since when another host has verified a commit that this host cannot fetch.
     outrun: Option<Instant>,
     /// Notes about the decisions that `status` shows.
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Behind {
@@ -123,11 +124,11 @@ impl Host {
                 .replicated()
                 .is_some_and(|store| !store.is_withdrawn())
             {
-                self.troubles.clear("state");
+                self.troubles.clear(Part::State);
             }
             // Only the host that decides reports what prevents decisions.
-            self.troubles.clear("nodes");
-            self.troubles.clear("budget");
+            self.troubles.clear(Part::Nodes);
+            self.troubles.clear(Part::Budget);
             self.leader.notes.clear();
             return Led::Rest(Next::AwaitChange);
         }
@@ -143,22 +144,23 @@ impl Host {
         if let Some(store) = self.store.replicated_mut()
             && let Err(error) = store.put_back().await
         {
-            self.note("state", Err(format!("{error:#}")));
+            self.note(Part::State, Err(HostTrouble::failed(error)));
             return Led::Failed(Next::After(RETRY));
         }
         if let Err(error) = self.excuse_gap(now).await {
-            self.note("state", Err(format!("{error:#}")));
+            self.note(Part::State, Err(HostTrouble::failed(error)));
             return Led::Failed(Next::After(RETRY));
         }
 
         let signs = self.signs().await;
         let judged = self
             .store
-            .judge_nodes(&self.facts(), self.engine.unready.as_deref(), signs);
+            .judge_nodes(&self.facts(), self.engine.unready.as_ref(), signs);
         if let (Some(_), Some(store)) = (&judged.brake, self.store.replicated_mut()) {
             store.braked();
         }
-        self.note("nodes", judged.brake.map_or(Ok(()), Err));
+        let brake = judged.brake.map(HostTrouble::Brake);
+        self.note(Part::Nodes, brake.map_or(Ok(()), Err));
         self.leader.judged = judged.nodes;
 
         let reports = self.all_reports();
@@ -174,11 +176,12 @@ impl Host {
             nodes: &self.leader.judged,
             reports: &reports,
         });
-        self.note("budget", change.held.map_or(Ok(()), Err));
+        let held = change.held.map(HostTrouble::Held);
+        self.note(Part::Budget, held.map_or(Ok(()), Err));
         self.leader.notes = change.notes;
         let next = judged.next.sooner(change.next);
         if change.changes.is_empty() {
-            self.troubles.clear("state");
+            self.troubles.clear(Part::State);
             return Led::Rest(next);
         }
         self.acted = true;
@@ -189,7 +192,7 @@ impl Host {
                 Led::Decided
             }
             Err(error) => {
-                self.note("state", Err(format!("{error:#}")));
+                self.note(Part::State, Err(HostTrouble::failed(error)));
                 Led::Failed(next.sooner(Next::After(RETRY)))
             }
         }
@@ -432,6 +435,6 @@ impl Host {
             return self.leader.judged.clone();
         }
         self.store
-            .shown_nodes(&self.facts(), self.engine.unready.as_deref())
+            .shown_nodes(&self.facts(), self.engine.unready.as_ref())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
+    foreign::ForeignText,
     name::{CommitId, NodeName},
     network::{HostNetwork, Peer, Peers},
     state::NodeFacts,
@@ -15,7 +16,7 @@ use super::{Host, turn::FetchTurn};
 use crate::{
     command::{Command, CommandError, CommandResult, Request},
     store::{AskDoc, ReplicatedStore, ReportDoc, Store, StoreEvent, StoreStatus},
-    view::ClusterView,
+    view::{ClusterView, HostTrouble, Part},
 };
 
 /// How long a request to the leader waits for its answer.
@@ -112,7 +113,7 @@ impl Host {
     /// Takes over the decisions in the store, and notes the troubles of the store and the members.
     pub(super) fn follow_store(&mut self) {
         let saved = self.store.save();
-        self.note("store-copy", saved.map_err(|error| format!("{error:#}")));
+        self.note(Part::StoreCopy, saved.map_err(HostTrouble::failed));
         let Some(store) = self.store.replicated() else {
             return;
         };
@@ -134,8 +135,8 @@ impl Host {
             .filter_map(|(name, member)| Some((name.clone(), member.facts.as_ref()?.peer?)));
         self.parts.inquiry.book().set(addresses.collect());
         let troubles = store_troubles(store, &self.fixed.facts.name);
-        for (part, result) in troubles {
-            self.note(part, result);
+        for (part, trouble) in troubles {
+            self.note(part, trouble.map_or(Ok(()), Err));
         }
         self.leader.set_outrun(outrun);
 
@@ -161,7 +162,7 @@ impl Host {
             return;
         }
         let kept = self.knowledge.set_pointers(&after);
-        self.note("trust", kept.map_err(|error| format!("{error:#}")));
+        self.note(Part::Trust, kept.map_err(HostTrouble::failed));
         self.reporter.report_rollout(after, &self.parts.metrics);
     }
 
@@ -255,10 +256,7 @@ impl Host {
         if set.is_ok() {
             self.membership.reached_peers = Some(peers);
         }
-        self.note(
-            "peers",
-            set.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
-        );
+        self.note(Part::Peers, set.map_err(HostTrouble::failed));
     }
 
     /// Executes a request of a person on this host, or passes it on to the leader.
@@ -290,65 +288,58 @@ impl Host {
     }
 }
 
-/// The troubles of the store and of the members, each under its part's word for [`Host::note`].
-fn store_troubles(
-    store: &ReplicatedStore,
-    own: &NodeName,
-) -> [(&'static str, Result<(), String>); 7] {
-    let standing = match store.status() {
-        StoreStatus::Current => Ok(()),
-        StoreStatus::Lost { since, why } => Err(format!(
-            "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
-        )),
-        StoreStatus::Frozen { since, why } => Err(format!("frozen since {since:.0}: {why}")),
-        StoreStatus::Conflict { why } => Err(why.clone()),
+/// The troubles of the store and of the members, each with the part that has it.
+fn store_troubles(store: &ReplicatedStore, own: &NodeName) -> [(Part, Option<HostTrouble>); 7] {
+    let status = match store.status() {
+        StoreStatus::Current => None,
+        StoreStatus::Lost { since, why } => Some(HostTrouble::StoreLost {
+            since: *since,
+            why: ForeignText::sentence(why),
+        }),
+        StoreStatus::Frozen { since, why } => Some(HostTrouble::StoreFrozen {
+            since: *since,
+            why: ForeignText::sentence(why),
+        }),
+        StoreStatus::Conflict { why } => Some(HostTrouble::Failed(ForeignText::sentence(why))),
     };
-    let published = store.publish_trouble().map_or(Ok(()), |why| {
-        Err(format!(
-            "what this host says of itself could not be written to the store: {why}"
-        ))
-    });
-    let removed = match store.was_removed() {
-        true => Err("this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and \
-                     are stopped here; `windlass uninstall` cleans up, and a new installation may join"
-            .to_owned()),
-        false => Ok(()),
-    };
-    let skews = store
+    let subnet = store
+        .subnet_trouble()
+        .map(|why| HostTrouble::Failed(ForeignText::sentence(&why)));
+    let published = store
+        .publish_trouble()
+        .map(|why| HostTrouble::NotPublished(ForeignText::sentence(&why)));
+    let removed = store.was_removed().then_some(HostTrouble::Removed);
+    let skews: Vec<(NodeName, SignedDuration)> = store
         .members()
         .filter(|(name, _)| *name != own)
-        .filter_map(|(name, member)| Some(skew_sentence(name, member.skew()?)));
+        .filter_map(|(name, member)| Some((name.clone(), rounded(member.skew()?))))
+        .collect();
+    let skews = (!skews.is_empty()).then_some(HostTrouble::Skews(skews));
 
     [
-        ("store", standing),
-        ("subnet", store.subnet_trouble().map_or(Ok(()), Err)),
-        ("publish", published),
-        ("unreadable", all_of(store.unreadable())),
-        ("disputed", all_of(store.disputed())),
-        ("removed", removed),
-        ("clocks", all_of(skews)),
+        (Part::Store, status),
+        (Part::Subnet, subnet),
+        (Part::Publish, published),
+        (Part::Unreadable, records(store.unreadable())),
+        (Part::Disputed, records(store.disputed())),
+        (Part::Removed, removed),
+        (Part::Clocks, skews),
     ]
 }
 
-/// `Ok` if there is no sentence, otherwise one error with all of them.
-fn all_of(sentences: impl IntoIterator<Item = String>) -> Result<(), String> {
-    let sentences: Vec<String> = sentences.into_iter().collect();
-    if sentences.is_empty() {
-        Ok(())
-    } else {
-        Err(sentences.join("; "))
-    }
+/// The trouble with these records of the store, one sentence each; `None` if there is none.
+fn records(sentences: impl IntoIterator<Item = String>) -> Option<HostTrouble> {
+    let sentences: Vec<ForeignText> = sentences
+        .into_iter()
+        .map(|sentence| ForeignText::sentence(&sentence))
+        .collect();
+    (!sentences.is_empty()).then_some(HostTrouble::Records(sentences))
 }
 
-/// Rounded to ten seconds: the network delay of a report must not change the sentence.
-fn skew_sentence(node: &NodeName, skew: SignedDuration) -> String {
-    let side = if skew.is_negative() {
-        "behind"
-    } else {
-        "ahead of"
-    };
-    let about = SignedDuration::from_secs((skew.abs().as_secs() + 5) / 10 * 10);
-    format!("the clock of node {node} is {about:#} {side} this host's")
+/// Rounded to ten seconds: the network delay of a report must not change the trouble.
+fn rounded(skew: SignedDuration) -> SignedDuration {
+    let seconds = (skew.abs().as_secs() + 5) / 10 * 10;
+    SignedDuration::from_secs(seconds * i64::from(skew.signum()))
 }
 
 #[cfg(test)]
@@ -356,20 +347,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_far_clocks_are_apart_is_told_in_round_numbers() {
-        let told =
-            |millis| skew_sentence(&NodeName::new("n1"), SignedDuration::from_millis(millis));
-        assert_eq!(
-            told(3_599_988),
-            "the clock of node n1 is 1h ahead of this host's"
-        );
-        assert_eq!(
-            told(-3_600_012),
-            "the clock of node n1 is 1h behind this host's"
-        );
-        assert_eq!(
-            told(-94_000),
-            "the clock of node n1 is 1m 30s behind this host's"
-        );
+    fn the_difference_of_a_clock_is_rounded_to_ten_seconds() {
+        let rounded = |millis| rounded(SignedDuration::from_millis(millis));
+        assert_eq!(rounded(3_599_988), SignedDuration::from_hours(1));
+        assert_eq!(rounded(-3_600_012), SignedDuration::from_hours(-1));
+        assert_eq!(rounded(-94_000), SignedDuration::from_secs(-90));
     }
 }

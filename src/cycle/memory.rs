@@ -13,7 +13,10 @@ use reconciler::{
 use serde::{Deserialize, Serialize};
 
 use super::troubles::Troubles;
-use crate::state_file::{self, StateFileError};
+use crate::{
+    state_file::{self, StateFileError},
+    view::{HostTrouble, Part},
+};
 
 const SCHEMA: u32 = 1;
 
@@ -108,13 +111,13 @@ impl HostMemory {
         match written {
             Ok(Ok(document)) => {
                 self.saved = document;
-                troubles.clear("memory");
+                troubles.clear(Part::Memory);
             }
             Ok(Err(error)) => {
-                troubles.set("memory", format!("{:#}", anyhow::Error::from(error)));
+                troubles.set(Part::Memory, HostTrouble::failed(error));
             }
             Err(error) => {
-                troubles.set("memory", error.to_string());
+                troubles.set(Part::Memory, HostTrouble::failed(error));
             }
         }
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Host;
-use crate::metrics::DriftCause;
+use crate::{
+    metrics::DriftCause,
+    view::{HostTrouble, Part},
+};
 
 /// The shortest time from one check to the next: a flood of link events must not become a flood of
 /// checks.
@@ -62,15 +65,14 @@ impl Host {
         self.network_check.begin();
         match self.parts.network.resync().await {
             Ok(drift) => {
-                self.troubles.clear("network");
+                self.troubles.clear(Part::Network);
                 for one in drift {
                     tracing::warn!("repaired: {one}");
                     self.parts.metrics.repair(cause(one));
                 }
             }
             Err(error) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                self.troubles.set("network", error);
+                self.troubles.set(Part::Network, HostTrouble::failed(error));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
-    foreign,
+    foreign::ForeignText,
     name::{CommitId, ContainerId, PodUid},
     network::DnsRecords,
     observed::Observed,
@@ -19,7 +19,7 @@ use super::Host;
 use crate::{
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
-    view::{EventView, LaneView, SourceStatus, View},
+    view::{EventView, HostNote, LaneView, SourceStatus, View},
 };
 
 /// The last plan that had something to do, kept until the next one.
@@ -134,10 +134,9 @@ impl Host {
             events: self.reporter.events.list(),
             troubles: self
                 .troubles
-                .sentences()
+                .list()
                 .cloned()
                 .chain(self.knowledge.commit_cache.troubles())
-                .map(printable)
                 .collect(),
         }
     }
@@ -150,99 +149,106 @@ impl Host {
 
     /// Notes about commits that may not run here although something of them runs, or the rollout
     /// follows them.
-    fn ineligible_notes(&self) -> impl Iterator<Item = String> {
+    fn ineligible_notes(&self) -> impl Iterator<Item = HostNote> {
         let rollout = &self.store.snapshot().rollout;
-        self.knowledge.commit_cache.ineligible().filter_map(|(id, why)| {
-            let origins = self.memory.pods().pods.values().filter_map(|pod| pod.origin.as_ref());
+        let ineligible = self.knowledge.commit_cache.ineligible();
+        ineligible.filter_map(|(id, why)| {
+            let origins = self
+                .memory
+                .pods()
+                .pods
+                .values()
+                .filter_map(|pod| pod.origin.as_ref());
             let pods = origins.filter(|origin| origin.commit == *id).count();
-            let is_followed = rollout.driving.as_ref() == Some(id) || rollout.target.as_ref() == Some(id);
-            (pods > 0 || is_followed).then(|| {
-                format!(
-                    "commit {} may not run here: {why}; {pods} of its pods run here and are kept up in place, and \
-                     nothing new of it is started: push a signed commit; see `windlass trust audit`",
-                    id.short()
-                )
+            let is_followed =
+                rollout.driving.as_ref() == Some(id) || rollout.target.as_ref() == Some(id);
+            (pods > 0 || is_followed).then(|| HostNote::Ineligible {
+                commit: id.clone(),
+                why: ForeignText::sentence(why),
+                pods,
             })
         })
     }
 
     /// Notes that `status` shows although nothing prevents the rollout.
-    fn all_notes(&self) -> Vec<String> {
-        let state = self.store.snapshot();
-        let faulty = state.rollout.faulty.iter();
-        let faulty = faulty.map(|(node, why)| format!("node {node} is at fault itself: {why}"));
-        let refused = self
-            .reporter
-            .report
-            .refused
-            .iter()
-            .filter_map(|(uid, why)| {
-                let record = state.pods.get(uid)?;
-                Some(format!("pod {} is {why}", record.key))
-            });
-        let elsewhere = self
-            .store
-            .replicated()
-            .into_iter()
-            .flat_map(|store| store.members())
-            .filter_map(|(name, member)| {
-                let commit = member
-                    .report
-                    .local_rollback
-                    .as_ref()
-                    .filter(|_| name != self.name())?;
-                Some(format!(
-                    "node {name} went back to {} by itself",
-                    commit.short()
-                ))
-            });
-        let notes = self.fixed.notes.iter().chain(&self.leader.notes).cloned();
-        let notes = notes.chain(self.detour_note()).chain(elsewhere);
-        let notes = notes
+    fn all_notes(&self) -> Vec<HostNote> {
+        let configuration = self.fixed.notes.iter().cloned();
+        let decisions = self.leader.notes.iter().cloned().map(HostNote::Decided);
+        configuration
+            .chain(decisions)
+            .chain(self.detour_note())
+            .chain(self.detours_elsewhere())
             .chain(self.ineligible_notes())
-            .chain(faulty)
-            .chain(refused);
-        notes.chain(self.image_notes()).map(printable).collect()
+            .chain(self.faulty_notes())
+            .chain(self.refused_notes())
+            .chain(self.image_notes())
+            .collect()
+    }
+
+    /// Notes about other hosts that run an earlier commit by their own decision.
+    fn detours_elsewhere(&self) -> impl Iterator<Item = HostNote> {
+        let store = self.store.replicated().into_iter();
+        store
+            .flat_map(|store| store.members())
+            .filter(|(name, _)| *name != self.name())
+            .filter_map(|(name, member)| {
+                Some(HostNote::DetourElsewhere {
+                    node: name.clone(),
+                    commit: member.report.local_rollback.clone()?,
+                })
+            })
+    }
+
+    /// Notes about nodes that are themselves at fault.
+    fn faulty_notes(&self) -> impl Iterator<Item = HostNote> {
+        let faulty = self.store.snapshot().rollout.faulty.iter();
+        faulty.map(|(node, why)| HostNote::Faulty {
+            node: node.clone(),
+            why: why.clone(),
+        })
+    }
+
+    /// Notes about assignments and stop records that this host refuses.
+    fn refused_notes(&self) -> impl Iterator<Item = HostNote> {
+        let records = &self.store.snapshot().pods;
+        let refused = self.reporter.report.refused.iter();
+        refused.filter_map(|(uid, why)| {
+            Some(HostNote::Refused {
+                pod: records.get(uid)?.key.clone(),
+                why: why.clone(),
+            })
+        })
     }
 
     /// Notes about nodes that did not get the images of a commit in time, and about images that
     /// this host cannot pull although none of its pods needs them yet.
-    fn image_notes(&self) -> Vec<String> {
+    fn image_notes(&self) -> Vec<HostNote> {
         let rollout = &self.store.snapshot().rollout;
-        let off = rollout
-            .shares_of_target()
-            .into_iter()
-            .flat_map(|shares| &shares.off);
-        let off = off.filter(|(node, _)| !rollout.faulty.contains_key(*node));
-        let off =
-            off.map(|(node, why)| format!("node {node} gets pods last, for want of images: {why}"));
-        let healthy = rollout.phase == Phase::Healthy;
-        let behind = self
-            .parts
-            .lanes
-            .failures()
-            .iter()
-            .filter_map(|(key, failure)| match key {
-                LaneKey::Image(commit, _) if healthy && rollout.target.as_ref() == Some(commit) => {
-                    Some(format!(
-                        "no pod needs it here yet, and it is tried again: {}",
-                        failure.fault.message
-                    ))
-                }
-                LaneKey::Image(..) | LaneKey::Pod(_) | LaneKey::Link(_) => None,
+        let shares = rollout.shares_of_target().into_iter();
+        let off = shares
+            .flat_map(|shares| &shares.off)
+            .filter(|(node, _)| !rollout.faulty.contains_key(*node))
+            .map(|(node, why)| HostNote::WithoutImages {
+                node: node.clone(),
+                why: why.clone(),
             });
-        off.chain(behind).collect()
+
+        let is_healthy = rollout.phase == Phase::Healthy;
+        let failures = self.parts.lanes.failures().iter();
+        let spare = failures.filter_map(|(key, failure)| match key {
+            LaneKey::Image(commit, _) if is_healthy && rollout.target.as_ref() == Some(commit) => {
+                Some(HostNote::SpareImage(ForeignText::sentence(
+                    &failure.fault.message,
+                )))
+            }
+            LaneKey::Image(..) | LaneKey::Pod(_) | LaneKey::Link(_) => None,
+        });
+        off.chain(spare).collect()
     }
 }
 
 fn shared((id, commit): (&CommitId, &Arc<Commit>)) -> (CommitId, Arc<Commit>) {
     (id.clone(), Arc::clone(commit))
-}
-
-/// Makes a sentence safe to print: it may contain foreign text of other hosts, the store or the
-/// kernel.
-fn printable(sentence: String) -> String {
-    foreign::escape(&sentence).into_owned()
 }
 
 /// The log line of a lane; `None` for routine pulls and clean-ups, which are not logged at this

@@ -9,6 +9,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
+    foreign::ForeignText,
     manifest::{Problem, Severity},
     name::{
         ContainerId, ImageReference, Installation, NodeName, ObjectKey, PodUid, TemplateHash,
@@ -20,8 +21,9 @@ use reconciler::{
         Service, ServiceKind, ServicePort, TargetPort, Workload,
     },
     state::{
-        ClusterState, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife, NodeSystem, Phase,
-        PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation, StopReason, StopRecord,
+        ClusterState, CommitReason, CommitState, HistoryEntry, KnownNode, NodeFacts, NodeLife,
+        NodeSystem, NotReady, Phase, PodPlace, PodRecord, RecordFormat, Rollout, ServiceAllocation,
+        StopReason, StopRecord, Stored,
     },
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
@@ -40,7 +42,7 @@ use crate::{
     metrics::Metrics,
     source::allowed_signers::Signer,
     uptime::Uptime,
-    view::{Commit, EventView, LaneView, SourceStatus, View},
+    view::{Commit, EventView, HostNote, HostTrouble, LaneView, SourceStatus, View},
 };
 
 /// The commit that runs.
@@ -256,7 +258,7 @@ pub(crate) fn view() -> View {
         }],
         converged: true,
         troubles: Vec::new(),
-        notes: vec!["privileged pods are allowed".into()],
+        notes: vec![HostNote::VerificationOff],
         events: vec![EventView {
             kind: "Pod".into(),
             key: ObjectKey::new("default", "web-bbbbbbbbbb-c3333"),
@@ -278,12 +280,12 @@ const ODD: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\nforged\tline\u{9b}1m\u{202e}
 pub(crate) fn unescaped() -> View {
     let mut view = view();
     let state = Arc::make_mut(&mut view.state);
-    state.rollout.phase = Phase::Degraded {
-        message: ODD.into(),
-    };
-    state.rollout.bad.insert(commit_id(OLD), ODD.into());
+    let odd = || Stored::Read(ForeignText::new(ODD));
+    state.rollout.phase = Phase::Degraded { message: odd() };
+    state.rollout.bad.insert(commit_id(OLD), odd());
     for entry in &mut state.rollout.history {
-        (entry.subject, entry.signer, entry.reason) = (ODD.into(), ODD.into(), ODD.into());
+        (entry.subject, entry.signer) = (ODD.into(), ODD.into());
+        entry.reason = Stored::Read(ForeignText::new(ODD));
     }
     for status in Arc::make_mut(&mut view.pods).values_mut() {
         status.message = Some(ODD.into());
@@ -304,7 +306,7 @@ pub(crate) fn unescaped() -> View {
     for node in view.nodes.values_mut() {
         node.facts.system.os = ODD.into();
         node.facts.labels.insert(ODD.into(), ODD.into());
-        node.life = NodeLife::NotReady(ODD.into());
+        node.life = NodeLife::NotReady(NotReady::Reported(ForeignText::new(ODD)));
     }
     let refusal = crate::view::RefusedCommit {
         commit: commit_id(NEW),
@@ -313,8 +315,9 @@ pub(crate) fn unescaped() -> View {
     };
     view.source.refusal = Some(refusal);
     view.source.error = Some(ODD.into());
-    view.troubles.push(ODD.into());
-    view.notes.push(ODD.into());
+    view.troubles
+        .push(HostTrouble::Failed(ForeignText::new(ODD)));
+    view.notes.push(HostNote::SpareImage(ForeignText::new(ODD)));
     view.events
         .iter_mut()
         .for_each(|event| event.message = ODD.into());
@@ -330,7 +333,7 @@ fn rollout() -> Rollout {
         subject: subject.into(),
         signer: "deployer@example.com".into(),
         state,
-        reason: String::new(),
+        reason: CommitReason::None.into(),
         class: None,
         began: ago(7200),
         ended,
@@ -340,7 +343,9 @@ fn rollout() -> Rollout {
         healthy: Some(commit_id(OLD)),
         driving: Some(commit_id(NEW)),
         phase: Phase::Progressing {
-            message: "Deployment default/web: 1 of 2 updated pods are available".into(),
+            message: Stored::Read(ForeignText::new(
+                "Deployment default/web: 1 of 2 updated pods are available",
+            )),
         },
         since: Some(ago(60)),
         began: Some(ago(70)),

@@ -9,7 +9,7 @@ use reconciler::{
     fault::FaultKind,
     manifest::Problem,
     name::CommitId,
-    state::{CommitState, HistoryEntry, Phase, PodRecord, Rollback},
+    state::{CommitState, HistoryEntry, PodRecord, Rollback},
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,12 +140,6 @@ const NAMED: usize = 20;
 impl StatusReport {
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
-        let message = match &rollout.phase {
-            Phase::Preparing { message }
-            | Phase::Progressing { message }
-            | Phase::Degraded { message } => message.clone(),
-            Phase::Empty | Phase::Soaking | Phase::Healthy => String::new(),
-        };
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));
         let head_entry = view.source.head.as_ref().and_then(|head| entry(view, head));
         let driving = commit::driving(&view.commits, rollout);
@@ -167,13 +161,17 @@ impl StatusReport {
             verified: commit(&view.source.verified),
             head: commit(&view.source.head),
             phase: rollout.phase.as_str().to_owned(),
-            message,
+            message: rollout.phase.message(),
             waiting: rollout.waiting,
             since: rollout.since,
             rollback: rollout.rollback.clone(),
             pinned_against: rollout.pinned_against.clone(),
             suspended: rollout.suspended,
-            bad: rollout.bad.clone(),
+            bad: rollout
+                .bad
+                .iter()
+                .map(|(commit, reason)| (commit.clone(), reason.to_string()))
+                .collect(),
             source: view.source.clone(),
             pods,
             ready_pods: view
@@ -182,15 +180,15 @@ impl StatusReport {
                 .filter(|status| status.ready.is_some())
                 .count(),
             unwell: unwell(view),
-            troubles: view.troubles.clone(),
+            troubles: view.troubles.iter().map(ToString::to_string).collect(),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
                 .unwrap_or_default(),
-            notes: view.notes.clone(),
+            notes: view.notes.iter().map(ToString::to_string).collect(),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
             head_reason: head_entry
-                .map(|entry| entry.reason.clone())
+                .map(|entry| entry.reason.to_string())
                 .unwrap_or_default(),
         }
     }

@@ -18,6 +18,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
+    foreign::{self, ForeignText},
     name::{CommitId, Installation, NodeName, PodUid},
     state::{Change, ClusterState, NodeFacts, NodeReport, Record, RecordKey},
     status::PodStatus,
@@ -108,8 +109,8 @@ pub(crate) struct ReportDoc {
     /// How far commits are prepared, which pods are gone, and which containers have no record.
     pub(crate) report: NodeReport,
     /// Why the node takes no pods; absent if it takes them.
-    #[serde(default)]
-    pub(crate) unready: Option<String>,
+    #[serde(default, deserialize_with = "foreign::optional_report")]
+    pub(crate) unready: Option<ForeignText>,
     /// The newest commit that the node has verified; absent if there is none.
     #[serde(default)]
     pub(crate) head: Option<CommitId>,

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::ClusterDecision;
+use super::{ClusterDecision, parts::Part};
 use crate::{
     controller::{NodeConditions, OwnedPod},
-    name::{CommitId, NodeName, WorkloadKey, WorkloadKind},
+    name::{NodeName, WorkloadKey, WorkloadKind},
     object::Workload,
     plan::Next,
     rollout::{
         Judgement, Suspects, first_unfinished, judge, judged_workloads, pod_failure,
         progress_deadline, suspects, with_regard_to, worst,
     },
-    state::{Failure, Phase},
+    state::{Failure, FailureReason, NodeFault, Obstacle, Phase, Stored, Unsettled},
     time::later,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Judged {
     pub(super) judgement: Judgement,
     /// Nodes that are themselves at fault, with the reason.
-    pub(super) faulty: BTreeMap<NodeName, String>,
+    pub(super) faulty: BTreeMap<NodeName, Stored<NodeFault>>,
     pub(super) next: Next,
     /// When one of the changed workloads last made progress.
     pub(super) progressed: Option<Timestamp>,
@@ -41,6 +41,7 @@ impl From<Judgement> for Judged {
 }
 
 impl<'a> ClusterDecision<'a> {
+    /// Judges the workloads of the driving commit, as far as its phase requires it.
     pub(super) fn judged(&self) -> Judged {
         let rollout = &self.input.state.rollout;
         let is_judged = match rollout.phase {
@@ -56,93 +57,114 @@ impl<'a> ClusterDecision<'a> {
         let Some(driving) = self.driving() else {
             // A commit that cannot be read runs nothing, but that does not mean that it has
             // settled.
-            let id = rollout.driving.as_ref().map_or("", CommitId::short);
-            return Judgement::Waiting(format!("commit {id} is not in the local clone")).into();
+            return Judgement::Waiting(Obstacle::CommitMissing(rollout.driving.clone())).into();
         };
-        let healthy = rollout.phase == Phase::Healthy;
-        let judged: BTreeSet<&WorkloadKey> = if healthy {
-            driving.objects.workloads.keys().collect()
+
+        let is_healthy = rollout.phase == Phase::Healthy;
+        let workloads: Vec<&Workload> = if is_healthy {
+            driving.objects.workloads.values().collect()
         } else {
-            let judged = judged_workloads(rollout, self.input.commits, driving);
-            if let Some(node) = judged
-                .iter()
-                .find_map(|workload| self.silent_node(workload))
-            {
-                return Judgement::Waiting(format!("node {node} has not reported yet")).into();
-            }
-            judged.into_iter().map(|workload| &workload.key).collect()
+            judged_workloads(rollout, self.input.commits, driving)
         };
-        if rollout.wave.is_some() && self.canaries().is_empty() {
-            return Judgement::Waiting("none of them is heard of".to_owned()).into();
+        if !is_healthy && let Some(node) = workloads.iter().find_map(|one| self.silent_node(one)) {
+            return Judgement::Waiting(Obstacle::NotReported(node.clone())).into();
         }
+        if rollout.wave.is_some() && self.canaries().is_empty() {
+            return Judgement::Waiting(Obstacle::CanariesAbsent).into();
+        }
+
         // The obstacle may have just disappeared: deadlines count from now.
         let clock = if rollout.waiting {
             Some(self.input.now)
         } else {
             rollout.clock
         };
-        let parts: Vec<_> = self
+        let keys: BTreeSet<&WorkloadKey> = workloads.iter().map(|workload| &workload.key).collect();
+        let parts: Vec<Part<'a>> = self
             .parts(driving)
             .into_iter()
-            .filter(|part| part.moves && judged.contains(&part.workload.key))
+            .filter(|part| part.moves && keys.contains(&part.workload.key))
             .collect();
-        // A previous leader's clock may have been ahead of this leader's clock.
-        let progressed = parts
-            .iter()
-            .filter_map(|part| {
-                let progress = self.input.state.workloads.get(&part.workload.key);
-                progress.filter(|progress| progress.template == part.workload.template.hash)
-            })
-            .map(|progress| progress.since.min(self.input.now))
-            .max();
-        let late = healthy
-            || clock
-                .map(|clock| progressed.map_or(clock, |progressed| clock.max(progressed)))
-                .is_some_and(|clock| {
-                    later(clock, self.input.settings.rollout.deadline) <= self.input.now
-                });
-        let mut found = Suspects::default();
-        for part in &parts {
-            let progress = self.input.state.workloads.get(&part.workload.key);
-            let over = progress_deadline(part.workload, progress, clock, self.input.now)
-                .is_some_and(|deadline| deadline <= self.input.now);
-            let view = self.part_view(part, &self.conditions);
-            add(&mut found, suspects(&view, clock, late || over));
-        }
-        if healthy {
-            // A faulty node that is unreachable now has not recovered by that.
-            let out = rollout
-                .faulty
-                .iter()
-                .filter(|(node, _)| self.conditions.absent.contains(*node));
-            let out = out.map(|(node, why)| (node.clone(), why.clone()));
-            let faulty = out
-                .chain(reasons(found.nodes))
-                .chain(found.unready)
-                .collect();
+        let progressed = self.progressed(&parts);
+        let is_late = is_healthy || self.is_late(clock, progressed);
+        let found = self.suspects(&parts, clock, is_late);
+        if is_healthy {
             return Judged {
-                faulty,
+                faulty: self.still_faulty(found),
                 ..Judgement::Settled.into()
             };
         }
+
         let owned = self.owned.values().flatten();
         let unfinished = first_unfinished(owned, &self.conditions, self.input.now);
-        let judged = self.weigh(found, |standing| {
+        let judged = self.weigh(found, |conditions| {
+            let judge_part = |part: &'_ Part<'a>| {
+                let progress = self.input.state.workloads.get(&part.workload.key);
+                let view = self.part_view(part, conditions);
+                let judgement = judge(&view, progress, clock);
+                with_regard_to(unfinished.as_ref(), judgement, &view)
+            };
             parts
                 .iter()
-                .map(|part| {
-                    let key = &part.workload.key;
-                    let progress = self.input.state.workloads.get(key);
-                    let view = self.part_view(part, standing);
-                    let judgement = judge(&view, progress, clock);
-                    (key, with_regard_to(unfinished.as_deref(), judgement, &view))
-                })
+                .map(|part| (&part.workload.key, judge_part(part)))
                 .collect()
         });
         Judged {
             progressed,
             ..judged
         }
+    }
+
+    /// When one of these workloads last made progress with its present template.
+    fn progressed(&self, parts: &[Part<'a>]) -> Option<Timestamp> {
+        parts
+            .iter()
+            .filter_map(|part| {
+                let progress = self.input.state.workloads.get(&part.workload.key)?;
+                (progress.template == part.workload.template.hash).then_some(progress.since)
+            })
+            // A previous leader's clock may have been ahead of this leader's clock.
+            .map(|since| since.min(self.input.now))
+            .max()
+    }
+
+    /// Whether `rollout.deadline` has passed since the clock or the last progress.
+    fn is_late(&self, clock: Option<Timestamp>, progressed: Option<Timestamp>) -> bool {
+        let Some(clock) = clock else {
+            return false;
+        };
+        let since = progressed.map_or(clock, |progressed| clock.max(progressed));
+        later(since, self.input.settings.rollout.deadline) <= self.input.now
+    }
+
+    /// The faults of the pods of these workloads. Past its own deadline, or the rollout's, a pod
+    /// that is not available has failed.
+    fn suspects(&self, parts: &[Part<'a>], clock: Option<Timestamp>, is_late: bool) -> Suspects {
+        let mut found = Suspects::default();
+        for part in parts {
+            let progress = self.input.state.workloads.get(&part.workload.key);
+            let deadline = progress_deadline(part.workload, progress, clock, self.input.now);
+            let is_over = deadline.is_some_and(|deadline| deadline <= self.input.now);
+            let view = self.part_view(part, &self.conditions);
+            add(&mut found, suspects(&view, clock, is_late || is_over));
+        }
+        found
+    }
+
+    /// The nodes that are at fault although the commit is healthy.
+    fn still_faulty(&self, found: Suspects) -> BTreeMap<NodeName, Stored<NodeFault>> {
+        // A faulty node that is unreachable now has not recovered by that.
+        let out = self
+            .input
+            .state
+            .rollout
+            .faulty
+            .iter()
+            .filter(|(node, _)| self.conditions.absent.contains(*node))
+            .map(|(node, fault)| (node.clone(), fault.clone()));
+        out.chain(stored(faults(found.nodes)))
+            .chain(stored(found.unready))
+            .collect()
     }
 
     /// Whether few enough nodes are at fault, and the judgement without these nodes.
@@ -159,44 +181,49 @@ impl<'a> ClusterDecision<'a> {
             .settings
             .rollout
             .max_faulty(self.input.nodes.len());
-        let mut standing = self.conditions.clone();
-        standing.faulty.extend(found.nodes.keys().cloned());
-        if standing.faulty.len() > most
+        let mut conditions = self.conditions.clone();
+        conditions.faulty.extend(found.nodes.keys().cloned());
+        if conditions.faulty.len() > most
             && let Some(failure) = found.nodes.values().next()
         {
-            let reason = format!(
-                "{}; {} of {} nodes fail, {most} may (`rollout.max-faulty-nodes`)",
-                failure.reason,
-                standing.faulty.len(),
-                self.input.nodes.len(),
-            );
             return Judgement::Failed(Failure {
                 class: failure.class,
-                reason,
+                reason: FailureReason::TooManyNodes {
+                    first: Box::new(failure.reason.clone()),
+                    failing: conditions.faulty.len(),
+                    nodes: self.input.nodes.len(),
+                    most,
+                },
             })
             .into();
         }
+
         let mut waiting = None;
-        let mut faulty: BTreeMap<NodeName, String> = reasons(found.nodes).collect();
-        let unready: BTreeSet<&NodeName> =
-            standing.faulty.iter().chain(found.unready.keys()).collect();
+        let mut faulty: BTreeMap<NodeName, Stored<NodeFault>> =
+            stored(faults(found.nodes)).collect();
+        let unready: BTreeSet<&NodeName> = conditions
+            .faulty
+            .iter()
+            .chain(found.unready.keys())
+            .collect();
         if unready.len() > most {
             let new = found
                 .unready
                 .iter()
-                .find(|(node, _)| !standing.faulty.contains(*node));
-            waiting = new.map(|(_, why)| why.clone());
+                .find(|(node, _)| !conditions.faulty.contains(*node));
+            waiting = new.map(|(_, fault)| Obstacle::Node(fault.clone()));
         } else {
-            standing.faulty.extend(found.unready.keys().cloned());
-            faulty.extend(found.unready);
+            conditions.faulty.extend(found.unready.keys().cloned());
+            faulty.extend(stored(found.unready));
         }
+
         let mut next = Next::AwaitChange;
-        let judgement = match (worst(judge(&standing)), waiting, found.undecided) {
+        let judgement = match (worst(judge(&conditions)), waiting, found.undecided) {
             (failed @ Judgement::Failed(_), ..) => failed,
             (_, Some(waiting), _) => Judgement::Waiting(waiting),
-            (Judgement::Settled | Judgement::Progressing(_), None, Some((message, until))) => {
+            (Judgement::Settled | Judgement::Progressing(_), None, Some((failure, until))) => {
                 next = Next::at(until, self.input.now);
-                Judgement::Progressing(message)
+                Judgement::Progressing(Unsettled::Undecided(failure))
             }
             (judgement, None, _) => judgement,
         };
@@ -239,10 +266,18 @@ impl<'a> ClusterDecision<'a> {
     }
 }
 
-fn reasons(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, String)> {
+/// The nodes where a pod fails, each with that failure as the node's own fault.
+fn faults(nodes: BTreeMap<NodeName, Failure>) -> impl Iterator<Item = (NodeName, NodeFault)> {
     nodes
         .into_iter()
-        .map(|(node, failure)| (node, failure.reason))
+        .map(|(node, failure)| (node, NodeFault::Pod(failure.reason)))
+}
+
+/// Faults in the form in which the rollout stores them.
+fn stored(
+    faults: impl IntoIterator<Item = (NodeName, NodeFault)>,
+) -> impl Iterator<Item = (NodeName, Stored<NodeFault>)> {
+    faults.into_iter().map(|(node, fault)| (node, fault.into()))
 }
 
 fn add(all: &mut Suspects, one: Suspects) {

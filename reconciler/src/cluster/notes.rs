@@ -1,12 +1,11 @@
-//! Remarks for people about conditions that are not errors.
+//! Remarks about pods with an old template, and about pods that stay on drained nodes.
 
-use super::ClusterDecision;
+use super::{ClusterDecision, Note, Undrained};
 use crate::{
-    controller::leaves_when_drained,
-    name::WorkloadKind,
+    controller::{OwnedPod, leaves_when_drained},
+    name::{NodeName, WorkloadKind},
     object::{Control, DaemonSetUpdate, Workload},
-    placement::Candidate,
-    state::PodPlace,
+    state::{PodPlace, Refusal},
 };
 
 impl ClusterDecision<'_> {
@@ -25,65 +24,70 @@ impl ClusterDecision<'_> {
     }
 
     /// A remark for kinds whose existing pods keep the template they were made from.
-    fn old_template(&self, workload: &Workload) -> Option<String> {
+    fn old_template(&self, workload: &Workload) -> Option<Note> {
         let keeps = match &workload.control {
             Control::Replicas { .. } => true,
             Control::DaemonSet { update, .. } => *update == DaemonSetUpdate::OnDelete,
             Control::Pod | Control::Deployment { .. } => false,
         };
-        let pods = self.owned.get(&workload.key).filter(|_| keeps)?;
-        let old = pods
+        if !keeps {
+            return None;
+        }
+
+        let old_pods = self
+            .owned
+            .get(&workload.key)?
             .iter()
             .filter(|pod| pod.is_active() && pod.record.template != workload.template.hash)
             .count();
-        (old > 0).then(|| {
-            let run = if old == 1 { "pod runs" } else { "pods run" };
-            let key = &workload.key;
-            format!("{key}: {old} {run} the old template; `windlass restart {key}` replaces them")
+        (old_pods > 0).then(|| Note::OldTemplate {
+            workload: workload.key.clone(),
+            pods: old_pods,
         })
     }
 
     /// A remark about pods that stay on nodes being drained, with the reason. A DaemonSet's pods
-    /// are meant to stay.
-    fn not_drained(&self, workload: &Workload) -> Option<String> {
+    /// are meant to stay, as with `kubectl drain --ignore-daemonsets`.
+    fn not_drained(&self, workload: &Workload) -> Option<Note> {
         if workload.key.kind == WorkloadKind::DaemonSet {
             return None;
         }
         let pods = self.owned.get(&workload.key)?;
-        let here = |node: &&Candidate| {
-            self.conditions.draining.contains(&node.name)
-                && pods
-                    .iter()
-                    .any(|pod| pod.is_active() && pod.record.place.node() == Some(&node.name))
+        let has_pods = |node: &NodeName| {
+            pods.iter()
+                .any(|pod| pod.is_active() && pod.record.place.node() == Some(node))
         };
-        let nodes: Vec<&str> = self
+        let nodes: Vec<NodeName> = self
             .nodes
             .iter()
-            .filter(here)
-            .map(|node| node.name.as_str())
+            .map(|node| &node.name)
+            .filter(|node| self.conditions.draining.contains(*node) && has_pods(node))
+            .cloned()
             .collect();
         if nodes.is_empty() {
             return None;
         }
-        let key = &workload.key;
-        let on = nodes.join(", ");
-        if key.kind == WorkloadKind::Pod {
-            return Some(format!(
-                "{key} stays on {on}, which is drained: nothing makes a bare Pod anew elsewhere"
-            ));
-        }
-        if !leaves_when_drained(workload) {
-            return Some(format!(
-                "{key} stays on {on}, which is drained: it writes to the host's disk and would start elsewhere \
-                 without its data"
-            ));
-        }
-        let unplaced = pods.iter().find_map(|pod| match &pod.record.place {
-            PodPlace::Unplaced(why) if pod.is_active() => Some(why.clone()),
-            _ => None,
-        })?;
-        Some(format!(
-            "{key} stays on {on}, which is drained: no node takes its replacement: {unplaced}"
-        ))
+
+        let why = if workload.key.kind == WorkloadKind::Pod {
+            Undrained::BarePod
+        } else if !leaves_when_drained(workload) {
+            Undrained::WritesToDisk
+        } else {
+            // Without an unplaced pod the drain is under way.
+            Undrained::Unplaced(unplaced(pods)?)
+        };
+        Some(Note::NotDrained {
+            workload: workload.key.clone(),
+            nodes,
+            why,
+        })
     }
+}
+
+/// Why no node accepts the first of these pods that is not placed.
+fn unplaced(pods: &[OwnedPod<'_>]) -> Option<Refusal> {
+    pods.iter().find_map(|pod| match &pod.record.place {
+        PodPlace::Unplaced(refusal) if pod.is_active() => Some(refusal.clone()),
+        PodPlace::Unplaced(_) | PodPlace::Node(_) => None,
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ClusterDecision;
+use super::{ClusterDecision, Note};
 use crate::{
     commit::Commit,
     controller::{CanaryView, NodeConditions, OwnedPod, OwnerView},
@@ -52,8 +52,11 @@ impl<'a> Part<'a> {
 /// How many pods of a Deployment may be down while its canary pods are made; `None` for a workload
 /// that is not such a Deployment.
 fn may_be_down(workload: &Workload, old: Option<&Workload>) -> Option<u32> {
-    let rolls = old.is_none_or(|old| old.template.hash != workload.template.hash);
-    workload.control.rolling_unavailable().filter(|_| rolls)
+    // An unchanged template needs no canary: only the number of pods or the strategy changes.
+    if old.is_some_and(|old| old.template.hash == workload.template.hash) {
+        return None;
+    }
+    workload.control.rolling_unavailable()
 }
 
 impl<'a> ClusterDecision<'a> {
@@ -79,9 +82,13 @@ impl<'a> ClusterDecision<'a> {
     /// with the other nodes.
     pub(super) fn find_barred_canaries(&mut self) {
         let canaries = self.canaries();
-        let Some(driving) = self.driving().filter(|_| !canaries.is_empty()) else {
+        let Some(driving) = self.driving() else {
             return;
         };
+        if canaries.is_empty() {
+            return;
+        }
+
         let (before, changed) = (self.before(), self.changed(driving));
         let removed = self.removed(driving);
         let mut placer = self.placer(driving, &removed);
@@ -102,14 +109,17 @@ impl<'a> ClusterDecision<'a> {
                     .filter(|pod| pod.is_active() && pod.record.place.node() == Some(node));
                 let is_new = |pod: &&OwnedPod<'_>| pod.record.template == workload.template.hash;
                 let (new, old): (Vec<&OwnedPod<'_>>, _) = here.partition(is_new);
+                // The canary has its new pod already, or an old pod may be stopped for it.
                 if !new.is_empty() || unavailable > 0 && !old.is_empty() {
                     continue;
                 }
                 if let Some(unfit) = placer.unfit(node, workload) {
                     let key = &workload.key;
-                    self.notes.push(format!(
-                        "{key}: the canary {node} cannot take a new pod beside what is there ({unfit})"
-                    ));
+                    self.notes.push(Note::CanaryBarred {
+                        workload: key.clone(),
+                        node: node.clone(),
+                        unfit,
+                    });
                     self.barred.entry(key).or_default().insert(node.clone());
                 }
             }
@@ -271,7 +281,7 @@ impl<'a> ClusterDecision<'a> {
     pub(super) fn part_view<'v>(
         &'v self,
         part: &'v Part<'a>,
-        standing: &'v NodeConditions,
+        conditions: &'v NodeConditions,
     ) -> OwnerView<'v> {
         OwnerView {
             now: self.input.now,
@@ -285,7 +295,7 @@ impl<'a> ClusterDecision<'a> {
                 .restarts
                 .get(&part.workload.key)
                 .copied(),
-            conditions: standing,
+            conditions,
             canary: part.canary.as_ref().map(|canary| CanaryView {
                 nodes: &canary.nodes,
                 before: canary.before,

@@ -10,7 +10,7 @@ use crate::{
     commit::Commit,
     controller::{Action, OwnedPod, PodNaming},
     digest::{name_suffix, pod_uid},
-    name::{ObjectKey, PodUid, WorkloadKind},
+    name::{NodeName, ObjectKey, PodUid, WorkloadKind},
     object::Workload,
     placement::{Choice, Placer, must_leave},
     state::{Change, NodeLife, NodeReport, PodPlace, PodRecord, Refused, StopReason},
@@ -37,6 +37,7 @@ impl<'a> ClusterDecision<'a> {
             max_pods,
             &driving.objects.namespaces,
         );
+
         // A pod that has ended uses no resources any more.
         let there = self.owned.values().flatten().filter(|pod| !pod.is_final());
         for record in there.map(|pod| pod.record).filter(|record| !gone(record)) {
@@ -46,6 +47,7 @@ impl<'a> ClusterDecision<'a> {
                     .resolve(&record.owner, &record.template)
             });
         }
+
         // A pod that its node refuses, or has just given up, is not assigned to the same node again
         // at once.
         for record in self.input.state.pods.values() {
@@ -62,20 +64,19 @@ impl<'a> ClusterDecision<'a> {
                 placer.turn_away(node, record);
             }
         }
-        for workload in driving
-            .objects
-            .workloads
-            .values()
-            .filter(|_| !removed.is_empty())
-        {
-            for node in self.nodes_held(removed, workload) {
-                placer.keep_off(node, workload);
+
+        if !removed.is_empty() {
+            for workload in driving.objects.workloads.values() {
+                for node in self.nodes_held(removed, workload) {
+                    placer.keep_off(node, workload);
+                }
             }
         }
         self.prefer_warm(driving, &mut placer);
         placer
     }
 
+    /// Executes what a controller wants: stops pods, and makes and places new ones.
     pub(super) fn act(
         &mut self,
         driving: &Commit,
@@ -95,31 +96,11 @@ impl<'a> ClusterDecision<'a> {
                 // Two pods never have the same name.
                 Action::Create { .. } if self.has_namesake(workload) => {}
                 Action::Create { name, node, like } => {
-                    let (place, why) = match node {
-                        Some(node) => {
-                            let daemon = workload.key.kind == WorkloadKind::DaemonSet;
-                            let blocked = match daemon {
-                                true if removed.is_empty() => false,
-                                true => {
-                                    self.nodes_held(removed, workload).contains(&node)
-                                        || self.waits_for_room(
-                                            removed,
-                                            &node,
-                                            placer.unfit(&node, workload),
-                                        )
-                                }
-                                // An old pod on a canary may still be in the way for a short time.
-                                false => placer.unfit(&node, workload).is_some(),
-                            };
-                            if blocked {
-                                continue;
-                            }
-                            placer.pin(&node, workload);
-                            (PodPlace::Node(node), None)
-                        }
-                        None => choose(placer, workload),
+                    let Some((place, why)) = self.place(node, workload, removed, placer) else {
+                        continue;
                     };
-                    let unplaced = place.node().is_none();
+                    let is_unplaced = place.node().is_none();
+
                     let (commit, template) = like
                         .unwrap_or_else(|| (driving.id.clone(), workload.template.hash.clone()));
                     let key = self.name(workload, &name, names);
@@ -138,12 +119,52 @@ impl<'a> ClusterDecision<'a> {
                         stop: None,
                     }));
                     // One pod that no node accepts is enough to report the reason.
-                    if unplaced {
+                    if is_unplaced {
                         break;
                     }
                 }
             }
         }
+    }
+
+    /// The place of a new pod, and the reason for a node that placement chose; `None` if the pod
+    /// must wait until its node has room.
+    fn place(
+        &self,
+        node: Option<NodeName>,
+        workload: &'a Workload,
+        removed: &[Removed<'a>],
+        placer: &mut Placer<'a>,
+    ) -> Option<(PodPlace, Option<Choice>)> {
+        let Some(node) = node else {
+            return Some(choose(placer, workload));
+        };
+        if self.is_blocked(&node, workload, removed, placer) {
+            return None;
+        }
+        placer.pin(&node, workload);
+        Some((PodPlace::Node(node), None))
+    }
+
+    /// Whether what runs on a node is in the way of a pod that may only run on that node.
+    fn is_blocked(
+        &self,
+        node: &NodeName,
+        workload: &'a Workload,
+        removed: &[Removed<'a>],
+        placer: &mut Placer<'a>,
+    ) -> bool {
+        // A canary of a Deployment: an old pod may still be in the way for a short time.
+        if workload.key.kind != WorkloadKind::DaemonSet {
+            return placer.unfit(node, workload).is_some();
+        }
+        // As in Kubernetes, a DaemonSet's pod is assigned to its node whatever else runs there;
+        // only pods that left the commit are waited for.
+        if removed.is_empty() {
+            return false;
+        }
+        self.nodes_held(removed, workload).contains(node)
+            || self.waits_for_room(removed, node, placer.unfit(node, workload))
     }
 
     /// Increases the serial until uid and name are unused; every pod has its own serial.
@@ -209,13 +230,12 @@ impl<'a> ClusterDecision<'a> {
                 .nodes
                 .get(node)
                 .is_some_and(|node| node.life == NodeLife::Lost);
-            match (
-                evicted || self.is_turned_away(pod.record),
-                lost && workload.moves_when_lost(),
-            ) {
-                (true, _) => Some(StopReason::NodeExcluded),
-                (false, true) => Some(StopReason::NodeLost),
-                (false, false) => None,
+            if evicted || self.is_turned_away(pod.record) {
+                Some(StopReason::NodeExcluded)
+            } else if lost && workload.moves_when_lost() {
+                Some(StopReason::NodeLost)
+            } else {
+                None
             }
         };
         let pods = self.part_pods(part).iter().filter(|pod| !pod.is_stopping());

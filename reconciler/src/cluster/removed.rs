@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{ClusterDecision, parts::Part};
+use super::{ClusterDecision, HeldDeletions, Note, parts::Part, stop};
 use crate::{
     commit::Commit,
     controller::OwnedPod,
@@ -15,7 +15,7 @@ use crate::{
     object::{Control, Workload},
     placement::{eligible_for_daemon, host_ports},
     rollout::{Judgement, judge},
-    state::{Change, Record, Unfit},
+    state::{Change, Record, StopReason, Unfit},
 };
 
 /// An owner of pods that is not in the driving commit, but was in a commit that ran before.
@@ -203,6 +203,63 @@ impl<'a> ClusterDecision<'a> {
         unfit == Some(Unfit::Full) && removed.iter().any(leaves)
     }
 
+    /// Stops the pods whose owners are not in the driving commit, unless these pods wait for their
+    /// successors. If a commit that ran before contained the owners, a push or a rollback removed
+    /// them, and the deletion budget was checked at that time. If no commit explains the pods
+    /// (another `source.paths`, a lost state), their number must itself keep to the budget.
+    pub(super) fn stop_removed(&mut self, driving: &'a Commit, removed: &[Removed<'a>]) {
+        let live: Vec<(&WorkloadKey, &Vec<OwnedPod<'_>>)> = self
+            .owned
+            .iter()
+            .filter(|(_, pods)| !pods.iter().all(OwnedPod::is_stopping))
+            .map(|(owner, pods)| (*owner, pods))
+            .collect();
+        let (explained, unexplained): (Vec<_>, Vec<_>) = live
+            .iter()
+            .copied()
+            .filter(|(owner, _)| !driving.objects.workloads.contains_key(*owner))
+            .partition(|(owner, _)| removed.iter().any(|one| one.owner == *owner));
+        let allowed = self.input.settings.rollout.deletion_budget(live.len());
+        let is_held = unexplained.len() > allowed && !driving.allow_deletions;
+        if is_held {
+            self.held = Some(HeldDeletions {
+                workloads: unexplained
+                    .iter()
+                    .map(|(owner, _)| (*owner).clone())
+                    .collect(),
+                running: live.len(),
+                commit: driving.id.clone(),
+                allowed,
+            });
+        }
+
+        let room = self.make_room(driving, removed);
+        let waits = |owner: &WorkloadKey| {
+            removed
+                .iter()
+                .any(|one| one.owner == owner && !one.awaited.is_empty())
+        };
+        let mut going = explained;
+        if !is_held {
+            going.extend(unexplained);
+        }
+        let stops: Vec<Change> = going
+            .into_iter()
+            .flat_map(|(owner, pods)| pods.iter().map(move |pod| (owner, pod)))
+            .filter(|(owner, pod)| !waits(owner) || room.contains(&pod.record.uid))
+            .filter(|(_, pod)| !pod.is_stopping())
+            .map(|(_, pod)| stop(pod.record, StopReason::OwnerRemoved, self.input.now))
+            .collect();
+        self.changes.extend(stops);
+
+        for one in removed.iter().filter(|one| !one.awaited.is_empty()) {
+            self.notes.push(Note::RunsOn {
+                workload: one.owner.clone(),
+                awaited: one.awaited.iter().copied().cloned().collect(),
+            });
+        }
+    }
+
     /// The old pods that make room next, where a new pod cannot be started without that: one at a
     /// time, the next one when all started pods of the new workload are available; all at once
     /// where the new workload may start nowhere before.
@@ -388,13 +445,15 @@ fn successors<'a>(
         .map(|(_, service)| service)
         .collect();
     let is_selected = |key: &WorkloadKey| {
-        let workload = driving
-            .objects
-            .workloads
-            .get(key)
-            .filter(|_| key.object.namespace == *namespace);
-        let labels = workload.map(|workload| &workload.template.meta.labels);
-        labels.is_some_and(|labels| followed.iter().any(|service| selects(service, labels)))
+        // A Service selects pods of its own namespace only.
+        if key.object.namespace != *namespace {
+            return false;
+        }
+        let workload = driving.objects.workloads.get(key);
+        workload.is_some_and(|workload| {
+            let labels = &workload.template.meta.labels;
+            followed.iter().any(|service| selects(service, labels))
+        })
     };
     added
         .iter()

@@ -16,7 +16,7 @@ use crate::{
     object::{Taint, TaintEffect},
     placement::{Candidate, Placer},
     plan::Next,
-    state::{Phase, Preparation, Rollout, Share, Shares},
+    state::{ImageObstacle, Phase, Preparation, Rollout, Share, Shares},
     time::later,
 };
 
@@ -38,11 +38,15 @@ impl<'a> ClusterDecision<'a> {
             .target
             .as_ref()
             .and_then(|target| commits.get(target));
-        let preparing = matches!(rollout.phase, Phase::Preparing { .. });
-        // A single host has no other node to share images with.
-        let Some(target) = target.filter(|_| preparing && self.input.nodes.len() > 1) else {
+        let Some(target) = target else {
             return Next::AwaitChange;
         };
+        // A single host has no other node to share images with.
+        let is_alone = self.input.nodes.len() <= 1;
+        if is_alone || !matches!(rollout.phase, Phase::Preparing { .. }) {
+            return Next::AwaitChange;
+        }
+
         if !rollout.is_shared_out() {
             let number = rollout
                 .shares
@@ -123,32 +127,35 @@ impl<'a> ClusterDecision<'a> {
             })
             .collect();
         for (node, share) in &mut shares.nodes {
-            share.behind = share
-                .behind
-                .filter(|_| !share.pods.is_empty() && !ready.contains(node));
+            // Spare images are not waited for, so a node cannot be behind with them.
+            if share.pods.is_empty() || ready.contains(node) {
+                share.behind = None;
+            }
         }
+
         let deadline = self.input.settings.rollout.deadline;
         let mut next = Next::AwaitChange;
         for (node, others) in waiting {
-            let said = shares.reported_preparation(&node, report(&node)).cloned();
+            let reported = shares.reported_preparation(&node, report(&node)).cloned();
             let Some(share) = shares.nodes.get_mut(&node) else {
                 continue;
             };
             share.behind = others.then(|| share.behind.unwrap_or(now));
-            let failing = matches!(said, Some(Preparation::Failing(_)));
+            let has_failed = matches!(reported, Some(Preparation::Failed(_)));
+            let is_failing = matches!(reported, Some(Preparation::Failing(_)));
             let until = match share.behind {
-                Some(_) if matches!(said, Some(Preparation::Failed(_))) => now,
+                Some(_) if has_failed => now,
                 Some(behind) => later(behind, BEHIND),
                 // No other node shows that the images can be pulled at all, so the deadline
                 // decides.
-                None if failing || matches!(said, Some(Preparation::Failed(_))) => continue,
+                None if has_failed || is_failing => continue,
                 None => later(share.since, deadline),
             };
             if until <= now {
                 shares
                     .off
                     .entry(node.clone())
-                    .or_insert_with(|| why_late(&node, said.as_ref()));
+                    .or_insert_with(|| why_late(&node, reported.as_ref()).into());
             } else {
                 next = next.sooner(Next::at(until, now));
             }
@@ -268,19 +275,19 @@ pub(super) fn off<'a>(input: &ClusterInput<'a>) -> BTreeSet<&'a NodeName> {
         .collect()
 }
 
-fn why_late(node: &NodeName, said: Option<&Preparation>) -> String {
-    match said {
+fn why_late(node: &NodeName, reported: Option<&Preparation>) -> ImageObstacle {
+    match reported {
         Some(
             Preparation::Failed(reason)
             | Preparation::Waiting(reason)
             | Preparation::Failing(reason),
-        ) => reason.clone(),
-        Some(Preparation::Pulling { done, of }) => {
-            format!("node {node} is still pulling: {done} of {of} images are there")
-        }
-        Some(Preparation::Ready) | None => {
-            format!("node {node} has not got the commit: see `windlass status` there")
-        }
+        ) => ImageObstacle::Reported(reason.clone()),
+        Some(&Preparation::Pulling { done, of }) => ImageObstacle::SlowPull {
+            node: node.clone(),
+            done,
+            of,
+        },
+        Some(Preparation::Ready) | None => ImageObstacle::NotReceived(node.clone()),
     }
 }
 

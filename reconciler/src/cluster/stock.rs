@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClusterDecision, ClusterInput};
+use super::{ClusterDecision, ClusterInput, Note};
 use crate::{
     name::NodeName,
     state::{Adoption, Change, KnownNode, NodeLife, NodeReport, PodRecord, Rollout},
@@ -55,15 +55,18 @@ impl ClusterDecision<'_> {
             node.life != NodeLife::Lost && !has_reported(&adoption, self.input.reports.get(*name))
         };
         match self.input.nodes.iter().find(owes) {
-            Some((name, _)) => self.notes.push(format!(
-                "the store was adopted, and nothing is decided before node {name} has said what it runs; `windlass node rm \
-                 {name}` gives it up"
-            )),
+            Some((name, _)) => self.notes.push(Note::StockMissing(name.clone())),
             // The records of reported pods must be stored first.
             None if !self.changes.is_empty() => {}
             None => {
-                let adopted = Some(Adoption { stock_taken: true, ..adoption });
-                let after = Rollout { adopted, ..rollout.clone() };
+                let adopted = Some(Adoption {
+                    stock_taken: true,
+                    ..adoption
+                });
+                let after = Rollout {
+                    adopted,
+                    ..rollout.clone()
+                };
                 let after = after.after_gap(self.input.now).unwrap_or(after);
                 self.changes.push(Change::put(after));
             }

@@ -13,6 +13,8 @@ use crate::{
 
 pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Action> {
     let mut actions = stop_failed(view.pods);
+    actions.extend(stop_elsewhere(view));
+
     // No pod is started on an absent node; the pod there is updated when the node returns.
     let eligible: Vec<&Candidate> = view
         .nodes
@@ -20,102 +22,137 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
         .filter(|node| eligible_for_daemon(&view.workload.template.spec, node))
         .filter(|node| !view.conditions.absent.contains(&node.name))
         .collect();
-    let faulty = |node: &Candidate| view.conditions.faulty.contains(&node.name);
-    actions.extend(stop_elsewhere(view));
-
-    let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
-    let (surge, unavailable) = match update {
-        // A requested restart proceeds node by node.
-        DaemonSetUpdate::OnDelete => (0, 1),
-        DaemonSetUpdate::RollingUpdate {
-            max_surge,
-            max_unavailable,
-        } => {
-            let surge = max_surge.round_up(nodes);
-            let unavailable = max_unavailable.round_up(nodes);
-            (
-                surge,
-                if surge == 0 {
-                    unavailable.max(1)
-                } else {
-                    unavailable
-                },
-            )
-        }
-    };
-    let is_down = |node: &&&Candidate| !on(view, &node.name).any(|pod| view.is_available(&pod));
-    let elsewhere = view.canary.map_or(0, |canary| canary.down_elsewhere);
-    let down = eligible
-        .iter()
-        .filter(|node| !faulty(node))
-        .filter(is_down)
-        .count()
-        + elsewhere;
-    let left_down =
-        |node: &&Candidate| !faulty(node) && view.conditions.left_down(&node.name, view.pods);
-    let down = down + view.nodes.iter().filter(left_down).count();
-    let mut may_go_down = (unavailable as usize).saturating_sub(down);
-    let surging = eligible
-        .iter()
-        .filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1)
-        .count();
-    let mut may_surge = (surge as usize).saturating_sub(surging);
-
+    let mut limits = Limits::of(view, update, &eligible);
     for node in eligible {
-        let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
-        // `OnDelete` replaces no pod by itself, but a requested restart applies all the same.
-        let stays = |pod: &OwnedPod<'_>| match update {
-            DaemonSetUpdate::OnDelete => !view.must_restart(pod),
-            DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
-        };
-        let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
-            active.iter().copied().partition(stays);
-        // If more pods run than may, the surplus is stopped first.
-        let alike = if surge == 0 {
-            vec![&active]
-        } else {
-            vec![&new, &old]
-        };
-        if alike.iter().any(|pods| pods.len() > 1) {
-            let surplus = alike.into_iter().flat_map(|pods| all_but_one(pods));
-            actions.extend(stop(surplus, StopReason::ScaledDown));
-            continue;
-        }
-        match old.first() {
-            // No new pod is started before a stopping pod has ended.
-            None if new.is_empty() && on(view, &node.name).next().is_none() => {
-                actions.push(create(view, node))
-            }
-            None => {}
-            // On a faulty node, the pod of an earlier commit may be the only one that runs there,
-            // so it stays.
-            Some(_) if new.is_empty() && faulty(node) => {}
-            Some(_) if new.iter().any(|pod| view.is_available(pod)) => {
-                actions.extend(replace(view, &old))
-            }
-            Some(_) if !new.is_empty() => {}
-            // A pod without a recent report does not count as down.
-            Some(_)
-                if !old.iter().any(|pod| {
-                    pod.status.is_none() || pod.unreachable || view.is_available(pod)
-                }) =>
-            {
-                actions.extend(replace(view, &old));
-            }
-            Some(_) if may_surge > 0 => {
-                may_surge -= 1;
-                actions.push(create(view, node));
-            }
-            Some(_) if may_go_down > 0 => {
-                may_go_down -= 1;
-                actions.extend(replace(view, &old));
-            }
-            Some(_) => {}
-        }
+        actions.extend(control_node(view, update, node, &mut limits));
     }
     actions
 }
 
+/// How many nodes may be changed in this cycle.
+struct Limits {
+    /// `maxSurge` as a number of nodes; with zero each pod is replaced in place.
+    max_surge: u32,
+    /// Number of nodes on which a new pod may be made beside an old one.
+    may_surge: usize,
+    /// Number of nodes on which an available pod may be stopped.
+    may_go_down: usize,
+}
+
+impl Limits {
+    fn of(view: &OwnerView<'_>, update: DaemonSetUpdate, eligible: &[&Candidate]) -> Self {
+        let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
+        let (max_surge, max_unavailable) = match update {
+            // A requested restart proceeds node by node.
+            DaemonSetUpdate::OnDelete => (0, 1),
+            DaemonSetUpdate::RollingUpdate {
+                max_surge,
+                max_unavailable,
+            } => {
+                let surge = max_surge.round_up(nodes);
+                let unavailable = max_unavailable.round_up(nodes);
+                // With both at zero no pod could ever be replaced, so one may be down.
+                let least = u32::from(surge == 0);
+                (surge, unavailable.max(least))
+            }
+        };
+
+        let counts = |node: &Candidate| !view.conditions.faulty.contains(&node.name);
+        let is_down = |node: &Candidate| !on(view, &node.name).any(|pod| view.is_available(&pod));
+        let down = eligible
+            .iter()
+            .filter(|node| counts(node) && is_down(node))
+            .count();
+        // An absent node is not eligible, but a pod that was down there may still be.
+        let left_down = view
+            .nodes
+            .iter()
+            .filter(|node| counts(node) && view.conditions.left_down(&node.name, view.pods))
+            .count();
+        let down_elsewhere = view.canary.map_or(0, |canary| canary.down_elsewhere);
+        let all_down = down + left_down + down_elsewhere;
+
+        let surging = eligible
+            .iter()
+            .filter(|node| on(view, &node.name).filter(OwnedPod::is_active).count() > 1)
+            .count();
+        Self {
+            max_surge,
+            may_surge: (max_surge as usize).saturating_sub(surging),
+            may_go_down: (max_unavailable as usize).saturating_sub(all_down),
+        }
+    }
+}
+
+/// The actions for the pods of one eligible node.
+fn control_node(
+    view: &OwnerView<'_>,
+    update: DaemonSetUpdate,
+    node: &Candidate,
+    limits: &mut Limits,
+) -> Vec<Action> {
+    let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
+    // `OnDelete` replaces no pod by itself, but a requested restart applies all the same.
+    let stays = |pod: &OwnedPod<'_>| match update {
+        DaemonSetUpdate::OnDelete => !view.must_restart(pod),
+        DaemonSetUpdate::RollingUpdate { .. } => view.is_current(pod),
+    };
+    let (new, old): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
+        active.iter().copied().partition(stays);
+
+    // If more pods run than may, the surplus is stopped first.
+    let alike = if limits.max_surge == 0 {
+        vec![&active]
+    } else {
+        vec![&new, &old]
+    };
+    if alike.iter().any(|pods| pods.len() > 1) {
+        let surplus = alike.into_iter().flat_map(|pods| all_but_one(pods));
+        return stop(surplus, StopReason::ScaledDown);
+    }
+
+    if old.is_empty() {
+        // No new pod is started before a stopping pod has ended.
+        let is_free = on(view, &node.name).next().is_none();
+        return if is_free {
+            vec![create(view, node)]
+        } else {
+            Vec::new()
+        };
+    }
+    if !new.is_empty() {
+        // A surge: the old pod stays until the new one is available.
+        let is_up = new.iter().any(|pod| view.is_available(pod));
+        return if is_up {
+            replace(view, &old)
+        } else {
+            Vec::new()
+        };
+    }
+
+    // On a faulty node, the pod of an earlier commit may be the only one that runs there, so it
+    // stays.
+    if view.conditions.faulty.contains(&node.name) {
+        return Vec::new();
+    }
+    // A pod without a recent report does not count as down.
+    let may_be_up =
+        |pod: &OwnedPod<'_>| pod.status.is_none() || pod.unreachable || view.is_available(pod);
+    if !old.iter().any(may_be_up) {
+        return replace(view, &old);
+    }
+    if limits.may_surge > 0 {
+        limits.may_surge -= 1;
+        return vec![create(view, node)];
+    }
+    if limits.may_go_down > 0 {
+        limits.may_go_down -= 1;
+        return replace(view, &old);
+    }
+    Vec::new()
+}
+
+/// The owner's pods on a node, stopping ones included.
 fn on<'v>(view: &'v OwnerView<'_>, node: &'v NodeName) -> impl Iterator<Item = OwnedPod<'v>> {
     view.pods
         .iter()

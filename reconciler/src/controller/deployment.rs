@@ -80,89 +80,130 @@ fn is_given_up(view: &OwnerView<'_>, pod: &OwnedPod<'_>) -> bool {
         && view.workload.moves_when_lost()
 }
 
+/// The limits of a rolling update, as numbers of pods.
 #[derive(Clone, Copy)]
 struct Bounds {
     replicas: u32,
+    /// `maxSurge`, rounded up as in Kubernetes.
     surge: u32,
+    /// `maxUnavailable`, rounded down as in Kubernetes.
     unavailable: u32,
 }
 
+/// Replaces old pods by new ones within the bounds. While only the canaries follow the new template,
+/// as many pods stay as the canaries do not replace.
 fn roll(
     view: &OwnerView<'_>,
     bounds: Bounds,
     new: &[OwnedPod<'_>],
     old: &[OwnedPod<'_>],
 ) -> Vec<Action> {
-    let wanted = bounds.replicas as usize;
     let updated = view.updated_wanted(bounds.replicas);
-    let total = new.len() + old.len();
-    let most = wanted + bounds.surge as usize;
-    let least_available = wanted.saturating_sub(bounds.unavailable as usize);
-    let mut actions = Vec::new();
-
-    if new.len() > updated {
+    let mut actions = if new.len() > updated {
         let surplus = new.len() - updated;
-        actions.extend(stop(
+        stop(
             scale_down(new).into_iter().take(surplus),
             StopReason::ScaledDown,
-        ));
-    } else if !new.iter().any(|pod| pod.record.place.node().is_none()) {
-        let room = most.saturating_sub(total).min(updated - new.len());
-        match view.canary {
-            None => actions.extend(create(view, room)),
-            Some(_) => {
-                let taken = |node: &&NodeName| {
-                    !new.iter().any(|pod| pod.record.place.node() == Some(*node))
-                };
-                let name = generated_new(view);
-                let free = view.canaries().into_iter().filter(taken).take(room);
-                actions.extend(free.map(|node| Action::Create {
-                    name: name.clone(),
-                    node: Some(node.clone()),
-                    like: None,
-                }));
-            }
-        }
-    }
-    actions.extend(keep_old(view, wanted - updated, old));
+        )
+    } else {
+        make_new(view, bounds, updated, new, old)
+    };
+    let staying = bounds.replicas as usize - updated;
+    actions.extend(keep_old(view, staying, old));
+    actions.extend(replace_old(view, bounds, updated, new, old));
+    actions
+}
 
-    // Old pods that are already down may stop first; available ones only while enough other pods
-    // are available.
+/// New pods, as many as are missing and as `maxSurge` leaves room for.
+fn make_new(
+    view: &OwnerView<'_>,
+    bounds: Bounds,
+    updated: usize,
+    new: &[OwnedPod<'_>],
+    old: &[OwnedPod<'_>],
+) -> Vec<Action> {
+    // One pod that no node accepts is enough to report the reason.
+    if new.iter().any(|pod| pod.record.place.node().is_none()) {
+        return Vec::new();
+    }
+    let most = bounds.replicas as usize + bounds.surge as usize;
+    let total = new.len() + old.len();
+    let room = most.saturating_sub(total).min(updated - new.len());
+    if view.canary.is_none() {
+        return create(view, room).collect();
+    }
+
+    // Each canary gets one new pod.
+    let is_free = |node: &&NodeName| !new.iter().any(|pod| pod.record.place.node() == Some(*node));
+    let name = generated_new(view);
+    let free = view.canaries().into_iter().filter(is_free).take(room);
+    free.map(|node| Action::Create {
+        name: name.clone(),
+        node: Some(node.clone()),
+        like: None,
+    })
+    .collect()
+}
+
+/// Stops old pods: those that are down already first, available ones only while enough other pods
+/// are available.
+fn replace_old(
+    view: &OwnerView<'_>,
+    bounds: Bounds,
+    updated: usize,
+    new: &[OwnedPod<'_>],
+    old: &[OwnedPod<'_>],
+) -> Vec<Action> {
+    let wanted = bounds.replicas as usize;
+    let least_available = wanted.saturating_sub(bounds.unavailable as usize);
     let new_available = new.iter().filter(|pod| view.is_available(pod)).count();
     let new_unavailable = new.len().min(wanted) - new_available.min(wanted);
     let old_available = old.iter().filter(|pod| view.is_available(pod)).count();
-    let mut order = scale_down(old);
-    if view.canary.is_some() {
-        let canaries = view.canaries();
-        let elsewhere = |pod: &OwnedPod<'_>| {
-            pod.record
-                .place
-                .node()
-                .is_some_and(|node| !canaries.contains(&node))
-        };
-        // Nodes that are not canaries give up a pod only where a canary still needs it to stop and
-        // has no old pod itself.
-        if new.len() < updated {
-            order.sort_by_key(elsewhere);
-        } else {
-            order.retain(|pod| !elsewhere(pod));
-        }
-    }
+
     let (old_up, old_down): (Vec<OwnedPod<'_>>, Vec<OwnedPod<'_>>) =
-        order.into_iter().partition(|pod| view.is_available(pod));
+        stop_order(view, new.len() < updated, old)
+            .into_iter()
+            .partition(|pod| view.is_available(pod));
+    // As in Kubernetes (`reconcileOldReplicaSets`), new pods that are not available yet count as
+    // missing, so that no old pod is stopped before its successor works.
+    let total = new.len() + old.len();
     let may_go = total.saturating_sub(least_available + new_unavailable);
     // While only the canaries follow the new template, all other pods stay.
     let may_go = may_go.min(old.len().saturating_sub(wanted - updated));
     let down: Vec<_> = old_down.into_iter().take(may_go).collect();
     let spare = (new_available + old_available).saturating_sub(least_available);
     let up = old_up.into_iter().take(spare.min(may_go - down.len()));
-    for pod in down.into_iter().chain(up) {
-        actions.push(Action::Stop(
-            pod.record.uid.clone(),
-            view.outdated_reason(&pod),
-        ));
+    down.into_iter()
+        .chain(up)
+        .map(|pod| Action::Stop(pod.record.uid.clone(), view.outdated_reason(&pod)))
+        .collect()
+}
+
+/// The old pods that may stop, in the order in which they are stopped.
+fn stop_order<'a>(
+    view: &OwnerView<'_>,
+    is_new_missing: bool,
+    old: &[OwnedPod<'a>],
+) -> Vec<OwnedPod<'a>> {
+    let mut order = scale_down(old);
+    if view.canary.is_none() {
+        return order;
     }
-    actions
+    let canaries = view.canaries();
+    let is_elsewhere = |pod: &OwnedPod<'_>| {
+        pod.record
+            .place
+            .node()
+            .is_some_and(|node| !canaries.contains(&node))
+    };
+    // Nodes that are not canaries give up a pod only where a canary still needs it to stop and has
+    // no old pod itself.
+    if is_new_missing {
+        order.sort_by_key(is_elsewhere);
+    } else {
+        order.retain(|pod| !is_elsewhere(pod));
+    }
+    order
 }
 
 /// While only the canaries follow the new template, an old pod that ended is replaced by one of the

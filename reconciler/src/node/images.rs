@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::NodeCycle;
 use crate::{
     commit::Commit,
+    foreign::ForeignText,
     name::ImageReference,
     object::{PodSpec, PullPolicy, Workload},
     observed::LaneFailure,
@@ -208,14 +209,14 @@ impl<'a> NodeCycle<'a> {
             .iter()
             .find(|failure| failure.fault.kind.is_commits_fault())
         {
-            Preparation::Failed(failure.fault.message.clone())
+            Preparation::Failed(ForeignText::sentence(&failure.fault.message))
         } else if let Some(failure) = failures
             .iter()
             .find(|failure| !failure.fault.kind.is_outside())
         {
-            Preparation::Failing(failure.fault.message.clone())
+            Preparation::Failing(ForeignText::sentence(&failure.fault.message))
         } else if let Some(failure) = failures.first() {
-            Preparation::Waiting(failure.fault.message.clone())
+            Preparation::Waiting(ForeignText::sentence(&failure.fault.message))
         } else {
             Preparation::Pulling {
                 done: here,

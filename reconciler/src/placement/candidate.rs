@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Leave, ResourceAmounts};
-use crate::state::Unfit;
 use crate::{
     name::NodeName,
     object::{NodeObject, PodSpec, Taint, TaintEffect},
-    state::{KnownNode, NodeSystem},
+    state::{KnownNode, NodeSystem, Unfit},
 };
 
 /// A node with its own facts and those from Git.

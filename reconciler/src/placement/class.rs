@@ -17,10 +17,10 @@ use super::{
     },
     load::{Ask, Load},
 };
-use crate::state::{Refusal, Unfit};
 use crate::{
     name::NodeName,
     object::{NodeAffinity, PodSpec, Toleration},
+    state::{Refusal, Unfit},
 };
 
 /// How good a node is for a pod: the least rank is the best. The fields are compared in this order.

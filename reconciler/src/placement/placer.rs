@@ -15,11 +15,10 @@ use super::{
     shape::Shapes,
     topology::Topologies,
 };
-use crate::state::{Refusal, Unfit};
 use crate::{
     name::{NodeName, TemplateHash, WorkloadKey},
     object::{Meta, PodSpec, Workload},
-    state::PodRecord,
+    state::{PodRecord, Refusal, Unfit},
 };
 
 /// The pods that are placed so far. Placing a pod counts it at once, so that it affects the next

@@ -13,10 +13,10 @@ use super::{
     candidate::{taints_tolerated, wanted_by_labels},
     shape::{PodSelection, pod_labels},
 };
-use crate::state::Unfit;
 use crate::{
     name::{NodeName, PodUid},
     object::{Meta, PodTerm, SpreadConstraint, Workload},
+    state::Unfit,
 };
 
 /// An existing pod that has not ended.
@@ -276,8 +276,13 @@ impl Asked<'_, '_> {
             own += u32::from(*domain == here && !pod.stopping && (self.before)(pod));
             *domains.entry(domain).or_default() += 1;
         }
-        let enough = domains.len() >= constraint.min_domains as usize;
-        let least = domains.into_values().min().filter(|_| enough).unwrap_or(0);
+        // As in Kubernetes: with fewer domains than `minDomains` the global minimum counts as 0.
+        let enough_domains = domains.len() >= constraint.min_domains as usize;
+        let least = if enough_domains {
+            domains.into_values().min().unwrap_or(0)
+        } else {
+            0
+        };
         own > least.saturating_add(constraint.max_skew)
     }
 }

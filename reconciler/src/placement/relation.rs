@@ -226,7 +226,10 @@ impl Relations {
                 | RelationKind::ExistingAnti
                 | RelationKind::Wish(_) => true,
             };
-            let Some(count) = relation.counts.get_mut(domain).filter(|_| counted) else {
+            if !counted {
+                continue;
+            }
+            let Some(count) = relation.counts.get_mut(domain) else {
                 continue;
             };
             *count += 1;

@@ -2,8 +2,13 @@
 
 use jiff::Timestamp;
 
-use crate::name::CommitId;
-use crate::state::{CommitState, Failure, Phase, Rollback, Rollout};
+use crate::{
+    name::CommitId,
+    state::{
+        Activity, CommitReason, CommitState, Failure, FailureReason, Phase, Rollback, Rollout,
+        Stored,
+    },
+};
 
 /// Removes the `bad` mark of one commit or of all of them, and returns how many had one. A degraded
 /// target is prepared again here, since it is the target already and no new head would start it.
@@ -19,12 +24,7 @@ pub fn retry(rollout: &mut Rollout, commit: Option<&CommitId>, now: Timestamp) -
     {
         rollout.began = Some(now);
         rollout.reopen(&target, now);
-        rollout.enter(
-            Phase::Preparing {
-                message: "looking at its images".to_owned(),
-            },
-            now,
-        );
+        rollout.enter(Phase::preparing(), now);
     }
     cleared
 }
@@ -88,19 +88,14 @@ impl Rollout {
             return;
         };
         if self.end(&driving, CommitState::RolledBack, failure, now) {
-            self.bad.insert(driving, failure.reason.clone());
+            self.bad.insert(driving, failure.reason.clone().into());
         }
         let is_target = self.target.as_ref() == Some(&healthy);
         self.drive(healthy);
         self.start_clock(now);
         // The healthy commit's images are pinned: nothing has to be prepared.
         if is_target {
-            self.enter(
-                Phase::Progressing {
-                    message: "rolling back".to_owned(),
-                },
-                now,
-            );
+            self.enter(Phase::progressing(Activity::RollingBack), now);
         }
     }
 
@@ -108,7 +103,7 @@ impl Rollout {
     pub fn go_back_to(&mut self, commit: CommitId, rollback: Rollback, now: Timestamp) {
         self.close_target(
             CommitState::RolledBack,
-            &rollback.reason,
+            failed(&rollback.reason),
             Some(rollback.class),
             now,
         );
@@ -117,12 +112,7 @@ impl Rollout {
         self.rollback = Some(rollback);
         self.began = Some(now);
         self.start_clock(now);
-        self.enter(
-            Phase::Progressing {
-                message: "rolling back".to_owned(),
-            },
-            now,
-        );
+        self.enter(Phase::progressing(Activity::RollingBack), now);
     }
 
     /// Makes the controllers follow a commit, and remembers the one that they followed before.
@@ -200,5 +190,13 @@ impl Rollout {
     /// Updates the message of a phase; a phase that continues keeps its `since`.
     pub(super) fn update(&mut self, phase: Phase) {
         self.phase = phase;
+    }
+}
+
+/// The reason of a failure, as the reason of the failed commit's entry in the history.
+fn failed(reason: &Stored<FailureReason>) -> Stored<CommitReason> {
+    match reason {
+        Stored::Decided(reason) => CommitReason::Failed(reason.clone()).into(),
+        Stored::Read(sentence) => Stored::Read(sentence.clone()),
     }
 }

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::judge::{last_end, last_words, pod_failure};
-use crate::state::{Failure, FailureClass};
+use super::pod_failure::{first_unready, last_end, pod_failure};
 use crate::{
     controller::{OwnedPod, OwnerView},
     name::NodeName,
+    state::{Failure, FailureClass, FailureReason, NodeFault},
     status::{PodStatus, STEADY},
     time::later,
 };
@@ -22,18 +22,17 @@ pub struct Suspects {
     /// Nodes with failing pods whose template is available on another node.
     pub nodes: BTreeMap<NodeName, Failure>,
     /// Nodes that are not ready, where pods of the owner are not available.
-    pub unready: BTreeMap<NodeName, String>,
+    pub unready: BTreeMap<NodeName, NodeFault>,
     /// The failure, where the commit is at fault.
     pub failure: Option<Failure>,
     /// A failing pod for which other pods may still show that its node is at fault, with the time
     /// until which they may.
-    pub undecided: Option<(String, Timestamp)>,
+    pub undecided: Option<(FailureReason, Timestamp)>,
 }
 
 /// Classifies the failures of an owner's updated pods. With `late` the deadline has passed, and
 /// every pod that is not available counts as failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
-    let key = &view.workload.key;
     let mut found = Suspects::default();
     let current: Vec<&OwnedPod<'_>> = view
         .pods
@@ -46,40 +45,44 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
             continue;
         }
         let node = pod.record.place.node();
-        let unready = node.and_then(|node| Some((node, view.conditions.unready.get(node)?)));
-        if let Some((node, why)) = unready {
+        let not_ready = node.and_then(|node| view.conditions.unready.get(node));
+        if let (Some(node), Some(why)) = (node, not_ready) {
             if !view.is_available(pod) {
-                found
-                    .unready
-                    .entry(node.clone())
-                    .or_insert_with(|| format!("node {node} is not ready: {why}"));
+                found.blame(node, || NodeFault::NotReady {
+                    node: node.clone(),
+                    why: why.clone(),
+                });
             }
             continue;
         }
+
         let failure = pod_failure(pod, clock);
-        let too_late = failure.is_none() && late && !view.is_available(pod);
+        let witness = || Witness::collect(view, &current, pod, clock);
         // The duration of a pull depends on the node and the registry, not on the commit.
-        if pod.status.is_some_and(PodStatus::is_pulling) && failure.is_none() {
-            let slow = later(pod.record.created, GRACE) <= view.now;
-            if let (true, Some(node), Witness::Proof) =
-                (slow, node, Witness::collect(view, &current, pod, clock))
+        if failure.is_none() && pod.status.is_some_and(PodStatus::is_pulling) {
+            let is_slow = later(pod.record.created, GRACE) <= view.now;
+            if let Some(node) = node
+                && is_slow
+                && matches!(witness(), Witness::Proof)
             {
-                let why = || format!("node {node} is still pulling images of {key}");
-                found.unready.entry(node.clone()).or_insert_with(why);
+                found.blame(node, || NodeFault::SlowPull {
+                    node: node.clone(),
+                    workload: view.workload.key.clone(),
+                });
             }
             continue;
         }
-        let Some(mut failure) = failure.or_else(|| too_late.then(|| overdue(pod))) else {
+
+        let is_overdue = failure.is_none() && late && !view.is_available(pod);
+        let Some(failure) = failure.or_else(|| is_overdue.then(|| overdue(pod))) else {
             continue;
         };
-        failure.reason = format!("{key}: {}", failure.reason);
-        let witness = Witness::collect(view, &current, pod, clock);
-        match (witness, node) {
+        match (witness(), node) {
             (Witness::Proof, Some(node)) => {
                 found.nodes.entry(node.clone()).or_insert(failure);
             }
             // After the deadline the commit or the node is at fault; nothing stays undecided.
-            _ if too_late => {}
+            _ if is_overdue => {}
             (Witness::Until(time), Some(_)) => {
                 let until = found.undecided.map_or(time, |(_, before)| before.min(time));
                 found.undecided = Some((failure.reason, until));
@@ -90,15 +93,21 @@ pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> S
     found
 }
 
+impl Suspects {
+    /// Records that a node is at fault; its first fault is kept.
+    fn blame(&mut self, node: &NodeName, fault: impl FnOnce() -> NodeFault) {
+        self.unready.entry(node.clone()).or_insert_with(fault);
+    }
+}
+
 fn overdue(pod: &OwnedPod<'_>) -> Failure {
-    let reason = format!(
-        "pod {} is not available in time{}",
-        pod.record.key.name,
-        last_words(&[pod])
-    );
     Failure {
         class: FailureClass::Deadline,
-        reason,
+        reason: FailureReason::PodLate {
+            workload: pod.record.owner.clone(),
+            pod: pod.record.key.clone(),
+            why: first_unready(&[pod]),
+        },
     }
 }
 

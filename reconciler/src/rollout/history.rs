@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::name::CommitId;
-use crate::state::{CommitState, Failure, FailureClass, HistoryEntry, Rollout};
+use crate::{
+    name::CommitId,
+    state::{CommitReason, CommitState, Failure, FailureClass, HistoryEntry, Rollout, Stored},
+};
 
 /// Maximum number of entries.
 const HISTORY: usize = 50;
@@ -35,13 +37,19 @@ impl Rollout {
             .iter()
             .filter(|entry| entry.state == CommitState::Healthy)
             .count();
-        oldest(&[
+        let unfinished = oldest(&[
             CommitState::Refused,
             CommitState::Held,
             CommitState::Superseded,
-        ])
-        .or_else(|| oldest(&[CommitState::RolledBack, CommitState::Degraded]))
-        .or_else(|| oldest(&[CommitState::Healthy]).filter(|_| healthy > HEALTHY))
+        ]);
+        let failed = || oldest(&[CommitState::RolledBack, CommitState::Degraded]);
+        let surplus = || {
+            if healthy <= HEALTHY {
+                return None;
+            }
+            oldest(&[CommitState::Healthy])
+        };
+        unfinished.or_else(failed).or_else(surplus)
     }
 
     /// Records the final state of a commit. Returns false, and changes nothing, for a commit that
@@ -67,7 +75,7 @@ impl Rollout {
             .find(|entry| entry.commit == *commit)
         {
             entry.state = state;
-            entry.reason = failure.reason.clone();
+            entry.reason = CommitReason::Failed(failure.reason.clone()).into();
             entry.class = Some(failure.class);
             entry.ended = Some(now);
         }
@@ -83,7 +91,7 @@ impl Rollout {
             .find(|entry| entry.commit == *commit);
         if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
             entry.state = CommitState::Progressing;
-            entry.reason.clear();
+            entry.reason = CommitReason::None.into();
             entry.class = None;
             entry.began = now;
             entry.ended = None;
@@ -91,7 +99,7 @@ impl Rollout {
     }
 
     /// Records in the open entry of the target what it waits for outside of the commit.
-    pub(super) fn note_waiting(&mut self, reason: String) {
+    pub(super) fn note_waiting(&mut self, reason: CommitReason) {
         let Some(target) = &self.target else { return };
         let open = |entry: &&mut HistoryEntry| {
             entry.commit == *target
@@ -99,7 +107,7 @@ impl Rollout {
                 && entry.state == CommitState::Progressing
         };
         if let Some(entry) = self.history.iter_mut().rev().find(open) {
-            entry.reason = reason;
+            entry.reason = reason.into();
         }
     }
 
@@ -107,7 +115,7 @@ impl Rollout {
     pub(super) fn close_target(
         &mut self,
         state: CommitState,
-        reason: &str,
+        reason: Stored<CommitReason>,
         class: Option<FailureClass>,
         now: Timestamp,
     ) {
@@ -115,7 +123,7 @@ impl Rollout {
         let open = |entry: &&mut HistoryEntry| entry.commit == *target && entry.ended.is_none();
         if let Some(entry) = self.history.iter_mut().rev().find(open) {
             entry.state = state;
-            entry.reason = reason.to_owned();
+            entry.reason = reason;
             entry.class = class;
             entry.ended = Some(now);
         }
@@ -134,7 +142,7 @@ mod tests {
             subject: String::new(),
             signer: String::new(),
             state,
-            reason: String::new(),
+            reason: CommitReason::None.into(),
             class: None,
             began: time,
             ended: (state != CommitState::Progressing).then_some(time),

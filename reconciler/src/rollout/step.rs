@@ -10,14 +10,15 @@ use super::{
 };
 use crate::{
     commit::Commit,
-    name::{CommitId, NodeName, first_few},
+    foreign::ForeignText,
+    name::{CommitId, NodeName, WorkloadKey},
     plan::Next,
-    state::{NodeReport, Preparation},
-    time::later,
-};
-use crate::{
     settings::RolloutSettings,
-    state::{CommitState, Failure, FailureClass, HistoryEntry, Phase, Rollback, Rollout, Wave},
+    state::{
+        Activity, CanaryActivity, CommitReason, CommitState, Failure, FailureClass, FailureReason,
+        HistoryEntry, NodeFault, NodeReport, Phase, Preparation, Rollback, Rollout, Stored, Wave,
+    },
+    time::later,
 };
 
 /// How this host judged the newest commit of the followed branch.
@@ -59,7 +60,7 @@ pub struct StepInput<'a> {
     /// Maximum number of nodes that may be at fault without the commit being at fault.
     pub max_faulty: usize,
     /// The nodes that are at fault, judged by pods of the driving commit, with the reason.
-    pub faulty: BTreeMap<NodeName, String>,
+    pub faulty: BTreeMap<NodeName, Stored<NodeFault>>,
     /// The nodes, canaries apart, where a DaemonSet's pod fails.
     pub failing: BTreeSet<NodeName>,
     /// The judgement of all changed workloads of the driving commit together.
@@ -133,10 +134,11 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             subject,
             reason,
         } => {
+            let reason = CommitReason::Refused(ForeignText::sentence(reason)).into();
             let known = rollout.history.iter().any(|entry| {
                 entry.commit == *commit
                     && entry.state == CommitState::Refused
-                    && entry.reason == *reason
+                    && entry.reason == reason
             });
             if !known {
                 rollout.record(HistoryEntry {
@@ -144,7 +146,7 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
                     subject: subject.clone(),
                     signer: String::new(),
                     state: CommitState::Refused,
-                    reason: reason.clone(),
+                    reason,
                     class: None,
                     began: input.now,
                     ended: Some(input.now),
@@ -195,34 +197,34 @@ fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
     }
     rollout.close_target(
         CommitState::Superseded,
-        "a newer commit took its place",
+        CommitReason::Superseded.into(),
         None,
         input.now,
     );
     rollout.target = Some(head.id.clone());
     rollout.rollback = None;
     rollout.began = Some(input.now);
-    rollout.enter(
-        Phase::Preparing {
-            message: "looking at its images".to_owned(),
-        },
-        input.now,
-    );
+    rollout.enter(Phase::preparing(), input.now);
     rollout.record(entry(
         head,
         CommitState::Progressing,
-        String::new(),
+        CommitReason::None,
         input.now,
     ));
 }
 
-fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) -> HistoryEntry {
+fn entry(
+    commit: &Commit,
+    state: CommitState,
+    reason: CommitReason,
+    now: Timestamp,
+) -> HistoryEntry {
     HistoryEntry {
         commit: commit.id.clone(),
         subject: commit.subject.clone(),
         signer: commit.signer.clone(),
         state,
-        reason,
+        reason: reason.into(),
         class: None,
         began: now,
         ended: None,
@@ -230,26 +232,23 @@ fn entry(commit: &Commit, state: CommitState, reason: String, now: Timestamp) ->
 }
 
 /// Why a commit must wait for a person's approval, if it deletes more than the budget.
-fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<String> {
+fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<CommitReason> {
     if head.allow_deletions {
         return None;
     }
     let all = before.objects.workloads.len();
-    let deleted: Vec<String> = before
+    let deleted: Vec<WorkloadKey> = before
         .objects
         .workloads
         .keys()
         .filter(|key| !head.objects.workloads.contains_key(*key))
-        .map(ToString::to_string)
+        .cloned()
         .collect();
     let allowed = settings.deletion_budget(all);
-    (deleted.len() > allowed).then(|| {
-        format!(
-            "it would delete {} of {all} workloads ({}), the budget is {allowed}: if that is meant, commit again \
-             with the trailer `Windlass-Allow-Deletions: yes`",
-            deleted.len(),
-            first_few(&deleted)
-        )
+    (deleted.len() > allowed).then_some(CommitReason::OverBudget {
+        deleted,
+        of: all,
+        allowed,
     })
 }
 
@@ -274,12 +273,18 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             fail(input, rollout, failure);
             Next::AwaitChange
         }
-        Verdict::Waiting { message, until } => {
-            rollout.update(Phase::Preparing { message });
+        Verdict::Waiting { awaited, until } => {
+            rollout.update(Phase::Preparing {
+                message: awaited.into(),
+            });
             until.map_or(next, |until| next.sooner(Next::at(until, input.now)))
         }
         Verdict::Nobody => next,
-        Verdict::Ready(faulty) => {
+        Verdict::Ready(obstacles) => {
+            let faulty = obstacles
+                .into_iter()
+                .map(|(node, obstacle)| (node, NodeFault::Images(obstacle).into()))
+                .collect();
             let canaries = canaries(input, rollout, &faulty);
             let broken = rollout
                 .faulty
@@ -301,12 +306,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
                 settled: None,
             });
             rollout.start_clock(input.now);
-            rollout.enter(
-                Phase::Progressing {
-                    message: "starting".to_owned(),
-                },
-                input.now,
-            );
+            rollout.enter(Phase::progressing(Activity::Starting), input.now);
             next
         }
     }
@@ -317,7 +317,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
 fn canaries(
     input: &StepInput<'_>,
     rollout: &Rollout,
-    faulty: &BTreeMap<NodeName, String>,
+    faulty: &BTreeMap<NodeName, Stored<NodeFault>>,
 ) -> Option<BTreeSet<NodeName>> {
     if rollout.healthy.is_none() || rollout.rollback.is_some() {
         return None;
@@ -347,23 +347,22 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
     rollout.waiting = waiting;
     if rollout.driving == rollout.target {
         rollout.note_waiting(match &input.judgement {
-            Judgement::Waiting(message) => format!("waiting: {message}"),
-            Judgement::Settled | Judgement::Progressing(_) | Judgement::Failed(_) => String::new(),
+            Judgement::Waiting(obstacle) => CommitReason::Waiting(obstacle.clone()),
+            Judgement::Settled | Judgement::Progressing(_) | Judgement::Failed(_) => {
+                CommitReason::None
+            }
         });
     }
     let deadline = input.deadline(rollout);
     match &input.judgement {
         Judgement::Failed(failure) => Err(failure.clone()),
-        Judgement::Progressing(message) if deadline <= input.now => {
-            let reason = format!(
-                "no progress within {} s: {message}",
-                input.settings.deadline.as_secs()
-            );
-            Err(Failure {
-                class: FailureClass::Deadline,
-                reason,
-            })
-        }
+        Judgement::Progressing(lacking) if deadline <= input.now => Err(Failure {
+            class: FailureClass::Deadline,
+            reason: FailureReason::NoProgress {
+                seconds: input.settings.deadline.as_secs(),
+                lacking: Box::new(lacking.clone()),
+            },
+        }),
         Judgement::Progressing(_) => Ok(Next::at(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
     }
@@ -391,10 +390,11 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             rollout.enter(Phase::Soaking, input.now);
             return Next::After(input.settings.soak);
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.update(Phase::Progressing {
-                message: message.clone(),
-            });
+        Judgement::Waiting(obstacle) => {
+            rollout.update(Phase::progressing(Activity::Waiting(obstacle.clone())));
+        }
+        Judgement::Progressing(lacking) => {
+            rollout.update(Phase::progressing(Activity::Unsettled(lacking.clone())));
         }
         Judgement::Failed(_) => {}
     }
@@ -406,9 +406,9 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
     let mut wave = rollout.wave.clone()?;
     // The commit is not at fault for failures on nodes that do not follow it yet.
     wave.broken.extend(input.failing.iter().cloned());
-    let named: Vec<&str> = wave.nodes.iter().map(NodeName::as_str).collect();
-    let on = format!("canaries {}", named.join(", "));
-    let (message, next) = match &input.judgement {
+    let nodes = wave.nodes.clone();
+    let on_canaries = |activity| Phase::progressing(Activity::Canaries { nodes, activity });
+    let activity = match &input.judgement {
         Judgement::Settled => {
             let opens = later(
                 *wave.settled.get_or_insert(input.now),
@@ -417,32 +417,26 @@ fn canary(input: &StepInput<'_>, rollout: &mut Rollout) -> Option<Next> {
             if opens <= input.now {
                 rollout.wave = None;
                 rollout.start_clock(input.now);
-                rollout.update(Phase::Progressing {
-                    message: format!("{on}: all is well; the others follow"),
-                });
+                rollout.update(on_canaries(CanaryActivity::Passed));
                 return Some(Next::AwaitChange);
             }
-            (
-                format!("{on}: all is well, the others follow if it stays so"),
-                Next::at(opens, input.now),
-            )
+            rollout.wave = Some(wave);
+            rollout.update(on_canaries(CanaryActivity::Soaking));
+            return Some(Next::at(opens, input.now));
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            wave.settled = None;
-            let deadline = input.deadline(rollout);
-            // No deadline falls due while the rollout waits.
-            let next = if rollout.waiting {
-                Next::AwaitChange
-            } else {
-                Next::at(deadline, input.now)
-            };
-            (format!("{on}: {message}"), next)
-        }
+        Judgement::Waiting(obstacle) => CanaryActivity::Waiting(obstacle.clone()),
+        Judgement::Progressing(lacking) => CanaryActivity::Unsettled(lacking.clone()),
         Judgement::Failed(_) => return None,
     };
+
+    wave.settled = None;
     rollout.wave = Some(wave);
-    rollout.update(Phase::Progressing { message });
-    Some(next)
+    rollout.update(on_canaries(activity));
+    // No deadline falls due while the rollout waits.
+    if rollout.waiting {
+        return Some(Next::AwaitChange);
+    }
+    Some(Next::at(input.deadline(rollout), input.now))
 }
 
 fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
@@ -455,13 +449,13 @@ fn soak(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             }
             become_healthy(input, rollout);
         }
-        Judgement::Waiting(message) | Judgement::Progressing(message) => {
-            rollout.enter(
-                Phase::Progressing {
-                    message: message.clone(),
-                },
-                input.now,
-            );
+        Judgement::Waiting(obstacle) => {
+            let activity = Activity::Waiting(obstacle.clone());
+            rollout.enter(Phase::progressing(activity), input.now);
+        }
+        Judgement::Progressing(lacking) => {
+            let activity = Activity::Unsettled(lacking.clone());
+            rollout.enter(Phase::progressing(activity), input.now);
         }
     }
     Next::AwaitChange
@@ -494,7 +488,12 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
             .retain(|owner, _| commit.objects.workloads.contains_key(owner));
     }
     rollout.enter(Phase::Healthy, input.now);
-    rollout.close_target(CommitState::Healthy, "", None, input.now);
+    rollout.close_target(
+        CommitState::Healthy,
+        CommitReason::None.into(),
+        None,
+        input.now,
+    );
     // The commit was given up as degraded and has settled nevertheless.
     let last = rollout
         .history
@@ -503,7 +502,7 @@ fn become_healthy(input: &StepInput<'_>, rollout: &mut Rollout) {
         .find(|entry| Some(&entry.commit) == rollout.target.as_ref());
     if let Some(entry) = last.filter(|entry| entry.state == CommitState::Degraded) {
         entry.state = CommitState::Healthy;
-        entry.reason.clear();
+        entry.reason = CommitReason::None.into();
         entry.class = None;
         entry.ended = Some(input.now);
     }
@@ -526,7 +525,7 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
             .filter(|healthy| *healthy != target && !input.kept.contains_key(healthy)),
     };
     if rollout.rollback.is_none() {
-        rollout.bad.insert(target.clone(), reason.clone());
+        rollout.bad.insert(target.clone(), reason.clone().into());
     }
     match back {
         Some(healthy) => {
@@ -534,17 +533,23 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
                 healthy,
                 Rollback {
                     from: target,
-                    reason,
+                    reason: reason.into(),
                     class,
                 },
                 input.now,
             );
         }
         None => {
-            rollout.close_target(CommitState::Degraded, &reason, Some(class), input.now);
+            rollout.close_target(
+                CommitState::Degraded,
+                CommitReason::Failed(reason.clone()).into(),
+                Some(class),
+                input.now,
+            );
             // No commit ran before it, so its pods stay and may still become available.
             rollout.drive(target);
-            rollout.enter(Phase::Degraded { message: reason }, input.now);
+            let message = reason.into();
+            rollout.enter(Phase::Degraded { message }, input.now);
         }
     }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Judgement;
-use crate::state::FailureClass;
 use crate::{
     controller::{NodeConditions, OwnedPod, OwnerView},
-    state::{PodPlace, Refusal, Unfit},
+    state::{FailureClass, Obstacle, PodPlace, Refusal, UnfinishedStop, Unfit},
 };
 
 /// How long a pod may be stopping before the rollout waits for it without a reason from its host: a
@@ -18,7 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The obstacle that keeps an owner from settling, if the only one is a pod with a stop record: all
 /// existing new pods are available, and the missing ones may be waiting for the old pod to end.
-pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -> Option<String> {
+pub(super) fn unfinished_stop(
+    view: &OwnerView<'_>,
+    current: &[&OwnedPod<'_>],
+) -> Option<UnfinishedStop> {
     let is_up = |pod: &&OwnedPod<'_>| view.is_available(pod) || pod.record.place.node().is_none();
     if !current.iter().all(is_up) {
         return None;
@@ -29,18 +31,22 @@ pub(super) fn unfinished_stop(view: &OwnerView<'_>, current: &[&OwnedPod<'_>]) -
 /// The first of these pods that has a stop record and does not end.
 pub fn first_unfinished<'p>(
     mut pods: impl Iterator<Item = &'p OwnedPod<'p>>,
-    standing: &NodeConditions,
+    conditions: &NodeConditions,
     now: Timestamp,
-) -> Option<String> {
+) -> Option<UnfinishedStop> {
     pods.find_map(|pod| {
-        words(pod, now).filter(|_| !standing.is_absent(pod) && !standing.is_aside(pod))
+        // What a node that is out or at fault does with the pod is not waited for.
+        if conditions.is_absent(pod) || conditions.is_aside(pod) {
+            return None;
+        }
+        unfinished(pod, now)
     })
 }
 
 /// A judgement, adjusted for a pod of any owner that does not end: new pods that no node accepts
 /// may be waiting for what that pod still holds.
 pub fn with_regard_to(
-    unfinished: Option<&str>,
+    unfinished: Option<&UnfinishedStop>,
     judgement: Judgement,
     view: &OwnerView<'_>,
 ) -> Judgement {
@@ -49,22 +55,23 @@ pub fn with_regard_to(
         Judgement::Failed(failure) => failure.class == FailureClass::Deadline,
         Judgement::Settled | Judgement::Waiting(_) => false,
     };
-    let Some(reason) = unfinished else {
+    let Some(stop) = unfinished else {
         return judgement;
     };
     if !is_unsettled {
         return judgement;
     }
+
     let is_missing =
         |pod: &&OwnedPod<'_>| pod.is_active() && view.is_current(pod) && !view.is_available(pod);
     let mut missing = view.pods.iter().filter(is_missing).peekable();
     if missing.peek().is_none() || !missing.all(|pod| lacks_what_is_held(&pod.record.place)) {
         return judgement;
     }
-    Judgement::Waiting(format!(
-        "{}: no node takes a pod of it while {reason}",
-        view.workload.key
-    ))
+    Judgement::Waiting(Obstacle::Occupied {
+        workload: view.workload.key.clone(),
+        stop: stop.clone(),
+    })
 }
 
 /// Whether no node accepts a pod while a pod that still runs may be the reason.
@@ -86,42 +93,19 @@ fn lacks_what_is_held(place: &PodPlace) -> bool {
     })
 }
 
-/// A sentence with the time that a pod has been stopping, and the class of the obstacle. The
-/// engine's own text stays on its host.
-fn words(pod: &OwnedPod<'_>, now: Timestamp) -> Option<String> {
+/// A stopping pod that does not end: its host reports a fault, or an ordinary stop would be over.
+fn unfinished(pod: &OwnedPod<'_>, now: Timestamp) -> Option<UnfinishedStop> {
     let stop = pod.record.stop.as_ref()?;
     let node = pod.record.place.node()?;
     let stopping = Duration::try_from(now.duration_since(stop.at)).unwrap_or_default();
-    let why = match pod.status.and_then(|status| status.fault) {
-        Some(fault) => fault.stopping_reason(),
-        None if stopping >= PATIENCE => "it has not ended yet",
-        None => return None,
-    };
-    let (name, time) = (&pod.record.key.name, rounded(stopping));
-    Some(format!(
-        "the old pod {name} has been stopping for {time}: {why}; `windlass status` on node {node} says more"
-    ))
-}
-
-/// Rounds a time to 10 s, or to minutes from one minute on, so that the message does not change
-/// every second.
-fn rounded(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..60 => format!("{} s", seconds - seconds % 10),
-        seconds => format!("{} min", seconds / 60),
+    let fault = pod.status.and_then(|status| status.fault);
+    if fault.is_none() && stopping < PATIENCE {
+        return None;
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_is_told_in_steps() {
-        let told = |seconds| rounded(Duration::from_secs(seconds));
-        assert_eq!(
-            [told(0), told(59), told(60), told(119), told(1800)],
-            ["0 s", "50 s", "1 min", "1 min", "30 min"]
-        );
-    }
+    Some(UnfinishedStop {
+        pod: pod.record.key.clone(),
+        node: node.clone(),
+        stopping,
+        fault,
+    })
 }

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::{
         name::Installation,
-        state::{NodeFacts, NodeSystem, Record},
+        state::{NodeFacts, NodeSystem, Record, Silence},
     };
 
     fn node(name: &str, format: u32, life: NodeLife) -> (NodeName, KnownNode) {
@@ -151,7 +151,7 @@ mod tests {
         let away = node("d", 4, NodeLife::Away);
         let nodes = [
             node("a", 5, NodeLife::Ready),
-            node("b", 4, NodeLife::Silent("no lease".to_owned())),
+            node("b", 4, NodeLife::Silent(Silence::DaemonAnswers)),
             node("c", 3, NodeLife::Lost),
             away,
         ];

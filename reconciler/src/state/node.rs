@@ -1,4 +1,4 @@
-//! What a node reports about itself, and whether the node is alive.
+//! What a node publishes and reports about itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecordFormat, Refused};
 use crate::{
-    foreign,
+    foreign::{self, ForeignText},
     name::{CommitId, Installation, NodeName, PodUid},
     object::Taint,
     plan::PodIdentity,
@@ -84,12 +84,13 @@ pub enum Preparation {
         /// Number of all images.
         of: usize,
     },
-    /// Something outside of the commit prevents a pull; the text is the reason.
-    Waiting(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// A pull fails repeatedly and the cause is not known: the node may retry until the deadline.
-    Failing(#[serde(deserialize_with = "foreign::sentence")] String),
-    /// The node cannot run the commit; the text is the reason.
-    Failed(#[serde(deserialize_with = "foreign::sentence")] String),
+    /// Something outside of the commit prevents a pull, with the message of the fault.
+    Waiting(#[serde(deserialize_with = "foreign::report")] ForeignText),
+    /// A pull fails repeatedly and the cause is not known, with the message of the last fault: the
+    /// node may retry until the deadline.
+    Failing(#[serde(deserialize_with = "foreign::report")] ForeignText),
+    /// The node cannot run the commit, with the message of the fault.
+    Failed(#[serde(deserialize_with = "foreign::report")] ForeignText),
 }
 
 /// What a node publishes about itself once, at start.
@@ -148,49 +149,50 @@ pub struct NodeSystem {
     pub installed: Option<Timestamp>,
 }
 
-/// A node with its facts and its life.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KnownNode {
-    /// What the node published about itself.
-    pub facts: NodeFacts,
-    /// Whether the node is alive.
-    pub life: NodeLife,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether a node is alive, as the leader observes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeLife {
-    /// The node reports, and accepts new pods.
-    Ready,
-    /// The node reports, but accepts no new pods; the text is the reason.
-    NotReady(String),
-    /// The node announced a short absence: it accepts no new pods, and its pods are not moved.
-    Away,
-    /// The node does not report and is not given up yet; the text is the reason.
-    Silent(String),
-    /// The node is given up: pods that can run elsewhere are replaced there.
-    Lost,
-}
-
-impl NodeLife {
-    /// The name of the variant, as one word for people.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::NotReady(_) => "NotReady",
-            Self::Away => "Away",
-            Self::Silent(_) => "Silent",
-            Self::Lost => "Lost",
+    #[test]
+    fn a_preparation_is_stored_with_the_text_that_other_versions_read() {
+        let message = "registry example.com: connection refused";
+        let preparations = [
+            (Preparation::Ready, r#""Ready""#),
+            (
+                Preparation::Pulling { done: 1, of: 2 },
+                r#"{"Pulling":{"done":1,"of":2}}"#,
+            ),
+            (
+                Preparation::Waiting(ForeignText::new(message)),
+                r#"{"Waiting":"registry example.com: connection refused"}"#,
+            ),
+            (
+                Preparation::Failing(ForeignText::new(message)),
+                r#"{"Failing":"registry example.com: connection refused"}"#,
+            ),
+            (
+                Preparation::Failed(ForeignText::new(message)),
+                r#"{"Failed":"registry example.com: connection refused"}"#,
+            ),
+        ];
+        for (preparation, stored) in preparations {
+            assert_eq!(
+                serde_json::to_string(&preparation).expect("a preparation"),
+                stored
+            );
+            let read: Preparation = serde_json::from_str(stored).expect("a preparation");
+            assert_eq!(read, preparation);
         }
     }
 
-    /// Whether the node accepts new pods.
-    pub fn is_ready(&self) -> bool {
-        *self == Self::Ready
-    }
-
-    /// Whether the node is unreachable or lost.
-    pub fn is_out(&self) -> bool {
-        matches!(self, Self::Silent(_) | Self::Lost)
+    #[test]
+    fn a_text_of_another_version_is_read_whole_and_escaped() {
+        let long = "x".repeat(5000);
+        let stored = serde_json::json!({ "Failed": format!("{long}\n") }).to_string();
+        let Preparation::Failed(text) = serde_json::from_str(&stored).expect("a preparation")
+        else {
+            panic!("{stored}");
+        };
+        assert_eq!(text.as_str(), format!("{long}\\n"));
     }
 }

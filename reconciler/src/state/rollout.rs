@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeReport, PodRecord, Shares, restarts};
-use crate::{
-    foreign,
-    name::{CommitId, NodeName, WorkloadKey},
+use super::{
+    FailureClass, FailureReason, HistoryEntry, NodeFault, NodeReport, Phase, PodRecord, Shares,
+    Stored, restarts,
 };
+use crate::name::{CommitId, NodeName, WorkloadKey};
 
 /// The rollout of the current commit; persisted, so that a restarted leader continues it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct Rollout {
     /// Nodes that are themselves at fault, since the driving commit runs on other nodes, with the
     /// reason: the rollout does not wait for these nodes.
     #[serde(default)]
-    pub faulty: BTreeMap<NodeName, String>,
+    pub faulty: BTreeMap<NodeName, Stored<NodeFault>>,
     /// Which nodes pull which images of the target before it is driven; `None` means that every
     /// node pulls all images.
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct Rollout {
     #[serde(default)]
     pub adopted: Option<Adoption>,
     /// Commits that failed, with the reason; `retry` removes the entry.
-    pub bad: BTreeMap<CommitId, String>,
+    pub bad: BTreeMap<CommitId, Stored<FailureReason>>,
     /// Set by `windlass suspend`: no new commit is rolled out.
     pub suspended: bool,
     /// What became of each commit, newest last, bounded.
@@ -96,59 +96,13 @@ impl Adoption {
     }
 }
 
-/// Phase of the target.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum Phase {
-    /// There has been no commit yet.
-    #[default]
-    Empty,
-    /// The nodes pull the target's images; the commit that was driven before still runs.
-    Preparing {
-        /// What the phase waits for, for people.
-        #[serde(deserialize_with = "foreign::sentence")]
-        message: String,
-    },
-    /// The controllers are updating the workloads to the target.
-    Progressing {
-        /// What the phase waits for, for people.
-        #[serde(deserialize_with = "foreign::sentence")]
-        message: String,
-    },
-    /// Everything has settled, and must stay settled for the soak time.
-    Soaking,
-    /// The target has stayed settled for the soak time.
-    Healthy,
-    /// The target failed, and there is no other commit to roll back to, or the rollback failed too.
-    /// The target is kept running, and its pods are restarted as usual.
-    Degraded {
-        /// Why the target is degraded.
-        #[serde(deserialize_with = "foreign::sentence")]
-        message: String,
-    },
-}
-
-impl Phase {
-    /// The name of the phase, as one word for people.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Empty => "Empty",
-            Self::Preparing { .. } => "Preparing",
-            Self::Progressing { .. } => "Progressing",
-            Self::Soaking => "Soaking",
-            Self::Healthy => "Healthy",
-            Self::Degraded { .. } => "Degraded",
-        }
-    }
-}
-
 /// Why an earlier commit is the target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollback {
     /// The commit that was abandoned.
     pub from: CommitId,
     /// Why that commit was abandoned.
-    #[serde(deserialize_with = "foreign::sentence")]
-    pub reason: String,
+    pub reason: Stored<FailureReason>,
     /// The class of that reason.
     #[serde(default)]
     pub class: FailureClass,
@@ -166,90 +120,4 @@ pub struct Wave {
     pub broken: BTreeSet<NodeName>,
     /// Since when everything on the canaries has settled; `None` while it has not.
     pub settled: Option<Timestamp>,
-}
-
-/// Why a commit failed, as a class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailureClass {
-    /// An image is missing, or is for another architecture.
-    Image,
-    /// A container exits repeatedly.
-    CrashLoop,
-    /// A workload did not become ready before its deadline.
-    Deadline,
-    /// The engine rejects a container.
-    Rejected,
-    /// A person asked for the rollback.
-    Manual,
-    /// Any other reason.
-    #[default]
-    Other,
-}
-
-/// Why a commit failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The class of the failure.
-    pub class: FailureClass,
-    /// The reason, as a sentence.
-    pub reason: String,
-}
-
-/// What became of a commit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// Id of the commit.
-    pub commit: CommitId,
-    /// The first line of its message.
-    #[serde(deserialize_with = "foreign::sentence")]
-    pub subject: String,
-    /// The signer of the commit; empty where verification is off.
-    #[serde(deserialize_with = "foreign::sentence")]
-    pub signer: String,
-    /// The last state of the commit.
-    pub state: CommitState,
-    /// Why the commit has this state; empty where there is no reason to give.
-    #[serde(deserialize_with = "foreign::sentence")]
-    pub reason: String,
-    /// The class of the failure; `None` if the commit did not fail.
-    #[serde(default)]
-    pub class: Option<FailureClass>,
-    /// When the rollout of the commit began, or the commit was refused.
-    pub began: Timestamp,
-    /// When the state became final; `None` until then.
-    pub ended: Option<Timestamp>,
-}
-
-/// What became of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CommitState {
-    /// The commit is not trusted, cannot be read, or has errors: it never ran.
-    Refused,
-    /// The commit deletes more than the budget allows: it waits for a person's approval.
-    Held,
-    /// The commit is being prepared, or the controllers are updating the workloads to it.
-    Progressing,
-    /// The commit ran and became healthy.
-    Healthy,
-    /// The commit failed; the last healthy commit runs instead.
-    RolledBack,
-    /// The commit failed, and there was no healthy commit to roll back to.
-    Degraded,
-    /// A newer commit replaced this one before it became healthy.
-    Superseded,
-}
-
-impl CommitState {
-    /// The name of the state, as one word for people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "Refused",
-            Self::Held => "Held",
-            Self::Progressing => "Progressing",
-            Self::Healthy => "Healthy",
-            Self::RolledBack => "RolledBack",
-            Self::Degraded => "Degraded",
-            Self::Superseded => "Superseded",
-        }
-    }
 }

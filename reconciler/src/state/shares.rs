@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeReport, Preparation, Rollout};
+use super::{ImageObstacle, NodeReport, Preparation, Rollout, Stored};
 use crate::name::{CommitId, NodeName, WorkloadKey};
 
 /// What each node pulls while a commit is prepared. Shares name nodes and workloads, never images:
@@ -31,7 +31,7 @@ pub struct Shares {
     /// Nodes that could not pull their images while others could, with the reason: pods are placed
     /// there only where no other node accepts them.
     #[serde(default)]
-    pub off: BTreeMap<NodeName, String>,
+    pub off: BTreeMap<NodeName, Stored<ImageObstacle>>,
 }
 
 /// What one node pulls.

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconciler::{
+    foreign::ForeignText,
     node::{NodeInput, node},
     observed::LaneFailure,
     plan::{LaneKey, Next, Step},
     pod::files::DnsFacts,
+    state::NotReady,
 };
 
 use crate::{
@@ -324,10 +326,11 @@ impl World {
         }
         let doubts = joined && !view.believes();
         let unready = match (host.engine.engine_down, doubts) {
-            (true, _) => Some("its engine does not answer".to_owned()),
-            (false, true) => Some("it does not trust the store".to_owned()),
+            (true, _) => Some("its engine does not answer"),
+            (false, true) => Some("it does not trust the store"),
             (false, false) => None,
         };
+        let unready = unready.map(|why| NotReady::Reported(ForeignText::new(why)));
         self.store
             .keep_node(&host.name, Presence { unready, doubts }, self.now);
     }

@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconciler::{
-    check::check_decision,
     cluster::{ClusterInput, cluster, commits_in_use},
     commit::Commit,
     life::{LifeInput, NodeSigns, lives},
@@ -18,6 +17,7 @@ use reconciler::{
 use crate::{
     clock::Time,
     daemon::milliseconds,
+    invariants::decision::check_decision,
     store::{NODE_LEASE, Sabotage, Written},
     world::World,
 };

@@ -21,6 +21,9 @@ mod ending;
 mod engine;
 mod faults;
 mod host;
+#[path = "../invariants/invariants.rs"]
+#[allow(dead_code, reason = "the simulation of one host checks plans")]
+mod invariants;
 mod leader;
 mod loss;
 #[path = "../simulated/prober.rs"]

@@ -8,7 +8,7 @@ use std::{
 
 use reconciler::{
     name::NodeName,
-    state::{Change, ClusterState, NodeFacts, NodeReport, Record, RecordKey},
+    state::{Change, ClusterState, NodeFacts, NodeReport, NotReady, Record, RecordKey},
 };
 
 use crate::clock::Time;
@@ -81,7 +81,7 @@ pub(crate) enum Put {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Presence {
     /// Why it takes no pods.
-    pub(crate) unready: Option<String>,
+    pub(crate) unready: Option<NotReady>,
     /// It does not believe this store.
     pub(crate) doubts: bool,
 }

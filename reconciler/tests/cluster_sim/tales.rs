@@ -5,7 +5,7 @@
 use jiff::SignedDuration;
 use reconciler::{
     name::{CommitId, NodeName, WorkloadKind},
-    state::{FailureClass, Phase},
+    state::{FailureClass, FailureReason, NodeFault, Phase, Stored},
 };
 
 use crate::{
@@ -170,7 +170,10 @@ fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
         let named: Vec<&NodeName> = faulty.keys().collect();
         assert_eq!(named, [&NodeName::new("n1")], "{offsets:?}");
         assert!(
-            faulty.values().all(|why| why.contains("crash loop")),
+            faulty.values().all(|fault| matches!(
+                fault,
+                Stored::Decided(NodeFault::Pod(FailureReason::CrashLoop { .. }))
+            )),
             "{faulty:?}"
         );
     }

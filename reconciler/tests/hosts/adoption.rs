@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reconciler::{
+    cluster::Note,
     name::PodUid,
     object::{Control, Workload},
-    state::{NodeLife, PodPlace},
+    state::{NodeLife, PodPlace, Silence},
 };
 
 use crate::{
@@ -182,7 +183,7 @@ fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun(
 #[test]
 fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs() {
     for (life, waits) in [
-        (NodeLife::Silent("it answers".into()), true),
+        (NodeLife::Silent(Silence::DaemonAnswers), true),
         (NodeLife::Lost, false),
     ] {
         let mut world = adopted(|world| {
@@ -194,10 +195,7 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs()
         world.run(30);
         assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
-        let said = world
-            .notes
-            .iter()
-            .any(|note| note.contains(&format!("before node {node} has said")));
+        let said = world.notes.contains(&Note::StockMissing(node.clone()));
         assert_eq!(said, waits, "{:?}", world.notes);
         world.live(node.as_str(), NodeLife::Ready);
         world.run(30);

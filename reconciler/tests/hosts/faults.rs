@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use reconciler::{
     commit::Commit,
+    foreign::ForeignText,
     name::NodeName,
     object::{Control, IntOrPercent, Workload},
-    state::{FailureClass, NodeLife, Phase, Preparation},
+    state::{FailureClass, NodeLife, NotReady, Phase, Preparation},
 };
 
 use crate::{
@@ -92,7 +93,7 @@ fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
             .all(|record| record.commit == commit_id("c2"))
     );
     let why = &world.state.rollout.faulty[&name("b")];
-    assert!(why.contains("crash loop"), "{why}");
+    assert!(why.to_string().contains("crash loop"), "{why}");
     // Neither its absence nor its return makes it well.
     for life in [NodeLife::Lost, NodeLife::Ready] {
         world.live("b", life);
@@ -115,7 +116,7 @@ fn two_of_three_nodes_are_the_commits_fault() {
     let rollback = world.state.rollout.rollback.as_ref().unwrap();
     assert_eq!(rollback.class, FailureClass::CrashLoop);
     assert!(
-        rollback.reason.contains("2 of 3 nodes fail"),
+        rollback.reason.to_string().contains("2 of 3 nodes fail"),
         "{}",
         rollback.reason
     );
@@ -149,8 +150,8 @@ fn a_bare_pod_has_no_other_node_to_prove_itself() {
 #[test]
 fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
     for preparation in [
-        Preparation::Failed("no such platform".into()),
-        Preparation::Waiting("no disk".into()),
+        Preparation::Failed(ForeignText::new("no such platform")),
+        Preparation::Waiting(ForeignText::new("no disk")),
     ] {
         let mut world = settled(daemons("c1", "agent:1"));
         world.prepared.insert(name("c"), preparation.clone());
@@ -191,7 +192,11 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
     );
     world.run(70);
     world.expect_healthy("c2");
-    assert!(world.state.rollout.faulty[&name("c")].contains("has not got the commit"));
+    assert!(
+        world.state.rollout.faulty[&name("c")]
+            .to_string()
+            .contains("has not got the commit")
+    );
     assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c1"));
     world.unread.clear();
     world.run(30);
@@ -203,7 +208,7 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
     world.push(daemons("c3", "agent:3"));
     world.run(60);
     assert!(
-        matches!(&world.state.rollout.phase, Phase::Preparing { message } if message.contains("has not got the commit")),
+        matches!(&world.state.rollout.phase, Phase::Preparing { message } if message.to_string().contains("has not got the commit")),
         "{:?}",
         world.state.rollout.phase
     );
@@ -236,7 +241,7 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
         let rollout = &world.state.rollout;
         assert!(rollout.bad.is_empty(), "{rollout:#?}");
         assert!(
-            matches!(&rollout.phase, Phase::Progressing { message } if message.contains("node rm")),
+            matches!(&rollout.phase, Phase::Progressing { message } if message.to_string().contains("node rm")),
             "{:?}",
             rollout.phase
         );
@@ -262,9 +267,10 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
 fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
     let mut world = settled(daemons("c1", "agent:1"));
     for node in ["b", "c"] {
-        world
-            .prepared
-            .insert(name(node), Preparation::Failed("no such image".into()));
+        world.prepared.insert(
+            name(node),
+            Preparation::Failed(ForeignText::new("no such image")),
+        );
     }
     world.push(daemons("c2", "agent:2"));
     world.run(30);
@@ -321,12 +327,19 @@ fn pods_of_a_lost_node_do_not_keep_a_deployment_from_settling() {
 #[test]
 fn a_node_that_is_not_ready_is_a_node_fault() {
     let mut world = settled(daemons("c1", "agent:1"));
-    world.live("c", NodeLife::NotReady("the engine hangs".into()));
+    world.live(
+        "c",
+        NodeLife::NotReady(NotReady::Reported(ForeignText::new("the engine hangs"))),
+    );
     world.break_on("c", "c2");
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
-    assert!(world.state.rollout.faulty[&name("c")].contains("the engine hangs"));
+    assert!(
+        world.state.rollout.faulty[&name("c")]
+            .to_string()
+            .contains("the engine hangs")
+    );
 }
 
 #[test]

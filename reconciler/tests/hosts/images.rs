@@ -351,7 +351,11 @@ fn daemons_are_prepared_wherever_they_run() {
     assert_eq!(world.state.rollout.phase.as_str(), "Preparing");
     world.run(90);
     world.expect_healthy("c2");
-    assert!(world.state.rollout.faulty[&name("c")].contains("still pulling"));
+    assert!(
+        world.state.rollout.faulty[&name("c")]
+            .to_string()
+            .contains("still pulling")
+    );
     assert_eq!(
         world.on("agent", "c").unwrap().commit,
         commit_id("c1"),

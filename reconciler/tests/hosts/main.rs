@@ -9,6 +9,9 @@ mod canary;
 mod drain;
 mod faults;
 mod images;
+#[path = "../invariants/invariants.rs"]
+#[allow(dead_code, reason = "the simulation of one host checks plans")]
+mod invariants;
 mod kept;
 mod refusals;
 mod renames;

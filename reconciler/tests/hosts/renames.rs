@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use reconciler::{
+    cluster::Note,
     commit::Commit,
     name::{NodeName, PodUid, WorkloadKind},
     object::{PodSpec, Workload},
@@ -60,15 +61,11 @@ fn what_left_the_commit_runs_until_what_was_added_is_available() {
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(60);
     assert_eq!((uids(&world, "web"), world.pods("site").len()), (before, 2));
-    let note = world
-        .notes
-        .iter()
-        .find(|note| note.contains("left the commit"));
-    assert!(
-        note.is_some_and(|note| note.contains("site is available")),
-        "{:?}",
-        world.notes
-    );
+    let awaits_site = |note: &Note| match note {
+        Note::RunsOn { awaited, .. } => awaited.iter().any(|one| one.object.name == "site"),
+        _ => false,
+    };
+    assert!(world.notes.iter().any(awaits_site), "{:?}", world.notes);
     world.unready.clear();
     world.run(5);
     assert_eq!(

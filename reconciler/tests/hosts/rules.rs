@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use reconciler::{
+    cluster::Note,
     name::{PodUid, TemplateHash},
     object::{IntOrPercent, PodSelector, PodSpec, PodTerm, Selector, SpreadConstraint},
     observed::Observed,
@@ -414,17 +415,20 @@ fn a_canary_keeps_to_the_rules_too() {
                 taken.windows(2).all(|pair| pair[0] != pair[1]),
                 "{case}: two on one node: {taken:?}"
             );
-            said |= world
+            let barred: Vec<(&str, &str)> = world
                 .notes
                 .iter()
-                .any(|note| note.contains("web: the canary a cannot take a new pod"));
+                .filter_map(|note| match note {
+                    Note::CanaryBarred { workload, node, .. } => {
+                        Some((workload.object.name.as_str(), node.as_str()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            said |= barred.contains(&("web", "a"));
             assert!(
-                world
-                    .notes
-                    .iter()
-                    .all(|note| !note.contains("second: the canary")),
-                "{:?}",
-                world.notes
+                barred.iter().all(|(workload, _)| *workload != "second"),
+                "{barred:?}"
             );
         }
         assert_eq!(

@@ -9,8 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    check::check_decision,
-    cluster::{ClusterInput, cluster},
+    cluster::{ClusterInput, Note, cluster},
     commit::Commit,
     name::{CommitId, Installation, NodeName, PodUid},
     plan::PodIdentity,
@@ -24,7 +23,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-use crate::{build::commit_id, images::Images};
+use crate::{build::commit_id, images::Images, invariants::decision::check_decision};
 
 pub(crate) struct World {
     pub(crate) now: Timestamp,
@@ -38,7 +37,7 @@ pub(crate) struct World {
     pub(crate) kept: BTreeMap<CommitId, Arc<Commit>>,
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     pub(crate) reports: BTreeMap<NodeName, NodeReport>,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
     /// Nodes on which new pods of a commit crash.
     pub(crate) broken: BTreeSet<(NodeName, CommitId)>,
     /// What nodes say of the images of the target, where they are not ready.

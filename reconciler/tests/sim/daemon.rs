@@ -10,7 +10,6 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    check::{check_decision, check_observed, check_plan},
     cluster::{ClusterChange, ClusterInput, cluster, commits_in_use},
     commit::Commit,
     name::{CommitId, ContainerId, Installation, NodeName, PodUid},
@@ -27,6 +26,10 @@ use reconciler::{
 
 use crate::{
     engine::{Engine, Record},
+    invariants::{
+        decision::check_decision,
+        plan::{check_observed, check_plan},
+    },
     prober::Prober,
     registry::Registry,
 };

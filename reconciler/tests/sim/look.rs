@@ -129,7 +129,7 @@ impl Sim {
     }
 
     /// The last word of the history on a commit.
-    pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, &str)> {
+    pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, String)> {
         let commit = commit_id(commit);
         let entry = self
             .state
@@ -138,7 +138,7 @@ impl Sim {
             .iter()
             .rev()
             .find(|entry| entry.commit == commit)?;
-        Some((entry.state, entry.reason.as_str()))
+        Some((entry.state, entry.reason.to_string()))
     }
 
     #[track_caller]

@@ -9,6 +9,8 @@ mod daemon;
 #[path = "../simulated/engine.rs"]
 #[allow(dead_code, reason = "the simulation of several hosts uses the rest")]
 mod engine;
+#[path = "../invariants/invariants.rs"]
+mod invariants;
 mod look;
 #[path = "../simulated/prober.rs"]
 mod prober;

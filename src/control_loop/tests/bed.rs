@@ -446,7 +446,9 @@ impl RunningLoop {
     /// Waits until the view shows a trouble whose message contains these words.
     pub(super) async fn until_troubled(&mut self, words: &str) {
         self.until("there is no such trouble", |view| {
-            view.troubles.iter().any(|trouble| trouble.contains(words))
+            view.troubles
+                .iter()
+                .any(|trouble| trouble.to_string().contains(words))
         })
         .await;
     }

@@ -130,7 +130,11 @@ async fn a_leader_decides_nothing_that_the_oldest_member_cannot_read() {
     let upgraded = old_bed.start().await;
     upgraded.fetch(&old_bed, &leader_bed).await;
     leader.until_healthy(&second).await;
-    assert_eq!(leader.view().troubles, Vec::<String>::new());
+    assert!(
+        leader.view().troubles.is_empty(),
+        "{:?}",
+        leader.view().troubles
+    );
 }
 
 #[tokio::test]

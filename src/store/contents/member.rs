@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
+use reconciler::state::NotReady;
 
 use crate::store::layout::{AliveDoc, AskDoc, AwayDoc, FactsDoc, ReportDoc};
 
@@ -33,10 +34,12 @@ pub(crate) struct Member {
 
 impl Member {
     /// Why the node takes no pods; `None` if it takes them or does not live.
-    pub(crate) fn unready(&self) -> Option<String> {
+    pub(crate) fn unready(&self) -> Option<NotReady> {
+        if let Some(reason) = &self.report.unready {
+            return Some(NotReady::Reported(reason.clone()));
+        }
         let hangs = self.alive.as_ref().is_some_and(|alive| alive.hangs);
-        let hangs = || hangs.then(|| "its daemon hangs: is its disk well?".to_owned());
-        self.report.unready.clone().or_else(hangs)
+        hangs.then_some(NotReady::DaemonHangs)
     }
 
     /// By how much the node's clock is ahead of this host's, if the difference is to be reported:

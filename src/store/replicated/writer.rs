@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use reconciler::{
+    foreign::ForeignText,
     name::NodeName,
     state::{Change, ClusterState, NodeFacts},
 };
@@ -115,7 +116,7 @@ impl ReplicatedStore {
         if let StoreStatus::Frozen { .. } = self.status {
             // This host would not execute the leader's assignments.
             report.unready.get_or_insert_with(|| {
-                "it does not trust the store: see its `windlass status`".to_owned()
+                ForeignText::new("it does not trust the store: see its `windlass status`")
             });
         }
         self.own_keys.publish(&report);

@@ -72,7 +72,7 @@ impl World {
             self.referee
                 .called_bad
                 .entry(commit.clone())
-                .or_insert_with(|| reason.clone());
+                .or_insert_with(|| reason.to_string());
         }
         let (old, new) = (&before.rollout.driving, &after.rollout.driving);
         if old != new

@@ -347,7 +347,7 @@ fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
         "the old one never stopped",
     );
     let (_, reason) = sim.fate("c2").unwrap();
-    sim.expect(reason.contains("host port 8080"), reason);
+    sim.expect(reason.contains("host port 8080"), &reason);
     sim.expect_quiet();
 }
 

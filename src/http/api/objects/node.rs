@@ -11,6 +11,7 @@ use reconciler::{
 use serde_json::{Value, json};
 
 use super::{ObjectSource, Scope, meta};
+use crate::view::View;
 
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
     let nodes = source.view.nodes.values();
@@ -80,19 +81,25 @@ fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
     spec
 }
 
+/// The troubles of this host as one sentence; empty if there are none.
+fn troubles(view: &View) -> String {
+    let troubles: Vec<String> = view.troubles.iter().map(ToString::to_string).collect();
+    troubles.join("; ")
+}
+
 fn status(source: &ObjectSource<'_>, known: &KnownNode) -> Value {
     let KnownNode { facts, life } = known;
     let this = facts.name == source.view.node;
     let (status, reason, message) = match life {
-        NodeLife::Ready if this => ("True", "WindlassReady", source.view.troubles.join("; ")),
+        NodeLife::Ready if this => ("True", "WindlassReady", troubles(source.view)),
         NodeLife::Ready => ("True", "WindlassReady", String::new()),
-        NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.clone()),
+        NodeLife::NotReady(why) => ("False", "WindlassNotReady", why.to_string()),
         NodeLife::Away => (
             "Unknown",
             "NodeAway",
             "it said that it comes back soon".to_owned(),
         ),
-        NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.clone()),
+        NodeLife::Silent(why) => ("Unknown", "NodeSilent", why.to_string()),
         NodeLife::Lost => ("Unknown", "NodeLost", "nobody hears from it".to_owned()),
     };
     let ready = json!({

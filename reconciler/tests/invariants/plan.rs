@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violations;
-use crate::{
+use reconciler::{
     commit,
     name::{ContainerId, LinkName, PodUid},
     node::{NodeInput, NodePlan},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Invariants that are violated on a host independently of any plan: two running containers of one
 /// name in one pod, or two running sandboxes.
-pub fn check_observed(observed: &Observed) -> Vec<String> {
+pub(crate) fn check_observed(observed: &Observed) -> Vec<String> {
     let mut findings = Violations::default();
     let mut alive = BTreeMap::new();
     for (id, one) in observed
@@ -33,7 +33,7 @@ pub fn check_observed(observed: &Observed) -> Vec<String> {
 }
 
 /// The invariants that a plan violates; empty for a valid plan.
-pub fn check_plan(input: &NodeInput<'_>, plan: &NodePlan) -> Vec<String> {
+pub(crate) fn check_plan(input: &NodeInput<'_>, plan: &NodePlan) -> Vec<String> {
     let mut check = Plan {
         input,
         findings: Violations::default(),
@@ -345,7 +345,7 @@ impl<'a> Plan<'a> {
                 format!("{name} of {} runs already", record.key)
             });
             let free = one.attempt != spec.attempt
-                || one.state == crate::observed::ContainerState::Created;
+                || one.state == reconciler::observed::ContainerState::Created;
             self.findings.require(free, || {
                 format!("{name} of {} had that number before", record.key)
             });

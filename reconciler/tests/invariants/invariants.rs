@@ -1,14 +1,12 @@
-//! An independent referee for tests: the invariants of every decision and every plan, written a
-//! second time and differently from the code that makes them.
+//! An independent referee: the invariants of every decision and every plan, written a second time
+//! and differently from the code that makes them.
 //!
 //! The referee trusts no value that the planner computed: it only compares the inputs with the
 //! results.
 
-mod decision;
-mod plan;
-
-pub use decision::check_decision;
-pub use plan::{check_observed, check_plan};
+pub(crate) mod decision;
+mod owners;
+pub(crate) mod plan;
 
 /// Collects violated invariants, as sentences.
 #[derive(Debug, Default)]
