@@ -137,13 +137,14 @@ async fn a_client_whose_certificate_has_expired_is_told_apart_from_a_dead_host()
 #[test]
 fn a_third_of_the_life_is_left_for_renewing() {
     let one = disk();
-    first(&one, Timestamp::now());
+    let now = Timestamp::now();
+    first(&one, now);
     let facts = Identity::open(&one.directory).unwrap().unwrap().facts();
-    assert!(!facts.renewal_is_due(Timestamp::now() + 59 * DAY));
-    assert!(facts.renewal_is_due(Timestamp::now() + 61 * DAY));
-    assert!(!facts.renewal_is_overdue(Timestamp::now() + 61 * DAY));
-    assert!(facts.renewal_is_overdue(Timestamp::now() + 70 * DAY));
-    assert_eq!(facts.days_left(Timestamp::now() + 91 * DAY), -1);
+    assert!(!facts.renewal_is_due(now + 59 * DAY));
+    assert!(facts.renewal_is_due(now + 61 * DAY));
+    assert!(!facts.renewal_is_overdue(now + 61 * DAY));
+    assert!(facts.renewal_is_overdue(now + 70 * DAY));
+    assert_eq!(facts.days_left(now + 91 * DAY), -1);
 }
 
 #[test]
