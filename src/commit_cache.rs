@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{
-    commit::Commit,
+    commit::{Commit, Commits},
     desired::{self, CheckSettings},
     foreign::ForeignText,
     manifest::{Limits, Problem, ReadAs, Severity, SourceFile},
@@ -159,12 +159,12 @@ fn subject_of(repo: &git2::Repository, id: &CommitId) -> String {
 /// The commits in use, each of which is read once.
 #[derive(Debug, Default)]
 pub(crate) struct CommitCache {
-    commits: BTreeMap<CommitId, Arc<Commit>>,
+    commits: Commits,
     /// Commits that are not eligible, and that pods of this host run from.
-    kept: BTreeMap<CommitId, Arc<Commit>>,
+    kept: Commits,
     /// Commits that are not eligible and that no pod of this host runs from, but that the rollout
     /// follows: a leader compares a new commit with them.
-    compared: BTreeMap<CommitId, Arc<Commit>>,
+    compared: Commits,
     /// Commits that were judged not to be eligible.
     barred: BTreeSet<CommitId>,
     /// Why each commit that was read is not eligible, and when it is judged again.
@@ -175,17 +175,17 @@ pub(crate) struct CommitCache {
 
 impl CommitCache {
     /// The eligible commits that were read.
-    pub(crate) fn commits(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
+    pub(crate) fn commits(&self) -> &Commits {
         &self.commits
     }
 
     /// The commits that are not eligible, and that pods of this host run from.
-    pub(crate) fn kept(&self) -> &BTreeMap<CommitId, Arc<Commit>> {
+    pub(crate) fn kept(&self) -> &Commits {
         &self.kept
     }
 
     /// All commits that were read and are not eligible, for a leader to compare with.
-    pub(crate) fn comparable(&self) -> BTreeMap<CommitId, Arc<Commit>> {
+    pub(crate) fn comparable(&self) -> Commits {
         self.kept
             .iter()
             .chain(&self.compared)

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 pub(crate) use reconciler::commit::Commit;
 use reconciler::{
+    commit::Commits,
     name::{CommitId, NodeName, ObjectKey, PodUid},
     state::{ClusterState, KnownNode},
     status::PodStatus,
@@ -40,7 +41,7 @@ pub(crate) struct View {
     pub(crate) pods: Arc<BTreeMap<PodUid, PodStatus>>,
     /// The objects of every commit in use: the driving commit, and those that running pods were
     /// made from.
-    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) commits: Commits,
     /// Why some of these commits may not run here: their running pods are kept up in place.
     pub(crate) ineligible: BTreeMap<CommitId, String>,
     /// The commit that each of this host's pods was last started from, by this host's own record.

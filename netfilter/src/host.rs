@@ -281,15 +281,15 @@ impl HostNet for Network {
     }
 
     async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
-        let mut known = self.peers.lock().await;
-        if known
-            .as_ref()
-            .is_some_and(|known| known.done && *known.wanted == *peers)
+        let mut last_call = self.peers.lock().await;
+        if let Some(known) = &*last_call
+            && known.done
+            && *known.wanted == *peers
         {
             return Ok(());
         }
         let wanted = Arc::new(peers.clone());
-        let known = known.insert(KnownPeers {
+        let known = last_call.insert(KnownPeers {
             wanted: Arc::clone(&wanted),
             done: false,
         });

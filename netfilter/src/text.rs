@@ -52,12 +52,13 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         }
     }
     for (set, elements) in &old.elements {
-        let gone = elements
+        let deleted: Vec<String> = elements
             .iter()
-            .filter(|(key, value)| lookup(new, set, key) != Some(value));
-        let gone: Vec<String> = gone.map(|(key, _)| key.clone()).collect();
-        count.removed += gone.len();
-        element_commands(&mut text, "delete", set, &gone);
+            .filter(|(key, value)| lookup(new, set, key) != Some(value))
+            .map(|(key, _)| key.clone())
+            .collect();
+        count.removed += deleted.len();
+        element_commands(&mut text, "delete", set, &deleted);
     }
 
     // What is new or has changed gets its content.
@@ -69,12 +70,13 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         }
     }
     for (set, elements) in &new.elements {
-        let fresh = elements
+        let added: Vec<String> = elements
             .iter()
-            .filter(|(key, value)| lookup(old, set, key) != Some(value));
-        let fresh: Vec<String> = fresh.map(|(key, value)| element(key, value)).collect();
-        count.added += fresh.len();
-        element_commands(&mut text, "add", set, &fresh);
+            .filter(|(key, value)| lookup(old, set, key) != Some(value))
+            .map(|(key, value)| element(key, value))
+            .collect();
+        count.added += added.len();
+        element_commands(&mut text, "add", set, &added);
     }
 
     // What is not wanted any more has no reference left.

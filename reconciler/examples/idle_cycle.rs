@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
     cluster::{ClusterInput, cluster},
-    commit::Commit,
+    commit::{Commit, Commits},
     digest::sha256_hex,
     name::{
         CommitId, ContainerId, ImageId, ImageReference, Installation, NodeName, ObjectKey,
@@ -87,7 +87,7 @@ struct Host {
     network: HostNetwork,
     dns: DnsFacts,
     head: Head,
-    commits: BTreeMap<CommitId, Arc<Commit>>,
+    commits: Commits,
     nodes: BTreeMap<NodeName, KnownNode>,
     peers: BTreeMap<NodeName, NodeFacts>,
     state: ClusterState,

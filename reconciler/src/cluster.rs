@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     allocate::allocate,
-    commit::{self, Commit},
+    commit::{self, Commit, Commits},
     controller::{Action, NodeConditions, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
     object::Workload,
@@ -56,10 +56,10 @@ pub struct ClusterInput<'a> {
     /// The newest commit of the followed branch, as this host judged it.
     pub head: &'a Head,
     /// The eligible commits among those in use, see [`commits_in_use`], and the head.
-    pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    pub commits: &'a Commits,
     /// Commits that are not eligible, while something of them runs on the leader: the deletions of
     /// a new commit are counted against them, and no pod is made from them.
-    pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
+    pub kept: &'a Commits,
     /// The nodes of the cluster, without those that were removed.
     pub nodes: &'a BTreeMap<NodeName, KnownNode>,
     /// The reports of the nodes. A missing report is no evidence of anything.

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use self::addresses::Addresses;
 pub use self::publish::services_before;
 use crate::{
-    commit::{Commit, locate},
+    commit::{Commit, Commits, locate},
     endpoints::selects,
     fault::FaultKind,
     name::{CommitId, ContainerId, ImageId, ImageReference, NodeName, PodUid},
@@ -66,10 +66,10 @@ pub struct NodeInput<'a> {
     pub state: &'a ClusterState,
     /// Eligible commits of this host's own verified clone: only from these may a pod be started
     /// here.
-    pub commits: &'a BTreeMap<CommitId, Arc<Commit>>,
+    pub commits: &'a Commits,
     /// Commits that are not eligible while something of them runs here, by this host's own records:
     /// running pods are kept up in place, and no pod is started from these commits.
-    pub kept: &'a BTreeMap<CommitId, Arc<Commit>>,
+    pub kept: &'a Commits,
     /// Commits that this host judged not to be eligible here.
     pub barred: &'a BTreeSet<CommitId>,
     /// The containers, links and lanes that are on the host.

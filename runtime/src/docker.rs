@@ -113,9 +113,9 @@ impl Engine {
             return Ok(docker.clone());
         }
         let path = self.socket.to_string_lossy();
-        let docker = Docker::connect_with_unix(&path, NEVER_SECONDS, API_DEFAULT_VERSION)?;
-        let docker = docker.negotiate_version().await?;
-        Ok(client.insert(docker).clone())
+        let newest = Docker::connect_with_unix(&path, NEVER_SECONDS, API_DEFAULT_VERSION)?;
+        let negotiated = newest.negotiate_version().await?;
+        Ok(client.insert(negotiated).clone())
     }
 }
 

@@ -195,8 +195,10 @@ impl FakeRuntime {
         state.answers()?;
         let begins = |call: &String| line.starts_with(call.as_str());
         let once = state.faults.iter().position(|(call, _)| begins(call));
-        let broken = state.broken.iter().find(|(call, _)| begins(call));
-        let broken = broken.map(|(_, fault)| fault.clone());
+        let mut broken_calls = state.broken.iter();
+        let broken = broken_calls
+            .find(|(call, _)| begins(call))
+            .map(|(_, fault)| fault.clone());
         state.calls.push(line);
         let result = match (once, broken) {
             (Some(index), _) => Err(state.faults.remove(index).1),
@@ -320,11 +322,11 @@ impl Pods for FakeRuntime {
     async fn pull(&self, image: &str, mode: PullMode) -> Result<ImagePin, Fault> {
         self.call(format!("pull {image}"), |state| {
             // The fake's digest of an image is its id.
-            let id = match image.split_once('@') {
+            let published = match image.split_once('@') {
                 Some((_, digest)) => state.registry.values().find(|id| id.as_str() == digest),
                 None => state.registry.get(image),
             };
-            let id = id.cloned();
+            let id = published.cloned();
             let is_here = id.as_ref().is_some_and(|id| state.images.contains(id));
             match id {
                 Some(id) if is_here || mode != PullMode::Never => {

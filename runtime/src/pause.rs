@@ -10,7 +10,7 @@ use ring::digest;
 use crate::docker::{CallError, Engine};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
-/// The image's repository.
+/// The repository of the sandbox's image; `uninstall` removes all its tags.
 pub(crate) const REPOSITORY: &str = "windlass-pause";
 const BLOCK: usize = 512;
 

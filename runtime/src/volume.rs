@@ -80,13 +80,12 @@ pub(crate) fn pods(pods: &Path) -> Result<Vec<PodUid>, Fault> {
 
     let mut found = Vec::new();
     for entry in entries {
-        let name = entry
-            .map_err(|error| io_fault("list", pods, &error))?
-            .file_name();
-        let name = name.to_string_lossy();
+        let entry = entry.map_err(|error| io_fault("list", pods, &error))?;
+        let file_name = entry.file_name();
+        let uid = file_name.to_string_lossy();
         // `make_dir` was interrupted by a crash: the directory is no pod's yet.
-        if !name.starts_with('.') {
-            found.push(PodUid::new(name));
+        if !uid.starts_with('.') {
+            found.push(PodUid::new(uid));
         }
     }
     Ok(found)
@@ -161,9 +160,9 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
         fs::create_dir_all(parent)?;
         // It is created under another name first, so that a crash leaves no directory with a wrong
         // mode.
-        let mut unfinished = std::ffi::OsString::from(".new-");
-        unfinished.push(name);
-        let unfinished = parent.join(unfinished);
+        let mut other_name = std::ffi::OsString::from(".new-");
+        other_name.push(name);
+        let unfinished = parent.join(other_name);
         match fs::create_dir(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

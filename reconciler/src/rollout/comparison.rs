@@ -1,10 +1,10 @@
 //! Which workloads a commit changes: those that are judged while it is rolled out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    commit::Commit,
-    name::{CommitId, ObjectKey},
+    commit::{Commit, Commits},
+    name::ObjectKey,
     object::{ConfigSource, EnvValue, Objects, PodSpec, VolumeSource, Workload},
     state::Rollout,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// workloads are judged.
 pub fn judged_workloads<'a>(
     rollout: &Rollout,
-    commits: &BTreeMap<CommitId, Arc<Commit>>,
+    commits: &Commits,
     target: &'a Commit,
 ) -> Vec<&'a Workload> {
     let before: Vec<Option<&Arc<Commit>>> = rollout

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use reconciler::{
-    commit::Commit,
+    commit::Commits,
     name::{CommitId, ContainerId, Installation, NodeName},
     network::{HostNetwork, ServiceTable, VxlanSettings},
     node::Pins,
@@ -50,7 +50,7 @@ pub(crate) struct Host {
     pub(crate) memory: NodeMemory,
     pub(crate) pins: Pins,
     pub(crate) hooked: BTreeSet<ContainerId>,
-    pub(crate) verified: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) verified: Commits,
     pub(crate) head: Head,
     // The daemon.
     pub(crate) daemon: Option<Daemon>,

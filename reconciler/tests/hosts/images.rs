@@ -8,7 +8,7 @@ use std::{
 };
 
 use reconciler::{
-    commit::{Commit, locate},
+    commit::{Commit, Commits, locate},
     fault::{Fault, FaultKind},
     name::{CommitId, ImageId, ImageReference, NodeName},
     network::{HostNetwork, VxlanSettings},
@@ -41,12 +41,7 @@ pub(crate) struct Images {
 
 impl Images {
     /// Whether a host has the images of a pod.
-    pub(crate) fn has(
-        &self,
-        node: &NodeName,
-        record: &PodRecord,
-        commits: &BTreeMap<CommitId, Arc<Commit>>,
-    ) -> bool {
+    pub(crate) fn has(&self, node: &NodeName, record: &PodRecord, commits: &Commits) -> bool {
         let Some((_, workload)) = locate(commits, record) else {
             return false;
         };

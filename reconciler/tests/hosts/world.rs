@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     cluster::{ClusterInput, Note, cluster},
-    commit::Commit,
+    commit::{Commit, Commits},
     name::{CommitId, Installation, NodeName, PodUid},
     plan::PodIdentity,
     pod::memory::NodeMemory,
@@ -30,11 +30,11 @@ pub(crate) struct World {
     pub(crate) settings: ClusterSettings,
     pub(crate) state: ClusterState,
     pub(crate) head: Head,
-    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) commits: Commits,
     /// Commits that hosts judged not to be eligible.
     pub(crate) barred: BTreeSet<CommitId>,
     /// Commits that are not eligible, of which something runs.
-    pub(crate) kept: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) kept: Commits,
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     pub(crate) reports: BTreeMap<NodeName, NodeReport>,
     pub(crate) notes: Vec<Note>,

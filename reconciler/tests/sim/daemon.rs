@@ -11,8 +11,8 @@ use std::{
 use jiff::Timestamp;
 use reconciler::{
     cluster::{ClusterChange, ClusterInput, cluster, commits_in_use},
-    commit::Commit,
-    name::{CommitId, ContainerId, Installation, NodeName, PodUid},
+    commit::{Commit, Commits},
+    name::{ContainerId, Installation, NodeName, PodUid},
     network::{HostNetwork, VxlanSettings},
     node::{NodeInput, NodePlan, Pins, node},
     object::Taint,
@@ -53,7 +53,7 @@ pub(crate) struct Sim {
     pub(crate) taints: Vec<Taint>,
     // The repository.
     pub(crate) head: Head,
-    pub(crate) commits: BTreeMap<CommitId, Arc<Commit>>,
+    pub(crate) commits: Commits,
     // On the daemon's disk.
     pub(crate) state: ClusterState,
     pub(crate) memory: NodeMemory,

@@ -17,7 +17,7 @@ const IMAGE_MISSING: &[&str] = &[
     "does not match the specified platform",
 ];
 
-/// No registry responded.
+/// No registry responded, or it is too busy to: the pull is tried again.
 const REGISTRY_UNREACHABLE: &[&str] = &[
     "no such host",
     "connection refused",

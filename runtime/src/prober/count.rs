@@ -36,7 +36,7 @@ impl Count {
         }
     }
 
-    /// Counts one result.
+    /// Counts one result, and decides when it is the last that a threshold needs.
     pub(super) fn take(&mut self, ok: bool) -> Verdict {
         self.in_a_row = if self.last == ok {
             self.in_a_row.saturating_add(1)

@@ -51,7 +51,7 @@ pub(super) enum Stage {
     Starting,
     /// It runs as the process with this id.
     Running(i64),
-    /// It has ended.
+    /// It has ended, or could not be started.
     Ended {
         /// The exit code: 126 or 127 when the command could not be started.
         code: i64,

@@ -33,15 +33,16 @@ impl Runtime {
         let is_full = || disk_used_percent(&root).is_some_and(|percent| percent > above_percent);
         let mut removed = Vec::new();
         if is_full() {
-            let used = self.used_images().await;
-            let used = used.map_err(|error| error.into_fault(what))?;
+            let listed = self.used_images().await;
+            let used = listed.map_err(|error| error.into_fault(what))?;
             for (image, names) in self.recorded_images() {
                 let is_needed = keep.contains(&image) || used.contains(&image);
                 if is_needed || !is_full() {
                     continue;
                 }
-                let is_gone = self.remove_image(&image, &names).await;
-                if is_gone.map_err(|error| error.into_fault(what))? {
+                let removal = self.remove_image(&image, &names).await;
+                let is_gone = removal.map_err(|error| error.into_fault(what))?;
+                if is_gone {
                     removed.push(image);
                 }
             }

@@ -79,16 +79,16 @@ pub(super) fn from_password_file(
 
 /// Whether a name in `config.json` is this host: `https://index.docker.io/v1/` is `docker.io`.
 pub(super) fn is_host(name: &str, host: &str) -> bool {
-    let name = name
+    let without_scheme = name
         .trim_start_matches("https://")
         .trim_start_matches("http://");
-    let name = name.split('/').next().unwrap_or(name);
+    let registry = without_scheme.split('/').next().unwrap_or(without_scheme);
     // Docker Hub has three names; `docker login` writes the first of these.
     let canonical = |name| match name {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         other => other,
     };
-    canonical(name) == canonical(host)
+    canonical(registry) == canonical(host)
 }
 
 /// Decodes standard base64; `None` if the text is not valid.

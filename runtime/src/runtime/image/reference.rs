@@ -2,7 +2,7 @@
 
 use reconciler::image_name::ImageName;
 
-/// `name[:tag][@digest]`.
+/// The parts of an image name, `name[:tag][@digest]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
     /// The repository, with the registry's host where the manifest gives one.
@@ -66,12 +66,10 @@ impl Reference {
 
     /// The name in the engine's short form: `docker.io/library/httpd` is `httpd`.
     pub(crate) fn familiar_name(&self) -> &str {
-        let name = self
-            .name
-            .strip_prefix("index.docker.io/")
-            .unwrap_or(&self.name);
-        let name = name.strip_prefix("docker.io/").unwrap_or(name);
-        name.strip_prefix("library/").unwrap_or(name)
+        let full = self.name.as_str();
+        let on_hub = full.strip_prefix("index.docker.io/").unwrap_or(full);
+        let path = on_hub.strip_prefix("docker.io/").unwrap_or(on_hub);
+        path.strip_prefix("library/").unwrap_or(path)
     }
 }
 
