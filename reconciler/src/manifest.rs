@@ -25,6 +25,7 @@ use document::{Holds, Outcome, Reading};
 use position::Marks;
 pub use problem::{Problem, ReadAs, Severity};
 use serde_json::Value;
+use thiserror::Error;
 
 use crate::{foreign::ForeignText, object::Objects};
 
@@ -142,6 +143,17 @@ struct DocumentPlace<'a> {
     holds: Holds,
 }
 
+/// Why no document of a file is read.
+#[derive(Debug, Error)]
+enum FileError {
+    #[error(
+        "the file has {bytes} bytes and may have {limit}: split it, or move what is no manifest elsewhere"
+    )]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("not UTF-8 at byte {valid_bytes}: save the file as UTF-8")]
+    NotUtf8 { valid_bytes: usize },
+}
+
 /// The state of reading a commit.
 struct CommitReader<'a> {
     limits: &'a Limits,
@@ -154,8 +166,9 @@ impl CommitReader<'_> {
         let SourceFile { path, content } = *file;
         let text = match self.text(content) {
             Ok(text) => yaml::without_boms(path, text),
-            Err(message) => {
-                self.reading.problems.push(whole_file(path, message));
+            Err(error) => {
+                let problem = whole_file(path, error.to_string());
+                self.reading.problems.push(problem);
                 return;
             }
         };
@@ -189,20 +202,16 @@ impl CommitReader<'_> {
         self.warn_of_kinds_without_effect(path, &without_effect);
     }
 
-    /// The text of a file, or why the file cannot be read.
-    fn text<'f>(&self, content: &'f [u8]) -> Result<&'f str, String> {
+    /// The text of a file.
+    fn text<'f>(&self, content: &'f [u8]) -> Result<&'f str, FileError> {
         if content.len() > self.limits.file_bytes {
-            return Err(format!(
-                "the file has {} bytes and may have {}: split it, or move what is no manifest elsewhere",
-                content.len(),
-                self.limits.file_bytes
-            ));
+            return Err(FileError::TooLarge {
+                bytes: content.len(),
+                limit: self.limits.file_bytes,
+            });
         }
-        std::str::from_utf8(content).map_err(|error| {
-            format!(
-                "not UTF-8 at byte {}: save the file as UTF-8",
-                error.valid_up_to()
-            )
+        std::str::from_utf8(content).map_err(|error| FileError::NotUtf8 {
+            valid_bytes: error.valid_up_to(),
         })
     }
 

@@ -109,27 +109,7 @@ impl Host {
     /// Decides once, if this host leads.
     pub(super) async fn lead(&mut self, now: Timestamp) -> Led {
         if !self.store.leads() {
-            self.leader.decided = None;
-            // A leader that has to fetch first decides in a later cycle.
-            if !self
-                .store
-                .replicated()
-                .is_some_and(ReplicatedStore::is_in_office)
-            {
-                self.parts.inquiry.ask(&BTreeSet::new());
-            }
-            // If this host failed to write as the leader, another host may lead by now.
-            if self
-                .store
-                .replicated()
-                .is_some_and(|store| !store.is_withdrawn())
-            {
-                self.troubles.clear(Part::State);
-            }
-            // Only the host that decides reports what prevents decisions.
-            self.troubles.clear(Part::Nodes);
-            self.troubles.clear(Part::Budget);
-            self.leader.notes.clear();
+            self.rest_from_leading();
             return Led::Rest(Next::AwaitChange);
         }
 
@@ -196,6 +176,31 @@ impl Host {
                 Led::Failed(next.sooner(Next::After(RETRY)))
             }
         }
+    }
+
+    /// Forgets what only a host that leads knows and reports.
+    fn rest_from_leading(&mut self) {
+        self.leader.decided = None;
+        // A leader that has to fetch first decides in a later cycle.
+        if !self
+            .store
+            .replicated()
+            .is_some_and(ReplicatedStore::is_in_office)
+        {
+            self.parts.inquiry.ask(&BTreeSet::new());
+        }
+        // If this host failed to write as the leader, another host may lead by now.
+        if self
+            .store
+            .replicated()
+            .is_some_and(|store| !store.is_withdrawn())
+        {
+            self.troubles.clear(Part::State);
+        }
+        // Only the host that decides reports what prevents decisions.
+        self.troubles.clear(Part::Nodes);
+        self.troubles.clear(Part::Budget);
+        self.leader.notes.clear();
     }
 
     /// The signs of life of the other nodes: from the store, from the nodes themselves, and from

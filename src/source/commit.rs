@@ -152,10 +152,7 @@ impl CommitObject {
     }
 
     fn parse(id: &CommitId, bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut tree = None;
-        let mut parents = Vec::new();
-        let mut author_time = None;
-        let mut committer_time = None;
+        let mut headers = ParsedHeaders::default();
         let mut signatures: Vec<(String, Vec<u8>)> = Vec::new();
         let mut signed_bytes = Vec::with_capacity(bytes.len());
         let mut in_signature = false;
@@ -198,18 +195,7 @@ impl CommitObject {
             }
 
             signed_bytes.extend_from_slice(line);
-            match name {
-                b"tree" if tree.is_none() => tree = Some(parse_oid(value)?),
-                b"parent" => parents.push(parse_oid(value)?),
-                b"author" if author_time.is_none() => author_time = Some(parse_time(value)?),
-                b"committer" if committer_time.is_none() => {
-                    committer_time = Some(parse_time(value)?)
-                }
-                b"tree" | b"author" | b"committer" => {
-                    return Err("a header that must be alone comes twice");
-                }
-                _ => {}
-            }
+            headers.add(name, value)?;
             if before > at {
                 return Err("headers in another order than Git's");
             }
@@ -219,10 +205,10 @@ impl CommitObject {
         signed_bytes.extend_from_slice(rest);
         Ok(Self {
             id: id.clone(),
-            tree: tree.ok_or("no tree")?,
-            parents,
-            author_time: author_time.ok_or("no author")?,
-            committer_time: committer_time.ok_or("no committer")?,
+            tree: headers.tree.ok_or("no tree")?,
+            parents: headers.parents,
+            author_time: headers.author_time.ok_or("no author")?,
+            committer_time: headers.committer_time.ok_or("no committer")?,
             signatures,
             signed_bytes,
             message_start,
@@ -278,6 +264,35 @@ impl Header {
             b"committer" => Self::Committer,
             _ => Self::Other,
         }
+    }
+}
+
+/// The values of the headers that are read.
+#[derive(Default)]
+struct ParsedHeaders {
+    tree: Option<Oid>,
+    parents: Vec<Oid>,
+    author_time: Option<Timestamp>,
+    committer_time: Option<Timestamp>,
+}
+
+impl ParsedHeaders {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        match name {
+            b"tree" if self.tree.is_none() => self.tree = Some(parse_oid(value)?),
+            b"parent" => self.parents.push(parse_oid(value)?),
+            b"author" if self.author_time.is_none() => {
+                self.author_time = Some(parse_time(value)?);
+            }
+            b"committer" if self.committer_time.is_none() => {
+                self.committer_time = Some(parse_time(value)?);
+            }
+            b"tree" | b"author" | b"committer" => {
+                return Err("a header that must be alone comes twice");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ const FANOUT_END: usize = 8 + 256 * 4;
 const ID: usize = 20;
 /// An id, a checksum, an offset, and for packs over 2 GiB a long offset.
 const INDEX_BYTES_PER_OBJECT: u64 = 20 + 4 + 4 + 8;
+/// The problem of an index that ends early or has another format.
+const INCOMPLETE_INDEX: &str = "its index is not complete";
 /// Git itself makes no longer chains of deltas.
 const MAX_DELTA_DEPTH: usize = 4095;
 /// Two sizes of at most 64 bits, with seven bits in a byte.
@@ -162,8 +164,6 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         path: path.display().to_string(),
         source,
     };
-    let malformed = PackError::Malformed("its index is not complete");
-
     // The size is checked first, since an index is read at once.
     let size = std::fs::symlink_metadata(path).map_err(failed)?.len();
     let most =
@@ -177,16 +177,9 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
     }
 
     let bytes = std::fs::read(path).map_err(failed)?;
-    let number = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)))
-    };
-    if !bytes.starts_with(&INDEX_START) {
-        return Err(malformed);
-    }
-    let Some(count) = number(FANOUT_END - 4) else {
-        return Err(malformed);
+    let count = match number(&bytes, FANOUT_END - 4) {
+        Some(count) if bytes.starts_with(&INDEX_START) => count,
+        _ => return Err(PackError::Malformed(INCOMPLETE_INDEX)),
     };
     if u64::from(count) > max_objects {
         return Err(PackError::TooMany {
@@ -195,35 +188,7 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
         });
     }
 
-    // After the counters come the ids, the checksums, the offsets, and the offsets over 2 GiB.
-    let count = count as usize;
-    let offsets = FANOUT_END + count * (ID + 4);
-    let long_offsets = offsets + count * 4;
-    let mut entries = Vec::with_capacity(count);
-    for at in 0..count {
-        let (id, offset) = (FANOUT_END + at * ID, number(offsets + at * 4));
-        let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else {
-            return Err(malformed);
-        };
-        // The highest bit marks the place of a long offset.
-        let offset = if offset & 0x8000_0000 == 0 {
-            u64::from(offset)
-        } else {
-            let long = long_offsets + (offset & 0x7fff_ffff) as usize * 8;
-            let (Some(high), Some(low)) = (number(long), number(long + 4)) else {
-                return Err(malformed);
-            };
-            u64::from(high) << 32 | u64::from(low)
-        };
-        // No file is so large, and the system would report such an offset as an invalid argument.
-        if offset >> 62 != 0 {
-            return Err(malformed);
-        }
-
-        let id = Oid::from_bytes(id)
-            .map_err(|_| PackError::Malformed("its index holds no object id"))?;
-        entries.push(IndexEntry { id, offset });
-    }
+    let entries = index_entries(&bytes, count as usize)?;
 
     // git and libgit2 search an index by bisection: they would not find an id that is out of order.
     if entries.windows(2).any(|pair| pair[0].id >= pair[1].id) {
@@ -232,16 +197,53 @@ fn read_index(path: &Path, max_objects: u64) -> Result<Vec<IndexEntry>, PackErro
     Ok(entries)
 }
 
+/// The entries of an index, in its order. After the counters come the ids, the checksums, the
+/// offsets, and the offsets over 2 GiB.
+fn index_entries(bytes: &[u8], count: usize) -> Result<Vec<IndexEntry>, PackError> {
+    let malformed = || PackError::Malformed(INCOMPLETE_INDEX);
+    let offsets = FANOUT_END + count * (ID + 4);
+    let long_offsets = offsets + count * 4;
+    let mut entries = Vec::with_capacity(count);
+    for at in 0..count {
+        let (id, offset) = (FANOUT_END + at * ID, number(bytes, offsets + at * 4));
+        let (Some(id), Some(offset)) = (bytes.get(id..id + ID), offset) else {
+            return Err(malformed());
+        };
+        // The highest bit marks the place of a long offset.
+        let offset = if offset & 0x8000_0000 == 0 {
+            u64::from(offset)
+        } else {
+            let long = long_offsets + (offset & 0x7fff_ffff) as usize * 8;
+            let (Some(high), Some(low)) = (number(bytes, long), number(bytes, long + 4)) else {
+                return Err(malformed());
+            };
+            u64::from(high) << 32 | u64::from(low)
+        };
+        // No file is so large, and the system would report such an offset as an invalid argument.
+        if offset >> 62 != 0 {
+            return Err(malformed());
+        }
+
+        let id = Oid::from_bytes(id)
+            .map_err(|_| PackError::Malformed("its index holds no object id"))?;
+        entries.push(IndexEntry { id, offset });
+    }
+    Ok(entries)
+}
+
+/// The number in four bytes, big endian.
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at + 4)?;
+    Some(u32::from_be_bytes(four.try_into().ok()?))
+}
+
 fn check_pack_header(start: &[u8], objects: usize) -> Result<(), PackError> {
     let version = start.get(..8);
     if version != Some(b"PACK\0\0\0\x02") && version != Some(b"PACK\0\0\0\x03") {
         return Err(PackError::Malformed("it does not begin as a pack"));
     }
-    let count = start
-        .get(8..12)
-        .and_then(|four| Some(u32::from_be_bytes(four.try_into().ok()?)));
     // The index must name every entry of the pack.
-    match count {
+    match number(start, 8) {
         Some(count) if count as usize == objects => Ok(()),
         _ => Err(PackError::Malformed(
             "it holds another number of objects than its index",

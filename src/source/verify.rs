@@ -216,10 +216,19 @@ pub(crate) fn verify(
         // own.
         range.push(head.clone());
     }
+    judge_range(repo, policy, &range, head)
+}
 
+/// Judges each commit of a range by its own signature.
+fn judge_range(
+    repo: &Repository,
+    policy: &Policy<'_>,
+    range: &[CommitId],
+    head: &CommitId,
+) -> Result<HeadVerdict, CouldNotCheck> {
     let mut refusals = Refusals::default();
     let mut good = BTreeMap::new();
-    for id in &range {
+    for id in range {
         match judge(repo, policy, id)? {
             Ok(signer) => drop(good.insert(
                 id,
