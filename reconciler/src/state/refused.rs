@@ -16,7 +16,7 @@ pub enum Refused {
     Unfit(String),
     /// Another pod on this host uses the host port.
     HostPort {
-        /// The host port.
+        /// The host port that both pods ask for.
         port: u16,
         /// The pod that uses it.
         pod: ObjectKey,
