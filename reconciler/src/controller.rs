@@ -88,7 +88,7 @@ const MOST_AT_ONCE: usize = 5000;
 /// An action on the pods of one owner.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make a pod.
+    /// Make a pod from the owner's template.
     Create {
         /// How the pod is named.
         name: PodNaming,
@@ -98,7 +98,7 @@ pub enum Action {
         /// with its old template.
         like: Option<(CommitId, TemplateHash)>,
     },
-    /// Stop a pod.
+    /// Give a pod a stop record with this reason.
     Stop(PodUid, StopReason),
 }
 

@@ -4,10 +4,7 @@
 //! gone, its daemon does not answer the leader directly, and the leader's own connection works. The
 //! leader measures these times with a monotonic clock.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     name::NodeName,
@@ -64,95 +61,87 @@ pub struct Lives {
 
 /// Judges whether each node is alive.
 pub fn lives(input: &LifeInput<'_>) -> Lives {
+    let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
+    let mut next = Next::AwaitChange;
+    // Nodes that disappeared within the window, those among them that are not given up yet, nodes
+    // with a late renewal, and nodes that could have disappeared within the window.
+    let (mut vanished, mut fresh, mut late, mut counted) = (0_usize, Vec::new(), 0_usize, 0_usize);
+    for (name, signs) in input.signs {
+        let life = life_by_itself(signs);
+        let is_silent = signs.silent_for.is_some();
+        let is_long_lost = signs.lost_for.is_some_and(|lost| lost >= BRAKE_WINDOW);
+        counted += usize::from(!(is_silent && is_long_lost));
+        late += usize::from(!is_silent && signs.late);
+        if life == NodeLife::Lost && !is_long_lost {
+            vanished += 1;
+            if signs.lost_for.is_none() {
+                fresh.push(name.clone());
+            }
+        }
+        // An announced absence ends without an event.
+        if let (NodeLife::Away, Some(within)) = (&life, signs.back_within) {
+            next = next.sooner(Next::After(within));
+        }
+        lives.insert(name.clone(), life);
+    }
+
+    let mut brake = None;
+    if !fresh.is_empty()
+        && let Some((why, again)) = hold_back(input, vanished, late, counted)
+    {
+        if let Silence::Brake(too_many) = why {
+            brake = Some(too_many);
+        }
+        next = next.sooner(again);
+        let held = fresh.into_iter();
+        lives.extend(held.map(|name| (name, NodeLife::Silent(why.clone()))));
+    }
+    Lives { lives, brake, next }
+}
+
+/// The life of one node, whatever the other nodes show.
+fn life_by_itself(signs: &NodeSigns) -> NodeLife {
+    if signs.silent_for.is_none() {
+        let unready = signs.unready.clone();
+        return unready.map_or(NodeLife::Ready, NodeLife::NotReady);
+    }
+    // Only a new lease brings a lost node back.
+    if signs.lost_for.is_some() {
+        return NodeLife::Lost;
+    }
+    if signs.back_within.is_some_and(|within| !within.is_zero()) {
+        return NodeLife::Away;
+    }
+    if signs.answers == Some(true) {
+        return NodeLife::Silent(Silence::DaemonAnswers);
+    }
+    NodeLife::Lost
+}
+
+/// Why nodes that have just disappeared are not given up, and when they are judged again; `None` if
+/// they are given up.
+fn hold_back(
+    input: &LifeInput<'_>,
+    vanished: usize,
+    late: usize,
+    counted: usize,
+) -> Option<(Silence, Next)> {
+    if vanished * 2 >= counted {
+        let brake = Brake { vanished, counted };
+        return Some((Silence::Brake(brake), Next::After(Duration::from_secs(1))));
+    }
+    if (vanished + late) * 2 >= counted {
+        // The lease of a late node will soon be renewed or expire.
+        return Some((Silence::OthersLate, Next::After(LATE)));
+    }
     // A node whose lease expired while there was no leader renews it within a third of the lease.
     // Twice a leader's own lease, which is three fifths of a node's lease, leaves time for three
     // attempts.
     let quarantine = (input.lease * 6 / 5).saturating_sub(input.leading_for);
-    let mut next = Next::AwaitChange;
-    let mut lives: BTreeMap<NodeName, NodeLife> = BTreeMap::new();
-    let mut vanished: BTreeSet<&NodeName> = BTreeSet::new();
-    let mut late = 0_usize;
-    let mut counted = 0_usize;
-    for (name, signs) in input.signs {
-        let long_lost = signs.lost_for.is_some_and(|lost| lost >= BRAKE_WINDOW);
-        counted += usize::from(!(signs.silent_for.is_some() && long_lost));
-        late += usize::from(signs.silent_for.is_none() && signs.late);
-        let life = match signs {
-            NodeSigns {
-                silent_for: None,
-                unready: None,
-                ..
-            } => NodeLife::Ready,
-            NodeSigns {
-                silent_for: None,
-                unready: Some(why),
-                ..
-            } => NodeLife::NotReady(why.clone()),
-            NodeSigns {
-                lost_for: Some(_), ..
-            } => {
-                if !long_lost {
-                    vanished.insert(name);
-                }
-                NodeLife::Lost
-            }
-            NodeSigns {
-                back_within: Some(within),
-                ..
-            } if !within.is_zero() => {
-                next = next.sooner(Next::After(*within));
-                NodeLife::Away
-            }
-            NodeSigns {
-                answers: Some(true),
-                ..
-            } => NodeLife::Silent(Silence::DaemonAnswers),
-            NodeSigns { .. } => {
-                vanished.insert(name);
-                NodeLife::Lost
-            }
-        };
-        lives.insert(name.clone(), life);
+    if !quarantine.is_zero() {
+        return Some((Silence::NewLeader, Next::After(quarantine)));
     }
-    let fresh: Vec<NodeName> = vanished
-        .iter()
-        .filter(|name| {
-            input
-                .signs
-                .get(**name)
-                .is_some_and(|signs| signs.lost_for.is_none())
-        })
-        .map(|name| (*name).clone())
-        .collect();
-    let mut brake = None;
-    if !fresh.is_empty() {
-        let why = if vanished.len() * 2 >= counted {
-            let too_many = Brake {
-                vanished: vanished.len(),
-                counted,
-            };
-            brake = Some(too_many);
-            next = next.sooner(Next::After(Duration::from_secs(1)));
-            Some(Silence::Brake(too_many))
-        } else if (vanished.len() + late) * 2 >= counted {
-            // The node's lease will soon be renewed or expire.
-            next = next.sooner(Next::After(LATE));
-            Some(Silence::OthersLate)
-        } else if !quarantine.is_zero() {
-            next = next.sooner(Next::After(quarantine));
-            Some(Silence::NewLeader)
-        } else {
-            None
-        };
-        if let Some(why) = why {
-            lives.extend(
-                fresh
-                    .into_iter()
-                    .map(|name| (name, NodeLife::Silent(why.clone()))),
-            );
-        }
-    }
-    Lives { lives, brake, next }
+    None
 }
 
 #[cfg(test)]

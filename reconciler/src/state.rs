@@ -36,7 +36,7 @@ pub use self::{
     phase::{Activity, AwaitedImages, CanaryActivity, Phase},
     pod::{PodPlace, PodRecord, StopReason, StopRecord},
     record::{Change, Record, RecordKey},
-    refused::Refused,
+    refused::{Refused, UnfitReason},
     rollout::{Adoption, Rollback, Rollout, Wave},
     shares::{Share, Shares},
     stored::Stored,

@@ -15,9 +15,9 @@ pub enum Note {
     StockMissing(NodeName),
     /// A canary cannot run the new pod of a Deployment beside the pods that are there.
     CanaryBarred {
-        /// The Deployment.
+        /// The Deployment that is rolled out.
         workload: WorkloadKey,
-        /// The canary.
+        /// The canary that gets no new pod.
         node: NodeName,
         /// Why the canary does not accept the pod.
         unfit: Unfit,
@@ -122,7 +122,7 @@ pub struct HeldDeletions {
     pub workloads: Vec<WorkloadKey>,
     /// Number of all workloads that run.
     pub running: usize,
-    /// The driving commit.
+    /// The driving commit, which does not contain these workloads.
     pub commit: CommitId,
     /// Maximum number of workloads that the budget allows to delete.
     pub allowed: usize,

@@ -268,48 +268,58 @@ impl<'a> ClusterDecision<'a> {
         driving: &'a Commit,
         removed: &[Removed<'a>],
     ) -> BTreeSet<PodUid> {
-        let waiting = || removed.iter().filter(|one| !one.awaited.is_empty());
+        // A pod that is stopping makes room already.
         let stops = |pod: &OwnedPod<'_>| pod.is_stopping() && !self.conditions.is_absent(pod);
-        if waiting().next().is_none() || removed.iter().flat_map(|one| &one.pods).any(stops) {
+        let is_any_waiting = removed.iter().any(|one| !one.awaited.is_empty());
+        if !is_any_waiting || removed.iter().flat_map(|one| &one.pods).any(stops) {
             return BTreeSet::new();
         }
+
         let workloads = driving.objects.workloads.values();
-        let room = workloads
+        workloads
             .filter(|workload| self.is_calm(workload))
-            .find_map(|workload| {
-                let nodes = self.wanted_nodes(driving, removed, workload)?;
-                let mut pods: Vec<(&Removed<'_>, &OwnedPod<'_>)> = waiting()
-                    .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
-                    .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
-                    .filter(|(one, pod)| match nodes {
-                        OldPodNeed::Name => pod.record.key == workload.key.object,
-                        OldPodNeed::Nodes(ref nodes) => {
-                            let on = pod
-                                .record
-                                .place
-                                .node()
-                                .is_some_and(|node| nodes.contains(node));
-                            on || Self::excludes_whole(one, workload)
-                        }
-                    })
-                    .collect();
-                pods.sort_by_key(|(one, pod)| {
-                    (
-                        !one.excludes(workload),
-                        !one.awaited.contains(&&workload.key),
-                        pod.record.serial,
-                    )
-                });
-                let (first, pod) = pods.first()?;
-                let whole = Self::excludes_whole(first, workload);
-                let all = if whole {
-                    &first.pods[..]
-                } else {
-                    std::slice::from_ref(*pod)
-                };
-                Some(all.iter().map(|pod| pod.record.uid.clone()).collect())
-            });
-        room.unwrap_or_default()
+            .find_map(|workload| self.room_for(driving, removed, workload))
+            .unwrap_or_default()
+    }
+
+    /// The old pods that make room for a workload: those that hold what it needs first, then those
+    /// that wait for it, the oldest first. `None` if nothing holds the workload up.
+    fn room_for(
+        &self,
+        driving: &'a Commit,
+        removed: &[Removed<'a>],
+        workload: &'a Workload,
+    ) -> Option<BTreeSet<PodUid>> {
+        let need = self.wanted_nodes(driving, removed, workload)?;
+        let is_in_the_way = |one: &Removed<'_>, pod: &OwnedPod<'_>| match &need {
+            OldPodNeed::Name => pod.record.key == workload.key.object,
+            OldPodNeed::Nodes(nodes) => {
+                let node = pod.record.place.node();
+                node.is_some_and(|node| nodes.contains(node)) || Self::excludes_whole(one, workload)
+            }
+        };
+        let mut candidates: Vec<(&Removed<'_>, &OwnedPod<'_>)> = removed
+            .iter()
+            .filter(|one| !one.awaited.is_empty())
+            .flat_map(|one| one.pods.iter().map(move |pod| (one, pod)))
+            .filter(|(_, pod)| !pod.is_stopping() && !pod.is_final())
+            .filter(|(one, pod)| is_in_the_way(one, pod))
+            .collect();
+        candidates.sort_by_key(|(one, pod)| {
+            (
+                !one.excludes(workload),
+                !one.awaited.contains(&&workload.key),
+                pod.record.serial,
+            )
+        });
+
+        let (first, pod) = candidates.first()?;
+        let stopped = if Self::excludes_whole(first, workload) {
+            &first.pods[..]
+        } else {
+            std::slice::from_ref(*pod)
+        };
+        Some(stopped.iter().map(|pod| pod.record.uid.clone()).collect())
     }
 
     /// Whether a workload may start nowhere before all pods of the removed one are gone.

@@ -15,7 +15,7 @@ use crate::{
     name::{PodUid, WorkloadKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, Workload},
     plan::LaneKey,
-    state::{NodeReport, Phase, PodRecord, Refused, Rollout, StopReason},
+    state::{NodeReport, Phase, PodRecord, Refused, Rollout, StopReason, UnfitReason},
 };
 
 /// The refusals of this host; `has_containers` holds for the pods of which something is on the
@@ -72,10 +72,9 @@ fn starts<'a>(
 
     for record in fresh {
         let why = match locate(input.commits, record) {
-            None if input.barred.contains(&record.commit) => Some(Refused::Unfit(format!(
-                "commit {} may not run on this node",
-                record.commit.short()
-            ))),
+            None if input.barred.contains(&record.commit) => Some(Refused::Unfit(
+                UnfitReason::Ineligible(record.commit.clone()).into(),
+            )),
             None if input.commits.contains_key(&record.commit) => Some(Refused::Unresolved),
             // This host has not fetched the commit yet: the pod waits.
             None => None,

@@ -42,9 +42,10 @@ struct Spread {
     /// Number of domains with that least count.
     at_least: usize,
     enough_domains: bool,
-    /// Which nodes count.
+    /// Whether each node counts: it has all topology keys, and `nodeAffinityPolicy` and
+    /// `nodeTaintsPolicy` do not exclude it.
     nodes: Vec<bool>,
-    /// Which domains count.
+    /// Whether each domain has a node that counts.
     domains: Vec<bool>,
 }
 

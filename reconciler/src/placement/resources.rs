@@ -2,15 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Container, PodSpec, Protocol};
-use crate::state::Unfit;
+use crate::{
+    object::{Container, PodSpec, Protocol},
+    state::Unfit,
+};
 
 /// An amount of CPU and memory: what a node has, or what a pod requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ResourceAmounts {
     /// CPU time, in thousandths of a core.
     pub cpu_millis: u64,
-    /// Memory, in bytes.
+    /// Memory in bytes, as `requests.memory` counts it.
     pub memory_bytes: u64,
 }
 

@@ -12,7 +12,7 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 pub(super) struct Topology {
     /// The domain of each node; empty where no node has the label.
     of: Vec<u32>,
-    /// Number of domains.
+    /// Number of different values of the label.
     pub(super) domains: usize,
     /// Whether every domain is a single node, as with `kubernetes.io/hostname`.
     pub(super) fine: bool,

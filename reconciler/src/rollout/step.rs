@@ -165,11 +165,12 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
             {
                 rollout.pinned_against = None;
             }
-            let wanted = !rollout.suspended
+
+            let is_wanted = !rollout.suspended
                 && rollout.pinned_against.is_none()
                 && rollout.target.as_ref() != Some(id)
                 && !rollout.bad.contains_key(id);
-            if let (true, Some(head)) = (wanted, input.commits.get(id)) {
+            if is_wanted && let Some(head) = input.commits.get(id) {
                 consider(input, rollout, head);
             }
         }
@@ -179,13 +180,16 @@ fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
 /// Makes the head the target, unless it deletes too much. If the commit that runs cannot be read,
 /// the deletions are unknown, so the head waits.
 fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
-    let readable = |id| input.commits.get(id).or_else(|| input.kept.get(id));
-    let before = rollout.driving.as_ref().map(readable);
-    if before.is_some_and(|before| before.is_none()) {
-        return;
-    }
-    let before = before.flatten();
-    if let Some(reason) = before.and_then(|before| over_budget(input.settings, before, head)) {
+    let over_budget = match &rollout.driving {
+        None => None,
+        Some(id) => {
+            let Some(before) = input.commits.get(id).or_else(|| input.kept.get(id)) else {
+                return;
+            };
+            over_budget(input.settings, before, head)
+        }
+    };
+    if let Some(reason) = over_budget {
         let known = rollout
             .history
             .iter()
@@ -195,6 +199,7 @@ fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
         }
         return;
     }
+
     rollout.close_target(
         CommitState::Superseded,
         CommitReason::Superseded.into(),
@@ -236,7 +241,7 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
     if head.allow_deletions {
         return None;
     }
-    let all = before.objects.workloads.len();
+    let workloads = before.objects.workloads.len();
     let deleted: Vec<WorkloadKey> = before
         .objects
         .workloads
@@ -244,10 +249,10 @@ fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Op
         .filter(|key| !head.objects.workloads.contains_key(*key))
         .cloned()
         .collect();
-    let allowed = settings.deletion_budget(all);
+    let allowed = settings.deletion_budget(workloads);
     (deleted.len() > allowed).then_some(CommitReason::OverBudget {
         deleted,
-        of: all,
+        of: workloads,
         allowed,
     })
 }
@@ -263,6 +268,7 @@ fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
             Ok(later) => next = later,
         }
     }
+
     let Some(target) = rollout.target.clone() else {
         return Next::AwaitChange;
     };

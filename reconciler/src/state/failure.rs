@@ -23,7 +23,7 @@ pub enum FailureClass {
     Rejected,
     /// A person asked for the rollback.
     Manual,
-    /// Any other reason.
+    /// A reason without a class of its own, or one that an earlier version did not classify.
     #[default]
     Other,
 }
@@ -177,7 +177,7 @@ impl fmt::Display for FailureReason {
 /// How a container last exited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastExit {
-    /// `exitCode`.
+    /// `exitCode` of the container, as the engine reports it.
     pub code: i64,
     /// The termination message; empty if there is none.
     pub message: ForeignText,

@@ -90,7 +90,7 @@ pub enum CommitReason {
     Waiting(Obstacle),
     /// A newer commit became the target before this one was healthy.
     Superseded,
-    /// The commit failed.
+    /// The commit failed, for this reason.
     Failed(FailureReason),
 }
 

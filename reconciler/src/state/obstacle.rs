@@ -21,7 +21,7 @@ pub enum Obstacle {
     CanariesAbsent,
     /// A node is out, and the DaemonSet's pod on it was not available in the node's last report.
     LeftDown {
-        /// The DaemonSet.
+        /// The DaemonSet whose pod was not available.
         workload: WorkloadKey,
         /// The node that is out.
         node: NodeName,

@@ -4,19 +4,19 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NodeName, ObjectKey};
+use super::{Stored, Unfit};
+use crate::name::{CommitId, NodeName, ObjectKey};
 
 /// Why this host refuses an assignment or a stop record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refused {
     /// The host has the commit, and the commit has no such owner with that template.
     Unresolved,
-    /// No commit in use allows the pod on this host: because of labels, taints or `nodeName`,
-    /// because of the host's resources, or because of affinity between pods.
-    Unfit(String),
+    /// No commit in use allows the pod on this host.
+    Unfit(Stored<UnfitReason>),
     /// Another pod on this host uses the host port.
     HostPort {
-        /// The host port.
+        /// The host port that both pods ask for.
         port: u16,
         /// The pod that uses it.
         pod: ObjectKey,
@@ -77,6 +77,26 @@ impl Refused {
     }
 }
 
+/// Why no commit in use allows a pod on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnfitReason {
+    /// Labels, taints, `nodeName`, resources or affinity between pods.
+    Placement(Unfit),
+    /// The pod's commit is not eligible on the host.
+    Ineligible(CommitId),
+}
+
+impl fmt::Display for UnfitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Placement(unfit) => unfit.fmt(f),
+            Self::Ineligible(commit) => {
+                write!(f, "commit {} may not run on this node", commit.short())
+            }
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,6 +137,34 @@ impl fmt::Display for Refused {
                 "not stopped: {owners} of the {of} workloads of this node are said to have left the commit, no commit \
                  took them away, and the budget is {allowed}"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfit_pod_is_reported_with_the_text_that_other_versions_read() {
+        let reasons = [
+            (
+                UnfitReason::Placement(Unfit::Taint("gpu".to_owned())),
+                r#"{"Unfit":"have taint gpu"}"#,
+            ),
+            (
+                UnfitReason::Ineligible(CommitId::from([0x12; 20])),
+                r#"{"Unfit":"commit 1212121212 may not run on this node"}"#,
+            ),
+        ];
+        for (reason, reported) in reasons {
+            let refused = Refused::Unfit(reason.into());
+            assert_eq!(
+                serde_json::to_string(&refused).expect("a refusal"),
+                reported
+            );
+            let read: Refused = serde_json::from_str(reported).expect("a refusal");
+            assert_eq!(read, refused);
         }
     }
 }

@@ -76,7 +76,7 @@ impl fmt::Display for Unfit {
 pub enum Refusal {
     /// Each node is counted once, under the first reason that applies.
     Counted {
-        /// Number of nodes.
+        /// Number of nodes in the cluster.
         nodes: usize,
         /// Number of nodes for each reason, sorted by reason.
         reasons: Vec<(Unfit, usize)>,

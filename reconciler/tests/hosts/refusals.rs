@@ -18,7 +18,7 @@ use reconciler::{
         files::DnsFacts,
         memory::{NodeMemory, PodMemory},
     },
-    state::{NodeFacts, NodeSystem, PodPlace, Refused, StopReason, StopRecord},
+    state::{NodeFacts, NodeSystem, PodPlace, Refused, StopReason, StopRecord, Unfit, UnfitReason},
 };
 
 use crate::{
@@ -331,7 +331,7 @@ fn hard_rules_hold_whatever_the_store_says() {
     let plan = ask(&world, "a", vec![taint], &[]);
     assert_eq!(
         plan.report.refused[&set],
-        Refused::Unfit("have taint gpu".into())
+        Refused::Unfit(UnfitReason::Placement(Unfit::Taint("gpu".to_owned())).into())
     );
 }
 

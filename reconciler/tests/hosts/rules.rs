@@ -9,7 +9,7 @@ use reconciler::{
     object::{IntOrPercent, PodSelector, PodSpec, PodTerm, Selector, SpreadConstraint},
     observed::Observed,
     plan::Next,
-    state::{Refused, StopReason},
+    state::{Refused, StopReason, Unfit, UnfitReason},
 };
 
 use crate::{
@@ -73,12 +73,12 @@ fn only_on(mut spec: PodSpec, node: &str) -> PodSpec {
 }
 
 #[track_caller]
-fn expect_refused(world: &World, host: &str, uid: &PodUid, why: &str) {
+fn expect_refused(world: &World, host: &str, uid: &PodUid, why: Unfit) {
     let plan = ask(world, host, Vec::new(), &[]);
     let refused = &plan.report.refused;
     assert_eq!(
         refused.get(uid),
-        Some(&Refused::Unfit(why.to_owned())),
+        Some(&Refused::Unfit(UnfitReason::Placement(why).into())),
         "{refused:?}"
     );
     assert_eq!(refused.len(), 1, "{refused:?}");
@@ -120,12 +120,7 @@ fn pods_that_must_be_apart_are_not_begun_together() {
     );
     let uid = one(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
-    expect_refused(
-        &world,
-        "a",
-        &forged,
-        "have a pod near that spec.affinity.podAntiAffinity forbids",
-    );
+    expect_refused(&world, "a", &forged, Unfit::PodAntiAffinity);
 
     // Whom another one keeps off.
     let both = || {
@@ -142,12 +137,7 @@ fn pods_that_must_be_apart_are_not_begun_together() {
         .map(|record| record.uid.clone())
         .collect();
     misplace(&mut world, &webs[1], "a");
-    expect_refused(
-        &world,
-        "a",
-        &webs[1],
-        "have a pod near whose podAntiAffinity forbids this one",
-    );
+    expect_refused(&world, "a", &webs[1], Unfit::ExistingPodAntiAffinity);
 }
 
 #[test]
@@ -161,12 +151,7 @@ fn a_spread_that_must_hold_is_held() {
     let host = world.state.pods[&newest].place.node().unwrap().clone();
     let other = if host == name("a") { "b" } else { "a" };
     misplace(&mut world, &newest, other);
-    expect_refused(
-        &world,
-        other,
-        &newest,
-        "would break spec.topologySpreadConstraints",
-    );
+    expect_refused(&world, other, &newest, Unfit::Spread);
     // One that is on its way out was there when the new one was placed.
     let gone = forge(&mut world, &newest, host.as_str());
     tell_to_stop(&mut world, &gone);
@@ -186,12 +171,7 @@ fn a_pod_that_must_be_near_another_is_not_begun_elsewhere() {
     let mut world = settled(commit.build());
     let uid = one(&world, "set", "a");
     misplace(&mut world, &uid, "b");
-    expect_refused(
-        &world,
-        "b",
-        &uid,
-        "have no pod near that spec.affinity.podAffinity asks for",
-    );
+    expect_refused(&world, "b", &uid, Unfit::PodAffinity);
 }
 
 #[test]
@@ -203,7 +183,7 @@ fn a_host_begins_no_more_than_it_has_room_for() {
     );
     let uid = one(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
-    expect_refused(&world, "a", &forged, "have too little cpu left");
+    expect_refused(&world, "a", &forged, Unfit::Cpu);
     // What runs is not stopped for it.
     let plan = ask(&world, "a", Vec::new(), &[uid, forged]);
     assert!(plan.report.refused.is_empty(), "{:?}", plan.report.refused);

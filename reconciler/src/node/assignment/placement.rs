@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use crate::state::Refused;
 use crate::{
     commit::{Commit, locate_kept},
     name::{CommitId, PodUid, WorkloadKind},
@@ -17,7 +16,7 @@ use crate::{
         eligible_for_daemon, host_ports, relates, repels, requests, unfit_by_itself,
     },
     plan::PodIdentity,
-    state::{KnownNode, NodeFacts, NodeLife, PodRecord, Unfit},
+    state::{KnownNode, NodeFacts, NodeLife, PodRecord, Refused, Unfit, UnfitReason},
 };
 
 /// The nodes and commits against which the rules of placement are checked.
@@ -173,7 +172,7 @@ impl<'a> AssignmentRules<'a> {
     pub(super) fn refuse(&self, record: &PodRecord, workload: &Workload) -> Option<Refused> {
         self.unfit(record, workload)
             .or_else(|| self.too_little(workload))
-            .map(|unfit| Refused::Unfit(unfit.to_string()))
+            .map(|unfit| Refused::Unfit(UnfitReason::Placement(unfit).into()))
             .or_else(|| self.port_taken(record, workload))
             .or_else(|| self.full())
     }
