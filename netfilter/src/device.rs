@@ -137,7 +137,8 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENODEV | ESRCH))
 }
 
-/// `struct ifinfomsg`.
+/// The header of a link message, `struct ifinfomsg`: the device, and the values of those flags that
+/// `change` names.
 pub(crate) fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());

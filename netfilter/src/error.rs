@@ -36,7 +36,7 @@ pub enum NetworkError {
     Device {
         /// The name of the device.
         device: &'static str,
-        /// The DNS address.
+        /// The DNS address, which the device gets.
         address: Ipv4Addr,
         /// The kernel's error.
         source: io::Error,
@@ -58,7 +58,7 @@ pub enum NetworkError {
     Overlay {
         /// The VXLAN network identifier.
         id: u32,
-        /// The UDP port.
+        /// The UDP port on which the device receives.
         port: u16,
         /// The kernel's error.
         source: io::Error,
@@ -77,7 +77,7 @@ pub enum NetworkError {
     /// The route to the pods of another host could not be set.
     #[error("cannot route {subnet} to the host {peer} at {address}; is that reachable from here")]
     PeerRoute {
-        /// The other host.
+        /// The name of the other host.
         peer: NodeName,
         /// The node address of the other host.
         address: Ipv4Addr,
@@ -91,7 +91,7 @@ pub enum NetworkError {
         "there is no direct path to the host {peer} at {address}: it is behind the router {router}, which does not know its pods; use vxlan for it"
     )]
     PeerBehindRouter {
-        /// The other host.
+        /// The name of the other host.
         peer: NodeName,
         /// The node address of the other host.
         address: Ipv4Addr,
@@ -101,7 +101,7 @@ pub enum NetworkError {
     /// A pod's network namespace could not be entered.
     #[error("cannot enter the network namespace of the pod behind {link}")]
     Namespace {
-        /// The link's name.
+        /// The name of the pod's link.
         link: LinkName,
         /// The error of the system call.
         source: io::Error,
@@ -109,7 +109,7 @@ pub enum NetworkError {
     /// A pod's link could not be made.
     #[error("cannot connect the link {link}: {action}")]
     Connect {
-        /// The link's name.
+        /// The name of the pod's link.
         link: LinkName,
         /// The part of the work that failed.
         action: &'static str,
@@ -119,7 +119,7 @@ pub enum NetworkError {
     /// A pod's link, or one of the two devices of the host itself, could not be removed.
     #[error("cannot remove the link {link}")]
     Disconnect {
-        /// The link's name.
+        /// The name of the device.
         link: String,
         /// The kernel's error.
         source: io::Error,
@@ -174,7 +174,7 @@ pub enum Refusal {
     Drifted,
     /// The permission is missing.
     Denied,
-    /// Any other error.
+    /// Any other error; the message says which.
     Other,
 }
 

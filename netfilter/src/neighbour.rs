@@ -24,10 +24,10 @@ const NTF_SELF: u8 = 0x02;
 /// Length of `struct ndmsg`.
 const HEADER: usize = 12;
 
-/// An Ethernet address.
+/// An Ethernet address, in the order of its bytes on the wire.
 pub(crate) type Mac = [u8; 6];
 
-/// A permanent entry.
+/// A permanent entry of a device, in one of its two tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Entry {
     /// The address on the link has this MAC.

@@ -64,7 +64,7 @@ impl Message {
         Self { bytes }.padded()
     }
 
-    /// Adds an attribute.
+    /// Adds an attribute, padded to a multiple of four bytes.
     pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         self.bytes
             .extend_from_slice(&attribute_header(kind, value.len()));
@@ -230,7 +230,7 @@ impl Socket {
         result
     }
 
-    /// Requests one object.
+    /// Requests one object; the answer is the object, or the error.
     pub(crate) fn get(&self, mut message: Message) -> io::Result<Answer> {
         message.finish(1);
         self.send(&message.bytes)?;
@@ -297,7 +297,7 @@ impl Socket {
     }
 }
 
-/// Receives one datagram.
+/// Receives one datagram, which may hold several messages.
 pub(crate) fn receive(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; RECEIVE_BUFFER];
     let (_, length) = recv(fd, &mut buffer[..], RecvFlags::empty())?;

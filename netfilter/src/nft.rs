@@ -27,9 +27,9 @@ pub enum Synced {
         /// The whole table was replaced: at the first sync, or because somebody else had changed
         /// it.
         replaced: bool,
-        /// Elements added.
+        /// Number of elements that were added to sets and maps.
         added: usize,
-        /// Elements deleted.
+        /// Number of elements that were deleted from sets and maps.
         removed: usize,
     },
 }

@@ -45,7 +45,7 @@ const ONLINK: u32 = 4;
 pub(crate) enum Scope {
     /// Reached through a gateway.
     Universe = 0,
-    /// On-link.
+    /// On-link: reached without a gateway.
     Link = 253,
 }
 

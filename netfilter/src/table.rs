@@ -47,7 +47,7 @@ const VXLAN_PEERS: &str = "vxlan_peers";
 pub(crate) struct Ruleset {
     /// Sets and maps: declaration by name.
     pub(crate) sets: BTreeMap<String, String>,
-    /// Chains by name.
+    /// Chains by name; one without a hook is reached by a jump or a verdict.
     pub(crate) chains: BTreeMap<String, Chain>,
     /// Elements of the sets and maps that Windlass fills: value by key by set; the value is empty
     /// for a set.

@@ -11,7 +11,7 @@ use crate::{error::NetworkError, program, table::TABLE};
 /// does not override its drop, and Windlass does not write into tables of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// `inet firewalld`.
+    /// Family and name of the table, such as `inet firewalld`.
     pub table: String,
     /// The command that lets pod traffic through, for an administrator.
     pub remedy: String,
