@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit,
     fault::FaultKind,
+    foreign,
     manifest::Problem,
     name::CommitId,
     state::{CommitState, HistoryEntry, PodRecord, Rollback},
@@ -180,11 +181,11 @@ impl StatusReport {
                 .filter(|status| status.ready.is_some())
                 .count(),
             unwell: unwell(view),
-            troubles: view.troubles.iter().map(ToString::to_string).collect(),
+            troubles: sentences(&view.troubles),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
                 .unwrap_or_default(),
-            notes: view.notes.iter().map(ToString::to_string).collect(),
+            notes: sentences(&view.notes),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
             head_reason: head_entry
@@ -192,6 +193,15 @@ impl StatusReport {
                 .unwrap_or_default(),
         }
     }
+}
+
+/// Reasons as sentences that are safe to print: a name in them may come from another host or from
+/// the store.
+fn sentences(reasons: &[impl ToString]) -> Vec<String> {
+    reasons
+        .iter()
+        .map(|reason| foreign::escape(&reason.to_string()).into_owned())
+        .collect()
 }
 
 impl HistoryReport {

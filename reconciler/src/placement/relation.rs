@@ -111,91 +111,38 @@ impl Sources<'_, '_> {
 }
 
 impl Relations {
+    /// The relations of a shape, in the order in which a pod is judged by them.
     pub(super) fn new(
         sources: &Sources<'_, '_>,
         shape: u32,
         constraints: &[SpreadConstraint],
     ) -> Self {
-        let of_shape = &sources.shapes.all[shape as usize];
-        let said = &of_shape.relations;
-        let mut all = Vec::new();
-
-        // As in Kubernetes, a pod counts only if all terms select it.
-        let mut wanted: Option<Vec<u32>> = None;
-        for term in &said.affinity {
-            let matching = sources.matching(*term);
-            wanted = Some(match wanted {
-                None => matching,
-                Some(before) => before
-                    .into_iter()
-                    .filter(|one| matching.binary_search(one).is_ok())
-                    .collect(),
-            });
-        }
-        let wanted = wanted.unwrap_or_default();
-        for term in &said.affinity {
-            let mut relation = sources.relation(*term, RelationKind::Affinity, shape);
-            relation.about_itself = wanted.binary_search(&shape).is_ok();
-            sources.count(
-                &mut relation.counts,
-                relation.topology,
-                wanted.iter().copied(),
-            );
-            all.push(relation);
-        }
-        let none_there = all
-            .iter()
-            .all(|relation| relation.counts.iter().all(|count| *count == 0));
-        let first = none_there && wanted.binary_search(&shape).is_ok();
-
-        for term in &said.anti {
+        let (mut all, first) = required_affinity(sources, shape);
+        let relations = &sources.shapes.all[shape as usize].relations;
+        for term in &relations.anti {
             let mut relation = sources.relation(*term, RelationKind::Anti, shape);
-            sources.count(
-                &mut relation.counts,
-                relation.topology,
-                sources.matching(*term),
-            );
+            let matching = sources.matching(*term);
+            sources.count(&mut relation.counts, relation.topology, matching);
             all.push(relation);
         }
-        let mut repelling: Vec<(u32, u32)> = of_shape
-            .repelled_by
-            .iter()
-            .map(|term| (sources.topology(*term).0, *term))
-            .collect();
-        repelling.sort_unstable();
-        for terms in repelling.chunk_by(|a, b| a.0 == b.0) {
-            let Some((topology, term)) = terms.first() else {
-                continue;
-            };
-            let mut relation = sources.relation(*term, RelationKind::ExistingAnti, shape);
-            relation.about_itself = terms
-                .iter()
-                .any(|(_, term)| carrier(sources, *term) == shape);
-            let carriers = terms.iter().map(|(_, term)| carrier(sources, *term));
-            sources.count(&mut relation.counts, *topology, carriers);
-            all.push(relation);
-        }
-        for wish in &said.wishes {
+        all.extend(existing_anti_affinity(sources, shape));
+        for wish in &relations.wishes {
             let mut relation = sources.relation(wish.term, RelationKind::Wish(*wish), shape);
-            sources.count(
-                &mut relation.counts,
-                relation.topology,
-                sources.matching(wish.term),
-            );
+            let matching = sources.matching(wish.term);
+            sources.count(&mut relation.counts, relation.topology, matching);
             all.push(relation);
         }
         for required in [true, false] {
-            let topologies: Vec<u32> = (said.spread.iter().zip(constraints))
-                .filter(|(_, one)| one.required == required)
+            let of_kind: Vec<(u32, &SpreadConstraint)> = (relations.spread.iter().copied())
+                .zip(constraints)
+                .filter(|(_, constraint)| constraint.required == required)
+                .collect();
+            let topologies: Vec<u32> = of_kind
+                .iter()
                 .map(|(term, _)| sources.topology(*term).0)
                 .collect();
-            for (term, one) in said
-                .spread
-                .iter()
-                .zip(constraints)
-                .filter(|(_, one)| one.required == required)
-            {
-                all.push(spread(sources, *term, one, &topologies, shape));
+            for (term, constraint) in of_kind {
+                all.push(spread(sources, term, constraint, &topologies, shape));
             }
         }
         Self { all, first }
@@ -291,6 +238,65 @@ impl Relation {
 
 fn carrier(sources: &Sources<'_, '_>, term: u32) -> u32 {
     sources.shapes.terms[term as usize].carrier
+}
+
+/// The relations of `podAffinity`, and whether the pod is the first of those that it requires
+/// nearby.
+fn required_affinity(sources: &Sources<'_, '_>, shape: u32) -> (Vec<Relation>, bool) {
+    let terms = &sources.shapes.all[shape as usize].relations.affinity;
+    // As in Kubernetes, a pod counts only if all terms select it.
+    let mut wanted: Option<Vec<u32>> = None;
+    for term in terms {
+        let matching = sources.matching(*term);
+        wanted = Some(match wanted {
+            None => matching,
+            Some(before) => before
+                .into_iter()
+                .filter(|one| matching.binary_search(one).is_ok())
+                .collect(),
+        });
+    }
+    let wanted = wanted.unwrap_or_default();
+    let is_about_itself = wanted.binary_search(&shape).is_ok();
+
+    let mut relations = Vec::new();
+    for term in terms {
+        let mut relation = sources.relation(*term, RelationKind::Affinity, shape);
+        relation.about_itself = is_about_itself;
+        let shapes = wanted.iter().copied();
+        sources.count(&mut relation.counts, relation.topology, shapes);
+        relations.push(relation);
+    }
+    let none_there = relations
+        .iter()
+        .all(|relation| relation.counts.iter().all(|count| *count == 0));
+    (relations, none_there && is_about_itself)
+}
+
+/// The relations of those existing pods whose own `podAntiAffinity` selects the shape's pods, one
+/// for each topology.
+fn existing_anti_affinity(sources: &Sources<'_, '_>, shape: u32) -> Vec<Relation> {
+    let mut repelling: Vec<(u32, u32)> = sources.shapes.all[shape as usize]
+        .repelled_by
+        .iter()
+        .map(|term| (sources.topology(*term).0, *term))
+        .collect();
+    repelling.sort_unstable();
+
+    let mut relations = Vec::new();
+    for terms in repelling.chunk_by(|a, b| a.0 == b.0) {
+        let Some((topology, term)) = terms.first() else {
+            continue;
+        };
+        let mut relation = sources.relation(*term, RelationKind::ExistingAnti, shape);
+        relation.about_itself = terms
+            .iter()
+            .any(|(_, term)| carrier(sources, *term) == shape);
+        let carriers = terms.iter().map(|(_, term)| carrier(sources, *term));
+        sources.count(&mut relation.counts, *topology, carriers);
+        relations.push(relation);
+    }
+    relations
 }
 
 /// Nodes count that the policies allow and that have the labels of all constraints of the same

@@ -84,7 +84,7 @@ fn spec(written: Option<&NodeObject>, facts: &NodeFacts) -> Value {
 /// The troubles of this host as one sentence; empty if there are none.
 fn troubles(view: &View) -> String {
     let troubles: Vec<String> = view.troubles.iter().map(ToString::to_string).collect();
-    troubles.join("; ")
+    foreign::escape(&troubles.join("; ")).into_owned()
 }
 
 fn status(source: &ObjectSource<'_>, known: &KnownNode) -> Value {
