@@ -172,7 +172,7 @@ impl Host {
         let (next, engine_answers) = self.reconcile(now).await;
 
         self.answer_asks().await;
-        let next = next.sooner(self.keep_what_is_needed().await);
+        let next = next.sooner(self.keep_needed_commits().await);
 
         self.count_cycle(began, engine_answers);
         next.sooner(self.next_deadline())

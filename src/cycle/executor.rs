@@ -116,7 +116,7 @@ impl Host {
     }
 
     /// Pins the commits in use in the mirror and the trust directory, and releases all others.
-    pub(super) async fn keep_what_is_needed(&mut self) -> Next {
+    pub(super) async fn keep_needed_commits(&mut self) -> Next {
         let mut keep = self.needed();
         self.knowledge.commit_cache.retain(&keep);
         keep.extend(self.returnable());
