@@ -10,6 +10,7 @@ mod leader;
 mod membership;
 mod memory;
 mod network_check;
+mod plan_text;
 mod removed;
 mod reporter;
 mod troubles;
@@ -171,7 +172,7 @@ impl Host {
         let (next, engine_answers) = self.reconcile(now).await;
 
         self.answer_asks().await;
-        let next = next.sooner(self.keep_what_is_needed().await);
+        let next = next.sooner(self.keep_needed_commits().await);
 
         self.count_cycle(began, engine_answers);
         next.sooner(self.next_deadline())
@@ -184,9 +185,9 @@ impl Host {
             // Not "this host has no containers": while the engine does not answer, its containers
             // are unknown, and no decision is based on them.
             Err(error) => {
-                self.engine.unready = Some(ForeignText::sentence(&error));
-                let trouble = HostTrouble::Failed(ForeignText::sentence(&error));
-                self.note(Part::Engine, Err(trouble));
+                let error = ForeignText::sentence(&format!("{:#}", anyhow::Error::from(error)));
+                self.engine.unready = Some(error.clone());
+                self.note(Part::Engine, Err(HostTrouble::Failed(error.clone())));
                 let next = self.reconcile_without_engine(now, &error).await;
                 return (next.sooner(Next::After(RETRY)), false);
             }

@@ -52,7 +52,7 @@ pub(crate) enum SourceUpdate {
         /// When the fetch began.
         asked: FetchStart,
         /// The time from the start of the fetch to this result.
-        took: Duration,
+        elapsed: Duration,
     },
     /// The head is the same as before.
     Same {
@@ -224,7 +224,7 @@ impl Follower {
                 commit,
                 verified,
                 asked,
-                took: began.elapsed(),
+                elapsed: began.elapsed(),
             },
             Ok(JudgedHead::Refused {
                 refusal,

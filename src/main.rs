@@ -85,7 +85,7 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Stopped => Ok(Exit::Done),
                 Ended::Moved => Err(failed(
-                    anyhow::Error::from(readdress::start_anew()).context("start anew"),
+                    anyhow::Error::from(readdress::start_anew()).context("restart the daemon"),
                 )),
             }
         }

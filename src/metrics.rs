@@ -96,7 +96,7 @@ impl Metrics {
         let metrics = Self {
             cycle_seconds: family.seconds(
                 "windlass_reconcile_duration_seconds",
-                "How long a cycle of the control loop took.",
+                "Duration of a cycle of the control loop.",
                 "result",
                 &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
             )?,
@@ -206,18 +206,18 @@ impl Metrics {
     }
 
     /// Records the end of a cycle.
-    pub(crate) fn cycle(&self, took: Duration, result: CycleResult) {
+    pub(crate) fn cycle(&self, elapsed: Duration, result: CycleResult) {
         self.cycle_seconds
             .with_label_values(&[result.label()])
-            .observe(took.as_secs_f64());
+            .observe(elapsed.as_secs_f64());
         self.cycles.with_label_values(&[result.label()]).inc();
     }
 
     /// Records that a commit has left a phase, after this time.
-    pub(crate) fn push(&self, phase: PushPhase, took: Duration) {
+    pub(crate) fn push(&self, phase: PushPhase, elapsed: Duration) {
         self.push_seconds
             .with_label_values(&[phase.label()])
-            .observe(took.as_secs_f64());
+            .observe(elapsed.as_secs_f64());
     }
 
     /// Records the judgement of a commit.

@@ -56,7 +56,7 @@ impl RefusedHeads {
         let path = trust_directory.join("refused.json");
         let kept = state_file::read(&path, SCHEMA).unwrap_or_else(|error| {
             tracing::warn!(
-                "refused heads are fetched and judged anew: {:#}",
+                "refused heads are fetched and judged again: {:#}",
                 anyhow::Error::from(error)
             );
             None

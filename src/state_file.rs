@@ -49,14 +49,14 @@ pub(crate) enum StateFileError {
         path: PathBuf,
         /// The step that failed, such as `flush`.
         step: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The value cannot be written as a JSON object.
     #[error("encode state file {}", path.display())]
     Encode {
         path: PathBuf,
-        /// What the encoder said.
+        /// The encoder's error.
         source: serde_json::Error,
     },
 }

@@ -196,7 +196,7 @@ async fn an_idle_connection_may_stay_and_a_slow_second_head_may_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_proves_nothing_goes_though_requests_are_answered() {
+async fn an_unproven_connection_is_closed_although_its_requests_are_answered() {
     let connections = connections();
     let begun = Instant::now();
     let (mut connection, _far) = connect(&connections, source(1)).unwrap();

@@ -76,7 +76,7 @@ async fn the_first_commit_starts_its_pods_and_leads_traffic_to_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cycle_over_what_is_as_it_must_be_does_nothing() {
+async fn a_cycle_in_the_target_state_does_nothing() {
     let bed = LoopBed::new();
     let mut daemon = bed.start().await;
     let commit = daemon.push(&bed, &both("web:1", "db:1")).await;

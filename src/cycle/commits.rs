@@ -184,9 +184,9 @@ impl Knowledge {
                 commit,
                 verified,
                 asked,
-                took,
+                elapsed,
             } => {
-                metrics.push(PushPhase::Judge, took);
+                metrics.push(PushPhase::Judge, elapsed);
                 metrics.signature(SignatureOutcome::Trusted);
                 self.source.answered(asked);
                 self.source.refusal = None;

@@ -4,10 +4,25 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reconciler::{foreign::ForeignText, observed::Observed, plan::Next, state::Preparation};
+use netfilter::NetworkError;
+use reconciler::{
+    fault::Fault, foreign::ForeignText, observed::Observed, plan::Next, state::Preparation,
+};
+use thiserror::Error;
 
 use super::{Host, leader::Led};
 use crate::view::Part;
+
+/// Why this host could not be observed.
+#[derive(Debug, Error)]
+pub(super) enum ObservationError {
+    /// The container engine did not list its containers and images.
+    #[error("{}", .0.message)]
+    Engine(Fault),
+    /// The kernel did not list the links of pods.
+    #[error(transparent)]
+    Links(NetworkError),
+}
 
 /// What this host knows of the engine.
 #[derive(Debug, Default)]
@@ -20,13 +35,13 @@ pub(super) struct EngineMemory {
 
 impl Host {
     /// Observes the containers, images and links, with the results of lanes and probes.
-    pub(super) async fn observe(&mut self) -> Result<Observed, String> {
+    pub(super) async fn observe(&mut self) -> Result<Observed, ObservationError> {
         let observation = self.parts.runtime.observe().await;
-        let observation = observation.map_err(|fault| fault.message)?;
+        let observation = observation.map_err(ObservationError::Engine)?;
         self.troubles.clear(Part::Engine);
 
         let links = self.parts.network.links().await;
-        let links = links.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        let links = links.map_err(ObservationError::Links)?;
 
         Ok(Observed {
             containers: observation.containers,
@@ -43,7 +58,11 @@ impl Host {
 
     /// A cycle without the engine. No container is started or stopped; the pods of this host and of
     /// other hosts receive traffic as before, since the engines of other hosts may work.
-    pub(super) async fn reconcile_without_engine(&mut self, now: Timestamp, why: &str) -> Next {
+    pub(super) async fn reconcile_without_engine(
+        &mut self,
+        now: Timestamp,
+        why: &ForeignText,
+    ) -> Next {
         // Before the first plan this host does not know its pods, so the last report about them
         // still holds.
         let Some(last) = self.engine.last.take() else {
@@ -66,7 +85,7 @@ impl Host {
         plan.cancel.clear();
         for preparation in self.reporter.report.prepared.values_mut() {
             if matches!(preparation, Preparation::Pulling { .. }) {
-                *preparation = Preparation::Waiting(ForeignText::sentence(why));
+                *preparation = Preparation::Waiting(why.clone());
             }
         }
         self.publish_report();

@@ -14,7 +14,7 @@ use reconciler::{
     state::{Change, CommitState, Rollout},
 };
 
-use super::{Host, RETRY, leader::Requester, reporter};
+use super::{Host, RETRY, leader::Requester, plan_text};
 use crate::{
     apply::Done,
     command::{Command, CommandError, CommandResult},
@@ -32,7 +32,7 @@ impl Host {
         let at_rest = plan.lanes.is_empty() && self.parts.lanes.is_idle();
         self.reporter
             .last_plan
-            .lanes(&plan.lanes, self.parts.lanes.is_idle());
+            .take(&plan.lanes, self.parts.lanes.is_idle());
         self.acted |= !plan.lanes.is_empty();
         for key in &plan.cancel {
             self.parts.lanes.cancel(key);
@@ -85,7 +85,7 @@ impl Host {
             if self.troubles.has(Part::Memory) && matches!(lane.why, Why::Start { .. }) {
                 continue;
             }
-            if let Some(line) = reporter::announce(&lane) {
+            if let Some(line) = plan_text::announce(&lane) {
                 tracing::info!("{line}");
             }
             self.count_drift(&lane.why);
@@ -116,7 +116,7 @@ impl Host {
     }
 
     /// Pins the commits in use in the mirror and the trust directory, and releases all others.
-    pub(super) async fn keep_what_is_needed(&mut self) -> Next {
+    pub(super) async fn keep_needed_commits(&mut self) -> Next {
         let mut keep = self.needed();
         self.knowledge.commit_cache.retain(&keep);
         keep.extend(self.returnable());
@@ -198,7 +198,7 @@ impl Host {
         let answer = match command {
             Command::Sync => {
                 self.parts.nudge.notify_one();
-                return Ok("the repository is looked at now".to_owned());
+                return Ok("the repository is fetched now".to_owned());
             }
             Command::Suspend => {
                 rollout.suspended = true;
@@ -242,6 +242,7 @@ impl Host {
             }
             None => None,
         };
+
         let cleared = retry(rollout, failed.as_ref(), now);
         // A person who retries has changed something outside of Git: the back-off of pulls would
         // only delay the retry.
@@ -250,7 +251,7 @@ impl Host {
         Ok(match cleared {
             0 => "no commit was marked as failed; what waits is tried again now".to_owned(),
             count => {
-                format!("the mark of {count} failed commits is cleared; the head is tried afresh")
+                format!("the mark of {count} failed commits is cleared; the head is tried again")
             }
         })
     }

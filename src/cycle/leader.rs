@@ -423,8 +423,8 @@ impl Host {
             .filter(|record| record.place.node() == Some(node))
             .count();
         let answer = format!(
-            "node {node} is not of the cluster any more; its {count} pods are made anew elsewhere, those with data on its \
-             disk too. Do not start its daemon again before `windlass uninstall` there"
+            "node {node} is not of the cluster any more; its {count} pods are created again on other nodes, \
+             also those with data on its disk. Do not start its daemon again before `windlass uninstall` there"
         );
         // A node that is not a member has not been removed either.
         let changes = vec![

@@ -10,34 +10,20 @@ use reconciler::{
     network::DnsRecords,
     observed::Observed,
     placement::Choice,
-    plan::{Drift, Lane, LaneKey, ProbeKind, Step, Why},
+    plan::{Lane, LaneKey, ProbeKind, Why},
     state::{ClusterState, CommitState, NodeReport, Phase, PodRecord, Rollout},
     status::PodStatus,
 };
 
-use super::Host;
+use super::{
+    Host,
+    plan_text::{LastPlan, describe},
+};
 use crate::{
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
-    view::{EventView, HostNote, LaneView, SourceStatus, View},
+    view::{EventView, HostNote, SourceStatus, View},
 };
-
-/// The last plan that had something to do, kept until the next one.
-#[derive(Debug, Default)]
-pub(super) struct LastPlan {
-    lanes: Vec<LaneView>,
-}
-
-impl LastPlan {
-    /// Takes the lanes of a cycle; an empty plan clears them once no step is under way.
-    pub(super) fn lanes(&mut self, lanes: &[Lane], idle: bool) {
-        if !lanes.is_empty() {
-            self.lanes = lanes.iter().map(lane_view).collect();
-        } else if idle {
-            self.lanes.clear();
-        }
-    }
-}
 
 /// What this host has reported, so that the same is not reported again.
 #[derive(Debug)]
@@ -251,82 +237,9 @@ fn shared((id, commit): (&CommitId, &Arc<Commit>)) -> (CommitId, Arc<Commit>) {
     (id.clone(), Arc::clone(commit))
 }
 
-/// The log line of a lane; `None` for routine pulls and clean-ups, which are not logged at this
-/// level.
-pub(super) fn announce(lane: &Lane) -> Option<String> {
-    match &lane.why {
-        Why::Continue { .. } => None,
-        why => Some(describe(why)),
-    }
-}
-
-/// A reason as a sentence.
-pub(crate) fn describe(why: &Why) -> String {
-    match why {
-        Why::Start { pod, commit } => format!("starting pod {pod} of commit {}", commit.short()),
-        Why::Continue { pod } => format!("going on with pod {pod}"),
-        Why::Restart { pod, container } => format!("restarting container {container} of pod {pod}"),
-        Why::Repair { pod, drift } => format!("repairing pod {pod}: {}", drift_words(*drift)),
-        Why::Unhealthy {
-            pod,
-            container,
-            message,
-        } => {
-            format!("restarting container {container} of pod {pod}: it is not alive: {message}")
-        }
-        Why::Refresh { pod } => format!("refreshing the files of pod {pod}"),
-        Why::Stop { pod, reason } => format!("stopping pod {pod}: {reason}"),
-        Why::Clean { pod } => format!("cleaning up after pod {pod}"),
-        Why::Leftover => "removing what is left of a pod that is not here any more".to_owned(),
-        Why::Image { image } => format!("getting image {image}"),
-    }
-}
-
-fn drift_words(drift: Drift) -> &'static str {
-    match drift {
-        Drift::SandboxGone => "its sandbox is gone",
-        Drift::ContainerRemoved => "a container was removed",
-        Drift::ContainerPaused => "a container was paused",
-        Drift::LinkGone => "its link or route is gone",
-    }
-}
-
-pub(crate) fn lane_view(lane: &Lane) -> LaneView {
-    let subject = match &lane.key {
-        LaneKey::Pod(uid) => format!("pod {uid}"),
-        LaneKey::Image(_, image) => format!("image {image}"),
-        LaneKey::Link(name) => format!("link {name}"),
-    };
-    LaneView {
-        subject,
-        why: describe(&lane.why),
-        steps: lane.steps.iter().map(phrase).collect(),
-    }
-}
-
-/// A step in a few words, without the values of variables or the contents of files.
-fn phrase(step: &Step) -> String {
-    match step {
-        Step::PullImage { reference, .. } => format!("get image {reference}"),
-        Step::PrepareFiles(files) => format!("write files and {} volumes", files.volumes.len()),
-        Step::StartSandbox(spec) => format!("start sandbox {}", spec.attempt),
-        Step::Connect { link, .. } => format!("connect {} as {}", link.name, link.address),
-        Step::StartContainer(spec) => {
-            format!("start container {} ({})", spec.name, spec.image_name)
-        }
-        Step::PostStart { .. } => "run the postStart hook".to_owned(),
-        Step::Unpause(_) => "unpause".to_owned(),
-        Step::Drain(time) => format!("drain for {} s", time.as_secs_f32()),
-        Step::Stop(specs) => format!("stop {} containers", specs.len()),
-        Step::Remove(ids) => format!("remove {} containers", ids.len()),
-        Step::Disconnect(link) => format!("remove link {link}"),
-        Step::RemoveFiles(_) => "remove files and volumes".to_owned(),
-    }
-}
-
 /// Reports a new state of the rollout to the log and the metrics.
 fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
-    let short = |commit: &Option<reconciler::name::CommitId>| {
+    let short = |commit: &Option<CommitId>| {
         commit
             .as_ref()
             .map_or_else(|| "none".to_owned(), |id| id.short().to_owned())
@@ -344,6 +257,7 @@ fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
             Phase::Degraded { message } => tracing::error!(commit = %target, "degraded: {message}"),
         }
     }
+
     if let (None, Some(rollback)) = (&before.rollback, &after.rollback) {
         let (from, to) = (rollback.from.short(), short(&after.target));
         tracing::error!(from, to = %to, "rolling back: {}", rollback.reason);
@@ -384,7 +298,7 @@ fn report_change(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     }
 }
 
-/// How long the phase that has just ended took.
+/// Records how long the phase lasted that has just ended, and the whole rollout.
 fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
     let elapsed = |since: Option<Timestamp>| {
         let (since, now) = (since?, after.since?);
@@ -399,13 +313,13 @@ fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
         (Phase::Soaking, Phase::Healthy) => Some(PushPhase::Soak),
         _ => None,
     };
-    if let (Some(phase), Some(took)) = (ended, elapsed(before.since)) {
-        metrics.push(phase, took);
+    if let (Some(phase), Some(duration)) = (ended, elapsed(before.since)) {
+        metrics.push(phase, duration);
     }
     if after.phase == Phase::Healthy
-        && let Some(took) = elapsed(after.began)
+        && let Some(duration) = elapsed(after.began)
     {
-        metrics.push(PushPhase::Total, took);
+        metrics.push(PushPhase::Total, duration);
     }
 }
 

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_nudge_serves_all_who_ask_before_it() {
+    async fn one_nudge_serves_all_requests_before_it() {
         let (follower, mut turn, names) =
             (Arc::new(Notify::new()), FetchTurn::default(), cluster(10));
         let began = Instant::now();

@@ -114,7 +114,7 @@ pub(super) fn watch_address(
     let end = Arc::clone(end);
     Some(tokio::spawn(async move {
         let to = moved(from).await;
-        tracing::warn!("this host's address was {from} and is {to} now: the daemon starts anew");
+        tracing::warn!("this host's address was {from} and is {to} now: the daemon restarts");
         end.notify_one();
     }))
 }

@@ -157,7 +157,7 @@ fn watch_local(url: &RemoteUrl, nudge: &Arc<Notify>) -> Option<RefWatch> {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!(
-                "pushes are seen at the next poll only: {:#}",
+                "a push is fetched at the next poll only: {:#}",
                 anyhow::Error::from(error)
             );
             None

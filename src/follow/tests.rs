@@ -428,7 +428,7 @@ async fn a_damaged_mirror_is_repaired_whether_its_head_is_known_new_or_refused()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_older_version_took_in_and_refused_is_not_read_from_the_mirror() {
+async fn a_refused_head_that_an_older_version_left_in_the_mirror_is_not_read() {
     let bed = Bed::new();
     let good = bed.push("one", true);
     let mut following = bed.follow();

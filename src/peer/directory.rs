@@ -136,7 +136,7 @@ impl PeerDirectory {
     pub(super) fn read_node(&self) -> Result<Option<CertifiedKey>> {
         let Some(certificates) = read_certificates(&self.node())? else {
             return match read_certificates(&self.node_next())? {
-                Some(_) => self.mend().map(Some),
+                Some(_) => self.complete_replacement().map(Some),
                 None => Ok(None),
             };
         };
@@ -144,13 +144,13 @@ impl PeerDirectory {
         // The key is replaced before the certificate: a pair that does not fit was left by a crash.
         match self.with_key(certificates) {
             Ok(pair) => Ok(Some(pair)),
-            Err(_) if self.node_next().exists() => self.mend().map(Some),
+            Err(_) if self.node_next().exists() => self.complete_replacement().map(Some),
             Err(error) => Err(error),
         }
     }
 
     /// Completes a replacement after a crash between the key and the certificate.
-    fn mend(&self) -> Result<CertifiedKey> {
+    fn complete_replacement(&self) -> Result<CertifiedKey> {
         let _lock = self.lock()?;
         if let Some(next) = read_certificates(&self.node_next())?
             && self.with_key(next).is_ok()

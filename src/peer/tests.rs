@@ -220,7 +220,7 @@ async fn counted_way(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>, JoinHandl
 }
 
 #[tokio::test]
-async fn who_is_asked_again_and_again_is_asked_over_one_connection_as_long_as_it_lasts() {
+async fn repeated_pings_use_one_connection_as_long_as_it_lasts() {
     let pair = pair().await;
     let (address, count, way) = counted_way(pair.n2.address).await;
     let mut line = client(&pair.one).line(&name("n2"));
@@ -237,7 +237,7 @@ async fn who_is_asked_again_and_again_is_asked_over_one_connection_as_long_as_it
 }
 
 #[tokio::test]
-async fn a_host_that_answers_for_another_is_not_believed() {
+async fn a_host_that_answers_for_another_is_not_trusted() {
     let pair = pair().await;
     let error = client(&pair.one)
         .ping(&name("n3"), pair.n2.address)
@@ -281,7 +281,7 @@ async fn a_log_comes_from_the_host_that_has_the_pod() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_had_says_why_in_that_hosts_words() {
+async fn a_log_that_cannot_be_read_reports_the_reason_of_its_host() {
     let pair = pair().await;
     let one = client(&pair.one);
     let ask = async |request: LogRequest| {
@@ -347,7 +347,7 @@ async fn a_silent_host_costs_a_ping_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_host_without_certificates_has_no_listener_and_says_so_when_one_is_expected() {
+async fn a_host_without_certificates_has_no_listener_and_reports_a_configured_one() {
     let disk = disk();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let bind = async |node: &str, listen| {

@@ -120,7 +120,7 @@ fn of_what_an_older_version_wrote_only_what_it_had_judged_is_trusted() {
 }
 
 #[test]
-fn the_trusted_set_keeps_the_newest_and_what_is_in_use() {
+fn the_trusted_set_keeps_the_newest_commits_and_those_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let mut trust = TrustStore::open(directory.path()).unwrap();
     for letter in ['a', 'b', 'c', 'd'] {

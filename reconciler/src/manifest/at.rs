@@ -35,7 +35,7 @@ impl<'a> Report<'a> {
 
     /// Records the fields with `${...}`, so that a message about an invalid value can name the
     /// placeholder.
-    pub(super) fn look_for_placeholders(&mut self, document: &serde_json::Value) {
+    pub(super) fn find_placeholders(&mut self, document: &serde_json::Value) {
         self.placeholders = Placeholders::of(document, &self.root());
     }
 

@@ -76,7 +76,7 @@ impl Reading {
     ) -> Outcome {
         let mut report = Report::new(file, line, self.read_as);
         if holds.placeholders {
-            report.look_for_placeholders(&value);
+            report.find_placeholders(&value);
         }
         let outcome = self.reported(value, &report, holds);
         self.problems.append(&mut report.into_problems());

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cipher_texts_are_told_from_what_is_none() {
+    fn cipher_texts_are_recognized() {
         assert!(is_cipher_text(
             "ENC[AES256_GCM,data:AAAA,iv:AAAA,tag:AAAA,type:str]"
         ));

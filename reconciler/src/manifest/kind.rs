@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_later_says_what_to_use_until_then() {
+    fn every_kind_that_is_not_supported_yet_names_what_to_use_meanwhile() {
         for kind in KINDS {
             if let Fate::Later(instead) = kind.fate {
                 assert!(
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_kubernetes_are_told_from_those_of_others() {
+    fn groups_of_kubernetes_are_distinguished_from_those_of_others() {
         for kind in KINDS {
             assert_eq!(custom_group(&kind.api_version()), None, "{kind:?}");
         }

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_items_and_what_is_missing_are_located() {
+    fn keys_items_and_missing_fields_are_located() {
         let text = "# one\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: b\n---\nkind: Service\nspec: {ports: [{port: 1}]}\n";
         assert_eq!(at(text, 2, "spec.containers[0].image"), (6, 5));
         assert_eq!(at(text, 2, "spec.containers[0]"), (5, 5));

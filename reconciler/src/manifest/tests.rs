@@ -117,7 +117,7 @@ metadata: {name: a}
 }
 
 #[test]
-fn wrong_types_are_all_told_at_once() {
+fn wrong_types_are_all_reported_at_once() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {version: 1}}
@@ -159,7 +159,7 @@ spec:
 }
 
 #[test]
-fn a_pod_that_says_nothing_right_hears_of_everything() {
+fn all_problems_of_a_pod_are_reported_at_once() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata:
@@ -427,7 +427,7 @@ fn affinity_and_spread_are_read() {
 }
 
 #[test]
-fn what_is_wrong_with_affinity_and_spread_is_told_with_its_place() {
+fn problems_of_affinity_and_spread_are_reported_with_their_field() {
     let text = r"apiVersion: v1
 kind: Pod
 metadata: {name: a}
@@ -613,7 +613,7 @@ spec:
 }
 
 #[test]
-fn services_hear_what_is_wrong_with_them() {
+fn problems_of_services_are_reported() {
     let text = r#"apiVersion: v1
 kind: Service
 metadata: {name: 1a}
@@ -676,7 +676,7 @@ spec: {clusterIP: ten, ports: [{port: 1, name: a, targetPort: "80"}, {name: b}]}
 }
 
 #[test]
-fn config_maps_and_secrets_hear_what_is_wrong_without_showing_values() {
+fn problems_of_config_maps_and_secrets_are_reported_without_their_values() {
     let text = r#"apiVersion: v1
 kind: ConfigMap
 metadata: {name: a}
@@ -710,7 +710,7 @@ stringData: {tls.crt: a, pin: 1234, "a b": c}
 }
 
 #[test]
-fn nodes_and_namespaces_hear_what_is_wrong_with_them() {
+fn problems_of_nodes_and_namespaces_are_reported() {
     let text = r"apiVersion: v1
 kind: Node
 metadata: {name: host_1, namespace: x}
@@ -874,7 +874,7 @@ fn files_that_are_too_large_or_no_text_are_refused() {
 }
 
 #[test]
-fn more_documents_or_problems_than_the_limits_are_not_read_or_told() {
+fn documents_and_problems_beyond_the_limits_are_not_read_or_reported() {
     let documents = "---\napiVersion: v1\nkind: Pd\n".repeat(12);
     let limits = Limits {
         documents: 10,
@@ -1021,7 +1021,7 @@ fn controllers_have_the_defaults_of_their_group() {
 }
 
 #[test]
-fn a_template_hashes_alike_in_all_groups_and_whatever_its_owner_says() {
+fn a_template_has_one_hash_in_all_groups_and_for_all_fields_of_its_owner() {
     let hash = |api_version, kind, spec: &str| controller(api_version, kind, spec).template.hash;
     let expected = hash("apps/v1", "Deployment", SELECTOR);
     assert_eq!(

@@ -408,7 +408,7 @@ impl RunningLoop {
             commit,
             verified,
             asked: FetchStart::now(),
-            took: Duration::ZERO,
+            elapsed: Duration::ZERO,
         }
     }
 

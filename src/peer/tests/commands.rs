@@ -111,7 +111,7 @@ async fn a_cluster_is_made_by_commands() {
 }
 
 #[tokio::test]
-async fn a_host_of_no_cluster_is_told_what_to_do() {
+async fn a_command_on_a_host_without_a_cluster_names_the_next_step() {
     let none = disk();
     for words in [&["token"][..], &["rotate"], &["ping", "n1", "127.0.0.1:1"]] {
         let error = windlass(&none, words).await.unwrap_err();

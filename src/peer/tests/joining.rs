@@ -78,7 +78,7 @@ async fn a_token_for_one_node_is_no_other_ones_and_outlives_the_attempt() {
 }
 
 #[tokio::test]
-async fn a_name_is_given_once_until_somebody_says_replace() {
+async fn a_name_has_one_certificate_unless_its_token_replaces_it() {
     let pair = pair().await;
     let again = token(&pair.authority, &pair.n1, &offer());
     let said = refused("n2", &again).await;

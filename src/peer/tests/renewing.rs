@@ -109,7 +109,7 @@ async fn an_expired_certificate_opens_nothing_and_is_mended_where_the_authority_
 }
 
 #[tokio::test]
-async fn a_client_whose_certificate_has_expired_is_told_apart_from_a_dead_host() {
+async fn an_expired_certificate_is_distinguished_from_a_dead_host() {
     let pair = pair().await;
     let presented = Identity::open(&pair.two.directory)
         .unwrap()

@@ -136,7 +136,7 @@ async fn a_host_that_was_given_up_is_a_stranger_until_it_was_installed_anew() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_or_no_request_is_refused() {
+async fn a_body_that_is_too_large_or_no_request_is_refused() {
     let pair = pair().await;
     let (http, target) = stranger(&pair, None);
     let join = |body: String| {

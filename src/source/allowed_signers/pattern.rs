@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_as_openssh_says() {
+    fn patterns_match_as_in_openssh() {
         for (list, text, expected) in [
             ("git", "git", true),
             ("git", "gits", false),

@@ -196,7 +196,7 @@ async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_de
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up_at_the_dead_line() {
+async fn a_silent_server_is_given_up_at_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/x.git", listener.local_addr().unwrap());
     let data = tempfile::tempdir().unwrap();
@@ -207,7 +207,7 @@ async fn a_server_that_says_nothing_is_given_up_at_the_dead_line() {
 }
 
 #[tokio::test]
-async fn a_child_that_dies_or_cannot_start_is_said() {
+async fn a_child_that_dies_or_cannot_start_is_reported() {
     let data = tempfile::tempdir().unwrap();
     let request = request("/x", &data.path().join("mirror.git"));
     for (program, expected) in [

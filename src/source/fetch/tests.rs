@@ -120,7 +120,7 @@ fn another_branch_or_url_takes_the_place_of_the_old_one() {
 }
 
 #[test]
-fn what_is_wrong_with_the_remote_is_said_with_what_to_do() {
+fn a_fetch_error_names_the_problem_of_the_remote_and_the_next_step() {
     let (empty, work, host) = (Work::new(), Work::new(), FetchingHost::new());
     work.commit("one", None);
     work.commit("two", None);
@@ -360,7 +360,7 @@ fn many_fetches_do_not_scatter_the_mirror() {
 }
 
 #[test]
-fn pins_are_exactly_what_is_asked() {
+fn pins_are_exactly_the_requested_commits() {
     let (work, host) = (Work::new(), FetchingHost::new());
     let ids = [work.commit("one", None), work.commit("two", None)];
     bring(&host.request(&work)).unwrap();

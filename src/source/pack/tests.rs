@@ -146,7 +146,7 @@ fn the_headers_are_those_that_git_tells_with_deltas_of_both_sorts() {
 }
 
 #[test]
-fn a_size_is_told_without_reading_the_content_that_has_it() {
+fn a_size_is_known_without_reading_the_content() {
     let mut forged = Forged::new(3);
     // No content inflates to that size; only the header has it.
     let base = forged.add(1, 1, 1 << 40, &[], b"");

@@ -122,7 +122,7 @@ fn a_commit_that_inflates_to_hundreds_of_megabytes_is_never_read_also_as_the_bas
 }
 
 #[test]
-fn the_daemon_looks_for_itself_and_takes_nothing_but_one_pack() {
+fn the_daemon_inspects_the_quarantine_itself_and_accepts_only_one_pack() {
     let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
     let mirror = data.path().join("mirror.git");
     work.write("a.yaml", "0123456789".repeat(10));

@@ -486,7 +486,7 @@ fn offenders_are_listed_up_to_a_limit_and_then_counted() {
 
 /// The refusals as people read them, with ids and fingerprints replaced by their kind.
 #[test]
-fn refusals_say_what_where_why_and_what_to_do() {
+fn a_refusal_names_the_commit_the_reason_and_the_next_step() {
     let keys = KeyPairs::new();
     let work = Work::new();
     let mut messages = Vec::new();

@@ -114,7 +114,7 @@ fn json_is_read_as_json() {
 }
 
 #[test]
-fn what_is_no_json_is_refused() {
+fn invalid_json_is_refused() {
     assert_eq!(
         refused("a.json", "{\"a\": 1,\n \"a\": 2}"),
         "2:4: the key \"a\" is there twice: keep one"
@@ -126,7 +126,7 @@ fn what_is_no_json_is_refused() {
 }
 
 #[test]
-fn what_is_no_yaml_is_refused_with_its_place() {
+fn invalid_yaml_is_refused_with_its_position() {
     let hint = "(indent with spaces, not tabs, and quote texts that begin with @, ` or %)";
     for (text, expected) in [
         (
