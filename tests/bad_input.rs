@@ -1,5 +1,5 @@
-//! Bad input: each is refused, held or failed with a message that says what and where, and what ran
-//! keeps its containers.
+//! Bad input: each bad commit is refused, held or failed with a message that names the problem and
+//! its place, and the pods of the last good commit keep their containers.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -1,5 +1,5 @@
-//! A cluster on real hosts: three of them in network namespaces, each with an engine of its own,
-//! one etcd, and everything between a push and an answer.
+//! A cluster of three hosts in network namespaces, each with its own Docker engine, and a real
+//! etcd: everything from a push to an HTTP answer.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

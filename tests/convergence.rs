@@ -1,5 +1,5 @@
-//! A host that stays what its commit says: drift is repaired, nothing is done where nothing is to
-//! do, and what has left the commit leaves the host.
+//! A host stays in the state that its commit describes: drift is repaired, a cycle without a
+//! difference changes nothing, and objects that leave the commit leave the host.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -1,5 +1,5 @@
-//! What survives: a daemon killed between any step's effect and its record, restarts of daemon,
-//! engine and host, a full disk, lost and foreign state files.
+//! Crashes and restarts: a daemon that is killed between the effect of a step and its record,
+//! restarts of daemon, engine and host, a full disk, and lost or damaged state files.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

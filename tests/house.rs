@@ -1,5 +1,5 @@
-//! The house as it is drawn: who may use whom, what the core is made of, which packages are fixed,
-//! and that what is written about the house is true.
+//! The structure of the code: which packages and modules may use which others, the dependencies of
+//! the core, the required packages, and whether the documents about them are true.
 
 #[path = "house/circles.rs"]
 mod circles;
@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Workspace edges; there are no others.
+/// The dependencies between the packages of the workspace. No others are allowed.
 const EDGES: [(&str, &str); 5] = [
     ("netfilter", "reconciler"),
     ("runtime", "reconciler"),
@@ -24,7 +24,7 @@ const EDGES: [(&str, &str); 5] = [
     ("windlass", "runtime"),
 ];
 
-/// What the core is made of: parsing, hashing, types. Nothing that opens a file or a socket.
+/// The dependencies of the core: parsing, hashing, types. None of them opens a file or a socket.
 const CORE: [&str; 10] = [
     "ipnet",
     "jiff",
@@ -38,8 +38,8 @@ const CORE: [&str; 10] = [
     "thiserror",
 ];
 
-/// Packages that the project is to be built with.
-const FIXED: [&str; 9] = [
+/// Packages that Windlass is required to be built with.
+const REQUIRED: [&str; 9] = [
     "bollard",
     "git2",
     "notify",
@@ -67,12 +67,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files below a directory, as paths from the repository's root, without what Git and Cargo
-/// keep there.
+/// All files below a directory, as paths from the repository's root, without those of `.git` and
+/// `target`.
 fn files(directory: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut waiting = vec![PathBuf::from(directory)];
-    while let Some(directory) = waiting.pop() {
+    let mut files = Vec::new();
+    let mut pending = vec![PathBuf::from(directory)];
+    while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(root().join(&directory)).expect("a readable directory") {
             let entry = entry.expect("an entry");
             let path = directory.join(entry.file_name());
@@ -81,9 +81,9 @@ fn files(directory: &str) -> Vec<String> {
                 continue;
             }
             if kind.is_dir() {
-                waiting.push(path);
+                pending.push(path);
             } else if kind.is_file() {
-                found.push(
+                files.push(
                     path.to_str()
                         .expect("a UTF-8 path")
                         .trim_start_matches("./")
@@ -92,8 +92,8 @@ fn files(directory: &str) -> Vec<String> {
             }
         }
     }
-    found.sort();
-    found
+    files.sort();
+    files
 }
 
 fn rust_files(directory: &str) -> impl Iterator<Item = String> {
@@ -102,7 +102,7 @@ fn rust_files(directory: &str) -> impl Iterator<Item = String> {
         .filter(|path| path.ends_with(".rs"))
 }
 
-/// Direct dependencies by package: name and kind, `None` for a normal one.
+/// The direct dependencies of each package: name and kind, which is `None` for a normal dependency.
 fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
     let output = Command::new(env!("CARGO"))
         .args([
@@ -127,9 +127,9 @@ fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
         .iter()
         .map(|package| {
             let direct = list(&package["dependencies"]);
-            let direct = direct
-                .iter()
-                .filter_map(|one| Some((text(&one["name"])?, text(&one["kind"]))));
+            let direct = direct.iter().filter_map(|dependency| {
+                Some((text(&dependency["name"])?, text(&dependency["kind"])))
+            });
             (
                 text(&package["name"]).expect("a package's name"),
                 direct.collect(),
@@ -139,7 +139,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<(String, Option<String>)>> {
 }
 
 #[test]
-fn packages_use_each_other_as_drawn() {
+fn packages_depend_on_each_other_only_as_allowed() {
     let dependencies = dependencies();
     let members: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
     assert_eq!(
@@ -159,12 +159,12 @@ fn packages_use_each_other_as_drawn() {
 }
 
 #[test]
-fn the_core_depends_on_what_it_may() {
+fn the_core_depends_only_on_pure_packages() {
     let dependencies = dependencies();
     let mut core = BTreeSet::new();
     for (name, kind) in &dependencies["reconciler"] {
         match kind.as_deref() {
-            None => assert!(core.insert(name.as_str()), "{name} is there twice"),
+            None => assert!(core.insert(name.as_str()), "{name} is a dependency twice"),
             Some("dev") => {}
             Some(kind) => panic!("the core has a {kind} dependency: {name}"),
         }
@@ -173,9 +173,9 @@ fn the_core_depends_on_what_it_may() {
 }
 
 #[test]
-fn fixed_packages_are_direct_dependencies_and_are_used() {
+fn required_packages_are_direct_dependencies_and_are_used() {
     let dependencies = dependencies();
-    for package in FIXED {
+    for package in REQUIRED {
         let path = format!("{}::", package.replace('-', "_"));
         let users: Vec<&str> = SOURCES
             .iter()
@@ -192,7 +192,7 @@ fn fixed_packages_are_direct_dependencies_and_are_used() {
     }
 }
 
-/// Whether code outside of comments names a path that begins so.
+/// Whether code outside of comments contains a path that begins with `path`.
 fn names_path(text: &str, path: &str) -> bool {
     let code = text
         .lines()
@@ -215,7 +215,7 @@ fn ring_is_the_one_crypto_provider() {
     for other in ["aws-lc-rs", "aws-lc-sys", "openssl", "native-tls"] {
         assert!(
             !names.contains(other),
-            "{other} is in Cargo.lock: see where it comes from by cargo tree -i {other}"
+            "{other} is in Cargo.lock: `cargo tree -i {other}` lists the crates that depend on it"
         );
     }
 }
@@ -224,7 +224,7 @@ fn is_test_module(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.ends_with("/fuzz.rs") || path.contains("/tests/")
 }
 
-/// What a file says of itself at its top.
+/// The first paragraph of a file's documentation.
 fn first_sentence(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
     let paragraph: Vec<&str> = lines
@@ -235,7 +235,7 @@ fn first_sentence(text: &str) -> String {
 }
 
 #[test]
-fn every_source_file_says_what_it_is() {
+fn every_source_file_begins_with_its_documentation() {
     for (_, directory) in SOURCES {
         for file in rust_files(directory).filter(|file| !is_test_module(file)) {
             assert!(
@@ -257,18 +257,24 @@ fn every_setting_is_described() {
         .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
         .map(|(name, _)| name.replace('_', "-"))
         .collect();
-    assert!(fields.contains("allowed-signers"), "the fields are found");
+    assert!(
+        fields.contains("allowed-signers"),
+        "no fields were recognized in src/config.rs"
+    );
     for field in fields {
-        // Where the configuration was read from is no setting.
-        let known = field == "file"
+        // The field `file`, the path of the configuration file, is no setting.
+        let is_described = field == "file"
             || described.contains(field.as_str())
             || described.contains(format!("[{field}]").as_str());
-        assert!(known, "docs/configuration.md does not describe {field}");
+        assert!(
+            is_described,
+            "docs/configuration.md does not describe {field}"
+        );
     }
 }
 
 #[test]
-fn every_link_of_a_document_leads_somewhere() {
+fn every_relative_link_of_a_document_has_a_target() {
     let mut broken = Vec::new();
     for file in files(".").iter().filter(|file| file.ends_with(".md")) {
         let directory = Path::new(file).parent().unwrap_or(Path::new(""));
@@ -290,13 +296,13 @@ fn every_link_of_a_document_leads_somewhere() {
     }
     assert!(
         broken.is_empty(),
-        "links that lead nowhere:\n{}",
+        "links without a target:\n{}",
         broken.join("\n")
     );
 }
 
-/// Where the repository's files are; what begins otherwise is a path on a host.
-const ROOMS: [&str; 8] = [
+/// The directories of the repository's files. Any other path in a document is one on a host.
+const DIRECTORIES: [&str; 8] = [
     "docs/",
     "netfilter/",
     "reconciler/",
@@ -308,16 +314,20 @@ const ROOMS: [&str; 8] = [
 ];
 
 #[test]
-fn every_file_that_a_document_names_is_there() {
+fn every_file_that_a_document_names_exists() {
     let documents = files(".").into_iter().filter(|file| {
-        // The changelog tells history.
+        // The changelog may name files that were removed later.
         file.ends_with(".md") && !file.starts_with("sample-repo/") && file != "CHANGELOG.md"
     });
     let mut missing = Vec::new();
     for document in documents {
         let text = read(&document);
         let quoted = text.split('`').skip(1).step_by(2);
-        let paths = quoted.filter(|word| ROOMS.iter().any(|room| word.starts_with(room)));
+        let paths = quoted.filter(|word| {
+            DIRECTORIES
+                .iter()
+                .any(|directory| word.starts_with(directory))
+        });
         for path in paths.filter(|word| !word.contains([' ', '*', '<', '{'])) {
             if !root().join(path).exists() {
                 missing.push(format!("{document}: {path}"));
@@ -326,25 +336,25 @@ fn every_file_that_a_document_names_is_there() {
     }
     assert!(
         missing.is_empty(),
-        "files that are named and not there:\n{}",
+        "files that are named and do not exist:\n{}",
         missing.join("\n")
     );
 }
 
-/// The steps of CONTRIBUTING.md: a file, and what is said about it.
+/// The steps of CONTRIBUTING.md: a file, and the text about it.
 fn steps(text: &str) -> Vec<(String, String)> {
     let mut steps: Vec<(String, String)> = Vec::new();
     let mut inside = false;
     for line in text.lines() {
         let (number, rest) = line.split_once(". `").unwrap_or(("", ""));
         if !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()) {
-            let (path, words) = rest.split_once('`').expect("a path ends");
-            steps.push((path.to_owned(), words.to_owned()));
+            let (path, description) = rest.split_once('`').expect("a path ends");
+            steps.push((path.to_owned(), description.to_owned()));
             inside = true;
         } else if line.starts_with("   ") && inside {
-            let (_, words) = steps.last_mut().expect("a step has begun");
-            words.push(' ');
-            words.push_str(line.trim());
+            let (_, description) = steps.last_mut().expect("a step has begun");
+            description.push(' ');
+            description.push_str(line.trim());
         } else {
             inside = false;
         }
@@ -353,22 +363,25 @@ fn steps(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_step_of_contributing_names_what_its_file_holds() {
+fn every_name_in_a_step_of_contributing_is_in_the_file_of_the_step() {
     let steps = steps(&read("CONTRIBUTING.md"));
-    assert!(steps.len() > 30, "the steps are found");
-    let mut untrue = Vec::new();
-    for (path, words) in steps {
+    assert!(
+        steps.len() > 30,
+        "the steps of CONTRIBUTING.md were not recognized"
+    );
+    let mut missing = Vec::new();
+    for (path, description) in steps {
         let text = read(&path);
-        for name in words.split('`').skip(1).step_by(2) {
+        for name in description.split('`').skip(1).step_by(2) {
             if !text.contains(name) && !root().join(name).is_file() {
-                untrue.push(format!("{path} does not hold {name}"));
+                missing.push(format!("{path} does not contain {name}"));
             }
         }
     }
     assert!(
-        untrue.is_empty(),
-        "CONTRIBUTING.md leads to what is not there:\n{}",
-        untrue.join("\n")
+        missing.is_empty(),
+        "CONTRIBUTING.md names what its files do not contain:\n{}",
+        missing.join("\n")
     );
 }
 
@@ -383,10 +396,13 @@ fn every_decision_has_the_same_form_and_is_listed() {
 
         let text = read(&file);
         let number = name.split('-').next().unwrap_or_default();
-        assert!(text.starts_with(&format!("# {number}: ")), "{file}: title");
+        assert!(
+            text.starts_with(&format!("# {number}: ")),
+            "{file}: the title does not begin with the number"
+        );
         assert!(
             index.contains(&format!("[{number}]({name})")),
-            "{file}: not listed"
+            "docs/decisions/README.md does not list {file}"
         );
 
         let headings: Vec<&str> = text
@@ -398,7 +414,8 @@ fn every_decision_has_the_same_form_and_is_listed() {
     }
 }
 
-/// Nothing foreign reaches a terminal or the log around these: they escape what they print.
+/// The only files that print. They escape foreign text, so that none reaches a terminal or the log
+/// unescaped.
 const PRINTERS: [&str; 5] = [
     "src/cli/output.rs",
     "src/crash.rs",
@@ -408,7 +425,7 @@ const PRINTERS: [&str; 5] = [
 ];
 
 #[test]
-fn what_is_printed_goes_through_one_place() {
+fn only_the_printing_modules_write_to_standard_output_and_error() {
     for (_, directory) in SOURCES {
         let files = rust_files(directory).filter(|file| !is_test_module(file));
         for file in files.filter(|file| !PRINTERS.contains(&file.as_str())) {
@@ -427,14 +444,14 @@ fn what_is_printed_goes_through_one_place() {
             ] {
                 assert!(
                     !prints(&code, word),
-                    "{file} prints by {word}: use the output that it is given"
+                    "{file} prints with {word}: print to the output that is passed as an argument"
                 );
             }
         }
     }
 }
 
-/// Whether code has a word that is not a method of something else.
+/// Whether code contains a word that is not a method call.
 fn prints(code: &str, word: &str) -> bool {
     code.match_indices(word)
         .any(|(at, _)| !code[..at].ends_with('.'))
@@ -453,8 +470,8 @@ fn links(text: &str) -> Vec<String> {
     relative.map(str::to_owned).collect()
 }
 
-/// The anchors that headings get: lower case, spaces to hyphens, nothing but letters, digits, `-`
-/// and `_`.
+/// The anchors of headings, as GitHub makes them: in lower case, with hyphens for spaces, and without
+/// any character but letters, digits, `-` and `_`.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = outside_code(text);
     let headings = headings.iter().filter(|line| line.starts_with('#'));
@@ -487,9 +504,9 @@ fn outside_code(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn nothing_names_the_machine_it_was_written_on() {
-    // In pieces, so that this file does not hold them. Cargo.lock names where packages come from,
-    // as it must.
+fn no_file_names_paths_or_registries_of_a_developers_machine() {
+    // The words are in pieces, so that this file does not contain them. Cargo.lock is not checked,
+    // because it must name the registry of each package.
     let words = [
         ["\"/wo", "rk/"],
         [" /wo", "rk/"],
@@ -503,7 +520,7 @@ fn nothing_names_the_machine_it_was_written_on() {
             continue;
         };
         for word in words.map(|pieces| pieces.concat()) {
-            assert!(!text.contains(&word), "{file} holds {word:?}");
+            assert!(!text.contains(&word), "{file} contains {word:?}");
         }
     }
 }

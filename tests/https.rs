@@ -1,5 +1,5 @@
-//! A repository behind https: an authority of its own, tokens and passwords, a server that is
-//! silent or gone.
+//! A repository behind https: a private certificate authority, tokens and passwords, and a server
+//! that is silent or refuses connections.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use support::{Behaviour, GitServer, SOON, Site, eventually};
 
-const TOKEN: &str = "a-token-that-nobody-guesses";
+const TOKEN: &str = "a-secret-token";
 
-/// A Deployment of one pod that says something behind a node port.
-fn shop(says: &str) -> String {
+/// A Deployment of one pod whose answers begin with `answer`, behind a node port.
+fn shop(answer: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -25,7 +25,7 @@ spec:
     metadata: {{labels: {{app: shop}}}}
     spec:
       terminationGracePeriodSeconds: 1
-      containers: [{{name: app, image: 'windlass-test/app:1', env: [{{name: APP, value: {says}}}]}}]
+      containers: [{{name: app, image: 'windlass-test/app:1', env: [{{name: APP, value: {answer}}}]}}]
 ---
 apiVersion: v1
 kind: Service
@@ -38,7 +38,7 @@ spec:
     )
 }
 
-/// A site with a signed commit, whose repository is behind a server that asks for something.
+/// A site with a signed commit, and the server of its repository, which may require credentials.
 fn site(authorization: Option<(&str, &str)>) -> (Site, GitServer) {
     let site = Site::new("");
     site.repo
@@ -51,14 +51,14 @@ fn site(authorization: Option<(&str, &str)>) -> (Site, GitServer) {
     (site, server)
 }
 
-/// Puts a secret into a file beside the host's other files.
+/// Writes a secret into a file of the host; returns the file's path.
 fn secret(site: &Site, name: &str, value: &str) -> PathBuf {
     let path = site.host.dir().join(name);
     std::fs::write(&path, format!("{value}\n")).unwrap();
     path
 }
 
-/// Makes the daemon follow the server, with more keys for `[source]`.
+/// Starts the daemon so that it follows the server, with more keys for `[source]`.
 fn follow(site: &mut Site, server: &GitServer, more: &str) {
     let url = server.url("repo.git");
     site.configure(&format!(
@@ -71,21 +71,24 @@ fn ca_file(server: &GitServer) -> String {
     format!("ca-file = '{}'\n", server.ca_file().display())
 }
 
-/// Waits for a text in what the source says is wrong; gives the whole status.
+/// Waits until the published error of the source contains a text; returns the whole status.
 fn wait_error(site: &mut Site, text: &str) -> Value {
-    site.wait_status(&format!("the source says {text:?}"), |status| {
-        status["source"]["error"]
-            .as_str()
-            .is_some_and(|error| error.contains(text))
-    })
+    site.wait_status(
+        &format!("the error of the source contains {text:?}"),
+        |status| {
+            status["source"]["error"]
+                .as_str()
+                .is_some_and(|error| error.contains(text))
+        },
+    )
 }
 
-fn wait_shop(site: &Site, says: &str) {
-    site.wait_url(&site.url(30086, "/"), &format!("{says} shop-"));
+fn wait_shop(site: &Site, answer: &str) {
+    site.wait_url(&site.url(30086, "/"), &format!("{answer} shop-"));
 }
 
 #[test]
-fn a_wrong_token_is_said_and_the_right_one_deploys() {
+fn a_wrong_token_is_reported_and_the_correct_token_deploys() {
     let (mut site, server) = site(Some(("git", TOKEN)));
     let wrong = secret(&site, "wrong-token", "not-the-token");
     follow(
@@ -105,7 +108,7 @@ fn a_wrong_token_is_said_and_the_right_one_deploys() {
     );
     assert!(
         !site.log().contains("not-the-token"),
-        "the log tells the token"
+        "the log contains the token"
     );
     site.stop();
 
@@ -120,12 +123,15 @@ fn a_wrong_token_is_said_and_the_right_one_deploys() {
     });
     wait_shop(&site, "first");
 
-    // What comes later is found by the poll.
+    // A later commit is fetched by the poll.
     site.repo
         .replace_signed(&[("shop.yaml", &shop("second"))], "change the shop");
     wait_shop(&site, "second");
     let everything = site.host.windlass(&["status", "-o", "json"]).ok() + &site.log();
-    assert!(!everything.contains(TOKEN), "the token is told");
+    assert!(
+        !everything.contains(TOKEN),
+        "the status or the log contains the token"
+    );
 }
 
 #[test]
@@ -145,7 +151,7 @@ fn a_user_with_a_password_deploys() {
 }
 
 #[test]
-fn a_server_of_an_unknown_authority_is_not_believed() {
+fn a_server_with_a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (mut site, server) = site(None);
     follow(&mut site, &server, "");
     let status = wait_error(&mut site, "is not proven");
@@ -160,12 +166,12 @@ fn a_server_of_an_unknown_authority_is_not_believed() {
     assert_eq!(
         server.requests(),
         0,
-        "something was asked of a server nobody knows"
+        "a request was sent to a server that is not trusted"
     );
 }
 
 #[test]
-fn missing_credentials_are_asked_for() {
+fn missing_credentials_are_reported() {
     let (mut site, server) = site(Some(("git", TOKEN)));
     follow(&mut site, &server, &ca_file(&server));
     wait_error(
@@ -175,7 +181,7 @@ fn missing_credentials_are_asked_for() {
 }
 
 #[test]
-fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
+fn pods_keep_running_while_the_server_is_silent_or_refuses_connections() {
     let (mut site, server) = site(None);
     follow(&mut site, &server, &ca_file(&server));
     site.wait_status("the commit is healthy", |status| {
@@ -195,7 +201,7 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
     let status = wait_error(&mut site, "cannot reach https://192.168.77.1");
     assert_eq!(
         status["source"]["fetched"], fetched,
-        "nothing was fetched since"
+        "the time of the last fetch has changed without a fetch"
     );
     let text = site.host.windlass(&["status"]).ok();
     assert!(
@@ -203,7 +209,7 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
         "{text}"
     );
 
-    // What dies meanwhile is restarted, also by a daemon that was itself started meanwhile.
+    // A container that is killed meanwhile is restarted, also by a daemon that started meanwhile.
     site.stop();
     site.start();
     site.host.docker(&["kill", &before[0]]);
@@ -219,12 +225,12 @@ fn what_runs_goes_on_while_the_server_is_silent_or_gone() {
         .replace_signed(&[("shop.yaml", &shop("second"))], "change the shop");
     server.set(Behaviour::Serve);
     wait_shop(&site, "second");
-    site.wait_status("the trouble is over", |status| {
+    site.wait_status("the source has no error", |status| {
         status["source"]["error"].is_null()
     });
 }
 
-/// The ids of the application's containers that run.
+/// The ids of the application's running containers.
 fn site_containers(site: &Site) -> Vec<String> {
     let ids = site.host.docker(&[
         "ps",

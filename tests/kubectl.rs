@@ -18,7 +18,7 @@ use support::{Outcome, SOON, Site, eventually, run};
 /// The port of the API on the host.
 const PORT: u16 = 6443;
 
-/// What the daemon under test runs.
+/// The manifests that the daemon under test runs.
 const SHOP: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -61,14 +61,14 @@ spec:
     lifecycle: {postStart: {exec: {command: [sh, -c, "mkdir -p /www && touch /www/well"]}}}
 "#;
 
-/// A site whose daemon serves kubectl, and the files of a client.
+/// A site whose daemon serves the API to kubectl, and the credentials of a client.
 struct Served {
     site: Site,
     ca: PathBuf,
     token: String,
 }
 
-/// The site, made by the first who asks, with a healthy commit.
+/// The site, with a healthy commit. The first call makes it.
 fn served() -> &'static Served {
     static SERVED: OnceLock<Served> = OnceLock::new();
     SERVED.get_or_init(|| {
@@ -85,7 +85,7 @@ fn served() -> &'static Served {
             file("server.pem"),
             file("server.key"),
         ));
-        // The administrator opens the port: the daemon opens none for itself.
+        // The daemon opens no port in the firewall; the administrator does.
         let port = PORT.to_string();
         site.host.exec(&["iptables", "-A", "INPUT", "-p", "tcp", "--dport", &port, "-j", "ACCEPT"]).ok();
         site.deploy_only(&[("shop.yaml", SHOP)], "open the shop");
@@ -93,7 +93,7 @@ fn served() -> &'static Served {
     })
 }
 
-/// An authority of our own, and a certificate of it for an address.
+/// Makes a certificate authority, and a certificate that it signs for an address.
 fn make_certificate(dir: &Path, address: &str) {
     let script = format!(
         "set -e
@@ -114,7 +114,8 @@ fn command(served: &Served, token: &str) -> Command {
     command_of(&[ANY], served, token)
 }
 
-/// The same with a kubectl of choice, and with what starts it.
+/// A kubectl on another machine, given as the beginning of its command line, such as `timeout 90
+/// kubectl`.
 fn command_of(client: &[&str], served: &Served, token: &str) -> Command {
     let mut command = served.site.host.network.command();
     command
@@ -130,28 +131,29 @@ fn command_of(client: &[&str], served: &Served, token: &str) -> Command {
     command
 }
 
-/// Runs kubectl with a token that is accepted.
+/// Runs kubectl with the accepted token.
 fn kubectl(arguments: &str) -> Outcome {
     let served = served();
     run(command(served, &served.token).args(arguments.split_whitespace()))
 }
 
-/// One space between words, so that a line can be compared whatever the widths of its columns are.
+/// The text with one space between words, so that lines can be compared whatever the widths of their
+/// columns are.
 fn squeezed(text: &str) -> String {
     text.lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n")
         .collect()
 }
 
-/// Checks that every command succeeds and prints every text beside it.
+/// Checks that every command succeeds and prints all of its texts.
 #[track_caller]
-fn prints(cases: &[(&str, &[&str])]) {
+fn assert_prints(cases: &[(&str, &[&str])]) {
     for (arguments, texts) in cases {
-        let text = squeezed(&kubectl(arguments).ok());
-        for wanted in *texts {
+        let output = squeezed(&kubectl(arguments).ok());
+        for text in *texts {
             assert!(
-                text.contains(wanted),
-                "kubectl {arguments} does not print {wanted:?}:\n{text}"
+                output.contains(text),
+                "kubectl {arguments} does not print {text:?}:\n{output}"
             );
         }
     }
@@ -165,9 +167,9 @@ fn pod_of(owner: &str) -> String {
 }
 
 #[test]
-fn get_lists_what_runs() {
+fn get_lists_the_objects_that_the_daemon_runs() {
     let address = served().site.host.address.to_string();
-    prints(&[
+    assert_prints(&[
         (
             "get pods",
             &[
@@ -230,8 +232,8 @@ fn get_lists_what_runs() {
 }
 
 #[test]
-fn objects_are_read_whole_but_for_secrets() {
-    prints(&[
+fn objects_are_served_with_all_fields_and_secrets_without_values() {
+    assert_prints(&[
         (
             "get pod unwell -o yaml",
             &[
@@ -275,7 +277,7 @@ fn objects_are_read_whole_but_for_secrets() {
         + &kubectl("get secret key -o json").ok();
     assert!(
         !all.contains("correct horse") && !all.contains("Y29ycmVjdCBob3JzZQ"),
-        "a secret is told"
+        "the value of a Secret is served"
     );
 }
 
@@ -297,13 +299,13 @@ fn logs_are_printed_and_followed() {
 }
 
 #[test]
-fn an_ill_pod_is_explained_by_events_and_conditions() {
+fn events_and_conditions_explain_a_pod_that_is_not_ready() {
     let site = &served().site;
     site.exec("unwell", "app", &["rm", "/www/well"]).ok();
     eventually(SOON, "the pod is not ready", || {
         kubectl("get pod unwell").ok().contains("0/1")
     });
-    eventually(SOON, "an event tells of the probe", || {
+    eventually(SOON, "an event names the failed probe", || {
         let events = squeezed(&kubectl("get events").ok());
         events.contains("Warning Unhealthy pod/unwell Readiness probe failed")
     });
@@ -315,7 +317,7 @@ fn an_ill_pod_is_explained_by_events_and_conditions() {
 }
 
 #[test]
-fn a_watch_tells_what_changes() {
+fn a_watch_prints_changes_of_pods() {
     let mut watch = Follow::start(&["get", "pods", "-l", "app=shop", "--watch"]);
     watch.wait_for("NAME READY STATUS RESTARTS AGE");
     watch.wait_for("1/1 Running");
@@ -343,7 +345,7 @@ fn windlass_prints_the_same_tables() {
         "get secrets",
     ] {
         let words: Vec<&str> = arguments.split_whitespace().collect();
-        // A second may pass between the two.
+        // A column with an age may change between the two commands, so they are repeated.
         let mut both = (String::new(), String::new());
         eventually(
             SOON,
@@ -365,7 +367,7 @@ fn windlass_prints_the_same_tables() {
 }
 
 #[test]
-fn writing_is_refused_with_the_repository_to_commit_to() {
+fn a_write_is_refused_with_a_message_that_names_the_repository() {
     let pod = pod_of("shop");
     let place = format!(
         "Commit the change to {}, branch main, and push",
@@ -381,7 +383,7 @@ fn writing_is_refused_with_the_repository_to_commit_to() {
         "cordon node-1".to_owned(),
     ] {
         let outcome = kubectl(&arguments);
-        // Not every version of kubectl ends with an error code after it has told one.
+        // Some versions of kubectl print the error and end with code 0, so the code is not checked.
         assert!(outcome.stderr.contains(&place), "{outcome:#?}");
     }
     let outcome = kubectl(&format!("exec {pod} -- ls"));
@@ -393,13 +395,13 @@ fn writing_is_refused_with_the_repository_to_commit_to() {
 }
 
 #[test]
-fn nobody_reads_without_the_token_or_past_the_certificate() {
+fn a_client_without_the_token_is_refused_and_the_certificate_is_needed_to_trust_the_server() {
     let served = served();
     let outcome = run(command(served, &"0".repeat(64)).args(["get", "pods"]));
     assert!(!outcome.success(), "{outcome:#?}");
-    let said = outcome.stderr.to_lowercase();
+    let error = outcome.stderr.to_lowercase();
     assert!(
-        said.contains("unauthorized") || said.contains("must be logged in"),
+        error.contains("unauthorized") || error.contains("must be logged in"),
         "{outcome:#?}"
     );
 
@@ -432,11 +434,11 @@ fn nobody_reads_without_the_token_or_past_the_certificate() {
     );
 }
 
-/// A kubectl that goes on until this is dropped.
+/// A kubectl that runs until this value is dropped, such as one that watches.
 struct Follow {
     process: std::process::Child,
     lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
+    received: Vec<String>,
 }
 
 impl Follow {
@@ -464,26 +466,29 @@ impl Follow {
         Follow {
             process,
             lines,
-            seen: Vec::new(),
+            received: Vec::new(),
         }
     }
 
-    /// Waits for a line that contains a text; gives it.
+    /// Waits for the next line that contains a text; returns that line.
     #[track_caller]
     fn wait_for(&mut self, text: &str) -> String {
         let deadline = std::time::Instant::now() + SOON;
         loop {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            match self.lines.recv_timeout(left.min(Duration::from_secs(60))) {
+            let remaining = deadline.saturating_duration_since(std::time::Instant::now());
+            match self
+                .lines
+                .recv_timeout(remaining.min(Duration::from_secs(60)))
+            {
                 Ok(line) => {
-                    self.seen.push(line.clone());
+                    self.received.push(line.clone());
                     if line.contains(text) {
                         return line;
                     }
                 }
                 Err(error) => panic!(
-                    "no line with {text:?}: {error}; there were: {:#?}",
-                    self.seen
+                    "no line with {text:?}: {error}; the lines: {:#?}",
+                    self.received
                 ),
             }
         }
@@ -492,7 +497,7 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
-        // Ended already is ended, too.
+        // The process may have ended already, and then both calls fail.
         drop(self.process.kill());
         drop(self.process.wait());
     }

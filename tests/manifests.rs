@@ -1,5 +1,5 @@
-//! The manifests that the project exists for, run for real: the nine given ones, and what pods see
-//! of the names and services around them.
+//! The nine manifests that Windlass was made for, run on a real engine, and the names and Services
+//! that pods can reach.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -1,4 +1,5 @@
-//! Hosts of one cluster among themselves: made by commands on two hosts, with a daemon on each.
+//! Connections between the hosts of a cluster, which commands on two hosts make, with a daemon on
+//! each.
 
 mod support;
 
@@ -7,8 +8,8 @@ use support::{Daemon, GitRepo, Host, HostOptions, Network, Outcome, SOON, eventu
 const SETTINGS: &str =
     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n";
 
-/// A daemon that listens for other hosts. The hosts drop what comes in; the port is opened as an
-/// administrator would.
+/// Starts a daemon and waits until it listens for other hosts. The host's firewall drops incoming
+/// connections, so the port is opened as an administrator would do it.
 fn start(host: &Host, repository: &GitRepo, node: &str) -> Daemon {
     host.exec(&[
         "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9465", "-j", "ACCEPT",
@@ -23,14 +24,14 @@ fn ping(from: &Host, node: &str, to: &Host) -> Outcome {
     from.windlass(&["cluster", "ping", node, &format!("{}:9465", to.address)])
 }
 
-/// What a command says on its way out.
-fn refused(outcome: Outcome) -> String {
+/// The error message of a command that must fail.
+fn error_of(outcome: Outcome) -> String {
     assert!(!outcome.success(), "{outcome:?}");
     outcome.stderr
 }
 
 #[test]
-fn two_hosts_become_a_cluster_and_stay_one() {
+fn two_hosts_become_a_cluster_and_reach_each_other() {
     let network = Network::start();
     let [one, two] = [(), ()].map(|()| Host::start_on(&network, HostOptions::default()));
     let repository = GitRepo::new();
@@ -43,18 +44,18 @@ fn two_hosts_become_a_cluster_and_stay_one() {
     two.windlass(&["cluster", "join", "--node", "n2", token.trim()])
         .ok();
     let again =
-        refused(two.windlass(&["cluster", "join", "--node", "n2", "--replace", token.trim()]));
+        error_of(two.windlass(&["cluster", "join", "--node", "n2", "--replace", token.trim()]));
     assert!(again.contains("the join token was used at "), "{again}");
     let mut second = start(&two, &repository, "n2");
 
     for (from, node, to) in [(&one, "n2", &two), (&two, "n1", &one)] {
-        let said = ping(from, node, to).ok();
+        let printed = ping(from, node, to).ok();
         assert!(
-            said.starts_with(&format!("{node} lives: windlass ")),
-            "{said}"
+            printed.starts_with(&format!("{node} lives: windlass ")),
+            "{printed}"
         );
     }
-    // A new certificate is used by the daemon that runs, and read by the one that asks.
+    // The running daemon uses a new certificate without a restart, and the other host trusts it.
     let before = two
         .exec(&["sha256sum", "/var/lib/windlass/peer/node.pem"])
         .ok();
@@ -67,18 +68,18 @@ fn two_hosts_become_a_cluster_and_stay_one() {
     ping(&one, "n2", &two).ok();
     assert!(second.is_running());
 
-    // A name that another host has is not given again.
+    // No second certificate is made for the name of another host.
     let other = one.windlass(&["cluster", "token"]).ok();
     let taken =
-        refused(two.windlass(&["cluster", "join", "--node", "n1", "--replace", other.trim()]));
+        error_of(two.windlass(&["cluster", "join", "--node", "n1", "--replace", other.trim()]));
     assert!(
         taken.contains("a valid certificate for n1 was made at "),
         "{taken}"
     );
     assert!(second.stop().success());
 
-    // A daemon that is gone, and a host that is.
-    let gone = refused(ping(&one, "n2", &two));
+    // The error of a ping distinguishes a stopped daemon from a host that does not answer.
+    let gone = error_of(ping(&one, "n2", &two));
     assert!(
         gone.contains(&format!(
             "n2 at {}:9465 does not answer: Connection refused",
@@ -89,13 +90,13 @@ fn two_hosts_become_a_cluster_and_stay_one() {
     let second = start(&two, &repository, "n2");
     ping(&one, "n2", &two).ok();
     two.unplug();
-    let cut = refused(ping(&one, "n2", &two));
+    let cut = error_of(ping(&one, "n2", &two));
     assert!(
         cut.contains(&format!("n2 at {}:9465 does not answer", two.address)),
         "{cut}"
     );
     two.replug();
-    eventually(SOON, "the host is back", || {
+    eventually(SOON, "the replugged host answers", || {
         ping(&one, "n2", &two).success()
     });
     assert!(first.stop().success());

@@ -1,4 +1,4 @@
-//! The sample repository is true: every lesson is accepted, and the list of lessons is complete.
+//! The sample repository: every lesson is accepted, and the list of lessons is complete.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-repo")
 }
 
-/// The names of what is in a directory, sorted.
+/// The names of the entries of a directory, sorted.
 fn names(directory: &Path) -> BTreeSet<String> {
     fs::read_dir(directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
@@ -36,7 +36,7 @@ fn lessons() -> BTreeSet<String> {
         .collect()
 }
 
-/// The manifests of a lesson: path in it and content.
+/// The manifests of a lesson: the path in the lesson's directory, and the content.
 fn manifests(lesson: &str) -> Vec<(String, Vec<u8>)> {
     let directory = root().join(lesson);
     let files = names(&directory)
@@ -51,11 +51,11 @@ fn manifests(lesson: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_lesson_is_accepted_and_warns_only_of_what_it_teaches() {
-    let mut said = Vec::new();
+fn every_lesson_is_accepted_with_only_the_warnings_that_it_explains() {
+    let mut warnings = Vec::new();
     for lesson in lessons() {
         let manifests = manifests(&lesson);
-        assert!(!manifests.is_empty(), "{lesson} holds no manifest");
+        assert!(!manifests.is_empty(), "{lesson} contains no manifest");
         let files: Vec<SourceFile<'_>> = manifests
             .iter()
             .map(|(path, content)| SourceFile { path, content })
@@ -66,13 +66,19 @@ fn every_lesson_is_accepted_and_warns_only_of_what_it_teaches() {
             &CheckSettings::default(),
             ReadAs::NewHead,
         );
-        assert!(!objects.workloads.is_empty(), "{lesson} runs nothing");
+        assert!(
+            !objects.workloads.is_empty(),
+            "{lesson} contains no workload"
+        );
         for problem in problems {
             assert_eq!(problem.severity, Severity::Warning, "{lesson}/{problem}");
-            said.push(format!("{lesson}/{}: {}", problem.file, problem.field));
+            warnings.push(format!("{lesson}/{}: {}", problem.file, problem.field));
         }
     }
-    assert_eq!(said, ["13-external-name/services.yaml: spec.externalName"]);
+    assert_eq!(
+        warnings,
+        ["13-external-name/services.yaml: spec.externalName"]
+    );
 }
 
 #[test]
@@ -94,36 +100,36 @@ fn the_list_of_lessons_is_complete() {
 }
 
 #[test]
-fn manifests_that_are_also_fixtures_of_the_reader_are_the_same() {
+fn manifests_of_lessons_equal_the_fixtures_of_the_same_name() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("reconciler/tests/manifests");
     let fixture_names = names(&fixtures);
-    let mut found = BTreeSet::new();
+    let mut compared = BTreeSet::new();
     for lesson in lessons() {
         for (name, content) in manifests(&lesson) {
             if fixture_names.contains(&name) {
                 let fixture = fs::read(fixtures.join(&name)).expect("a readable fixture");
                 assert!(
                     content == fixture,
-                    "{lesson}/{name} is not what reconciler/tests/manifests/{name} is"
+                    "{lesson}/{name} differs from reconciler/tests/manifests/{name}"
                 );
-                found.insert(name);
+                compared.insert(name);
             }
         }
     }
     assert_eq!(
-        found, fixture_names,
-        "every manifest that the reader is tested with is part of a lesson"
+        compared, fixture_names,
+        "a fixture of the manifest reader is part of no lesson"
     );
 }
 
 #[test]
-fn the_template_of_allowed_signers_names_nobody() {
+fn the_template_of_allowed_signers_contains_no_key() {
     let template =
         fs::read_to_string(root().join("allowed_signers.template")).expect("the template");
     assert!(
         template
             .lines()
             .all(|line| line.is_empty() || line.starts_with('#')),
-        "a key in a template is believed"
+        "a key in the template would be trusted by everyone who copies it"
     );
 }

@@ -1,5 +1,5 @@
-//! The spine on one host: a signed push becomes running, reachable pods; a bad one rolls back; and
-//! everything that can be asked, told and seen on the way.
+//! The main path on one host: a signed push becomes running, reachable pods, and a bad commit is
+//! rolled back; with commands, metrics, webhooks and the limits of listeners.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

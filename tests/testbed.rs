@@ -1,4 +1,4 @@
-//! The test bed itself: what the other whole-system tests stand on is what it says to be.
+//! Tests of the test bed itself, which all other whole-system tests use.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use support::{Daemon, GitRepo, Host, HostOptions, Network, Registry, SOON, eventually};
 
-/// Starts the test application; gives the address of its container.
+/// Starts the test application; returns the address of its container.
 fn start_app(host: &Host, name: &str) -> String {
     host.load_image("windlass-test/app:1");
     host.docker(&[
@@ -56,7 +56,7 @@ fn an_engine_runs_containers_and_stops_them_at_once() {
 }
 
 #[test]
-fn a_host_is_not_the_machine() {
+fn a_host_has_links_rules_and_files_of_its_own() {
     let host = Host::shared();
 
     let links = host.exec(&["ip", "-o", "link"]).ok();
@@ -77,7 +77,7 @@ fn a_host_is_not_the_machine() {
 }
 
 #[test]
-fn hosts_reach_each_other_and_not_the_world() {
+fn hosts_reach_each_other_and_no_other_network() {
     let network = Network::start();
     let [one, two] = [(), ()].map(|()| Host::start_on(&network, HostOptions::default()));
     start_app(&one, "app");
@@ -94,16 +94,24 @@ fn hosts_reach_each_other_and_not_the_world() {
     .ok();
     let url = format!("http://{}:18080/", one.address);
     assert_eq!(two.http_get(&url).unwrap().status, 200);
-    assert_eq!(two.http_get("http://192.0.2.1/"), None, "a world answers");
+    assert_eq!(
+        two.http_get("http://192.0.2.1/"),
+        None,
+        "an address outside of the network answers"
+    );
 
     one.unplug();
     assert_eq!(two.http_get(&url), None, "an unplugged host answers");
     one.replug();
-    eventually(SOON, "the host is back", || two.http_get(&url).is_some());
+    eventually(
+        SOON,
+        "the host answers again after it was replugged",
+        || two.http_get(&url).is_some(),
+    );
 }
 
 #[test]
-fn an_engine_can_be_stopped_killed_and_rebooted() {
+fn an_engine_can_be_killed_and_restarted_and_its_host_rebooted() {
     let host = Host::start_on(
         &Network::start(),
         HostOptions {
@@ -120,7 +128,7 @@ fn an_engine_can_be_stopped_killed_and_rebooted() {
     assert_eq!(
         host.inspect("app")["State"]["StartedAt"],
         started,
-        "live-restore restarted it"
+        "the container was restarted in spite of live-restore"
     );
 
     host.restart_docker();
@@ -137,7 +145,7 @@ fn an_engine_can_be_stopped_killed_and_rebooted() {
 }
 
 #[test]
-fn a_registry_serves_its_own_and_plain_names() {
+fn a_registry_serves_names_with_its_address_and_plain_names() {
     let network = Network::start();
     let host = Host::start_on(&network, HostOptions::default());
     let registry = Registry::start(&network);
@@ -188,7 +196,7 @@ fn a_dropped_host_leaves_nothing() {
         "the sleeper was not killed"
     );
     for dir in &dirs {
-        assert!(!dir.exists(), "{} is left", dir.display());
+        assert!(!dir.exists(), "{} was not removed", dir.display());
     }
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let namespaces = support::run(Command::new("ip").args(["netns"])).ok();
@@ -201,17 +209,17 @@ fn a_dropped_host_leaves_nothing() {
             ("process", &processes),
             ("control group", &groups),
         ] {
-            // Whole words: wlt7-1 is no part of wlt7-10.
-            let left = text
+            // Whole words are compared, because wlt7-10 contains wlt7-1.
+            let remains = text
                 .split(|c: char| !c.is_alphanumeric() && c != '-')
                 .any(|word| word == name);
-            assert!(!left, "a {what} of {name} is left:\n{text}");
+            assert!(!remains, "a {what} of {name} was not removed:\n{text}");
         }
     }
 }
 
 #[test]
-fn a_repository_signs_as_git_itself_verifies() {
+fn git_verifies_the_signatures_that_a_repository_makes() {
     let repo = GitRepo::new();
     let signed = repo.commit_signed(&[("a/pod.yaml", "kind: Pod\n")], "add a pod");
     assert_eq!(
@@ -287,7 +295,7 @@ fn the_images_run_the_software_they_are_named_after() {
         let url = format!("http://{}{path}", address_of(name));
         eventually(
             Duration::from_secs(60),
-            &format!("{url} says {text}"),
+            &format!("{url} answers with {text:?}"),
             || {
                 host.http_get(&url)
                     .is_some_and(|answer| answer.status == 200 && answer.body.contains(text))

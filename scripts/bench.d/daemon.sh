@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by `measure`: a daemon, the repository that it follows, and the containers beside it.
+# Sourced by `measure`: a daemon, the repository that it follows, and the engine's containers.
 
 WORK_DIR=$DIR/bench
 REPO=$WORK_DIR/repo.git
@@ -23,7 +23,7 @@ git config --global push.autoSetupRemote true
 git config --global gc.auto 0
 git config --global gpg.ssh.allowedSignersFile "$WORK_DIR/allowed_signers"
 
-# fresh_repository: one commit, which runs nothing.
+# fresh_repository: a repository with one commit, which has no workload.
 fresh_repository() {
     rm -rf "$REPO" "$TREE"
     git init -q --bare -b main "$REPO"
@@ -34,7 +34,7 @@ fresh_repository() {
     push
 }
 
-# commit MESSAGE: signed, not pushed yet.
+# commit MESSAGE: makes a signed commit of the work tree, and does not push it.
 commit() {
     git -C "$TREE" add -A
     git -C "$TREE" commit -q -m "$1"
@@ -48,11 +48,11 @@ DAEMON=
 
 configure() { printf '%s\n' "$@" >"$WORK_DIR/config.toml"; }
 
-# All is as it is without a configuration, but nobody wants to wait ten seconds a round for `healthy`.
+# The default configuration but for the soak, whose ten seconds would only make each round longer.
 ORDINARY=('[rollout]' 'soak = "1s"')
 configure "${ORDINARY[@]}"
 
-# launch REPOSITORY ALLOWED_SIGNERS [ARGS...]: starts the daemon on what its data directory holds.
+# launch REPOSITORY ALLOWED_SIGNERS [ARGS...]: starts the daemon with its data directory as it is.
 launch() {
     local repository=$1 signers=$2
     shift 2
@@ -62,7 +62,7 @@ launch() {
 
 launch_daemon() { launch "$REPO" "$WORK_DIR/allowed_signers"; }
 
-# start_daemon: a new daemon that knows of nothing, following a repository that runs nothing.
+# start_daemon: a daemon without recorded state, which follows a repository without a workload.
 start_daemon() {
     fresh_repository
     launch_daemon
@@ -72,23 +72,24 @@ start_daemon() {
 
 stop_daemon() {
     kill "$DAEMON"
-    wait "$DAEMON" || die "the daemon ended badly: see $WORK_DIR/windlass.log"
+    wait "$DAEMON" || die "the daemon did not end with status 0: see $WORK_DIR/windlass.log"
 }
 
-# end_daemon: stops it and removes what it made, but for what any host has that has run a pod before: the table, which
-# the next one replaces, and the sandbox's image.
+# end_daemon: stops the daemon and removes its containers and data. The nftables table, which the next daemon replaces,
+# and the image of sandboxes stay, as on every host that has run a pod before.
 end_daemon() {
     stop_daemon
     remove_containers
     rm -rf /var/lib/windlass
 }
 
-# poll WHAT COMMAND...: runs COMMAND until it succeeds; for a time that is measured.
+# poll WHAT COMMAND...: runs COMMAND until it succeeds. The pauses are short, because the wait is a part of what is
+# measured.
 poll() {
     local deadline=$((SECONDS + 120)) what=$1
     shift
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || die "gave up waiting for $what; the daemon's log is $(tail -20 "$WORK_DIR/windlass.log")"
+        [ $SECONDS -lt $deadline ] || die "timed out after 120 s waiting for $what; the end of the daemon's log: $(tail -20 "$WORK_DIR/windlass.log")"
         sleep 0.005
     done
 }
@@ -99,7 +100,7 @@ wait_answer() { poll "an answer on port $1" curl -fs --max-time 1 "http://$ADDRE
 
 # --- containers --------------------------------------------------------------------------------
 
-# wait_containers COUNT SECOND: until so many containers of pods have started since then.
+# wait_containers COUNT SECOND: waits until COUNT containers of pods have started since a time in seconds.
 wait_containers() {
     local events
     rm -f "$WORK_DIR/events"
@@ -108,12 +109,12 @@ wait_containers() {
         --filter label=io.windlass.role=main --format '{{.ID}}' >"$WORK_DIR/events" &
     events=$!
     [ "$(head -n "$1" "$WORK_DIR/events" | wc -l)" = "$1" ] ||
-        die "not all containers started; the daemon's log is $(tail -20 "$WORK_DIR/windlass.log")"
+        die "not all containers started; the end of the daemon's log: $(tail -20 "$WORK_DIR/windlass.log")"
     kill "$events"
     wait "$events" 2>/dev/null || true
 }
 
-# last_started FILTER: when the last of the running containers was started, in milliseconds.
+# last_started FILTER: prints when the last of the running containers was started, in milliseconds.
 last_started() {
     docker ps -q --no-trunc --filter "$1" | xargs docker inspect -f '{{.State.StartedAt}}' | sort | tail -1 |
         xargs -I{} date -d {} +%s%3N

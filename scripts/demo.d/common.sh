@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by scripts/demo: what both demos do.
+# Sourced by scripts/demo: functions of both demos.
 
 BARE=$DIR/repo.git
 WORK=$DIR/work
@@ -10,8 +10,8 @@ NODE_PORT=30080
 
 # --- showing -----------------------------------------------------------------------------------
 
-# typed PROMPT COMMAND...: a command as a person would type it.
-typed() {
+# print_command PROMPT COMMAND...: prints a command as a person would type it.
+print_command() {
     local word line=$1
     shift
     for word in "$@"; do
@@ -25,7 +25,7 @@ typed() {
 
 # show COMMAND...: shows a command, and runs it here.
 show() {
-    typed '$' "$@"
+    print_command '$' "$@"
     "$@"
 }
 
@@ -33,17 +33,17 @@ show() {
 at() {
     local host=$1
     shift
-    typed "$host#" "$@"
+    print_command "$host#" "$@"
     on "$host" env PATH="$DIR/bin:$PATH" "$@"
 }
 
-windlass_on() { # HOST ARGUMENT...: without showing it
+windlass_on() { # HOST ARGUMENT...: runs windlass on a host, without showing the command
     local host=$1
     shift
     on "$host" "$BINARY" "$@"
 }
 
-# --- from nothing to hosts ---------------------------------------------------------------------
+# --- hosts, binary, repository -----------------------------------------------------------------
 
 install_all() {
     [ -n "${WINDLASS_BIN:-}" ] || ensure_rust
@@ -62,7 +62,7 @@ build() {
         (cd "$ROOT" && cargo build --release --locked -p windlass)
     fi
     mkdir -p "$(dirname "$BINARY")"
-    # A copy: the demo goes on running while the work tree is built again.
+    # A copy, so that the demo keeps running while the work tree is built again.
     install -m 755 "$built" "$BINARY"
     "$BINARY" --version
 }
@@ -84,8 +84,8 @@ make_repository() {
     git -C "$WORK" config push.autoSetupRemote true
 }
 
-# meet: lets this machine reach the hosts, for a browser; where it can do so without hiding another network.
-meet() {
+# connect_machine: connects this machine to the hosts, for a browser, unless it has a route to such a network already.
+connect_machine() {
     if [ -n "$(ip -4 route show root "$BED_NET.0/24")" ]; then return; fi
     ip link add "$BED" type veth peer name port-here netns "$BED-switch"
     at_switch ip link set port-here master br0 up
@@ -93,9 +93,9 @@ meet() {
     ip link set "$BED" up
 }
 
-# start_daemon HOST: as a service manager would; shown as what it runs.
+# start_daemon HOST: shows the daemon's command line, and starts the daemon as a service manager would.
 start_daemon() {
-    typed "$1#" windlass run --config /etc/windlass/windlass.toml
+    print_command "$1#" windlass run --config /etc/windlass/windlass.toml
     start_daemon_on "$1" "$BINARY"
 }
 
@@ -108,7 +108,7 @@ wait_daemon() {
 
 # --- pushing and watching ----------------------------------------------------------------------
 
-# push MESSAGE: commits, signed as the work tree is configured, and pushes: this is what deploys.
+# push MESSAGE: commits, signed as the work tree is configured, and pushes, which deploys the commit.
 push() {
     (
         cd "$WORK"
@@ -117,14 +117,14 @@ push() {
         if [ "$(git rev-list --count HEAD)" = 1 ]; then
             git --no-pager show --format= --stat
         else
-            # The lines that differ, without the places where they are.
+            # Only the changed lines, without the lines that name their places.
             git --no-pager show --format= --unified=0 | sed -n -E '/^(\+\+\+|---) /d; s/^([-+])/    \1/p'
         fi
         show git push -q origin main
     )
 }
 
-settle() { # HOST: waits until the pushed commit is healthy
+settle() { # HOST: waits on a host until the pushed commit is healthy
     at "$1" windlass sync --wait || {
         windlass_on "$1" status >&2 || true
         die "the commit did not become healthy: see above and $DIR/$1/windlass.log"
@@ -135,16 +135,16 @@ is_healthy() { windlass_on "$1" status -o json | grep -q '"phase": "Healthy"'; }
 
 CALLER=
 
-# keep_calling PAUSE OPTIONS HOST...: fetches the page from these hosts by turns in the background, and notes how it went.
-keep_calling() {
-    local pause=$1 options=$2 host said
+# start_calls PAUSE OPTIONS HOST...: fetches the page from these hosts in turn in the background, and records each result.
+start_calls() {
+    local pause=$1 options=$2 host error
     shift 2
     : >"$DIR/calls"
     (
         while :; do
             for host in "$@"; do
                 # shellcheck disable=SC2086
-                if said=$(page_of "$host" -f $options -o /dev/null 2>&1); then echo answered; else echo "failed on $host, $(date +%T.%3N): $said"; fi
+                if error=$(page_of "$host" -f $options -o /dev/null 2>&1); then echo answered; else echo "failed on $host, $(date +%T.%3N): $error"; fi
                 sleep "$pause"
             done
         done >>"$DIR/calls"
@@ -152,28 +152,28 @@ keep_calling() {
     CALLER=$!
 }
 
-# count_calls ALLOWED: ends that, and says how it went; more failures than that end the demo.
-count_calls() {
+# check_calls ALLOWED: ends the calls and prints how many were answered; more than ALLOWED failures end the demo.
+check_calls() {
     local calls failed
-    stop_calling
+    stop_calls
     calls=$(wc -l <"$DIR/calls")
     failed=$(grep -c failed "$DIR/calls") || true
-    styled 32 "the page was called $calls times meanwhile, and answered $((calls - failed)) times"
+    styled 32 "the page was requested $calls times meanwhile, and $((calls - failed)) requests were answered"
     [ "$failed" -le "$1" ] || {
         grep failed "$DIR/calls"
-        die "the page was not there all the time"
+        die "$failed requests of the page failed, and at most $1 may"
     }
 }
 
-stop_calling() {
+stop_calls() {
     [ -z "$CALLER" ] || kill "$CALLER" 2>/dev/null || true
     CALLER=
 }
 
 ended() {
     local code=$?
-    stop_calling
-    [ $code = 0 ] || say "The demo stopped half-way. To remove what there is of it: scripts/demo --clean"
+    stop_calls
+    [ $code = 0 ] || say "The demo ended before its last step. To remove everything that it made: scripts/demo --clean"
 }
 
 # --- afterwards --------------------------------------------------------------------------------
@@ -189,15 +189,15 @@ visit() {
 
 clean() {
     if [ ! -e "$DIR" ] && ! ls /run/netns/"$BED"-* >/dev/null 2>&1; then
-        say "there is no demo in $DIR"
+        say "$DIR contains no demo"
         return
     fi
     if [ -e "$DIR" ] && [ ! -d "$DIR/keys" ] && [ ! -d "$DIR/bin" ] && [ ! -d "$DIR/n1" ] && [ -n "$(ls -A "$DIR")" ]; then
-        die "$DIR does not look like a demo: not removing it"
+        die "$DIR contains no demo but other files, so it is not removed: choose the right DEMO_DIR"
     fi
-    say "stopping the hosts and all that runs on them"
+    say "stopping the hosts with all their processes"
     end_parts "$BED" "$DIR" n1 n2 n3 store switch
-    # The cable from here goes with the switch.
-    wait_for 10 "the cable to the switch to go" eval "! ip link show $BED"
+    # The kernel removes this machine's link to the switch with the switch's namespace.
+    wait_for 10 "the link to the switch to be removed" eval "! ip link show $BED"
     say "removed $DIR; packages, and the images in $CACHE, are kept"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by scripts/demo: one host, which needs nothing but Docker and a repository.
+# Sourced by scripts/demo: one host, which needs only Docker and a repository.
 
-# write_httpd [EXTRA]: two httpds behind a NodePort, as a Deployment; EXTRA goes into the container.
+# write_httpd [EXTRA]: writes a Deployment of two httpds behind a NodePort; EXTRA is added to the container.
 write_httpd() {
     cat >"$WORK/httpd.yml" <<END
 apiVersion: apps/v1
@@ -44,7 +44,7 @@ spec:
 END
 }
 
-# The page of the second push, and where the container finds it.
+# The volume with the page of the second push.
 PAGE='        volumeMounts:
         - name: page
           mountPath: /usr/local/apache2/htdocs
@@ -65,7 +65,7 @@ data:
 END
 }
 
-# page_of HOST [OPTION...]: fetches it through the NodePort. Every address of a host answers, but not 127.0.0.1.
+# page_of HOST [OPTION...]: fetches the page through the NodePort, which answers on every address of a host but 127.0.0.1.
 page_of() {
     local url
     url=http://$(host_address "$1"):$NODE_PORT/
@@ -75,17 +75,17 @@ page_of() {
 
 expect_page() {
     local page
-    typed '$' curl "http://$(host_address n1):$NODE_PORT/"
+    print_command '$' curl "http://$(host_address n1):$NODE_PORT/"
     page=$(page_of n1) || die "no answer on port $NODE_PORT: see 'windlass status' and $DIR/n1/windlass.log"
     say "$page"
     case $page in
     *"$1"*) ;;
-    *) die "that is not the page which was to come: $1" ;;
+    *) die "the page does not contain '$1': see $DIR/n1/windlass.log" ;;
     esac
 }
 
 demo() {
-    step "Installing what is missing"
+    step "Installing missing packages"
     install_all
 
     step "Building windlass"
@@ -96,9 +96,9 @@ demo() {
     start_host n1
     wait_engine n1
     DOCKER_HOST=unix://$DIR/n1/run/docker.sock "$ROOT/scripts/images" httpd
-    meet
+    connect_machine
 
-    step "Making a signing key, the list of who may deploy, and a repository"
+    step "Making a signing key, the list of trusted signers, and a repository"
     make_repository
 
     step "Starting the daemon"
@@ -114,53 +114,53 @@ demo() {
     at n1 windlass get pods
     expect_page 'It works!'
 
-    step "Pushing a change: a page from a ConfigMap, while somebody reads the old one"
+    step "Pushing a change: a page from a ConfigMap, while a client requests the page"
     write_httpd "$PAGE"
     write_page
-    keep_calling 0.1 '' n1
-    push "Serve our own page"
+    start_calls 0.1 '' n1
+    push "Serve a page of our own"
     settle n1
-    count_calls 0
+    check_calls 0
     expect_page 'Deployed by git push'
     at n1 windlass history
 
-    step "Pushing a change that is broken: the server ends as soon as it starts"
+    step "Pushing a broken change: the server exits as soon as it starts"
     write_httpd "        command: ['sh', '-c', 'echo no licence found >&2; exit 1']
 $PAGE"
-    keep_calling 0.1 '' n1
-    push "Ask for a licence"
-    say "(a crash loop is called one after three restarts with growing pauses: about half a minute)"
+    start_calls 0.1 '' n1
+    push "Require a licence"
+    say "(a commit fails for a crash loop after three restarts with growing pauses: about half a minute)"
     local code=0
     at n1 windlass sync --wait || code=$?
     [ $code = 3 ] || die "the broken commit should have been rolled back, but 'sync' ended with $code: see $DIR/n1/windlass.log"
 
-    step "It was rolled back by itself"
-    wait_for 60 "the rollback" is_healthy n1 || die "the rollback did not settle: see $DIR/n1/windlass.log"
-    count_calls 0
+    step "The broken commit was rolled back automatically"
+    wait_for 60 "the rollback" is_healthy n1 || die "the commit is not healthy after the rollback: see $DIR/n1/windlass.log"
+    check_calls 0
     at n1 windlass status
     at n1 windlass history
     expect_page 'Deployed by git push'
 
     cat >&2 <<END
 
-The demo goes on running. To try next:
+The demo keeps running. To try next:
 
-  scripts/demo --on n1        a shell on the host, where there are:
+  scripts/demo --on n1        opens a shell on the host, for example for:
     windlass status             what runs, from which commit, and why
-    windlass get pods           and services, deployments, events: kubectl's words and columns
-    windlass logs POD           what a pod of the list above has said
-    docker kill CONTAINER       one of 'docker ps': it comes back
+    windlass get pods           also services, deployments, events, in kubectl's words and columns
+    windlass logs POD           the log of a pod from the list above
+    docker kill CONTAINER       with a container of 'docker ps': Windlass restarts it
 
   cd $WORK
-  edit httpd.yml              take the broken command out, or change the number of replicas
-  git commit -am 'Go on'      commits are signed here
-  git push                    this deploys; on the host:
-    windlass sync --wait        shows how far it is
-    windlass rollback           back to the healthy commit before; 'windlass resume' ends that
+  edit httpd.yml              remove the broken command, or change the number of replicas
+  git commit -am 'Change it'  commits are signed here
+  git push                    deploys the commit; on the host:
+    windlass sync --wait        shows the progress of the rollout
+    windlass rollback           rolls back to the last healthy commit; 'windlass resume' ends that
 
-  git commit --no-gpg-sign    is refused once it is pushed: 'windlass status' says why. To go on:
+  git commit --no-gpg-sign    such a commit is refused after its push: 'windlass status' names the reason. To correct it:
                               git commit --amend --no-edit -S && git push --force
 
-The daemon's log is $DIR/n1/windlass.log. To end it and remove everything: scripts/demo --clean
+The daemon's log is $DIR/n1/windlass.log. To end the demo and remove everything: scripts/demo --clean
 END
 }

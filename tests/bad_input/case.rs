@@ -1,11 +1,11 @@
-//! What the tables have in common: a site where something runs, and what must hold after each case.
+//! A site with a good commit, and the checks after each case of bad input.
 
 use std::collections::BTreeSet;
 
 use crate::manifest::{APP, deployment, idle, pod, service};
 use crate::support::{Container, Site, is};
 
-/// A site with four workloads, and what runs there.
+/// A site with four workloads, and the containers that ran before the cases.
 pub(crate) struct Bench {
     pub(crate) site: Site,
     /// The last good commit.
@@ -14,7 +14,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts the one daemon of a table.
+    /// Starts the site and its daemon, which all cases of a table use.
     pub(crate) fn start() -> Bench {
         let mut site = Site::started("[source]\npaths = ['apps']");
         let good = site.deploy(&[
@@ -30,30 +30,31 @@ impl Bench {
         Bench { site, good, before }
     }
 
-    /// Waits until a head is refused, and checks that `status` says why.
+    /// Waits until a head is refused, and checks that `windlass status` prints all these texts.
     #[track_caller]
-    pub(crate) fn refused(&mut self, what: &str, commit: &str, wanted: &[&str]) {
+    pub(crate) fn wait_refused(&mut self, what: &str, commit: &str, expected: &[&str]) {
         eprintln!("{what}");
         self.site
             .wait_status(&format!("{what} is refused"), |status| {
                 is(&status["source"]["refusal"]["commit"], commit)
             });
-        self.says(what, wanted);
-        self.untouched(what);
+        self.assert_status_contains(what, expected);
+        self.assert_unchanged(what);
     }
 
-    /// Checks that `status` contains all these words.
+    /// Checks that `windlass status` prints all these texts.
     #[track_caller]
-    pub(crate) fn says(&self, what: &str, wanted: &[&str]) {
+    pub(crate) fn assert_status_contains(&self, what: &str, expected: &[&str]) {
         let text = self.site.windlass(&["status"]).ok();
-        for words in wanted {
+        for words in expected {
             assert!(text.contains(words), "{what}: {words:?} is not in\n{text}");
         }
     }
 
-    /// Checks that the good commit still runs in the very same containers, and answers.
+    /// Checks that the good commit is still the target and healthy, runs in the same containers, and
+    /// answers.
     #[track_caller]
-    pub(crate) fn untouched(&self, what: &str) {
+    pub(crate) fn assert_unchanged(&self, what: &str) {
         let status = self.site.status();
         assert!(
             is(&status["target"]["id"], &self.good),
@@ -63,14 +64,14 @@ impl Bench {
         assert_eq!(
             self.site.running(),
             self.before,
-            "{what}: what ran was touched"
+            "{what}: containers of the good commit have changed"
         );
         assert_eq!(self.site.ask("/").unwrap().status, 200, "{what}");
     }
 
-    /// Goes on with a good commit on top.
+    /// Waits until a commit that corrects the bad one is healthy. It is the good commit from now on.
     #[track_caller]
-    pub(crate) fn mended(&mut self, what: &str, commit: String) {
+    pub(crate) fn wait_corrected(&mut self, what: &str, commit: String) {
         self.site.wait_healthy(&commit);
         assert_eq!(
             self.site.status()["source"]["refusal"],
@@ -78,18 +79,19 @@ impl Bench {
             "{what}"
         );
         self.good = commit;
-        self.untouched(what);
+        self.assert_unchanged(what);
     }
 
-    /// Forgets what was committed since the good commit, also in the repository.
+    /// Resets the branch to the good commit, and waits until the daemon has observed that.
     #[track_caller]
-    pub(crate) fn taken_back(&mut self, what: &str) {
+    pub(crate) fn reset_to_good(&mut self, what: &str) {
         let good = self.good.clone();
         self.site.repo.git(&["reset", "-q", "--hard", &good]).ok();
         self.site.repo.push();
-        self.site.wait_status(&format!("{what} is gone"), |status| {
-            is(&status["source"]["head"], &good) && status["source"]["refusal"].is_null()
-        });
-        self.untouched(what);
+        self.site.wait_status(
+            &format!("{what}: the head is the good commit again"),
+            |status| is(&status["source"]["head"], &good) && status["source"]["refusal"].is_null(),
+        );
+        self.assert_unchanged(what);
     }
 }

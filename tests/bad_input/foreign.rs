@@ -1,5 +1,5 @@
-//! Words of strangers that would act on a terminal, forge a line of the log, or turn the direction
-//! of writing.
+//! Foreign text with control sequences: they would have an effect on a terminal, forge a line of
+//! the log, or change the direction of writing.
 
 use std::fs;
 use std::path::Path;
@@ -9,30 +9,30 @@ use crate::case::Bench;
 use crate::manifest::{APP, pod, service, shell};
 use crate::support::{GitRepo, SOON, Site, eventually, run};
 
-/// Clears the screen, sets the window's title, goes back to the start of the line, turns the
+/// Clears the screen, sets the window's title, returns to the start of the line and changes the
 /// direction of writing.
 const ODD: &str = "A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}\u{2066}\u{7f}\u{85}";
 
-/// What the same looks like to a reader.
+/// [`ODD`] as Windlass prints it.
 const SHOWN: &str =
     r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}\u{2066}\u{7f}\u{85}";
 
-/// Whether a character has no business on a terminal.
-fn acts(c: char) -> bool {
+/// Whether a character controls a terminal, is invisible or changes the direction of writing.
+fn has_effect(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[track_caller]
-fn clean(what: &str, text: &str) {
-    let line = text.lines().find(|line| line.contains(acts));
+fn assert_clean(what: &str, text: &str) {
+    let line = text.lines().find(|line| line.contains(has_effect));
     assert!(line.is_none(), "{what}: {line:?}");
 }
 
-/// What a person reads: on standard output, on standard error, and in the log, in which each line
-/// begins with a time.
+/// Checks standard output and standard error of the commands, and the log, in which each line begins
+/// with a time.
 #[track_caller]
-fn everything_is_clean(what: &str, site: &mut Site) {
+fn assert_all_output_is_clean(what: &str, site: &mut Site) {
     for arguments in [
         "status",
         "status -o json",
@@ -42,10 +42,10 @@ fn everything_is_clean(what: &str, site: &mut Site) {
         "get events",
         "get events -o yaml",
     ] {
-        let told = site.windlass(&arguments.split(' ').collect::<Vec<_>>());
-        clean(
+        let outcome = site.windlass(&arguments.split(' ').collect::<Vec<_>>());
+        assert_clean(
             &format!("{what}: {arguments}"),
-            &format!("{}\n{}", told.stdout, told.stderr),
+            &format!("{}\n{}", outcome.stdout, outcome.stderr),
         );
     }
     let history = site.windlass(&["history"]).ok();
@@ -59,7 +59,7 @@ fn everything_is_clean(what: &str, site: &mut Site) {
         "{what}: a line is forged in\n{history}"
     );
     let log = site.daemon().log();
-    clean(&format!("{what}: log"), &log);
+    assert_clean(&format!("{what}: log"), &log);
     let forged = log.lines().find(|line| !line.starts_with("20"));
     assert!(
         forged.is_none(),
@@ -68,7 +68,7 @@ fn everything_is_clean(what: &str, site: &mut Site) {
 }
 
 #[test]
-fn words_of_an_unsigned_push_act_on_no_terminal() {
+fn text_of_an_unsigned_push_has_no_effect_on_a_terminal() {
     let mut bench = Bench::start();
     let subject = format!("Innocent {ODD}");
     let header = format!("gpgsig-{ODD} x\n");
@@ -87,25 +87,25 @@ fn words_of_an_unsigned_push_act_on_no_terminal() {
     ];
     for (what, header) in signatures {
         let commit = odd_commit(&bench.site.repo, &header, &subject);
-        bench.refused(what, &commit, &[&format!("Innocent {SHOWN}")]);
+        bench.wait_refused(what, &commit, &[&format!("Innocent {SHOWN}")]);
         if !header.is_empty() {
-            // The words themselves are named beside the subject, as far as there is room for them.
+            // The message also quotes the foreign text itself, which is bounded, beside the subject.
             let status = bench.site.windlass(&["status"]).ok();
             assert!(status.matches(&SHOWN[..20]).count() > 1, "{what}: {status}");
         }
-        everything_is_clean(what, &mut bench.site);
+        assert_all_output_is_clean(what, &mut bench.site);
         let synced = bench.site.windlass(&["sync", "--wait", "--timeout", "20s"]);
         assert_eq!(synced.code, 3, "{what}: {synced:?}");
-        clean(
+        assert_clean(
             &format!("{what}: sync"),
             &format!("{}\n{}", synced.stdout, synced.stderr),
         );
         assert!(synced.stdout.contains("Innocent"), "{what}: {synced:?}");
-        bench.taken_back(what);
+        bench.reset_to_good(what);
     }
 }
 
-/// Pushes a commit with one more header and this subject, signed by nobody.
+/// Pushes an unsigned commit with an additional header and this subject.
 fn odd_commit(repo: &GitRepo, header: &str, subject: &str) -> String {
     let plain = repo.commit(None, "plain");
     let text = repo.git(&["cat-file", "commit", &plain]).ok();
@@ -155,12 +155,12 @@ fn base64(file: &Path, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn words_of_a_container_act_on_no_terminal() {
+fn text_of_a_container_has_no_effect_on_a_terminal() {
     let mut site = Site::started("");
-    // As printf of a shell writes them; a manifest itself holds nothing odd.
+    // The escapes are printf's, because a manifest must not contain control characters.
     let odd = r"A\033[2J\033]0;owned\007\rB\302\23331m\342\200\256C\342\200\213";
     let shown = r"A\u{1b}[2J\u{1b}]0;owned\u{7}\rB\u{9b}31m\u{202e}C\u{200b}";
-    // What it said last becomes the reason why a commit failed.
+    // The container's termination message becomes the reason of the rollback.
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
         ("service.yaml", &service("web")),
@@ -170,26 +170,26 @@ fn words_of_a_container_act_on_no_terminal() {
     let bad = site.push(&[("once.yaml", &once)], "exits at once");
     let reason = site.wait_rolled_back(&bad, &good);
     assert!(reason.contains(shown), "{reason:?}");
-    everything_is_clean("a failed commit", &mut site);
+    assert_all_output_is_clean("a failed commit", &mut site);
 
     let words = format!("printf \"{odd}\\n\" | tee /dev/termination-log; sleep 5; exit 3");
     let talker = pod("talker", &shell(&words));
     site.repo.git(&["rm", "-q", "once.yaml"]).ok();
     site.deploy(&[("talker.yaml", &talker)]);
-    eventually(SOON, "it has ended once and says why", || {
+    eventually(SOON, "the container has a termination message", || {
         let last = &site.get("pod", "talker")["status"]["containerStatuses"][0]["lastState"];
         last["terminated"]["message"] == shown
     });
-    everything_is_clean("a running pod", &mut site);
+    assert_all_output_is_clean("a running pod", &mut site);
     for arguments in [
         &["get", "pod", "talker", "-o", "json"][..],
         &["get", "pod", "talker", "-o", "yaml"],
     ] {
-        clean("the object", &site.windlass(arguments).ok());
+        assert_clean("the object", &site.windlass(arguments).ok());
     }
 
-    // For a program every byte, for a person at a terminal words; both as asked for.
-    eventually(SOON, "its log has every byte", || {
+    // `windlass logs` writes every byte to a pipe or with `--raw`, and escaped text to a terminal.
+    eventually(SOON, "the log in a pipe has every byte", || {
         let log = site.windlass(&["logs", "talker", "--tail", "1"]).ok();
         log.contains("\u{1b}[2J") && log.contains('\u{202e}')
     });
@@ -204,12 +204,12 @@ fn words_of_a_container_act_on_no_terminal() {
             .args(["-qec", &line, "/dev/null"]))
         .ok()
     };
-    eventually(SOON, "a terminal shows its words", || {
+    eventually(SOON, "a terminal shows the log escaped", || {
         let read = at_a_terminal("").replace("\r\n", "\n");
-        clean("a log at a terminal", &read);
+        assert_clean("a log at a terminal", &read);
         read.contains(shown)
     });
-    eventually(SOON, "a terminal gets the bytes", || {
+    eventually(SOON, "a terminal gets every byte with --raw", || {
         at_a_terminal("--raw").contains("\u{1b}[2J")
     });
 }

@@ -1,21 +1,23 @@
-//! Manifests that are wrong: all of a commit's problems at once, with file, line, column and field.
+//! Wrong manifests: all problems of a commit are reported at once, with file, line, column and
+//! field.
 
 use crate::case::Bench;
 use crate::manifest::{APP, deployment, idle, pod};
 use crate::support::{MAY_DELETE, is};
 
-/// One wrong file: what is wrong with it, its text, and what must be said after `apps/bad.yaml`.
+/// One wrong file: what is wrong with it, its text, and the messages that must follow
+/// `apps/bad.yaml`.
 struct Case {
     what: &'static str,
     text: String,
-    says: &'static [&'static str],
+    messages: &'static [&'static str],
 }
 
-fn case(what: &'static str, text: impl Into<String>, says: &'static [&'static str]) -> Case {
+fn case(what: &'static str, text: impl Into<String>, messages: &'static [&'static str]) -> Case {
     Case {
         what,
         text: text.into(),
-        says,
+        messages,
     }
 }
 
@@ -33,7 +35,7 @@ fn node_port(name: &str, port: u32) -> String {
     )
 }
 
-/// Nine levels of nine: a billion of the innermost.
+/// Nine levels of nine aliases each, which expand to nearly four billion values.
 fn alias_bomb() -> String {
     let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
@@ -95,7 +97,7 @@ fn cases() -> Vec<Case> {
             &[":7:", "spec.selector", "template"],
         ),
         case(
-            "two hostPorts alike",
+            "the same hostPort twice",
             format!("{}---\n{}", with_host_port("one"), with_host_port("two")),
             &[
                 ":15:61: spec.containers[0].ports[0].hostPort: 8081/TCP",
@@ -103,7 +105,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         case(
-            "two nodePorts alike",
+            "the same nodePort twice",
             format!(
                 "{}---\n{}",
                 node_port("one", 30081),
@@ -157,37 +159,42 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_wrong_manifest_is_refused_with_its_place_and_what_runs_is_left_alone() {
+fn every_wrong_manifest_is_refused_with_its_place_and_no_running_pod_is_touched() {
     let mut bench = Bench::start();
-    let mut silent = Vec::new();
-    for Case { what, text, says } in cases() {
+    let mut missing = Vec::new();
+    for Case {
+        what,
+        text,
+        messages,
+    } in cases()
+    {
         let commit = bench.site.push(&[("apps/bad.yaml", &text)], what);
-        bench.refused(what, &commit, &["apps/bad.yaml"]);
-        let told = bench.site.windlass(&["status"]).ok();
+        bench.wait_refused(what, &commit, &["apps/bad.yaml"]);
+        let status = bench.site.windlass(&["status"]).ok();
 
-        // The same without a daemon, before the push.
+        // `windlass check` reports the same problems without a daemon.
         let apps = bench.site.repo.work().join("apps");
         let checked = bench.site.windlass(&["check", apps.to_str().unwrap()]);
         assert_eq!(checked.code, 1, "{what}: {checked:?}");
-        let said = format!("{}{}", checked.stdout, checked.stderr);
-        for words in says {
-            // The path is another one there.
-            let words = words.rsplit("apps/").next().unwrap();
-            for said in [&told, &said]
+        let checked = format!("{}{}", checked.stdout, checked.stderr);
+        for message in messages {
+            // `check` prints paths of the work tree, so the directory before the file differs.
+            let message = message.rsplit("apps/").next().unwrap();
+            for printed in [&status, &checked]
                 .into_iter()
-                .filter(|said| !said.contains(words))
+                .filter(|printed| !printed.contains(message))
             {
-                silent.push(format!("{what}: {words:?} is not in\n{said}"));
+                missing.push(format!("{what}: {message:?} is not in\n{printed}"));
             }
         }
 
-        let mended = bench
+        let corrected = bench
             .site
             .repo
             .commit_removing(&["apps/bad.yaml"], "without it");
-        bench.mended(what, mended);
+        bench.wait_corrected(what, corrected);
     }
-    assert!(silent.is_empty(), "{}", silent.join("\n"));
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
     let history = bench.site.windlass(&["history"]).ok();
     assert!(
         history.contains("Refused") && history.contains("several problems"),
@@ -196,11 +203,11 @@ fn every_wrong_manifest_is_refused_with_its_place_and_what_runs_is_left_alone() 
 }
 
 #[test]
-fn what_would_delete_everything_is_refused_or_held() {
+fn a_commit_that_would_delete_too_many_workloads_is_refused_or_held() {
     let mut bench = Bench::start();
 
     let commit = bench.site.repo.commit_removing(&["apps"], "no directory");
-    bench.refused(
+    bench.wait_refused(
         "a missing path",
         &commit,
         &["apps: this configured path is not in the commit"],
@@ -208,7 +215,7 @@ fn what_would_delete_everything_is_refused_or_held() {
     let commit = bench
         .site
         .push(&[("apps/README", "nothing here\n")], "no manifest");
-    bench.refused(
+    bench.wait_refused(
         "all manifests deleted",
         &commit,
         &["apps: no *.yaml, *.yml or *.json file (in lower case) is here"],
@@ -218,10 +225,12 @@ fn what_would_delete_everything_is_refused_or_held() {
         .push(&[("apps/empty.yaml", "---\n---\n")], "no object");
     bench
         .site
-        .wait_status("it is seen", |status| is(&status["head"]["id"], &commit));
-    bench.untouched("manifests without an object");
+        .wait_status("the commit without an object is the head", |status| {
+            is(&status["head"]["id"], &commit)
+        });
+    bench.assert_unchanged("manifests without an object");
 
-    // One of four may go without a word; three may not.
+    // The budget lets one of four workloads be deleted without the trailer, and not three.
     let good = bench.good.clone();
     bench
         .site
@@ -232,15 +241,15 @@ fn what_would_delete_everything_is_refused_or_held() {
         .site
         .repo
         .commit_removing(&["apps/README", "apps/empty.yaml"], "as it was");
-    bench.mended("as it was", restored);
+    bench.wait_corrected("as it was", restored);
     let held = bench
         .site
         .repo
         .commit_removing(&["apps/a.yaml", "apps/b.yaml", "apps/c.yaml"], "less");
-    bench.site.wait_status("it is held", |status| {
+    bench.site.wait_status("the head is held", |status| {
         is(&status["head"]["id"], &held) && is(&status["head_state"], "Held")
     });
-    bench.says(
+    bench.assert_status_contains(
         "held",
         &[
             "is held",
@@ -249,7 +258,7 @@ fn what_would_delete_everything_is_refused_or_held() {
             "Windlass-Allow-Deletions: yes",
         ],
     );
-    bench.untouched("held");
+    bench.assert_unchanged("held");
     let outcome = bench.site.windlass(&["sync", "--wait", "--timeout", "10s"]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
     assert!(
@@ -258,9 +267,11 @@ fn what_would_delete_everything_is_refused_or_held() {
     );
 
     let web = bench.site.running_of("web");
-    let meant = bench.site.push(&[], &format!("that is meant{MAY_DELETE}"));
-    bench.site.wait_healthy(&meant);
-    crate::support::eventually(crate::support::SOON, "three of four are gone", || {
+    let allowed = bench
+        .site
+        .push(&[], &format!("allow the deletion{MAY_DELETE}"));
+    bench.site.wait_healthy(&allowed);
+    crate::support::eventually(crate::support::SOON, "only containers of web run", || {
         bench.site.running() == web
     });
 }

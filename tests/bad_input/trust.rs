@@ -1,4 +1,4 @@
-//! Commits that are not to be believed.
+//! Commits that must not be trusted.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use crate::case::Bench;
 use crate::manifest::idle;
 use crate::support::{GitRepo, is, run};
 
-/// A manifest that a bad commit would like to run.
+/// A manifest that an untrusted commit adds, and that must never run.
 fn intruder() -> String {
     crate::manifest::pod("intruder", &idle())
 }
 
 #[test]
-fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
+fn commits_that_are_not_trusted_are_refused_and_no_running_pod_is_touched() {
     let mut bench = Bench::start();
     let text = intruder();
     let files = [("apps/intruder.yaml", text.as_str())];
@@ -23,7 +23,7 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
         .site
         .repo
         .commit_unsigned(&files, "without a signature");
-    bench.refused(
+    bench.wait_refused(
         "an unsigned commit",
         &commit,
         &["without a signature", "it is not signed"],
@@ -38,12 +38,12 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
     let commit = bench
         .site
         .push(&[("apps/intruder.yaml", "{}")], "signed on top");
-    bench.refused(
+    bench.wait_refused(
         "an unsigned commit inside the range",
         &commit,
         &["without a signature", "it is not signed"],
     );
-    bench.taken_back("an unsigned commit");
+    bench.reset_to_good("an unsigned commit");
 
     let stranger = bench
         .site
@@ -53,12 +53,12 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
         .site
         .repo
         .commit_signed_by(&stranger, &files, "by a stranger");
-    bench.refused(
+    bench.wait_refused(
         "an unknown signer",
         &commit,
         &["by a stranger", "SHA256:", "not in the allowed signers"],
     );
-    bench.taken_back("an unknown signer");
+    bench.reset_to_good("an unknown signer");
 
     let allowed = fs::read_to_string(bench.site.repo.allowed_signers()).unwrap();
     let line = |options: &str| {
@@ -91,39 +91,39 @@ fn commits_that_are_not_trusted_are_refused_and_what_runs_is_left_alone() {
     ] {
         bench.site.repo.set_allowed_signers(&line(options));
         let commit = bench.site.repo.commit_signed_by(&stranger, &files, what);
-        bench.refused(what, &commit, &[what, words]);
-        bench.taken_back(what);
+        bench.wait_refused(what, &commit, &[what, words]);
+        bench.reset_to_good(what);
     }
     bench.site.repo.set_allowed_signers(&allowed);
 
     let commit = forged(&bench.site.repo, &files);
-    bench.refused(
+    bench.wait_refused(
         "a signature of another commit",
         &commit,
         &["its signature does not fit its content"],
     );
-    bench.taken_back("a signature of another commit");
+    bench.reset_to_good("a signature of another commit");
 
     let note = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note}\n";
     let next = bench.site.push(&[("apps/note.yaml", note)], "a note");
-    bench.mended("a note", next);
+    bench.wait_corrected("a note", next);
     let commit = bench.site.repo.rewrite_head(&files, "another past");
     let verified = bench.good[..7].to_owned();
-    bench.refused(
+    bench.wait_refused(
         "a rewritten history",
         &commit,
         &["does not descend from", &verified, "history was rewritten"],
     );
-    bench.taken_back("a rewritten history");
+    bench.reset_to_good("a rewritten history");
 
     let old = bench.site.repo.git(&["rev-parse", "HEAD~1"]).ok();
     bench.site.repo.git(&["reset", "-q", "--hard", &old]).ok();
     bench.site.repo.push();
-    bench.refused("a branch that was moved back", &old, &["moved back"]);
-    bench.taken_back("a branch that was moved back");
+    bench.wait_refused("a branch that was moved back", &old, &["moved back"]);
+    bench.reset_to_good("a branch that was moved back");
 }
 
-/// Pushes a commit that carries the signature of a good one.
+/// Pushes a commit with the signature of another, good commit.
 fn forged(repo: &GitRepo, files: &[(&str, &str)]) -> String {
     repo.write(files);
     let signed = repo.commit(Some(&repo.signer), "what was signed");
@@ -142,7 +142,7 @@ fn forged(repo: &GitRepo, files: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn refused_pushes_of_forty_megabytes_leave_the_mirror_as_it_was() {
+fn refused_pushes_of_forty_megabytes_do_not_grow_the_mirror() {
     let mut bench = Bench::start();
     let host = bench.site.host;
     let size = || {
@@ -158,7 +158,7 @@ fn refused_pushes_of_forty_megabytes_leave_the_mirror_as_it_was() {
             .site
             .repo
             .commit_unsigned(&[], &format!("noise {round}"));
-        bench.refused(
+        bench.wait_refused(
             "forty megabytes without a signature",
             &commit,
             &["it is not signed"],
@@ -169,12 +169,12 @@ fn refused_pushes_of_forty_megabytes_leave_the_mirror_as_it_was() {
             "the mirror after {} refused pushes",
             round + 1
         );
-        bench.taken_back("forty megabytes");
+        bench.reset_to_good("forty megabytes");
     }
 }
 
 #[test]
-fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
+fn a_git_object_that_was_tampered_with_is_an_error_and_is_not_deployed() {
     let mut bench = Bench::start();
     for (what, name) in [("with other content", "one"), ("with garbage", "two")] {
         let path = format!("apps/{name}.yaml");
@@ -182,7 +182,8 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
         bench.site.repo.write(&[(&path, &signed)]);
         let signer = bench.site.repo.signer.clone();
         let commit = bench.site.repo.commit(Some(&signer), what);
-        // The daemon does not follow this branch: the objects lie there before it looks for them.
+        // The daemon does not follow this branch, so the objects can be changed before the daemon
+        // fetches them.
         bench
             .site
             .repo
@@ -194,7 +195,7 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
             .git(&["rev-parse", &format!("HEAD:{path}")])
             .ok();
         let object = loose(&bench, &blob);
-        let honest = fs::read(&object).unwrap();
+        let original = fs::read(&object).unwrap();
         let forged = if name == "one" {
             other_content(&bench, &intruder())
         } else {
@@ -209,14 +210,14 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
         };
         update(&commit);
 
-        let status = bench
-            .site
-            .wait_status("it is told", |status| status["source"]["error"].is_string());
+        let status = bench.site.wait_status("the fetch fails", |status| {
+            status["source"]["error"].is_string()
+        });
         assert!(
             !is(&status["source"]["verified"], &commit),
             "{what}: {status:#}"
         );
-        bench.untouched(what);
+        bench.assert_unchanged(what);
         let error = status["source"]["error"].as_str().unwrap();
         assert!(
             error.contains(&blob[..7]) || error.contains("failed to read loose object"),
@@ -226,17 +227,17 @@ fn an_object_that_was_tampered_with_is_an_error_and_not_run() {
             bench.site.running_of(name).is_empty() && bench.site.running_of("intruder").is_empty()
         );
 
-        fs::write(&object, honest).unwrap();
+        fs::write(&object, original).unwrap();
         let good = bench.good.clone();
         update(&good);
         bench.site.wait_status("the error is gone", |status| {
             status["source"]["error"].is_null()
         });
-        bench.taken_back(what);
+        bench.reset_to_good(what);
     }
 }
 
-/// The file of a loose object in the repository that is followed.
+/// The file of a loose object in the repository that the daemon follows.
 fn loose(bench: &Bench, id: &str) -> PathBuf {
     let path = bench
         .site
@@ -249,7 +250,7 @@ fn loose(bench: &Bench, id: &str) -> PathBuf {
     path
 }
 
-/// A loose object with other content, as it is on disk.
+/// The bytes on disk of a loose object with other content.
 fn other_content(bench: &Bench, content: &str) -> Vec<u8> {
     let file = bench.site.repo.work().with_extension("other");
     fs::write(&file, content).unwrap();

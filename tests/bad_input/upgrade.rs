@@ -1,5 +1,5 @@
-//! An upgrade to a version with more rules: what an older version accepted runs on, is healed and
-//! is rolled back to.
+//! An upgrade to a version that refuses more manifests: a commit that an older version accepted
+//! keeps running, its containers are restarted, and it is the target of rollbacks.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use crate::support::{SOON, Site, eventually, is};
 
 const TRUST: &str = "/var/lib/windlass/trust";
 
-/// What older versions accepted and this one refuses in a new head, with a part of what is said of
-/// it: one of each that containers can run with.
+/// Files that older versions accepted and this version refuses in a new head, each with a part of
+/// its message. There is one file for each rule that pods can run without.
 const NOW_REFUSED: &[(&str, &str, &str)] = &[
     (
         "basic.yaml",
@@ -70,7 +70,7 @@ fn web(container: &str) -> String {
 }
 
 #[test]
-fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_upgrade() {
+fn a_commit_that_an_older_version_accepted_keeps_running_and_is_rolled_back_to_after_an_upgrade() {
     let mut site = Site::new("");
     site.configure("");
     let (first, service) = (web(APP), service("web"));
@@ -81,8 +81,9 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     files.extend(NOW_REFUSED.iter().map(|(name, text, _)| (*name, *text)));
     let old = site.push(&files, "accepted by the older version");
 
-    // The older version took this commit: this one does too where its record says that it was
-    // accepted, and without the record the directory is as the older version leaves it.
+    // The older version accepted this commit. So that this version accepts it too, the record of
+    // accepted heads names it for the first start; without the record, the directory is as the older
+    // version leaves it.
     let trust = site.host.path(TRUST);
     let record = trust.join("accepted.json");
     fs::create_dir_all(&trust).unwrap();
@@ -98,9 +99,9 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     site.stop();
     fs::remove_file(&record).unwrap();
 
-    // The upgrade.
+    // Now the daemon starts as after an upgrade.
     site.start();
-    let status = site.wait_status("the first look after the upgrade", |status| {
+    let status = site.wait_status("the host has converged after the upgrade", |status| {
         is(&status["head"]["id"], &old) && status["converged"] == true
     });
     assert!(
@@ -108,45 +109,49 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
         "{status:#}"
     );
     let warnings = status["warnings"].to_string();
-    for (name, _, said) in NOW_REFUSED {
-        let said = serde_json::to_string(said).unwrap();
+    for (name, _, message) in NOW_REFUSED {
+        let message = serde_json::to_string(message).unwrap();
         assert!(
-            warnings.contains(said.trim_matches('"')),
-            "{name}: {said} is not in {warnings}"
+            warnings.contains(message.trim_matches('"')),
+            "{name}: {message} is not in {warnings}"
         );
     }
-    assert_eq!(site.running(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "a running container was touched");
 
-    // What dies is started again.
-    let app = before.iter().find(|one| one.name == "app").unwrap();
+    // A container that is killed is restarted.
+    let app = before
+        .iter()
+        .find(|container| container.name == "app")
+        .unwrap();
     site.host.docker(&["kill", &app.id]);
     eventually(SOON, "the container runs again", || {
         site.running().len() == before.len() && site.running() != before
     });
     site.wait_answer("/", "app 1 web");
 
-    // The same in a new head is refused, and changes nothing.
+    // A new head with the same files is refused, and no container changes.
     let running = site.running();
     let refused = site.push(
         &[(
             "note.yaml",
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n",
         )],
-        "the next",
+        "the next commit",
     );
     let status = site.wait_status("the new head is refused", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });
     assert!(is(&status["target"]["id"], &old), "{status:#}");
-    // Also after a restart: that its signature is good is not that it was accepted.
+    // The new head is refused after a restart too: a commit in the trusted set was not necessarily
+    // accepted.
     site.stop();
     site.start();
-    site.wait_status("it is refused again", |status| {
+    site.wait_status("the new head is refused again", |status| {
         is(&status["source"]["refusal"]["commit"], &refused)
     });
-    assert_eq!(site.running(), running, "what ran was touched");
+    assert_eq!(site.running(), running, "a running container was touched");
 
-    // A new head without them that fails is rolled back, to the old commit.
+    // A new head with valid files whose rollout fails is rolled back to the old commit.
     let broken = web("{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}");
     let plain = "apiVersion: v1\nkind: Secret\nmetadata: {name: NAME}\nstringData: {password: x}\n";
     let plain: Vec<(&str, String)> = NOW_REFUSED
@@ -166,7 +171,7 @@ fn what_an_older_version_accepted_is_kept_healed_and_rolled_back_to_after_the_up
     let good = site.deploy(&[("web.yaml", &web(APP_2))]);
     site.wait_answer("/", "app 2 web");
 
-    // And by hand.
+    // A manual rollback to the old commit works too.
     site.windlass(&["rollback", &old]).ok();
     site.wait_answer("/", "app 1 web");
     let status = site.status();

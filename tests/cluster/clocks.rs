@@ -1,4 +1,4 @@
-//! Clocks that jump by an hour, or are an hour off from the start.
+//! Wall clocks of hosts that jump by an hour, or are wrong by an hour from the start.
 
 use std::time::Instant;
 
@@ -8,15 +8,15 @@ use serde_json::Value;
 use crate::{
     leader::epochs,
     manifest::{APP, APP_2, deployment_with},
-    scene::{containers, deploy, everything, leader, push, wait_whole},
+    scene::{containers, deploy, everything, leader, push, wait_all_running},
     support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
-    watch::never_doubled,
+    watch::assert_no_pod_runs_twice,
 };
 
 const HOUR: i64 = 3600;
 
 #[test]
-fn a_clock_that_is_an_hour_off_disturbs_nothing() {
+fn a_clock_that_is_wrong_by_an_hour_restarts_and_moves_nothing() {
     let cluster = Cluster::builder(3).own_clocks().without_daemons().start();
     for host in &cluster.hosts {
         host.host
@@ -38,7 +38,8 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
     });
     wait_notes(&cluster, &[first, second], &[]);
 
-    // Whoever joins with a wrong clock gets its certificate, pods and commits, and is named.
+    // A host that joins with a wrong clock gets its certificate, pods and commits, and the other
+    // hosts report its clock.
     third.set_clock(-HOUR);
     join(first, third);
     wait_clock(third, -HOUR);
@@ -56,7 +57,7 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
         ],
     );
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let agent = third
         .running("agent")
         .pop_first()
@@ -67,7 +68,7 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
     wait_notes(&cluster, &[first, second, third], &[]);
 
     let (before, epoch) = (containers(&cluster, &[]), epochs(&cluster));
-    never_doubled(&cluster, &[], || {
+    assert_no_pod_runs_twice(&cluster, &[], || {
         let calls: Vec<_> = cluster
             .hosts
             .iter()
@@ -82,11 +83,12 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
             wait_notes(&cluster, &[first, second, third], &[]);
         }
         second.set_clock(-HOUR);
-        // A new start is new connections: to the store, and from the authority.
+        // A restarted daemon connects to the store anew, and checks all certificates with the wrong
+        // clock.
         second.terminate();
         second.start();
         wait_clock(second, -HOUR);
-        second.wait_status("it follows after a start", |status| {
+        second.wait_status("n2 reads the store after its restart", |status| {
             status["cluster"]["store"] == "current"
         });
         second.set_clock(0);
@@ -96,20 +98,20 @@ fn a_clock_that_is_an_hour_off_disturbs_nothing() {
             .for_each(|call| assert_all_answered(&call.finish()));
     });
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     assert_eq!(
         containers(&cluster, &[]),
         before,
-        "something was restarted or moved"
+        "a container was restarted or moved"
     );
     assert_eq!(
         (leader(&cluster).as_deref(), epochs(&cluster)),
         (Some("n1"), epoch),
-        "leadership has changed hands"
+        "the leader or its term has changed"
     );
 }
 
-/// Joins the cluster of the first host and starts the daemon, by the host's own clock.
+/// Makes a host join the cluster of the first host, and starts the host's daemon.
 fn join(first: &ClusterHost, host: &ClusterHost) {
     let address = format!("{}:9465", first.host.address);
     let token = first
@@ -127,10 +129,10 @@ fn join(first: &ClusterHost, host: &ClusterHost) {
     host.start();
 }
 
-/// The repository was asked when the clock was ahead. `sync` must not take that for an answer to
-/// its own question.
+/// The last fetch has a later time than the `sync` after the clock was set back. `sync` must not
+/// take that fetch for its own.
 #[test]
-fn a_clock_that_is_put_back_makes_sync_speak_of_no_older_commit() {
+fn after_a_clock_was_set_back_sync_waits_for_the_newest_commit() {
     let cluster = Cluster::builder(1).own_clocks().start();
     let host = cluster.host("n1");
     host.set_clock(HOUR);
@@ -143,21 +145,22 @@ fn a_clock_that_is_put_back_makes_sync_speak_of_no_older_commit() {
                 deployment_with("web", 1, app, "progressDeadlineSeconds: 60"),
             )],
         );
-        let said = host.windlass(&["sync", "--wait", "--timeout", "60s"]).ok();
+        let printed = host.windlass(&["sync", "--wait", "--timeout", "60s"]).ok();
         let short = &commit[..10];
         assert!(
-            said.ends_with(&format!("{short}  Healthy")),
-            "the clock is {clock:+} s off: {said}"
+            printed.ends_with(&format!("{short}  Healthy")),
+            "the clock is wrong by {clock:+} s: {printed}"
         );
         wait_clock(host, clock);
     }
 }
 
-/// A host's clock jumps while a commit is rolled out, which goes on, and all hosts say whose clock
-/// is off.
+/// Makes a host's clock jump during a rollout, and checks that the rollout succeeds and that all
+/// hosts report the clock.
 fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump: i64, app: &str) {
     let began = Instant::now();
-    // Three seconds in which the rollout is seen on its way, and a deadline of a minute.
+    // The rollout takes three seconds at least, so that it can be observed in progress; the clock
+    // jumps beyond its deadline of a minute.
     let slow = app.replace(
         "periodSeconds: 1",
         "initialDelaySeconds: 3, periodSeconds: 1",
@@ -183,71 +186,78 @@ fn jump_while_a_commit_is_rolled_out(cluster: &Cluster, host: &ClusterHost, jump
     };
     let note =
         |name: &str, side: &str| format!("the clock of node {name} is 1h {side} this host's");
-    for one in &cluster.hosts {
-        let others = cluster.hosts.iter().filter(|other| other.name != one.name);
-        let notes: Vec<String> = match one.name == host.name {
-            true => others.map(|one| note(&one.name, other)).collect(),
+    for observer in &cluster.hosts {
+        let others = cluster
+            .hosts
+            .iter()
+            .filter(|other| other.name != observer.name);
+        let notes: Vec<String> = match observer.name == host.name {
+            true => others.map(|node| note(&node.name, other)).collect(),
             false => vec![note(&host.name, own)],
         };
         wait_notes(
             cluster,
-            &[one],
+            &[observer],
             &notes.iter().map(String::as_str).collect::<Vec<_>>(),
         );
     }
     eprintln!(
-        "the clock of {} {jump:+} s: rolled out and told after {:.1?}",
+        "the clock of {} {jump:+} s: rolled out and reported after {:.1?}",
         host.name,
         began.elapsed()
     );
 }
 
-/// Waits until a daemon was seen to go by a clock that is off by this.
+/// Waits until the time of a daemon's last fetch shows that its clock is wrong by `seconds`.
 #[track_caller]
 fn wait_clock(host: &ClusterHost, seconds: i64) {
     host.wait_status(
-        &format!("its daemon's clock is {seconds:+} s off"),
+        &format!(
+            "the clock of the daemon of {} is wrong by {seconds:+} s",
+            host.name
+        ),
         |status| {
-            let asked = status["source"]["fetched"]
+            let fetched = status["source"]["fetched"]
                 .as_str()
                 .and_then(|text| text.parse::<Timestamp>().ok());
-            asked.is_some_and(|asked| {
-                (asked.as_second() - Timestamp::now().as_second() - seconds).abs() < 300
+            fetched.is_some_and(|fetched| {
+                (fetched.as_second() - Timestamp::now().as_second() - seconds).abs() < 300
             })
         },
     );
 }
 
-/// Waits until hosts say this of clocks, and no more.
+/// Waits until each of these hosts reports exactly these notes about clocks.
 #[track_caller]
-fn wait_notes(cluster: &Cluster, hosts: &[&ClusterHost], wanted: &[&str]) {
+fn wait_notes(cluster: &Cluster, hosts: &[&ClusterHost], expected: &[&str]) {
     for host in hosts {
         cluster.wait_for(
             SOON,
-            &format!("{} says of clocks {wanted:?}", host.name),
+            &format!("{} reports about clocks {expected:?}", host.name),
             || {
                 let troubles = host.status()["troubles"]
                     .as_array()
                     .cloned()
                     .unwrap_or_default();
-                let said = troubles
+                let about_clocks = troubles
                     .iter()
                     .filter_map(Value::as_str)
-                    .find(|said| said.contains("the clock of node"));
-                said.into_iter()
-                    .flat_map(|said| said.split("; "))
-                    .eq(wanted.iter().copied())
+                    .find(|trouble| trouble.contains("the clock of node"));
+                about_clocks
+                    .into_iter()
+                    .flat_map(|trouble| trouble.split("; "))
+                    .eq(expected.iter().copied())
                     .then_some(())
             },
         );
     }
 }
 
-/// Waits until all hosts say that a commit is healthy, and none that anything was rolled back.
+/// Waits until a commit is healthy on all hosts, and checks that none has a failed commit.
 #[track_caller]
 fn wait_healthy(cluster: &Cluster, commit: &str) {
     for host in &cluster.hosts {
-        let status = host.wait_status(&format!("{commit} is healthy or given up"), |status| {
+        let status = host.wait_status(&format!("{commit} is healthy or failed"), |status| {
             let bad = !status["bad"][commit].is_null();
             bad || status["healthy"]["id"] == commit && status["phase"] == "Healthy"
         });

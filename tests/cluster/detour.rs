@@ -1,11 +1,11 @@
-//! `windlass rollback --local`: one host goes its own way, also without the store.
+//! `windlass rollback --local`: the detour of one host, also without the store.
 
 use crate::{
     manifest::{APP, APP_2, deployment},
     support::{Cluster, SOON},
 };
 
-/// The images of the replicas on a host.
+/// The tags of the images of the replicas on a host.
 fn images(cluster: &Cluster, host: &str) -> Vec<String> {
     let host = cluster.host(host);
     let inspect = |id: &str| {
@@ -18,12 +18,12 @@ fn images(cluster: &Cluster, host: &str) -> Vec<String> {
     };
     host.running("web")
         .iter()
-        .map(|one| tags(&inspect(&one.id)).trim().to_owned())
+        .map(|container| tags(&inspect(&container.id)).trim().to_owned())
         .collect()
 }
 
 #[test]
-fn one_host_goes_back_without_the_store_and_returns() {
+fn one_host_is_rolled_back_without_the_store_until_it_is_resumed() {
     let cluster = Cluster::start(3);
     let first = cluster.deploy(&[("web.yaml", &deployment("web", 3, APP))]);
     cluster.deploy(&[("web.yaml", &deployment("web", 3, APP_2))]);
@@ -47,18 +47,21 @@ fn one_host_goes_back_without_the_store_and_returns() {
         "{status:#}"
     );
 
-    // It lasts over a restart of the daemon, and everybody hears of it once the store is there.
+    // The detour survives a restart of the daemon, and the other hosts observe it as soon as the
+    // store answers.
     n2.kill();
     n2.start();
     cluster.etcd.start_member(0);
-    cluster.host("n1").wait_status("n1 knows of it", |status| {
-        status["notes"].to_string().contains("node n2 went back to")
-    });
+    cluster
+        .host("n1")
+        .wait_status("n1 reports the detour of n2", |status| {
+            status["notes"].to_string().contains("node n2 went back to")
+        });
     assert_eq!(images(&cluster, "n2"), ["[windlass-test/app:1]"]);
     let now: Vec<_> = ["n1", "n3"]
         .map(|name| cluster.host(name).running("web"))
         .into();
-    assert_eq!(now, others, "nobody else was touched");
+    assert_eq!(now, others, "containers of another host were touched");
 
     n2.windlass(&["resume", "--local"]).ok();
     cluster.wait_for(SOON, "n2 runs what the cluster decides", || {

@@ -1,18 +1,19 @@
-//! A disk that does not answer: its host keeps its leases, and can neither decide nor act.
+//! A disk that hangs: its host keeps the host's leases in the store, but can neither decide nor
+//! act.
 
 use crate::{
     manifest::{APP, deployment},
     scene::{
-        deploy, everything, leader, push, readiness, wait_leader_other_than, wait_running,
-        wait_whole,
+        deploy, everything, leader, push, readiness, wait_all_running, wait_leader_other_than,
+        wait_running,
     },
     support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
 };
 
 const DATA: &str = "/var/lib/windlass";
 
-/// A file system of its own for the data directory of a host, that can be frozen: whoever writes to
-/// it waits.
+/// A file system for the data directory of a host, which can be frozen: then writes to the directory
+/// hang.
 struct Disk<'a>(&'a ClusterHost);
 
 impl<'a> Disk<'a> {
@@ -35,13 +36,14 @@ impl<'a> Disk<'a> {
 
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
-        // Nobody who waits for it could be ended. It is not frozen any more where all went well.
+        // A process that waits for a frozen file system cannot be killed, so the bed could not end
+        // the host. Where the test succeeded, the file system is thawed already and this fails.
         self.0.host.exec(&["fsfreeze", "-u", DATA]);
     }
 }
 
 #[test]
-fn a_leader_whose_disk_hangs_is_followed_by_another_and_takes_no_pods() {
+fn a_leader_whose_disk_hangs_is_replaced_and_gets_no_pods() {
     let cluster = Cluster::builder(3).without_daemons().start();
     let first = cluster.host("n1");
     let disk = Disk::mount(first);
@@ -51,7 +53,7 @@ fn a_leader_whose_disk_hangs_is_followed_by_another_and_takes_no_pods() {
     });
     cluster.start_daemons();
     deploy(&cluster, &everything(APP, "n2"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let before = first.containers();
     let calls: Vec<_> = cluster
         .hosts
@@ -68,18 +70,18 @@ fn a_leader_whose_disk_hangs_is_followed_by_another_and_takes_no_pods() {
     cluster.wait_for(SOON, "the host with the disk is not ready", || {
         readiness(leads, "n1").contains("NotReady").then_some(())
     });
-    leads.wait_status("the push is rolled out without it", |status| {
+    leads.wait_status("the push is healthy without n1", |status| {
         status["healthy"]["id"] == commit.as_str()
     });
     wait_running(&cluster, "more", 4, &["n1"]);
-    assert_eq!(first.containers(), before, "what runs there goes on");
+    assert_eq!(first.containers(), before, "a container of n1 was touched");
 
     disk.thaw();
-    first.wait_status("it follows", |status| {
+    first.wait_status("n1 reads from the store who leads", |status| {
         status["cluster"]["leader"] == next.as_str()
     });
-    wait_whole(&cluster);
-    assert_eq!(first.containers(), before, "nothing was moved");
+    wait_all_running(&cluster);
+    assert_eq!(first.containers(), before, "a container of n1 was moved");
     calls
         .into_iter()
         .for_each(|call| assert_all_answered(&call.finish()));

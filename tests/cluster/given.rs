@@ -1,10 +1,10 @@
-//! The manifests that the project exists for, on three hosts.
+//! The nine manifests that Windlass was made for, on three hosts.
 
 use std::fs;
 
 use crate::support::{Cluster, NODE_PORT, SOON, repository_root};
 
-/// A manifest as it was given.
+/// The unchanged text of a given manifest.
 fn given(name: &str) -> String {
     fs::read_to_string(
         repository_root()
@@ -14,14 +14,14 @@ fn given(name: &str) -> String {
     .unwrap()
 }
 
-/// Waits until a page with this text comes from the port of every host.
-fn answers_everywhere(cluster: &Cluster, path: &str, text: &str) {
+/// Waits until the node port of every host answers every host with a page that contains a text.
+fn wait_page_on_all_hosts(cluster: &Cluster, path: &str, text: &str) {
     for host in &cluster.hosts {
         for other in &cluster.hosts {
             let url = other.url(NODE_PORT, path);
             cluster.wait_for(
                 SOON,
-                &format!("{url} says {text:?} to {}", host.name),
+                &format!("{url} answers {text:?} to {}", host.name),
                 || host.curl(&url).filter(|page| page.contains(text)),
             );
         }
@@ -40,17 +40,17 @@ fn every_given_manifest_runs_on_three_hosts() {
     let cluster = Cluster::builder(3).images(&images).start();
 
     cluster.deploy(&[("svc-httpd.yml", &given("svc-httpd.yml"))]);
-    answers_everywhere(&cluster, "/", "It works!");
+    wait_page_on_all_hosts(&cluster, "/", "It works!");
 
     cluster.deploy(&[("app-wordpress.yml", &given("app-wordpress.yml"))]);
-    answers_everywhere(&cluster, "/wp-admin/install.php", "Information needed");
+    wait_page_on_all_hosts(&cluster, "/wp-admin/install.php", "Information needed");
 
     for (file, owner) in [
         ("app-wordpress2.yml", "wordpress-reps"),
         ("app-wordpress3.yml", "wordpress"),
     ] {
         cluster.deploy(&[(file, &given(file))]);
-        answers_everywhere(&cluster, "/wp-admin/install.php", "Information needed");
+        wait_page_on_all_hosts(&cluster, "/wp-admin/install.php", "Information needed");
         let mut replicas = cluster.ready(owner);
         replicas.retain(|pod| pod["metadata"]["name"] != "wordpress-mysql");
         assert_eq!(replicas.len(), 2, "{file}: {replicas:#?}");

@@ -1,4 +1,4 @@
-//! Hosts that are lost, come back, hang or are upgraded.
+//! Hosts that are cut off, return, hang, are upgraded or get another address.
 
 use std::{
     net::Ipv4Addr,
@@ -8,22 +8,22 @@ use std::{
 use crate::{
     manifest::APP,
     scene::{
-        containers, deploy, everything, fared, leader, other, push, readiness, start,
-        wait_pods_reach_pods, wait_running, wait_whole,
+        assert_gap_below, containers, deploy, everything, host_other_than, leader, push, readiness,
+        start, wait_all_running, wait_pods_reach_pods, wait_running,
     },
     support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered, run},
-    watch::never_doubled,
+    watch::assert_no_pod_runs_twice,
 };
 
-/// How long a client may be without an answer until a lost host takes no traffic: the lease, and
-/// all that follows.
-const DETECTED: Duration = Duration::from_secs(12);
+/// How long a client may get no answer until a lost host gets no more traffic: the lease expires,
+/// the leader decides, and the other hosts change their service tables.
+const LONGEST_GAP: Duration = Duration::from_secs(12);
 
 #[test]
-fn a_host_that_is_cut_off_is_replaced_and_yields_when_it_is_back() {
+fn pods_of_a_host_that_is_cut_off_are_replaced_and_stopped_there_when_it_returns() {
     let cluster = start(Cluster::builder(3));
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let (first, lost) = (cluster.host("n1"), cluster.host("n3"));
     assert_eq!(leader(&cluster).as_deref(), Some("n1"));
     let before = containers(&cluster, &[]);
@@ -34,19 +34,19 @@ fn a_host_that_is_cut_off_is_replaced_and_yields_when_it_is_back() {
         );
     }
 
-    never_doubled(&cluster, &[], || {
+    assert_no_pod_runs_twice(&cluster, &[], || {
         let call = cluster.host("n2").poll(&first.url(NODE_PORT, "/"));
         cluster.network.cut(lost);
         let took = wait_running(&cluster, "web", 3, &["n3"]);
         eprintln!("a host cut off: all replicas run elsewhere after {took:.1?}");
-        cluster.wait_for(SOON, "n3 is not ready, by n2", || {
+        cluster.wait_for(SOON, "n2 publishes that n3 is not ready", || {
             readiness(cluster.host("n2"), "n3")
                 .contains("NotReady")
                 .then_some(())
         });
-        fared("a host cut off", &call.finish(), DETECTED);
+        assert_gap_below("a host cut off", &call.finish(), LONGEST_GAP);
 
-        // A push goes out to those that are there, and is not held against the commit.
+        // A push is rolled out on the other hosts, and its commit does not fail for the lost host.
         let mut files = everything(APP, "n3");
         files.push(("extra.yaml", crate::manifest::pod("extra", APP)));
         let commit = push(&cluster, &files);
@@ -55,7 +55,8 @@ fn a_host_that_is_cut_off_is_replaced_and_yields_when_it_is_back() {
                 status["healthy"]["id"] == commit.as_str()
             });
         }
-        // Nothing else moves, and what was cut off runs on.
+        // Pods that do not run elsewhere stay where they are, and all pods of the lost host keep
+        // running.
         for name in ["data", "bare"] {
             assert_eq!(
                 first.running(name).len() + cluster.host("n2").running(name).len(),
@@ -66,69 +67,74 @@ fn a_host_that_is_cut_off_is_replaced_and_yields_when_it_is_back() {
         assert_eq!(
             lost.containers(),
             before["n3"],
-            "what was cut off was touched"
+            "a container of the host that is cut off was touched"
         );
 
         let call = cluster.host("n2").poll(&first.url(NODE_PORT, "/"));
         cluster.network.heal(lost);
-        wait_whole(&cluster);
+        wait_all_running(&cluster);
         assert_all_answered(&call.finish());
     });
     let kept = lost.containers();
-    for one in before["n3"]
+    for container in before["n3"]
         .iter()
-        .filter(|one| !one.pod.starts_with("web"))
+        .filter(|container| !container.pod.starts_with("web"))
     {
-        assert!(kept.contains(one), "{one:?} was touched: {kept:#?}");
+        assert!(
+            kept.contains(container),
+            "{container:?} was touched: {kept:#?}"
+        );
     }
-    a_killed_daemon_s_host_is_replaced_and_yields(&cluster);
+    pods_of_a_killed_daemon_s_host_are_replaced_and_stopped_there(&cluster);
 }
 
-fn a_killed_daemon_s_host_is_replaced_and_yields(cluster: &Cluster) {
-    let victim = other(cluster, &[leader(cluster).as_deref().unwrap(), "n1"]);
+fn pods_of_a_killed_daemon_s_host_are_replaced_and_stopped_there(cluster: &Cluster) {
+    let victim = host_other_than(cluster, &[leader(cluster).as_deref().unwrap(), "n1"]);
     let before = victim.containers();
-    let had = victim.running("web").len();
-    never_doubled(cluster, &[], || {
+    let replicas = victim.running("web").len();
+    assert_no_pod_runs_twice(cluster, &[], || {
         let direct = victim.poll(&victim.url(NODE_PORT, "/"));
         let call = cluster
             .host("n1")
             .poll(&cluster.host("n1").url(NODE_PORT, "/"));
         victim.kill();
         let took = wait_running(cluster, "web", 3, &[&victim.name]);
-        eprintln!("a daemon killed: {had} replicas of its host run elsewhere after {took:.1?}");
+        eprintln!(
+            "a daemon killed: {replicas} replicas of its host run elsewhere after {took:.1?}"
+        );
         assert_eq!(
             victim.containers(),
             before,
-            "what a killed daemon leaves behind was touched"
+            "a container of the killed daemon's host was touched"
         );
         victim.start();
-        wait_whole(cluster);
+        wait_all_running(cluster);
         for (what, call) in [
             ("a daemon killed, its own host", direct),
             ("a daemon killed", call),
         ] {
-            fared(what, &call.finish(), Duration::from_secs(3));
+            assert_gap_below(what, &call.finish(), Duration::from_secs(3));
         }
     });
 }
 
 #[test]
-fn an_upgrade_of_a_daemon_moves_nothing() {
+fn a_restart_of_a_daemon_as_in_an_upgrade_moves_nothing() {
     let cluster = start(Cluster::builder(3));
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let before = containers(&cluster, &[]);
-    // The leader's, too.
+    // n1 is the leader.
     for host in [cluster.host("n3"), cluster.host("n1")] {
         let calls: Vec<_> = cluster
             .hosts
             .iter()
-            .map(|one| one.poll(&host.url(NODE_PORT, "/")))
+            .map(|client| client.poll(&host.url(NODE_PORT, "/")))
             .collect();
         host.terminate();
         let stopped = Instant::now();
-        let reader = other(&cluster, &[&host.name]);
-        cluster.wait_for(SOON, "it is away", || {
+        let reader = host_other_than(&cluster, &[&host.name]);
+        cluster.wait_for(SOON, &format!("{} is not ready", host.name), || {
             readiness(reader, &host.name)
                 .contains("NotReady")
                 .then_some(())
@@ -137,22 +143,22 @@ fn an_upgrade_of_a_daemon_moves_nothing() {
             (stopped.elapsed() >= Duration::from_secs(10)).then_some(())
         });
         host.start();
-        wait_whole(&cluster);
+        wait_all_running(&cluster);
         assert_eq!(
             containers(&cluster, &[]),
             before,
-            "an upgrade of {} has touched something",
+            "the upgrade of {} has touched a container",
             host.name
         );
         calls
             .into_iter()
             .for_each(|call| assert_all_answered(&call.finish()));
     }
-    a_hung_engine_doubles_nothing(&cluster);
-    a_host_with_a_new_address_is_followed(&cluster);
+    a_hung_engine_makes_no_pod_run_twice(&cluster);
+    pods_of_a_host_with_a_new_address_are_reached_there(&cluster);
 }
 
-/// A frozen engine, which goes on when this is dropped.
+/// A frozen engine, which is resumed when this value is dropped.
 struct Frozen<'a>(&'a ClusterHost);
 
 impl Frozen<'_> {
@@ -174,15 +180,15 @@ impl Drop for Frozen<'_> {
     }
 }
 
-fn a_hung_engine_doubles_nothing(cluster: &Cluster) {
+fn a_hung_engine_makes_no_pod_run_twice(cluster: &Cluster) {
     let leads = leader(cluster).unwrap();
-    let host = other(cluster, &[&leads, "n1"]);
+    let host = host_other_than(cluster, &[&leads, "n1"]);
     let before = containers(cluster, &[]);
-    never_doubled(cluster, &[&host.name], || {
+    assert_no_pod_runs_twice(cluster, &[&host.name], || {
         let calls: Vec<_> = cluster
             .hosts
             .iter()
-            .map(|one| one.poll(&host.url(NODE_PORT, "/")))
+            .map(|client| client.poll(&host.url(NODE_PORT, "/")))
             .collect();
         let frozen = Frozen::new(host);
         let began = Instant::now();
@@ -192,7 +198,7 @@ fn a_hung_engine_doubles_nothing(cluster: &Cluster) {
                 .then_some(())
         });
         eprintln!("an engine hangs: noticed after {:.1?}", began.elapsed());
-        // New pods go elsewhere, and the commit is not held up.
+        // New pods run on other hosts, and the hung engine does not block the rollout.
         let mut files = everything(APP, "n3");
         files.push(("more.yaml", crate::manifest::deployment("more", 4, APP)));
         let commit = push(cluster, &files);
@@ -211,83 +217,89 @@ fn a_hung_engine_doubles_nothing(cluster: &Cluster) {
             .for_each(|call| assert_all_answered(&call.finish()));
     });
     deploy(cluster, &everything(APP, "n3"));
-    wait_whole(cluster);
+    wait_all_running(cluster);
     assert_eq!(
         containers(cluster, &[]),
         before,
-        "a hung engine has changed what runs"
+        "a container was replaced because an engine hung"
     );
 }
 
-fn a_host_with_a_new_address_is_followed(cluster: &Cluster) {
+fn pods_of_a_host_with_a_new_address_are_reached_there(cluster: &Cluster) {
     let leads = leader(cluster).unwrap();
-    let host = other(cluster, &[&leads, "n1"]);
+    let host = host_other_than(cluster, &[&leads, "n1"]);
     let (before, old, pid) = (containers(cluster, &[]), host.host.address, host.pid());
     let new = Ipv4Addr::new(192, 168, 77, 33);
     wait_pods_reach_pods(cluster);
-    never_doubled(cluster, &[], || {
+    assert_no_pod_runs_twice(cluster, &[], || {
         let near = cluster.host("n1");
         let call = near.poll(&near.url(NODE_PORT, "/"));
         let began = Instant::now();
         host.host.readdress(new);
-        wait_led_to(cluster, host, new, old);
+        wait_routed_to(cluster, host, new, old);
         eprintln!(
-            "a new address: all hosts lead to it after {:.1?}",
+            "a new address: all hosts route to it after {:.1?}",
             began.elapsed()
         );
-        wait_whole(cluster);
+        wait_all_running(cluster);
         wait_pods_reach_pods(cluster);
         eprintln!(
-            "a new address: all is as before after {:.1?}",
+            "a new address: all pods reach each other after {:.1?}",
             began.elapsed()
         );
         let url = format!("http://{new}:{NODE_PORT}/");
-        cluster.wait_for(SOON, "its NodePort answers there", || near.curl(&url));
-        fared("a new address", &call.finish(), DETECTED);
+        cluster.wait_for(SOON, "the node port answers at the new address", || {
+            near.curl(&url)
+        });
+        assert_gap_below("a new address", &call.finish(), LONGEST_GAP);
         assert_eq!(
             (containers(cluster, &[]), host.pid()),
             (before.clone(), pid),
-            "something was touched"
+            "a container or the daemon was restarted"
         );
 
-        // One that the configuration names is taken up at the next start.
+        // The daemon uses an address in its configuration from its next start on.
         host.terminate();
         host.host.readdress(old);
         cluster.configure(host, &format!("[node]\naddress = '{old}'\n"));
         host.start();
-        wait_led_to(cluster, host, old, new);
-        wait_whole(cluster);
+        wait_routed_to(cluster, host, old, new);
+        wait_all_running(cluster);
         wait_pods_reach_pods(cluster);
-        assert_eq!(containers(cluster, &[]), before, "something was touched");
+        assert_eq!(
+            containers(cluster, &[]),
+            before,
+            "a container was restarted"
+        );
     });
 }
 
-/// Waits until all say that a host has this address, and the others lead to its pods there and not
-/// where it was.
+/// Waits until all hosts publish that a host has the address `now`, and the other hosts forward
+/// packets for its pods to that address and not to the address before.
 #[track_caller]
-fn wait_led_to(cluster: &Cluster, host: &ClusterHost, now: Ipv4Addr, before: Ipv4Addr) {
+fn wait_routed_to(cluster: &Cluster, host: &ClusterHost, now: Ipv4Addr, before: Ipv4Addr) {
     let (now, before) = (format!(" dst {now} "), format!(" dst {before} "));
-    for one in &cluster.hosts {
+    for observer in &cluster.hosts {
         cluster.wait_for(
             SOON,
-            &format!("{} knows where {} is", one.name, host.name),
+            &format!("{} publishes the address of {}", observer.name, host.name),
             || {
-                let nodes = one.windlass(&["get", "nodes", "-o", "json"]);
+                let nodes = observer.windlass(&["get", "nodes", "-o", "json"]);
                 let nodes = nodes.success().then(|| nodes.json())?;
-                let known = nodes["items"]
+                let node = nodes["items"]
                     .as_array()?
                     .iter()
                     .find(|node| node["metadata"]["name"] == host.name.as_str())?;
-                (known["status"]["addresses"][0]["address"] == now.split_whitespace().nth(1)?)
+                (node["status"]["addresses"][0]["address"] == now.split_whitespace().nth(1)?)
                     .then_some(())
             },
         );
-        if one.name != host.name {
+        if observer.name != host.name {
             cluster.wait_for(
                 SOON,
-                &format!("{} leads to {}{now}", one.name, host.name),
+                &format!("{} forwards to {}{now}", observer.name, host.name),
                 || {
-                    let entries = one
+                    let entries = observer
                         .host
                         .exec(&["bridge", "fdb", "show", "dev", "windlass1"])
                         .stdout;
@@ -299,33 +311,34 @@ fn wait_led_to(cluster: &Cluster, host: &ClusterHost, now: Ipv4Addr, before: Ipv
 }
 
 #[test]
-fn when_two_of_three_hosts_vanish_nothing_moves() {
+fn when_two_of_three_hosts_vanish_no_pod_moves() {
     let cluster = start(Cluster::builder(3));
     deploy(&cluster, &everything(APP, "n3"));
-    // Hosts that were not started together do not renew their leases together: the first is out
-    // before the second.
+    // Restarted one after the other, the two hosts renew their leases at different times, so that
+    // one lease expires before the other.
     for name in ["n2", "n3"] {
         cluster.host(name).terminate();
         cluster.host(name).start();
     }
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let before = containers(&cluster, &[]);
     let first = cluster.host("n1");
     let call = first.poll(&first.url(NODE_PORT, "/"));
-    never_doubled(&cluster, &[], || {
+    assert_no_pod_runs_twice(&cluster, &[], || {
         cluster.network.cut(cluster.host("n2"));
         cluster.network.cut(cluster.host("n3"));
         let began = Instant::now();
-        let status = first.wait_status("it says why nothing is moved", |status| {
-            status["troubles"].as_array().is_some_and(|all| {
-                all.iter().any(|one| {
-                    one.as_str()
-                        .is_some_and(|one| one.contains("2 of 3 nodes vanished"))
+        let status = first.wait_status("n1 reports why no pod is moved", |status| {
+            status["troubles"].as_array().is_some_and(|troubles| {
+                troubles.iter().any(|trouble| {
+                    trouble
+                        .as_str()
+                        .is_some_and(|text| text.contains("2 of 3 nodes vanished"))
                 })
             })
         });
         eprintln!(
-            "two of three lost: the brake after {:.1?}: {}",
+            "two of three lost: reported after {:.1?}: {}",
             began.elapsed(),
             status["troubles"]
         );
@@ -333,16 +346,16 @@ fn when_two_of_three_hosts_vanish_nothing_moves() {
         cluster.wait_for(SOON, "twelve seconds are over", || {
             (began.elapsed() >= Duration::from_secs(12)).then_some(())
         });
-        assert_eq!(containers(&cluster, &[]), before, "something was moved");
-        fared("two of three lost", &call.finish(), DETECTED);
+        assert_eq!(containers(&cluster, &[]), before, "a container was moved");
+        assert_gap_below("two of three lost", &call.finish(), LONGEST_GAP);
         cluster.network.heal_all();
-        wait_whole(&cluster);
+        wait_all_running(&cluster);
         assert_eq!(
             containers(&cluster, &[]),
             before,
-            "something was moved after all"
+            "a container was moved after the hosts returned"
         );
-        first.wait_status("there is no trouble any more", |status| {
+        first.wait_status("n1 reports no troubles", |status| {
             status["troubles"].as_array().is_some_and(Vec::is_empty)
         });
     });

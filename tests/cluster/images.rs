@@ -1,5 +1,5 @@
-//! Which engines get an image, and when: before a commit is driven those that need it, later all of
-//! them.
+//! Which engines pull an image, and when: those that need it before a commit is the driving one, and
+//! all others after the commit is healthy.
 
 use crate::{
     manifest::deployment,
@@ -7,7 +7,7 @@ use crate::{
     support::{Cluster, ClusterHost, SOON, run},
 };
 
-/// The test application from the registry, and from nowhere else.
+/// A container of the test application, whose image only the registry has.
 fn container(cluster: &Cluster, name: &str) -> String {
     let image = format!("{}/{name}", cluster.registry.address());
     format!(
@@ -15,7 +15,7 @@ fn container(cluster: &Cluster, name: &str) -> String {
     )
 }
 
-/// The hosts whose engine knows an image by its name, sorted.
+/// The hosts whose engine has an image of this name, sorted.
 fn with_image(cluster: &Cluster, name: &str) -> Vec<String> {
     let image = format!("{}/{name}", cluster.registry.address());
     let has = |host: &&ClusterHost| {
@@ -37,7 +37,7 @@ fn leading(cluster: &Cluster) -> &ClusterHost {
 }
 
 #[test]
-fn an_image_is_pulled_where_its_pods_go_and_everywhere_once_it_is_healthy() {
+fn an_image_is_pulled_where_its_pods_run_and_everywhere_after_its_commit_is_healthy() {
     let cluster = start(Cluster::builder(4).config("[rollout]\nspare-images = 1\nsoak = '3s'\n"));
     let name = "team/app:1";
     cluster
@@ -47,7 +47,7 @@ fn an_image_is_pulled_where_its_pods_go_and_everywhere_once_it_is_healthy() {
         "web.yaml",
         &deployment("web", 2, &container(&cluster, name)),
     )]);
-    leading(&cluster).wait_status("all that need its image have it", |status| {
+    leading(&cluster).wait_status("the commit soaks", |status| {
         status["target"]["id"] == commit.as_str() && status["phase"] == "Soaking"
     });
     let early = with_image(&cluster, name);
@@ -58,15 +58,15 @@ fn an_image_is_pulled_where_its_pods_go_and_everywhere_once_it_is_healthy() {
     );
     assert!(
         (2..=3).contains(&early.len()),
-        "two that run it, and one more: {early:?}"
+        "the two hosts of the pods have the image, and at most one spare host: {early:?}"
     );
-    cluster.wait_for(SOON, "its image on all hosts", || {
+    cluster.wait_for(SOON, "all hosts have the image", || {
         (with_image(&cluster, name).len() == cluster.hosts.len()).then_some(())
     });
 }
 
 #[test]
-fn a_host_without_a_way_to_the_registry_holds_up_no_roll_out() {
+fn a_host_that_cannot_reach_the_registry_does_not_block_a_rollout() {
     let cluster = start(Cluster::builder(3));
     let name = "team/app:1";
     cluster
@@ -80,14 +80,14 @@ fn a_host_without_a_way_to_the_registry_holds_up_no_roll_out() {
         .unwrap();
     let block = "table inet block { chain output { type filter hook output priority 0; tcp dport 5000 drop; }; }";
     run(blocked.host.command("nft").arg(block)).ok();
-    // Each host is to run one of them.
+    // Without the block each host would run one replica.
     let commit = cluster.push(&[(
         "web.yaml",
         &deployment("web", 3, &container(&cluster, name)),
     )]);
     cluster
         .host(&leads)
-        .wait_status("it is healthy without that host", |status| {
+        .wait_status("the commit is healthy without that host", |status| {
             status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
         });
     let running = Cluster::nodes_of(&cluster.eventually_running("web", 3));
@@ -98,7 +98,7 @@ fn a_host_without_a_way_to_the_registry_holds_up_no_roll_out() {
         .command("nft")
         .args(["delete", "table", "inet", "block"]))
     .ok();
-    cluster.wait_for(SOON, "its image on that host, too", || {
+    cluster.wait_for(SOON, "the image on that host after the block ended", || {
         with_image(&cluster, name)
             .contains(&blocked.name)
             .then_some(())

@@ -1,22 +1,23 @@
-//! Leaders that are lost, killed or frozen, and hosts that only the leader still reaches.
+//! Leaders that are cut off, killed or frozen, and hosts that the leader reaches but that do not
+//! reach the store.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     manifest::{APP, APP_2, pod},
     scene::{
-        containers, deploy, everything, fared, leader, other, push, readiness, start,
-        wait_leader_other_than, wait_running, wait_whole,
+        assert_gap_below, containers, deploy, everything, host_other_than, leader, push, readiness,
+        start, wait_all_running, wait_leader_other_than, wait_running,
     },
     support::{Cluster, NODE_PORT, SOON, assert_all_answered},
-    watch::never_doubled,
+    watch::assert_no_pod_runs_twice,
 };
 
-/// How long a client may be without an answer until a lost leader's host takes no traffic: another
-/// must be elected and settle first.
-const DETECTED: Duration = Duration::from_secs(25);
+/// How long a client may get no answer until a lost leader's host gets no more traffic: another
+/// host must be elected and become ready first.
+const LONGEST_GAP: Duration = Duration::from_secs(25);
 
-/// The epoch that wrote last, and that of the leader in office.
+/// The term of the leader that wrote last, and the term of the present leader.
 pub(crate) fn epochs(cluster: &Cluster) -> (i64, i64) {
     let prefix = cluster.etcd.prefix();
     let written: serde_json::Value = serde_json::from_str(
@@ -36,18 +37,18 @@ pub(crate) fn epochs(cluster: &Cluster) -> (i64, i64) {
     ];
     let mut arguments = vec!["get", "--prefix", election.as_str()];
     arguments.extend(oldest);
-    let office = cluster.etcd.etcdctl(&arguments).json();
+    let elected = cluster.etcd.etcdctl(&arguments).json();
     (
         written["epoch"]["revision"].as_i64().unwrap(),
-        office["kvs"][0]["create_revision"].as_i64().unwrap(),
+        elected["kvs"][0]["create_revision"].as_i64().unwrap(),
     )
 }
 
 #[test]
-fn a_leader_that_is_lost_frozen_or_killed_is_followed_by_another() {
+fn a_leader_that_is_cut_off_frozen_or_killed_is_replaced() {
     let cluster = start(Cluster::builder(3));
     deploy(&cluster, &everything(APP, "n2"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     cut_off(&cluster);
     frozen(&cluster);
     killed(&cluster);
@@ -56,8 +57,8 @@ fn a_leader_that_is_lost_frozen_or_killed_is_followed_by_another() {
 fn cut_off(cluster: &Cluster) {
     let lost = cluster.host(&leader(cluster).unwrap());
     let before = lost.containers();
-    let near = other(cluster, &[&lost.name]);
-    never_doubled(cluster, &[], || {
+    let near = host_other_than(cluster, &[&lost.name]);
+    assert_no_pod_runs_twice(cluster, &[], || {
         let call = near.poll(&near.url(NODE_PORT, "/"));
         let began = Instant::now();
         cluster.network.cut(lost);
@@ -71,20 +72,25 @@ fn cut_off(cluster: &Cluster) {
             "the leader's host cut off: all replicas run elsewhere after {:.1?}",
             began.elapsed()
         );
-        fared("the leader's host cut off", &call.finish(), DETECTED);
-        assert_eq!(lost.containers(), before, "what was cut off was touched");
-        lost.wait_status("it says that the store does not answer", |status| {
-            status["cluster"]["store"] != "current"
-        });
+        assert_gap_below("the leader's host cut off", &call.finish(), LONGEST_GAP);
+        assert_eq!(
+            lost.containers(),
+            before,
+            "a container of the host that is cut off was touched"
+        );
+        lost.wait_status(
+            "the old leader publishes that the store is lost",
+            |status| status["cluster"]["store"] != "current",
+        );
 
         let call = near.poll(&near.url(NODE_PORT, "/"));
         cluster.network.heal(lost);
-        wait_whole(cluster);
+        wait_all_running(cluster);
         assert_all_answered(&call.finish());
         assert_eq!(
             leader(cluster),
             Some(next),
-            "who is back does not take over"
+            "the old leader has taken leadership again"
         );
     });
 }
@@ -92,10 +98,10 @@ fn cut_off(cluster: &Cluster) {
 fn frozen(cluster: &Cluster) {
     const FROZEN: Duration = Duration::from_secs(60);
     let old = cluster.host(&leader(cluster).unwrap());
-    // Its own table is as frozen as it is: whoever comes to its address meets what was there
-    // before.
-    let near = other(cluster, &[&old.name]);
-    never_doubled(cluster, &[], || {
+    // The frozen host's service table is not updated, so a request to its own address may go to a
+    // pod that is gone: another host's address is polled.
+    let near = host_other_than(cluster, &[&old.name]);
+    assert_no_pod_runs_twice(cluster, &[], || {
         let call = near.poll(&near.url(NODE_PORT, "/"));
         let began = Instant::now();
         old.pause();
@@ -104,7 +110,7 @@ fn frozen(cluster: &Cluster) {
             "the leader frozen: {next} leads after {:.1?}",
             began.elapsed()
         );
-        // What the old one decided from is not so any more.
+        // The state that the old leader decided from is outdated after this push.
         let mut files = everything(APP_2, "n2");
         files.push(("extra.yaml", pod("extra", APP)));
         let commit = push(cluster, &files);
@@ -116,8 +122,11 @@ fn frozen(cluster: &Cluster) {
         cluster.wait_for(SOON, "a minute is over", || {
             (began.elapsed() >= FROZEN).then_some(())
         });
-        let (written, office) = epochs(cluster);
-        assert_eq!(written, office, "{next} has written");
+        let (written, elected) = epochs(cluster);
+        assert_eq!(
+            written, elected,
+            "the last write is not one of the new leader, {next}"
+        );
 
         old.resume();
         old.wait_status("the old leader follows", |status| {
@@ -125,53 +134,53 @@ fn frozen(cluster: &Cluster) {
                 && status["cluster"]["store"] == "current"
                 && status["healthy"]["id"] == commit.as_str()
         });
-        wait_whole(cluster);
+        wait_all_running(cluster);
         assert_eq!(
             epochs(cluster),
-            (written, office),
-            "the old leader has written"
+            (written, elected),
+            "the term of the last write or of the leader has changed"
         );
         assert_eq!(leader(cluster), Some(next));
-        fared("the leader frozen", &call.finish(), DETECTED);
+        assert_gap_below("the leader frozen", &call.finish(), LONGEST_GAP);
     });
     let web = cluster.hosts.iter().flat_map(|host| host.running("web"));
-    for one in web {
+    for container in web {
         let image = cluster.hosts.iter().find_map(|host| {
-            let said = host
+            let image = host
                 .host
-                .try_docker(&["inspect", "-f", "{{.Image}}", &one.id]);
-            said.success().then(|| {
+                .try_docker(&["inspect", "-f", "{{.Image}}", &container.id]);
+            image.success().then(|| {
                 host.host
-                    .docker(&["inspect", "-f", "{{.RepoTags}}", said.stdout.trim()])
+                    .docker(&["inspect", "-f", "{{.RepoTags}}", image.stdout.trim()])
             })
         });
         assert_eq!(
             image.as_deref().map(str::trim),
             Some("[windlass-test/app:2]"),
-            "of {}",
-            one.pod
+            "the image of {}",
+            container.pod
         );
     }
 }
 
 fn killed(cluster: &Cluster) {
     let old = cluster.host(&leader(cluster).unwrap());
-    let near = other(cluster, &[&old.name]);
-    never_doubled(cluster, &[], || {
+    let near = host_other_than(cluster, &[&old.name]);
+    assert_no_pod_runs_twice(cluster, &[], || {
         let call = near.poll(&near.url(NODE_PORT, "/"));
         let mut files = everything(APP_2, "n2");
         files.push(("late.yaml", pod("late", APP)));
         old.kill();
         let began = Instant::now();
         let commit = push(cluster, &files);
-        near.wait_status("the next decision", |status| {
+        near.wait_status("the pushed commit is the target", |status| {
             status["target"]["id"] == commit.as_str()
         });
         eprintln!(
             "the leader killed: the next decision after {:.1?}",
             began.elapsed()
         );
-        near.wait_status("and all that follows", |status| {
+        near.wait_status("the pushed commit is healthy", |status| {
             status["healthy"]["id"] == commit.as_str()
         });
         eprintln!(
@@ -179,13 +188,13 @@ fn killed(cluster: &Cluster) {
             began.elapsed()
         );
         old.start();
-        wait_whole(cluster);
-        fared("the leader killed", &call.finish(), DETECTED);
+        wait_all_running(cluster);
+        assert_gap_below("the leader killed", &call.finish(), LONGEST_GAP);
     });
 }
 
 #[test]
-fn a_host_that_its_leader_still_reaches_is_not_given_up() {
+fn a_host_without_the_store_that_the_leader_reaches_is_not_lost() {
     let cluster = Cluster::builder(3).without_daemons().start();
     for host in &cluster.hosts {
         host.host
@@ -217,10 +226,10 @@ fn a_host_that_its_leader_still_reaches_is_not_given_up() {
     });
     cluster.start_daemons();
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
+    wait_all_running(&cluster);
     let before = containers(&cluster, &[]);
     let cut = cluster.host("n3");
-    never_doubled(&cluster, &[], || {
+    assert_no_pod_runs_twice(&cluster, &[], || {
         let calls: Vec<_> = cluster
             .hosts
             .iter()
@@ -230,32 +239,33 @@ fn a_host_that_its_leader_still_reaches_is_not_given_up() {
         cluster
             .network
             .cut_from(cut, cluster.etcd.machine(0).address);
-        cut.wait_status("it says that the store does not answer", |status| {
+        cut.wait_status("n3 publishes that the store is lost", |status| {
             status["cluster"]["store"] != "current"
         });
-        cluster.wait_for(SOON, "it is not ready, by the leader", || {
+        cluster.wait_for(SOON, "the leader publishes that n3 is not ready", || {
             readiness(first, "n3").contains("NotReady").then_some(())
         });
+        // Longer than a host that does not answer needs to be lost.
         cluster.wait_for(SOON, "twenty seconds are over", || {
             (began.elapsed() >= Duration::from_secs(20)).then_some(())
         });
-        assert_eq!(containers(&cluster, &[]), before, "something was moved");
+        assert_eq!(containers(&cluster, &[]), before, "a container was moved");
         cluster.network.heal(cut);
-        wait_whole(&cluster);
+        wait_all_running(&cluster);
         assert_eq!(
             containers(&cluster, &[]),
             before,
-            "something was moved after all"
+            "a container was moved after n3 reached the store again"
         );
         calls
             .into_iter()
             .for_each(|call| assert_all_answered(&call.finish()));
 
-        // Without an answer it is given up all the same.
+        // A host that does not answer the leader either is lost.
         cluster.network.cut(cut);
         let took = wait_running(&cluster, "web", 3, &["n3"]);
         eprintln!("a host cut off, with certificates: all replicas run elsewhere after {took:.1?}");
         cluster.network.heal(cut);
-        wait_whole(&cluster);
+        wait_all_running(&cluster);
     });
 }

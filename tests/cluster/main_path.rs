@@ -1,4 +1,4 @@
-//! From a push to answers on every host.
+//! The path from a push to HTTP answers on every host.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         ("agent.yaml", &daemon_set("agent", APP)),
     ]);
 
-    // Replicas are spread, the DaemonSet is everywhere.
+    // The replicas are spread over the hosts, and the DaemonSet has a pod on each.
     let pods = cluster.eventually_running("web", 3);
     assert_eq!(Cluster::nodes_of(&pods).len(), 3, "{pods:#?}");
     let agents = cluster.eventually_running("agent", 3);
@@ -52,8 +52,8 @@ fn three_hosts_run_one_repository_as_a_cluster() {
                 host.curl(&url)
             });
         }
-        // The application's own image has nothing that fetches: the host's program enters the pod's
-        // network.
+        // The application's image contains no HTTP client, so the host's curl runs in the pod's
+        // network namespace.
         let container = host
             .running("web")
             .into_iter()
@@ -85,7 +85,7 @@ fn three_hosts_run_one_repository_as_a_cluster() {
         }
     }
 
-    // A rollout is followed from every host.
+    // During a rollout every request to every host is answered.
     let calls: Vec<_> = cluster
         .hosts
         .iter()
@@ -105,13 +105,13 @@ fn three_hosts_run_one_repository_as_a_cluster() {
     }
     let after = cluster.eventually_running("agent", 3);
     assert_eq!(
-        names(&agents),
-        names(&after),
-        "what did not change was not touched"
+        uids(&agents),
+        uids(&after),
+        "pods of the unchanged DaemonSet were replaced"
     );
 }
 
-fn names(pods: &[serde_json::Value]) -> BTreeSet<&str> {
+fn uids(pods: &[serde_json::Value]) -> BTreeSet<&str> {
     pods.iter()
         .filter_map(|pod| pod["metadata"]["uid"].as_str())
         .collect()

@@ -1,5 +1,4 @@
-//! Nodes that are drained, given up for good, at fault themselves, or the first that a commit comes
-//! to.
+//! Nodes that are drained, removed from the cluster, at fault themselves, or canaries.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,29 +10,29 @@ use serde_json::Value;
 use crate::{
     manifest::{APP, APP_2, deployment, deployment_with, service, shell_with},
     scene::{
-        containers, daemon_set, deploy, everything, push, readiness, start, wait_leader_other_than,
-        wait_running, wait_whole,
+        containers, daemon_set, deploy, everything, push, readiness, start, wait_all_running,
+        wait_leader_other_than, wait_running,
     },
     support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered},
-    watch::never_doubled,
+    watch::assert_no_pod_runs_twice,
 };
 
-/// How long all must be well on the canaries.
+/// How long a commit must soak on the canaries.
 const CANARY_SOAK: Duration = Duration::from_secs(4);
 
 #[test]
-fn a_node_is_drained_and_given_up_for_good() {
+fn a_node_is_drained_and_a_node_is_removed_from_the_cluster() {
     let cluster = start(Cluster::builder(3));
     deploy(&cluster, &everything(APP, "n3"));
-    wait_whole(&cluster);
-    drained_and_taken_back(&cluster);
-    // New pods of `web`, so that one is on the host that was drained.
+    wait_all_running(&cluster);
+    drained_and_released(&cluster);
+    // New pods of `web` may run on the node that was drained, and one of them does.
     deploy(&cluster, &everything(APP_2, "n3"));
-    wait_whole(&cluster);
-    given_up_and_back(&cluster);
+    wait_all_running(&cluster);
+    removed_and_joined_again(&cluster);
 }
 
-/// Runs of an owner's pods on each host.
+/// The number of running containers of an owner on each host.
 fn places(cluster: &Cluster, name: &str) -> Vec<usize> {
     cluster
         .hosts
@@ -49,7 +48,7 @@ fn wait_places(cluster: &Cluster, name: &str, what: &str, good: impl Fn(&[usize]
     });
 }
 
-/// The least number of ready pods of an owner, by the leader, while something happens.
+/// The smallest number of ready pods of an owner while `act` runs, and the result of `act`.
 #[track_caller]
 fn least_ready<T>(cluster: &Cluster, name: &str, act: impl FnOnce() -> T) -> (usize, T) {
     let end = AtomicBool::new(false);
@@ -70,7 +69,7 @@ fn least_ready<T>(cluster: &Cluster, name: &str, act: impl FnOnce() -> T) -> (us
     })
 }
 
-fn drained_and_taken_back(cluster: &Cluster) {
+fn drained_and_released(cluster: &Cluster) {
     let slim = |replicas: u32| {
         let strategy = "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}";
         deployment_with("slim", replicas, APP, strategy)
@@ -90,9 +89,10 @@ fn drained_and_taken_back(cluster: &Cluster) {
         "{before:#?}"
     );
 
-    // Pods leave, others first, and what nobody can move is named and stays.
+    // Replicas start on other nodes before those on n3 stop; pods that cannot run elsewhere stay and
+    // are reported.
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n3, annotations: {windlass.dev/drain: 'true'}}\n";
-    never_doubled(cluster, &[], || {
+    assert_no_pod_runs_twice(cluster, &[], || {
         let calls: Vec<_> = cluster
             .hosts
             .iter()
@@ -102,18 +102,18 @@ fn drained_and_taken_back(cluster: &Cluster) {
         let (least, ()) = least_ready(cluster, "slim", || {
             deploy(cluster, &with(&slim(4), &[("node.yaml", node)]));
             for (name, count) in [("web", 3), ("slim", 4)] {
-                wait_places(cluster, name, "all have left n3", |at| {
+                wait_places(cluster, name, "no pod runs on n3", |at| {
                     at[2] == 0 && at.iter().sum::<usize>() == count
                 });
             }
         });
         eprintln!(
-            "a node is drained after {:.1?}; of 4 pods at least {least} were ready",
+            "a node is drained after {:.1?}; at least {least} of 4 pods were ready",
             began.elapsed()
         );
         assert!(
             (3..=4).contains(&least),
-            "maxUnavailable is 1, and {least} of 4 were ready"
+            "maxUnavailable is 1, but only {least} of 4 pods were ready"
         );
         for call in calls {
             assert_all_answered(&call.finish());
@@ -121,79 +121,83 @@ fn drained_and_taken_back(cluster: &Cluster) {
     });
     let stayed: BTreeSet<Container> = before
         .into_iter()
-        .filter(|one| !one.pod.starts_with("web") && !one.pod.starts_with("slim"))
+        .filter(|container| !container.pod.starts_with("web") && !container.pod.starts_with("slim"))
         .collect();
-    let left = || (drained.containers() == stayed).then_some(());
+    let only_these = || (drained.containers() == stayed).then_some(());
     cluster.wait_for(
         SOON,
-        "agent, bare and data stay on n3 as they were, and nothing else",
-        left,
+        "exactly the unchanged containers of agent, bare and data are on n3",
+        only_these,
     );
-    let named = [
+    let expected_notes = [
         "Pod/default/bare stays on n3, which is drained: nothing makes a bare Pod anew elsewhere",
         "Deployment/default/data stays on n3, which is drained: it writes to the host's disk",
     ];
-    let says = |host: &ClusterHost| {
-        let said = host.windlass(&["status"]).ok();
-        named.map(|words| said.contains(words))
+    let reports = |host: &ClusterHost| {
+        let status = host.windlass(&["status"]).ok();
+        expected_notes.map(|note| status.contains(note))
     };
     assert_eq!(
-        says(cluster.host("n1")),
+        reports(cluster.host("n1")),
         [true, true],
-        "the leader says what stays"
+        "the leader reports the pods that stay"
     );
-    // Whoever leads says so, and whoever does not lead any more says nothing of it.
-    let office = cluster
+    // After a change of leader only the new leader reports them.
+    let candidates = cluster
         .etcd
         .keys(&format!("{}/election/", cluster.etcd.prefix()));
-    let held = office
+    let leader_key = candidates
         .iter()
         .find(|key| cluster.etcd.get(key).is_some_and(|name| name == "n1"))
         .unwrap();
-    cluster.etcd.delete(held);
+    cluster.etcd.delete(leader_key);
     let next = wait_leader_other_than(cluster, "n1");
     for (host, expected) in [(next.as_str(), true), ("n1", false)] {
-        cluster.wait_for(SOON, &format!("{host} says what stays: {expected}"), || {
-            (says(cluster.host(host)) == [expected; 2]).then_some(())
-        });
+        cluster.wait_for(
+            SOON,
+            &format!("{host} reports the pods that stay: {expected}"),
+            || (reports(cluster.host(host)) == [expected; 2]).then_some(()),
+        );
     }
 
-    // What was taken off stays off; what is new may come again.
+    // When the drain ends, pods that have moved do not move back, and new pods may run on n3.
     let elsewhere = containers(cluster, &[]);
     deploy(cluster, &with(&slim(4), &[]));
     assert_eq!(
         containers(cluster, &[]),
         elsewhere,
-        "a pod that is placed never moves by itself"
+        "a pod was moved back to n3"
     );
     deploy(cluster, &with(&slim(6), &[]));
-    wait_places(cluster, "slim", "new pods come to n3 again", |at| {
+    wait_places(cluster, "slim", "the two new pods run on n3", |at| {
         at == [2, 2, 2]
     });
 }
 
-/// What a host's kernel has of another's: routes, forwarding entries, neighbours and rules of NAT.
-fn traces(host: &ClusterHost, other: &ClusterHost, subnet: &str) -> Vec<String> {
-    let mut found = Vec::new();
+/// What a host's kernel has about another host and the subnet of its pods: routes, neighbours,
+/// forwarding entries and rules of NAT.
+fn kernel_entries(host: &ClusterHost, other: &ClusterHost, subnet: &str) -> Vec<String> {
+    let mut entries = Vec::new();
     for command in [
         &["ip", "route", "show", "proto", "87"][..],
         &["ip", "neighbour", "show", "dev", "windlass1"],
         &["bridge", "fdb", "show", "dev", "windlass1"],
         &["nft", "list", "table", "ip", "windlass"],
     ] {
-        let said = host.host.exec(command).ok();
+        let output = host.host.exec(command).ok();
         let address = other.host.address.to_string();
-        let named = |line: &&str| {
+        let names_other = |line: &&str| {
             line.split(|c: char| c.is_whitespace() || c == ',')
                 .any(|word| word.starts_with(subnet) || word == address)
         };
-        found.extend(
-            said.lines()
-                .filter(named)
+        entries.extend(
+            output
+                .lines()
+                .filter(names_other)
                 .map(|line| format!("{}: {}", command[0], line.trim())),
         );
     }
-    found
+    entries
 }
 
 /// The nodes that a host lists.
@@ -210,7 +214,7 @@ fn nodes(host: &ClusterHost) -> Vec<String> {
         .collect()
 }
 
-fn given_up_and_back(cluster: &Cluster) {
+fn removed_and_joined_again(cluster: &Cluster) {
     let lost = cluster.host("n3");
     let others = ["n1", "n2"].map(|name| cluster.host(name));
     let pods = cluster.pods();
@@ -221,85 +225,95 @@ fn given_up_and_back(cluster: &Cluster) {
     let address = own["status"]["podIP"].as_str().unwrap();
     let subnet = &address[..=address.rfind('.').unwrap()];
     for host in others {
-        let found = traces(host, lost, subnet);
-        for what in ["ip: ", "bridge: ", "nft: "] {
+        let entries = kernel_entries(host, lost, subnet);
+        for command in ["ip: ", "bridge: ", "nft: "] {
             assert!(
-                found.iter().any(|line| line.starts_with(what)),
-                "{what}: {found:#?}"
+                entries.iter().any(|line| line.starts_with(command)),
+                "no entry for n3: {command}: {entries:#?}"
             );
         }
     }
     for name in ["web", "agent", "data", "bare"] {
         assert!(
             !lost.running(name).is_empty(),
-            "{name} runs on n3: {:#?}",
+            "{name} does not run on n3: {:#?}",
             lost.containers()
         );
     }
 
-    // Nobody gives up by mistake what lives.
-    let said = others[1].windlass(&["node", "rm", "n3"]);
+    // A node whose daemon runs is not removed.
+    let outcome = others[1].windlass(&["node", "rm", "n3"]);
     assert!(
-        !said.success() && said.stderr.contains("node n3 lives: stop its daemon first"),
-        "{said:?}"
+        !outcome.success()
+            && outcome
+                .stderr
+                .contains("node n3 lives: stop its daemon first"),
+        "{outcome:?}"
     );
 
     cluster.network.cut(lost);
     wait_running(cluster, "web", 3, &["n3"]);
     for host in others {
         for name in ["bare", "data"] {
-            assert_eq!(host.running(name).len(), 0, "{name} has left its node");
+            assert_eq!(
+                host.running(name).len(),
+                0,
+                "{name} was moved before its node was removed"
+            );
         }
     }
     let began = Instant::now();
-    let said = others[1].windlass(&["node", "rm", "n3"]).ok();
+    let printed = others[1].windlass(&["node", "rm", "n3"]).ok();
     assert!(
-        said.contains("node n3 is not of the cluster any more"),
-        "{said}"
+        printed.contains("node n3 is not of the cluster any more"),
+        "{printed}"
     );
     for (name, count) in [("bare", 1), ("data", 1), ("web", 3), ("agent", 2)] {
         wait_running(cluster, name, count, &["n3"]);
     }
     eprintln!(
-        "a node given up: all its pods run elsewhere after {:.1?}",
+        "a node removed: all its pods run elsewhere after {:.1?}",
         began.elapsed()
     );
     for host in others {
         assert_eq!(nodes(host), ["n1", "n2"], "{}", host.name);
         cluster.wait_for(
             SOON,
-            &format!("nothing of n3 is left on {}", host.name),
+            &format!("the kernel of {} has no entry for n3", host.name),
             || {
-                let found = traces(host, lost, subnet);
-                found.is_empty().then_some(())
+                let entries = kernel_entries(host, lost, subnet);
+                entries.is_empty().then_some(())
             },
         );
     }
     let before = containers(cluster, &["n3"]);
 
-    // It is told, and gives up what runs elsewhere by now.
+    // The removed host observes its removal, and stops its pods, which run elsewhere by now.
     let began = Instant::now();
     cluster.network.heal(lost);
-    lost.wait_status("it is told that it was taken out", |status| {
-        let all = status["troubles"].as_array();
-        all.is_some_and(|all| {
-            all.iter().any(|one| {
-                one.as_str().is_some_and(|one| {
-                    one.contains("this host was taken out of the cluster by `windlass node rm`")
+    lost.wait_status("n3 reports that it was removed", |status| {
+        let troubles = status["troubles"].as_array();
+        troubles.is_some_and(|troubles| {
+            troubles.iter().any(|trouble| {
+                trouble.as_str().is_some_and(|text| {
+                    text.contains("this host was taken out of the cluster by `windlass node rm`")
                 })
             })
         })
     });
-    cluster.wait_for(SOON, "it gives up all that it ran", || {
+    cluster.wait_for(SOON, "no container is left on n3", || {
         lost.containers().is_empty().then_some(())
     });
-    eprintln!("it is back and runs nothing after {:.1?}", began.elapsed());
+    eprintln!(
+        "a removed node: no container is left on it after {:.1?}",
+        began.elapsed()
+    );
 
-    // Nor does it begin again after a start, until it is set up anew.
-    never_doubled(cluster, &[], || {
+    // A restart does not make the host a member again; `uninstall` and a start do.
+    assert_no_pod_runs_twice(cluster, &[], || {
         lost.kill();
         lost.start();
-        lost.wait_status("it knows that it was taken out", |status| {
+        lost.wait_status("n3 reports again that it was removed", |status| {
             status["troubles"]
                 .to_string()
                 .contains("taken out of the cluster")
@@ -311,7 +325,7 @@ fn given_up_and_back(cluster: &Cluster) {
         assert_eq!(
             containers(cluster, &["n3"]),
             before,
-            "what runs elsewhere was touched"
+            "a container on another host was touched"
         );
         assert_eq!(lost.containers(), BTreeSet::new());
         let config = lost.host.dir().join("windlass.toml").display().to_string();
@@ -319,35 +333,38 @@ fn given_up_and_back(cluster: &Cluster) {
             .ok();
         let alive = format!("{}/nodes/n3/alive", cluster.etcd.prefix());
         let free = || cluster.etcd.get(&alive).is_none().then_some(());
-        cluster.wait_for(SOON, "its name is free", free);
+        cluster.wait_for(SOON, "the name n3 is free", free);
         let began = Instant::now();
         lost.start();
-        wait_whole(cluster);
+        wait_all_running(cluster);
         eprintln!(
-            "set up anew it is a member again after {:.1?}",
+            "a removed node that was uninstalled is a member again after {:.1?}",
             began.elapsed()
         );
     });
     for host in others {
         assert_eq!(nodes(host), ["n1", "n2", "n3"], "{}", host.name);
         assert_eq!(readiness(host, "n3"), "Ready");
-        let back = || (!traces(host, lost, subnet).is_empty()).then_some(());
+        let has_entries = || (!kernel_entries(host, lost, subnet).is_empty()).then_some(());
         cluster.wait_for(
             SOON,
-            &format!("{} leads to n3's pods again", host.name),
-            back,
+            &format!("{} routes to n3's pods again", host.name),
+            has_entries,
         );
     }
     let after = containers(cluster, &["n3"]);
-    for (host, had) in &before {
-        assert!(had.is_subset(&after[host]), "{host}: what ran was touched");
+    for (host, containers) in &before {
+        assert!(
+            containers.is_subset(&after[host]),
+            "{host}: a container was touched"
+        );
     }
-    given_up_while_it_was_off(cluster);
+    removed_while_its_daemon_was_stopped(cluster);
 }
 
-/// A host that went without a word, and does not know what was decided since: all it has is what it
-/// remembers.
-fn given_up_while_it_was_off(cluster: &Cluster) {
+/// A host that was rebooted has not observed the decision that removed it. When its daemon starts,
+/// the record on its own disk still names its pods.
+fn removed_while_its_daemon_was_stopped(cluster: &Cluster) {
     let lost = cluster.host("n3");
     let mut files = everything(APP_2, "n3");
     let late = files
@@ -361,16 +378,16 @@ fn given_up_while_it_was_off(cluster: &Cluster) {
     cluster.wait_for(SOON, "late runs on n3", || {
         (lost.running("late").len() == 1).then_some(())
     });
-    never_doubled(cluster, &["n3"], || lost.reboot());
-    never_doubled(cluster, &[], || {
-        let asked = cluster.host("n1");
+    assert_no_pod_runs_twice(cluster, &["n3"], || lost.reboot());
+    assert_no_pod_runs_twice(cluster, &[], || {
+        let reader = cluster.host("n1");
         cluster.wait_for(SOON, "n3 is not ready", || {
-            readiness(asked, "n3").contains("NotReady").then_some(())
+            readiness(reader, "n3").contains("NotReady").then_some(())
         });
-        asked.windlass(&["node", "rm", "n3"]).ok();
+        reader.windlass(&["node", "rm", "n3"]).ok();
         wait_running(cluster, "late", 1, &["n3"]);
         lost.start();
-        cluster.wait_for(SOON, "it clears away what it ran", || {
+        cluster.wait_for(SOON, "n3 removes its containers", || {
             lost.containers().is_empty().then_some(())
         });
         wait_running(cluster, "late", 1, &["n3"]);
@@ -379,9 +396,9 @@ fn given_up_while_it_was_off(cluster: &Cluster) {
 }
 
 #[test]
-fn a_node_s_fault_is_not_the_commit_s_and_a_canary_s_fault_is_its_own() {
+fn a_node_s_fault_does_not_fail_a_commit_and_a_canary_s_failure_does() {
     let cluster = Cluster::builder(3).start();
-    one_node_cannot(&cluster);
+    a_node_s_fault_does_not_fail_the_commit(&cluster);
     for host in &cluster.hosts {
         host.terminate();
         let seconds = CANARY_SOAK.as_secs();
@@ -391,10 +408,10 @@ fn a_node_s_fault_is_not_the_commit_s_and_a_canary_s_fault_is_its_own() {
         );
     }
     cluster.start_daemons();
-    canaries_first(&cluster);
+    canaries_run_a_commit_first(&cluster);
 }
 
-/// `web` of three replicas with its Service, and `agent`.
+/// The files of `web` with its Service, and of the DaemonSet `agent`.
 fn both(web: &str, agent: &str) -> Vec<(&'static str, String)> {
     vec![
         ("web.yaml", format!("{web}---\n{}", service("web"))),
@@ -402,32 +419,39 @@ fn both(web: &str, agent: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Every host says that this commit failed, with these words, and is back at the other.
+/// Waits until every host publishes that `bad` failed for a reason that contains `reason`, and that
+/// `good` is the target and healthy.
 #[track_caller]
-fn wait_rolled_back(cluster: &Cluster, bad: &str, good: &str, words: &str) {
+fn wait_rolled_back(cluster: &Cluster, bad: &str, good: &str, reason: &str) {
     for host in &cluster.hosts {
-        host.wait_status(&format!("{bad} was left for {good}: {words}"), |status| {
-            let told = status["bad"][bad].as_str();
-            status["target"]["id"] == good
-                && status["phase"] == "Healthy"
-                && told.is_some_and(|told| told.contains(words))
-        });
+        host.wait_status(
+            &format!("{bad} is rolled back to {good}: {reason}"),
+            |status| {
+                let published = status["bad"][bad].as_str();
+                status["target"]["id"] == good
+                    && status["phase"] == "Healthy"
+                    && published.is_some_and(|published| published.contains(reason))
+            },
+        );
     }
 }
 
-/// Every host names a node that is at fault itself, with these words, for people to read.
+/// Waits until `windlass status` on every host names a node that is at fault itself, with a reason
+/// that contains `reason`.
 #[track_caller]
-fn wait_at_fault(cluster: &Cluster, node: &str, words: &str) {
-    // All hosts at the same time: it is not said any more once the node has nothing to fail at.
+fn wait_at_fault(cluster: &Cluster, node: &str, reason: &str) {
+    // All hosts are read at the same time: the fault is published only as long as the node has a
+    // pod that fails.
     thread::scope(|scope| {
         for host in &cluster.hosts {
             scope.spawn(move || {
-                let what = format!("{} says that {node} is at fault: {words}", host.name);
+                let what = format!("{} reports that {node} is at fault: {reason}", host.name);
                 cluster.wait_for(SOON, &what, || {
-                    let said = host.windlass(&["status"]).stdout;
+                    let status = host.windlass(&["status"]).stdout;
                     let start = format!("node {node} is at fault itself: ");
-                    said.lines()
-                        .any(|line| line.contains(&start) && line.contains(words))
+                    status
+                        .lines()
+                        .any(|line| line.contains(&start) && line.contains(reason))
                         .then_some(())
                 });
             });
@@ -435,7 +459,7 @@ fn wait_at_fault(cluster: &Cluster, node: &str, words: &str) {
     });
 }
 
-fn one_node_cannot(cluster: &Cluster) {
+fn a_node_s_fault_does_not_fail_the_commit(cluster: &Cluster) {
     let healthy = |commit: &str| {
         let began = Instant::now();
         for host in &cluster.hosts {
@@ -448,7 +472,7 @@ fn one_node_cannot(cluster: &Cluster) {
                 },
             );
         }
-        eprintln!("one node cannot: healthy after {:.1?}", began.elapsed());
+        eprintln!("a node at fault: healthy after {:.1?}", began.elapsed());
     };
     let first = deploy(cluster, &both(&deployment("web", 3, APP), APP));
     let calls: Vec<_> = cluster
@@ -457,7 +481,7 @@ fn one_node_cannot(cluster: &Cluster) {
         .map(|host| host.poll(&host.url(NODE_PORT, "/")))
         .collect();
 
-    // An image that one engine does not have.
+    // First fault: the engine of n3 does not have an image.
     for host in &cluster.hosts[..2] {
         host.host
             .docker(&["tag", "windlass-test/app:2", "windlass-test/kept:1"]);
@@ -475,7 +499,7 @@ fn one_node_cannot(cluster: &Cluster) {
         "n3",
         "windlass-test/kept:1: it is not on this host, and imagePullPolicy is Never",
     );
-    wait_places(cluster, "web", "all are where the image is", |at| {
+    wait_places(cluster, "web", "all pods run where the image is", |at| {
         at[2] == 0 && at[0] + at[1] == 3
     });
     let before = containers(cluster, &[]);
@@ -492,10 +516,10 @@ fn one_node_cannot(cluster: &Cluster) {
     assert_eq!(
         containers(cluster, &[]),
         before,
-        "a commit whose image nobody has touches nothing"
+        "a commit whose image no host has has touched a container"
     );
 
-    // A directory that one disk does not have: found only by running there.
+    // Second fault: the disk of n3 does not have a directory, which only a started pod shows.
     for host in &cluster.hosts[..2] {
         std::fs::create_dir(host.host.path("/var/lib/needed")).unwrap();
     }
@@ -508,8 +532,8 @@ fn one_node_cannot(cluster: &Cluster) {
             .replace("    spec:\n", &format!("    spec:\n      {volume}\n"))
             .replace("periodSeconds: 1}}", mount)
     };
-    // All at once: where the first new pod of all fails, nothing shows yet that it is its node's
-    // fault.
+    // All new pods start at once: if the only new pod failed, no other pod would show that the fault
+    // is its node's.
     let all_at_once = "strategy: {rollingUpdate: {maxSurge: 3, maxUnavailable: 0}}";
     let reading = |path: &str| {
         both(
@@ -524,9 +548,12 @@ fn one_node_cannot(cluster: &Cluster) {
         "hostPath /var/lib/needed (Directory) does not exist on this host",
     );
     healthy(&commit);
-    wait_places(cluster, "web", "all are where the directory is", |at| {
-        at[2] == 0 && at[0] + at[1] == 3
-    });
+    wait_places(
+        cluster,
+        "web",
+        "all pods run where the directory is",
+        |at| at[2] == 0 && at[0] + at[1] == 3,
+    );
     wait_running(cluster, "web", 3, &[]);
     let bad = push(cluster, &reading("/var/lib/nowhere"));
     wait_rolled_back(cluster, &bad, &commit, "/var/lib/nowhere");
@@ -542,24 +569,24 @@ fn one_node_cannot(cluster: &Cluster) {
     assert!(line.contains("Healthy"), "{history}");
 }
 
-fn canaries_first(cluster: &Cluster) {
+fn canaries_run_a_commit_first(cluster: &Cluster) {
     let web = |container: &str| both(&deployment("web", 3, container), container);
     deploy(cluster, &web(APP));
     wait_running(cluster, "web", 3, &[]);
-    // A good commit: all of it runs on the canary before anything else is touched, and long enough.
+    // A good commit runs on the canary, and soaks there, before another node is touched.
     let before = containers(cluster, &["n2"]);
     let commit = push(cluster, &web(APP_2));
     let reader = cluster.host("n1");
-    reader.wait_status("all is well on the canary", |status| {
-        status["message"].as_str().is_some_and(|said| {
-            said.contains("canaries n2: all is well, the others follow if it stays so")
+    reader.wait_status("the commit soaks on the canary", |status| {
+        status["message"].as_str().is_some_and(|message| {
+            message.contains("canaries n2: all is well, the others follow if it stays so")
         })
     });
     let settled = Instant::now();
     assert_eq!(
         containers(cluster, &["n2"]),
         before,
-        "others were touched before the canary was well"
+        "another node was touched before the commit soaked on the canary"
     );
     let mut moved: Vec<_> = cluster
         .ready("web")
@@ -572,25 +599,25 @@ fn canaries_first(cluster: &Cluster) {
         (2, BTreeSet::from(["n2".to_owned()])),
         "{moved:#?}"
     );
-    // Others of the canary's old pods may still be there, to go with all the rest.
+    // The canary may still run other old pods, which are replaced with those of all other nodes.
     let mut canary = cluster.host("n2").containers();
-    canary.retain(|one| {
+    canary.retain(|container| {
         moved
             .iter()
-            .any(|pod| pod["metadata"]["name"] == one.pod.as_str())
+            .any(|pod| pod["metadata"]["name"] == container.pod.as_str())
     });
     assert_eq!(canary.len(), 4, "two pods, each with its sandbox");
-    cluster.wait_for(SOON, "the others follow", || {
+    cluster.wait_for(SOON, "another node runs the commit", || {
         (containers(cluster, &["n2"]) != before).then_some(())
     });
-    let held = settled.elapsed();
-    eprintln!("the canary alone: {held:.1?}");
+    let soaked = settled.elapsed();
+    eprintln!("the commit soaked on the canary for {soaked:.1?}");
     assert!(
-        held + Duration::from_secs(1) >= CANARY_SOAK,
-        "the others followed after {held:?}"
+        soaked + Duration::from_secs(1) >= CANARY_SOAK,
+        "the commit soaked on the canary for only {soaked:?}"
     );
     for host in &cluster.hosts {
-        host.wait_status("it is healthy", |status| {
+        host.wait_status("the commit is healthy", |status| {
             status["healthy"]["id"] == commit.as_str()
         });
     }
@@ -598,10 +625,11 @@ fn canaries_first(cluster: &Cluster) {
     let kept = cluster.host("n2").containers();
     assert!(
         canary.is_subset(&kept),
-        "the canary was touched twice: {canary:#?} {kept:#?}"
+        "a new container on the canary was replaced: {canary:#?} {kept:#?}"
     );
 
-    // Bad ones: an image that nobody has, and one that is well for a while and then is not.
+    // Two bad commits: one whose image does not exist, and one that is ready on the canary for a
+    // while and then crashes.
     let before = containers(cluster, &[]);
     let missing = format!(
         "{{name: app, image: '{}/team/absent:1'}}",
@@ -609,7 +637,7 @@ fn canaries_first(cluster: &Cluster) {
     );
     let bad = push(cluster, &web(&missing));
     wait_rolled_back(cluster, &bad, &commit, "absent:1");
-    assert_eq!(containers(cluster, &[]), before, "something was touched");
+    assert_eq!(containers(cluster, &[]), before, "a container was touched");
 
     let began = Instant::now();
     let crash = shell_with(
@@ -622,38 +650,43 @@ fn canaries_first(cluster: &Cluster) {
         pods.retain(|pod| pod["spec"]["containers"][0]["image"] == "busybox");
         pods
     };
-    let well = |pod: &Value| {
+    let is_ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| {
-            all.iter()
-                .any(|one| one["type"] == "Ready" && one["status"] == "True")
+        conditions.is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
         })
     };
-    let mut seen = BTreeSet::new();
-    cluster.wait_for(SOON, "it is well on the canary", || {
+    let mut observed_nodes = BTreeSet::new();
+    cluster.wait_for(SOON, "the bad commit has a ready pod", || {
         let pods = bad_pods();
-        seen.extend(Cluster::nodes_of(&pods));
-        pods.iter().any(well).then_some(())
+        observed_nodes.extend(Cluster::nodes_of(&pods));
+        pods.iter().any(is_ready).then_some(())
     });
-    cluster.wait_for(SOON, "it is left", || {
-        seen.extend(Cluster::nodes_of(&bad_pods()));
+    cluster.wait_for(SOON, "the bad commit has failed", || {
+        observed_nodes.extend(Cluster::nodes_of(&bad_pods()));
         (!cluster.host("n1").status()["bad"][&bad].is_null()).then_some(())
     });
     wait_rolled_back(cluster, &bad, &commit, "exit code 7");
     eprintln!(
-        "a canary that is well and then is not: rolled back after {:.1?}",
+        "a commit that crashes on the canary: rolled back after {:.1?}",
         began.elapsed()
     );
     assert_eq!(
-        seen,
+        observed_nodes,
         BTreeSet::from(["n2".to_owned()]),
-        "where the bad commit ran"
+        "the nodes that ran the bad commit"
     );
-    // What the canary had to give up for it may come back on another host.
+    // A pod that was stopped on the canary may be replaced on another host, so these may have more
+    // containers than before.
     let after = containers(cluster, &["n2"]);
     for host in ["n1", "n3"] {
-        let (had, has) = (&before[host], &after[host]);
-        assert!(had.is_subset(has), "{host} was touched: {had:#?} {has:#?}");
+        let (old, new) = (&before[host], &after[host]);
+        assert!(
+            old.is_subset(new),
+            "{host}: a container was touched: {old:#?} {new:#?}"
+        );
     }
     wait_running(cluster, "web", 3, &[]);
     wait_running(cluster, "agent", 3, &[]);

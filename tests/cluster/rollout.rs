@@ -1,5 +1,5 @@
-//! Commits on all hosts at once: bad ones, updates of a DaemonSet, a webhook, and what Node objects
-//! say.
+//! Rollouts on all hosts: bad commits, updates of a DaemonSet, Node objects, a webhook, and a host
+//! that cannot fetch.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,19 +13,20 @@ use crate::{
     manifest::{APP, APP_2, deployment, deployment_with, service, shell_with},
     scene::{containers, daemon_set, leader, start},
     support::{Cluster, ClusterHost, NODE_PORT, SOON, assert_all_answered},
-    watch::{never_doubled, running},
+    watch::{assert_no_pod_runs_twice, running},
 };
 
-/// What every host remembers of a bad commit.
+/// Waits until a host publishes that `bad` failed and that `good` is healthy again, and checks the
+/// reason and the host's history.
 #[track_caller]
-fn remembered(host: &ClusterHost, bad: &str, good: &str, reason: &str) {
-    let status = host.wait_status("it went back", |status| {
+fn wait_failure_recorded(host: &ClusterHost, bad: &str, good: &str, reason: &str) {
+    let status = host.wait_status("the bad commit is rolled back", |status| {
         status["target"]["id"] == good
             && status["phase"] == "Healthy"
             && status["bad"][bad].is_string()
     });
-    let told = status["bad"][bad].as_str().unwrap();
-    assert!(told.contains(reason), "{}: {told}", host.name);
+    let published = status["bad"][bad].as_str().unwrap();
+    assert!(published.contains(reason), "{}: {published}", host.name);
     let history = host.windlass(&["history"]).ok();
     let line = history
         .lines()
@@ -35,7 +36,7 @@ fn remembered(host: &ClusterHost, bad: &str, good: &str, reason: &str) {
 }
 
 #[test]
-fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
+fn a_bad_commit_is_rolled_back_on_every_host_and_stays_recorded() {
     let cluster = Cluster::builder(4).without_daemons().start();
     let (early, late) = cluster.hosts.split_at(3);
     early.iter().for_each(ClusterHost::launch);
@@ -76,45 +77,47 @@ fn a_bad_commit_is_rolled_back_on_every_host_and_remembered() {
         let began = Instant::now();
         let bad = push(&format!("{manifest}---\n{}", service("web")), APP);
         for host in early {
-            remembered(host, &bad, &good, reason);
+            wait_failure_recorded(host, &bad, &good, reason);
         }
         eprintln!(
             "a bad commit, {what}: rolled back everywhere after {:.1?}",
             began.elapsed()
         );
-        cluster.wait_for(SOON, "what ran runs, and nothing else", || {
-            (containers(&cluster, &[]) == before).then_some(())
-        });
+        cluster.wait_for(
+            SOON,
+            "exactly the containers of the good commit exist",
+            || (containers(&cluster, &[]) == before).then_some(()),
+        );
         last = bad;
     }
     calls
         .into_iter()
         .for_each(|call| assert_all_answered(&call.finish()));
 
-    // It is known after a restart of all daemons, and to a host that joins now.
+    // The failure is published after a restart of all daemons, and by a host that joins now.
     early.iter().for_each(ClusterHost::terminate);
     early.iter().for_each(ClusterHost::launch);
     early.iter().for_each(ClusterHost::wait_answers);
     for host in early {
-        remembered(host, &last, &good, "exit code 7");
+        wait_failure_recorded(host, &last, &good, "exit code 7");
     }
     late[0].start();
-    remembered(&late[0], &last, &good, "exit code 7");
+    wait_failure_recorded(&late[0], &last, &good, "exit code 7");
     let agents = cluster.eventually_running("agent", 4);
     assert_eq!(Cluster::nodes_of(&agents).len(), 4, "{agents:#?}");
     let mut after = containers(&cluster, &["n4"]);
     let n4 = late[0].containers();
     after.insert("n4".to_owned(), before["n4"].clone());
-    assert_eq!(after, before, "what ran was touched");
+    assert_eq!(after, before, "a container was touched");
     let joined: BTreeSet<&str> = n4
         .iter()
-        .map(|one| one.pod.split('-').next().unwrap_or_default())
+        .map(|container| container.pod.split('-').next().unwrap_or_default())
         .collect();
     assert_eq!(joined, BTreeSet::from(["agent"]), "{n4:#?}");
 }
 
 #[test]
-fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_run() {
+fn a_daemon_set_is_updated_host_by_host_and_node_objects_decide_where_pods_run() {
     let cluster = start(Cluster::builder(3));
     let slow = |version: u8| {
         format!(
@@ -128,18 +131,18 @@ fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_ru
         let sample = scope.spawn(|| {
             let mut least = usize::MAX;
             while !end.load(std::sync::atomic::Ordering::Relaxed) {
-                let up = |host: &&ClusterHost| {
+                let runs_agent = |host: &&ClusterHost| {
                     running(host)
                         .iter()
                         .any(|(pod, name)| pod.contains("/agent-") && name.ends_with("app"))
                 };
-                least = least.min(cluster.hosts.iter().filter(up).count());
+                least = least.min(cluster.hosts.iter().filter(runs_agent).count());
                 thread::sleep(Duration::from_millis(50));
             }
             least
         });
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            never_doubled(&cluster, &[], || {
+            assert_no_pod_runs_twice(&cluster, &[], || {
                 cluster.deploy(&[("agent.yaml", &daemon_set("agent", &slow(2)))])
             });
         }));
@@ -148,18 +151,21 @@ fn a_daemon_set_is_updated_one_host_at_a_time_and_node_objects_say_where_pods_ru
         done.map(|()| least)
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    assert_eq!(least, 2, "so many of three agents ran at the least");
+    assert_eq!(
+        least, 2,
+        "the smallest number of agents that ran at the same time"
+    );
     node_objects(&cluster);
 }
 
-/// A Node in Git.
+/// The manifest of a Node.
 fn node(name: &str, labels: &str, spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {{{spec}}}\n"
     )
 }
 
-/// Where the running containers of an owner are.
+/// The hosts with running containers of an owner, and their number on each.
 fn places(cluster: &Cluster, name: &str) -> Vec<(String, usize)> {
     let counted = cluster
         .hosts
@@ -176,33 +182,35 @@ fn node_objects(cluster: &Cluster) {
             .map(|(name, count)| ((*name).to_owned(), *count))
             .collect();
         let began = Instant::now();
-        cluster.wait_for(SOON, &format!("{name} runs at {expected:?}"), || {
+        cluster.wait_for(SOON, &format!("{name} runs on {expected:?}"), || {
             (places(cluster, name) == expected).then_some(())
         });
-        eprintln!("{name} runs at {expected:?}: {:.1?}", began.elapsed());
+        eprintln!("{name} runs on {expected:?}: {:.1?}", began.elapsed());
     };
     cluster.deploy(&[("web.yaml", &web(3))]);
     place("web", &[("n1", 1), ("n2", 1), ("n3", 1)]);
     let before = containers(cluster, &[]);
 
-    // A cordon keeps new pods off, and leaves what runs alone.
+    // A cordoned node gets no new pods, and its running pods stay.
     let cordon = node("n3", "", "unschedulable: true");
     cluster.deploy(&[("web.yaml", &web(5)), ("node.yaml", &cordon)]);
     place("web", &[("n1", 2), ("n2", 2), ("n3", 1)]);
-    for (host, had) in &before {
-        let has = cluster.host(host).containers();
-        // Pods of the commit before may still have been stopping.
-        let mut web = had.iter().filter(|one| one.pod.starts_with("web-"));
+    for (host, containers) in &before {
+        let after = cluster.host(host).containers();
+        // Only web is compared: pods of the commit before may still have been stopping.
+        let mut web = containers
+            .iter()
+            .filter(|container| container.pod.starts_with("web-"));
         assert!(
-            web.all(|one| has.contains(one)),
-            "{host}: a pod of the cordoned rollout was touched"
+            web.all(|container| after.contains(container)),
+            "{host}: a running pod was touched by the cordon"
         );
     }
 
-    // NoExecute moves what runs; labels say where a selector leads.
+    // The effect NoExecute moves running pods, and a nodeSelector selects by the labels in Git.
     let taint = node("n3", "", "taints: [{key: broken, effect: NoExecute}]");
     let labels = node("n2", "disk: fast", "");
-    let picky = deployment_with("picky", 2, APP, "minReadySeconds: 0").replace(
+    let selective = deployment_with("selective", 2, APP, "minReadySeconds: 0").replace(
         "    spec:\n",
         "    spec:\n      nodeSelector: {disk: fast}\n",
     );
@@ -210,14 +218,14 @@ fn node_objects(cluster: &Cluster) {
         ("web.yaml", &web(4)),
         ("taint.yaml", &taint),
         ("n2.yaml", &labels),
-        ("picky.yaml", &picky),
+        ("selective.yaml", &selective),
     ]);
     place("web", &[("n1", 2), ("n2", 2)]);
-    place("picky", &[("n2", 2)]);
+    place("selective", &[("n2", 2)]);
 }
 
 #[test]
-fn one_webhook_on_one_host_makes_all_fetch() {
+fn a_webhook_to_one_host_makes_all_hosts_fetch() {
     const SECRET: &str = "it is no secret in a test";
     let cluster = Cluster::builder(3)
         .over_https()
@@ -237,9 +245,11 @@ fn one_webhook_on_one_host_makes_all_fetch() {
     cluster.start_daemons();
     cluster.eventually_running("web", 3);
     for host in &cluster.hosts {
-        host.wait_status("it is healthy", |status| status["phase"] == "Healthy");
+        host.wait_status("the first commit is healthy", |status| {
+            status["phase"] == "Healthy"
+        });
     }
-    eprintln!("{} leads, n2 has the hook", leader(&cluster).unwrap());
+    eprintln!("{} leads, n2 has the webhook", leader(&cluster).unwrap());
 
     let commit = cluster.push(&[("web.yaml", &web(APP_2))]);
     let body = format!("{{\"ref\": \"refs/heads/main\", \"after\": \"{commit}\"}}");
@@ -249,7 +259,7 @@ fn one_webhook_on_one_host_makes_all_fetch() {
         write!(signature, "{byte:02x}").unwrap();
     }
     let began = Instant::now();
-    let said = hooked.host.exec(&[
+    let response = hooked.host.exec(&[
         "curl",
         "-s",
         "-o",
@@ -266,9 +276,9 @@ fn one_webhook_on_one_host_makes_all_fetch() {
         &body,
         "http://127.0.0.1:9464/webhook/github",
     ]);
-    assert_eq!(said.stdout, "202", "{said:?}");
+    assert_eq!(response.stdout, "202", "{response:?}");
     for host in &cluster.hosts {
-        host.wait_status("it has fetched", |status| {
+        host.wait_status("the new commit is fetched", |status| {
             status["head"]["id"] == commit.as_str()
         });
     }
@@ -277,21 +287,21 @@ fn one_webhook_on_one_host_makes_all_fetch() {
         began.elapsed()
     );
     for host in &cluster.hosts {
-        host.wait_status("it is healthy", |status| {
+        host.wait_status("the new commit is healthy", |status| {
             status["healthy"]["id"] == commit.as_str()
         });
     }
     eprintln!("one webhook: healthy after {:.1?}", began.elapsed());
 }
 
-/// The leader's access to the forge ends: it gives way to a host that has the commit, and is left
-/// out.
+/// The leader cannot fetch any more: it withdraws in favour of a host that has the commit, and the
+/// rollout does without its node.
 #[test]
-fn a_host_that_cannot_fetch_holds_up_nobody() {
+fn a_leader_that_cannot_fetch_withdraws_and_does_not_block_a_rollout() {
     let cluster = Cluster::builder(3).over_https().without_daemons().start();
     let n1 = cluster.host("n1");
     let token = n1.host.dir().join("token");
-    fs::write(&token, "of a forge that asks for none\n").unwrap();
+    fs::write(&token, "the server needs no token\n").unwrap();
     cluster.configure(
         n1,
         &format!("[source]\ntoken-file = '{}'\n", token.display()),
@@ -308,7 +318,7 @@ fn a_host_that_cannot_fetch_holds_up_nobody() {
     let before = n1.running("agent");
 
     fs::remove_file(&token).unwrap();
-    n1.wait_status("n1 cannot fetch", |status| {
+    n1.wait_status("the fetch of n1 fails", |status| {
         status["source"]["error"].is_string()
     });
     let commit = cluster.push(&[
@@ -316,34 +326,41 @@ fn a_host_that_cannot_fetch_holds_up_nobody() {
         ("agent.yaml", &daemon_set("agent", APP_2)),
     ]);
     let began = Instant::now();
-    cluster.wait_for(SOON, "another leads", || {
+    cluster.wait_for(SOON, "another host leads", || {
         leader(&cluster).filter(|name| name != "n1")
     });
     eprintln!(
-        "a leader that cannot fetch has given way after {:.1?}",
+        "a leader that cannot fetch has withdrawn after {:.1?}",
         began.elapsed()
     );
     let status = cluster
         .host("n2")
-        .wait_status("it is healthy without n1", |status| {
+        .wait_status("the commit is healthy without n1", |status| {
             status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
         });
-    eprintln!("healthy without it after {:.1?}", began.elapsed());
+    eprintln!("healthy without that host after {:.1?}", began.elapsed());
     let notes = status["notes"].to_string();
     assert!(
         notes.contains("n1") && notes.contains("has not got the commit"),
         "{notes}"
     );
-    assert_eq!(n1.running("agent"), before, "n1 goes on with what it has");
+    assert_eq!(
+        n1.running("agent"),
+        before,
+        "the agent of n1 must keep running unchanged"
+    );
 
-    fs::write(&token, "of a forge that asks for none\n").unwrap();
+    fs::write(&token, "the server needs no token\n").unwrap();
     for host in &cluster.hosts {
-        host.wait_status("all have it", |status| {
-            status["healthy"]["id"] == commit.as_str()
-                && !status["notes"].to_string().contains("has not got")
-        });
+        host.wait_status(
+            "the commit is healthy and all hosts have fetched it",
+            |status| {
+                status["healthy"]["id"] == commit.as_str()
+                    && !status["notes"].to_string().contains("has not got")
+            },
+        );
     }
-    cluster.wait_for(SOON, "n1 runs it", || {
+    cluster.wait_for(SOON, "n1 runs the agent of the commit", || {
         (n1.running("agent") != before).then_some(())
     });
 }

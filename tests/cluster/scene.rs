@@ -1,5 +1,5 @@
-//! What the tests of failures run on: three hosts of which the first leads, and workloads that fail
-//! in different ways.
+//! The cluster that the tests of failures use: three hosts of which the first leads, and workloads
+//! that react to failures in different ways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ pub(crate) fn daemon_set(name: &str, container: &str) -> String {
         )
 }
 
-/// `web` with three replicas and a Service, `agent` everywhere, and on one node, as long as that
-/// takes pods, a bare Pod `bare` and a Deployment `data` that writes to its disk.
+/// `web` with three replicas and a Service, a DaemonSet `agent`, and two workloads that prefer one
+/// node: a bare Pod `bare`, and a Deployment `data` that writes to the node's disk.
 pub(crate) fn everything(container: &str, near: &str) -> Vec<(&'static str, String)> {
     let web = format!("{}---\n{}", deployment("web", 3, container), service("web"));
     let data = deployment_with("data", 1, APP, "strategy: {type: Recreate}")
@@ -44,7 +44,8 @@ fn prefer(node: &str, indent: usize) -> String {
     )
 }
 
-/// Deploys these files and waits for them.
+/// Pushes these files and waits until every host publishes that their commit is healthy; returns the
+/// commit's id.
 #[track_caller]
 pub(crate) fn deploy(cluster: &Cluster, files: &[(&'static str, String)]) -> String {
     let files: Vec<(&str, &str)> = files
@@ -54,7 +55,7 @@ pub(crate) fn deploy(cluster: &Cluster, files: &[(&'static str, String)]) -> Str
     cluster.deploy(&files)
 }
 
-/// Pushes these files.
+/// Pushes these files; returns the commit's id.
 #[track_caller]
 pub(crate) fn push(cluster: &Cluster, files: &[(&'static str, String)]) -> String {
     let files: Vec<(&str, &str)> = files
@@ -76,7 +77,7 @@ pub(crate) fn start(builder: ClusterBuilder) -> Cluster {
     cluster
 }
 
-/// Who leads, as etcd says: the oldest key of the election.
+/// The name of the leader, which is the value of the oldest key of the election in etcd.
 pub(crate) fn leader(cluster: &Cluster) -> Option<String> {
     let prefix = format!("{}/election/", cluster.etcd.prefix());
     let oldest = [
@@ -87,20 +88,20 @@ pub(crate) fn leader(cluster: &Cluster) -> Option<String> {
     ];
     let mut arguments = vec!["get", "--prefix", prefix.as_str()];
     arguments.extend(oldest);
-    let said = cluster.etcd.etcdctl(&arguments);
-    Some(said.stdout.trim().to_owned()).filter(|name| said.success() && !name.is_empty())
+    let answer = cluster.etcd.etcdctl(&arguments);
+    Some(answer.stdout.trim().to_owned()).filter(|name| answer.success() && !name.is_empty())
 }
 
-/// Waits until another host leads; gives its name.
+/// Waits until another host leads; returns its name.
 #[track_caller]
 pub(crate) fn wait_leader_other_than(cluster: &Cluster, name: &str) -> String {
     let other = || leader(cluster).filter(|leader| leader != name);
-    cluster.wait_for(SOON, &format!("another leads than {name}"), other)
+    cluster.wait_for(SOON, &format!("a host other than {name} leads"), other)
 }
 
-/// A host that does not lead and is none of these.
+/// The first host that has none of these names.
 #[track_caller]
-pub(crate) fn other<'a>(cluster: &'a Cluster, names: &[&str]) -> &'a ClusterHost {
+pub(crate) fn host_other_than<'a>(cluster: &'a Cluster, names: &[&str]) -> &'a ClusterHost {
     cluster
         .hosts
         .iter()
@@ -108,7 +109,7 @@ pub(crate) fn other<'a>(cluster: &'a Cluster, names: &[&str]) -> &'a ClusterHost
         .expect("another host")
 }
 
-/// What `get nodes` says of a node's readiness, by the table.
+/// The status of a node in the table that `windlass get nodes` prints on a host.
 pub(crate) fn readiness(host: &ClusterHost, node: &str) -> String {
     let table = host.windlass(&["get", "nodes"]).stdout;
     let line = table
@@ -121,7 +122,7 @@ pub(crate) fn readiness(host: &ClusterHost, node: &str) -> String {
         .to_owned()
 }
 
-/// The running containers of all hosts but these, sandboxes too, with when they were started.
+/// The containers of all hosts but those in `without`, with sandboxes, in any state.
 #[track_caller]
 pub(crate) fn containers(
     cluster: &Cluster,
@@ -136,8 +137,8 @@ pub(crate) fn containers(
         .collect()
 }
 
-/// Waits until an owner has exactly so many running containers on all hosts together, without
-/// these, and they are ready.
+/// Waits until an owner has exactly `count` running containers, and as many ready pods, on all hosts
+/// but those in `without`; returns how long that took.
 #[track_caller]
 pub(crate) fn wait_running(
     cluster: &Cluster,
@@ -146,17 +147,17 @@ pub(crate) fn wait_running(
     without: &[&str],
 ) -> Duration {
     let start = Instant::now();
-    let asked = other(cluster, without);
+    let reader = host_other_than(cluster, without);
     cluster.wait_for(
         SOON,
-        &format!("{count} pods of {name} run without {without:?}"),
+        &format!("{count} pods of {name} run, not counting hosts {without:?}"),
         || {
             let hosts = cluster
                 .hosts
                 .iter()
                 .filter(|host| !without.contains(&host.name.as_str()));
             let running: usize = hosts.map(|host| host.running(name).len()).sum();
-            let pods = asked.host.pods().unwrap_or_default();
+            let pods = reader.host.pods().unwrap_or_default();
             let ready = pods.iter().filter(|pod| {
                 let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
                 let own = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -165,9 +166,10 @@ pub(crate) fn wait_running(
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                     && !without.contains(&node)
                     && pod["metadata"]["deletionTimestamp"].is_null()
-                    && conditions.is_some_and(|all| {
-                        all.iter()
-                            .any(|one| one["type"] == "Ready" && one["status"] == "True")
+                    && conditions.is_some_and(|conditions| {
+                        conditions.iter().any(|condition| {
+                            condition["type"] == "Ready" && condition["status"] == "True"
+                        })
                     })
             });
             (running == count && ready.count() == count).then_some(())
@@ -176,10 +178,10 @@ pub(crate) fn wait_running(
     start.elapsed()
 }
 
-/// Waits until every owner has exactly what it wants, everywhere, and nothing is left of anything
-/// else.
+/// Waits until every owner of [`everything`] has exactly its replicas, running and recorded, no
+/// host has a container that has ended, and every host publishes that all nodes are ready.
 #[track_caller]
-pub(crate) fn wait_whole(cluster: &Cluster) {
+pub(crate) fn wait_all_running(cluster: &Cluster) {
     for (name, count) in [
         ("web", 3),
         ("agent", cluster.hosts.len()),
@@ -198,35 +200,35 @@ pub(crate) fn wait_whole(cluster: &Cluster) {
         };
         cluster.wait_for(
             SOON,
-            &format!("{count} records of {name}, and no more"),
+            &format!("exactly {count} pods of {name} are recorded"),
             records,
         );
     }
     for host in &cluster.hosts {
-        let left = || {
+        let all_run = || {
             host.containers()
                 .iter()
-                .all(|one| one.state == "running")
+                .all(Container::is_running)
                 .then_some(())
         };
         cluster.wait_for(
             SOON,
-            &format!("nothing that has ended is left on {}", host.name),
-            left,
+            &format!("all containers on {} run", host.name),
+            all_run,
         );
         for node in &cluster.hosts {
             let ready = || (readiness(host, &node.name) == "Ready").then_some(());
             cluster.wait_for(
                 SOON,
-                &format!("{} is ready, by {}", node.name, host.name),
+                &format!("{} publishes that {} is ready", host.name, node.name),
                 ready,
             );
         }
     }
 }
 
-/// Waits until pods of `web` on each host reach those on all hosts, and all of them by their
-/// Service.
+/// Waits until a pod of `web` on each host reaches all pods of `web`, by their addresses and by
+/// their Service.
 #[track_caller]
 pub(crate) fn wait_pods_reach_pods(cluster: &Cluster) {
     let service = cluster.hosts[0]
@@ -242,8 +244,8 @@ pub(crate) fn wait_pods_reach_pods(cluster: &Cluster) {
         .collect();
     urls.push(by_service);
     for host in &cluster.hosts {
-        // The application's own image has nothing that fetches: the host's program enters the pod's
-        // network.
+        // The application's image contains no HTTP client, so the host's curl runs in the pod's
+        // network namespace.
         let container = host
             .running("web")
             .into_iter()
@@ -274,9 +276,9 @@ pub(crate) fn wait_pods_reach_pods(cluster: &Cluster) {
     }
 }
 
-/// Says how a client fared, and checks that it was without an answer for no longer than this.
+/// Prints what a poller got, and checks that its longest time without an answer is below a limit.
 #[track_caller]
-pub(crate) fn fared(what: &str, answers: &Answers, most: Duration) {
+pub(crate) fn assert_gap_below(what: &str, answers: &Answers, limit: Duration) {
     let Answers {
         total,
         failed,
@@ -285,10 +287,10 @@ pub(crate) fn fared(what: &str, answers: &Answers, most: Duration) {
         ..
     } = answers;
     eprintln!(
-        "{what}: {failed} of {total} requests failed, {longest_gap:.1?} without an answer at most"
+        "{what}: {failed} of {total} requests failed, at most {longest_gap:.1?} without an answer"
     );
     assert!(
-        *longest_gap < most,
-        "{what}: no answer for {longest_gap:?}: {first_failure:?}"
+        *longest_gap < limit,
+        "{what}: no answer for {longest_gap:?}; the first failure: {first_failure:?}"
     );
 }

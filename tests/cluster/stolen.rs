@@ -1,14 +1,18 @@
-//! A thief who may write all of the store and leads: what hosts refuse, and what remains possible,
-//! as docs/store.md says.
+//! An attacker who may write all of the store and has become the leader: what the hosts refuse, and
+//! what the attacker can still do, as docs/store.md describes it.
 
 use serde_json::{Value, json};
 
 use crate::{
     manifest::{APP, deployment},
     scene::daemon_set,
-    store::{running, wait_trouble, wait_well, web},
+    store::{running, wait_no_troubles, wait_trouble, web},
     support::{Cluster, NODE_PORT, SOON, assert_all_answered},
-    thief::{INNER, Thief, adopts, goes_back, leads_astray, misplaces, older, placed},
+    thief::{
+        INNER, Thief, assert_adoption_starts_no_pod_twice, assert_only_eligible_commits_run,
+        assert_placement_is_checked, assert_service_addresses_are_checked, placement_workloads,
+        records_of_earlier_commits,
+    },
 };
 
 fn uid_on(pods: &[Value], node: &str) -> String {
@@ -20,7 +24,7 @@ fn uid_on(pods: &[Value], node: &str) -> String {
 }
 
 #[test]
-fn a_thief_of_the_store_brings_in_nothing() {
+fn an_attacker_with_the_store_starts_only_pods_that_a_commit_explains() {
     let cluster = Cluster::builder(3)
         .config("[rollout]\nhistory = 1\n")
         .start();
@@ -28,8 +32,8 @@ fn a_thief_of_the_store_brings_in_nothing() {
         panic!("three hosts")
     };
     let thief = Thief { cluster: &cluster };
-    let old = older(&thief);
-    let mut files = placed();
+    let old = records_of_earlier_commits(&thief);
+    let mut files = placement_workloads();
     files.extend([
         ("web.yaml", web()),
         ("agent.yaml", daemon_set("agent", APP)),
@@ -59,14 +63,14 @@ fn a_thief_of_the_store_brings_in_nothing() {
         cluster.eventually_running(owner, 1);
     }
 
-    // A node's user writes under its own name only.
+    // Among the keys of nodes, a node's user writes those of its own node only.
     let denied = cluster
         .etcd
         .etcdctl_as("n1", &["put", &thief.key("nodes/n2/report"), "{}"]);
     assert!(denied.stderr.contains("permission denied"), "{denied:?}");
 
-    // Every record of every pod deleted: nothing stops, no call fails, and the leader writes them
-    // again.
+    // All records of pods are deleted: no pod stops, no request fails, and the leader writes the
+    // records again.
     let calls: Vec<_> = cluster
         .hosts
         .iter()
@@ -77,17 +81,17 @@ fn a_thief_of_the_store_brings_in_nothing() {
         .etcd
         .etcdctl(&["del", "--prefix", &thief.key("decided/pods/")])
         .ok();
-    cluster.wait_for(SOON, "the records come back", || {
+    cluster.wait_for(SOON, "the leader has written the records again", || {
         (cluster.etcd.keys(&thief.key("decided/pods/")) == records).then_some(())
     });
     for call in calls {
         assert_all_answered(&call.finish());
     }
     assert_eq!(running(&cluster, &["web", "agent"]), before);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
 
-    // Nor are addresses another node's because a node's user writes so: the leader writes again
-    // whose they are.
+    // A node's user writes its own name into another node's subnet: the leader writes the owner of
+    // the subnet again.
     let subnet_of = |node: &str| {
         let reserved = cluster.etcd.keys(&thief.key("subnets/"));
         reserved
@@ -105,7 +109,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
         .etcd
         .etcdctl_as("n2", &["put", &of_n1, "\"n2\""])
         .ok();
-    // Nor is a pod elsewhere because its record says so.
+    // The record of a running pod gets another node: the leader corrects that too.
     let moved = uid_on(&webs, "n3");
     let move_pod = || {
         let mut record = thief.record(&moved);
@@ -124,17 +128,17 @@ fn a_thief_of_the_store_brings_in_nothing() {
         .then_some(())
     };
     move_pod();
-    cluster.wait_for(SOON, "the leader writes again where they are", is_back);
-    wait_well(&cluster);
+    cluster.wait_for(SOON, "the leader has corrected both records", is_back);
+    wait_no_troubles(&cluster);
 
-    thief.leads();
+    thief.take_leadership();
     let (web, agent) = (
         thief.record(&uid_on(&webs, "n1")),
         thief.record(&uid_on(&agents, "n1")),
     );
-    let refused = |uid: &str, words: &str| thief.refused("n2", uid, words);
-    // A pod that runs is not moved, nor are a node's addresses: each host says what it does not
-    // believe.
+    let wait_refused = |uid: &str, reason: &str| thief.wait_refused("n2", uid, reason);
+    // With the attacker as the leader, no record is corrected. Each host keeps the node of a running
+    // pod and the owner of a subnet, and reports both records.
     move_pod();
     cluster.etcd.put(&of_n3, "\"n1\"");
     for host in &cluster.hosts {
@@ -147,7 +151,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
     assert_eq!(
         running(&cluster, &["web", "agent"]),
         before,
-        "nothing was started, nothing stopped"
+        "a container was started or stopped"
     );
     for call in calls {
         assert_all_answered(&call.finish());
@@ -155,24 +159,24 @@ fn a_thief_of_the_store_brings_in_nothing() {
     let reach = cluster
         .host("n1")
         .curl(&format!("http://{}:8080/", address(&webs, "n3")));
-    assert!(reach.is_some(), "n1 reaches n3's pod");
+    assert!(reach.is_some(), "n1 does not reach n3's pod");
 
-    // One more than there are replicas is what a rollout would make, and the host cannot tell: it
-    // can be had. No more.
+    // A host cannot distinguish one forged pod more than the replicas from the surge of a rollout,
+    // and starts it. Any further pod is refused.
     thief.assign(&web, "forged-surge", "n2", |pod| {
         let text = pod["key"].to_string().replace("web-", "web-forged-");
         pod["key"] = serde_json::from_str(&text).unwrap();
     });
-    cluster.wait_for(SOON, "a pod beyond the replicas can be had", || {
+    cluster.wait_for(SOON, "one pod more than the replicas runs", || {
         (n2.running("web").len() == 2).then_some(())
     });
     thief.assign(&web, "forged-surplus", "n2", |_| {});
-    refused(
+    wait_refused(
         "forged-surplus",
         "its owner was given 5 pods here, and no commit in use asks for more than 4",
     );
     thief.assign(&web, "forged-first", "n2", |pod| pod["serial"] = 0.into());
-    refused(
+    wait_refused(
         "forged-first",
         "its owner was given 6 pods here, and no commit in use asks for more than 4",
     );
@@ -181,29 +185,31 @@ fn a_thief_of_the_store_brings_in_nothing() {
         let text = pod["owner"].to_string().replace("web", "miner");
         pod["owner"] = serde_json::from_str(&text).unwrap();
     });
-    refused("forged-owner", unresolved);
+    wait_refused("forged-owner", unresolved);
     thief.assign(&web, "forged-hash", "n2", |pod| {
         pod["template"] = "1-0123456789".into()
     });
-    refused("forged-hash", unresolved);
+    wait_refused("forged-hash", unresolved);
     thief.assign(&agent, "forged-twice", "n2", |pod| {
         pod["key"] = web["pod"]["key"].clone()
     });
-    refused(
+    wait_refused(
         "forged-twice",
         "its owner was given 2 pods here, and no commit in use asks for more than 1",
     );
-    // A commit that this host has not verified: it waits for it, and starts nothing.
+    // A pod of a commit that this host has not verified is not started: the host waits for the
+    // commit.
     thief.assign(&web, "forged-commit", "n2", |pod| {
         pod["commit"] = "0123456789012345678901234567890123456789".into()
     });
     assert!(
         thief
             .status("n2", "forged-commit")
-            .is_none_or(|said| !said.contains("Running"))
+            .is_none_or(|status| !status.contains("Running"))
     );
 
-    // A stop that says the owner has left the commit is checked; other reasons a host cannot check.
+    // A host checks a stop record with the reason that the owner left the commit. It cannot check
+    // other reasons.
     let stop = |uid: &str, reason: &str| {
         let mut stopped = thief.record(uid);
         stopped["pod"]["stop"] =
@@ -215,56 +221,65 @@ fn a_thief_of_the_store_brings_in_nothing() {
     };
     stop(&uid_on(&webs, "n1"), "OwnerRemoved");
     stop(&uid_on(&agents, "n1"), "ScaledDown");
-    cluster.wait_for(SOON, "a pod can be stopped", || {
+    cluster.wait_for(SOON, "the pod with another reason is stopped", || {
         n1.running("agent").is_empty().then_some(())
     });
-    assert_eq!(n1.running("web").len(), 1, "its owner is in the commit");
+    assert_eq!(
+        n1.running("web").len(),
+        1,
+        "a pod whose owner is in the commit was stopped"
+    );
 
-    // Endpoints: an address that is not of the publisher's subnet is led to by nobody.
-    let lead_to = |node: &str, address: &str| {
+    // No host routes to an endpoint whose address is outside of its publisher's subnet.
+    let forge_endpoint = |node: &str, address: &str| {
         let uid = uid_on(&webs, node);
-        let mut said: Value = serde_json::from_str(&thief.status(node, &uid).unwrap()).unwrap();
-        said["address"] = address.into();
+        let mut status: Value = serde_json::from_str(&thief.status(node, &uid).unwrap()).unwrap();
+        status["address"] = address.into();
         cluster.etcd.put(
             &thief.key(&format!("nodes/{node}/pods/{uid}")),
-            &said.to_string(),
+            &status.to_string(),
         );
     };
     let table = || n1.host.exec(&["nft", "list", "ruleset"]).ok();
     let pod_of_n3 = address(&webs, "n3");
     assert!(table().contains(&pod_of_n3), "{}", table());
-    lead_to("n3", "203.0.113.66");
-    cluster.wait_for(SOON, "n3's endpoint is gone", || {
+    forge_endpoint("n3", "203.0.113.66");
+    cluster.wait_for(SOON, "n1's table has no endpoint on n3", || {
         (!table().contains(&pod_of_n3)).then_some(())
     });
     assert!(!table().contains("203.0.113.66"), "{}", table());
-    // Another address of the publisher's own subnet is believed.
+    // Another address of the publisher's own subnet is accepted.
     let (subnet, _) = pod_of_n3.rsplit_once('.').unwrap();
-    lead_to("n3", &format!("{subnet}.66"));
-    cluster.wait_for(SOON, "calls can be led astray", || {
+    forge_endpoint("n3", &format!("{subnet}.66"));
+    cluster.wait_for(SOON, "n1's table has the forged endpoint", || {
         table().contains(&format!("{subnet}.66")).then_some(())
     });
 
-    misplaces(&thief);
-    goes_back(&thief, &old, "n3");
+    assert_placement_is_checked(&thief);
+    assert_only_eligible_commits_run(&thief, &old, "n3");
     let service = n1.windlass(&["get", "service", "web", "-o", "json"]).json();
-    leads_astray(&thief, service["spec"]["clusterIP"].as_str().unwrap());
-    adopts(&thief, &moved, "n3", "n2");
+    assert_service_addresses_are_checked(&thief, service["spec"]["clusterIP"].as_str().unwrap());
+    assert_adoption_starts_no_pod_twice(&thief, &moved, "n3", "n2");
 
-    // The thief is out: the leader puts right what was wrong, and the hosts have what the commit
-    // says, no more.
-    thief.goes();
-    cluster.wait_for(SOON, "the subnets are whose they were", || {
+    // The attacker's election key is deleted: a host leads, corrects the records, and the hosts run
+    // exactly the pods of the commit.
+    thief.give_up_leadership();
+    cluster.wait_for(SOON, "n3 has its subnet again", || {
         (subnet_of("n3") == of_n3).then_some(())
     });
-    // One that the commit can explain may take another one's place.
+    // A forged pod that the commit explains may stay in place of another replica.
     let can_stay = ["forged-surge", "forged-surplus", "forged-first"];
-    cluster.wait_for(SOON, "what was forged is gone", || {
-        let left = cluster.etcd.keys(&thief.key("decided/pods/forged"));
-        left.iter()
-            .all(|key| can_stay.iter().any(|pod| key.ends_with(pod)))
-            .then_some(())
-    });
+    cluster.wait_for(
+        SOON,
+        "the records of all other forged pods are deleted",
+        || {
+            let forged = cluster.etcd.keys(&thief.key("decided/pods/forged"));
+            forged
+                .iter()
+                .all(|key| can_stay.iter().any(|pod| key.ends_with(pod)))
+                .then_some(())
+        },
+    );
     for (owner, count) in [
         ("agent", 3),
         ("web", 3),
@@ -274,7 +289,7 @@ fn a_thief_of_the_store_brings_in_nothing() {
         ("old", 1),
     ] {
         cluster.eventually_running(owner, count);
-        cluster.wait_for(SOON, &format!("{count} containers of {owner}"), || {
+        cluster.wait_for(SOON, &format!("{count} containers of {owner} run"), || {
             let all: usize = cluster
                 .hosts
                 .iter()

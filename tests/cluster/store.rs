@@ -1,5 +1,5 @@
-//! The store lost, hung, slow, wiped and taken back: what was decided stays up, and a person says
-//! what is believed.
+//! A store that is lost, hung, slow, wiped or restored: pods that run keep running, and a person
+//! decides which host's copy becomes the store's content.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +9,17 @@ use std::{
 
 use crate::{
     manifest::{APP, deployment, service},
-    scene::{daemon_set, leader, other},
+    scene::{daemon_set, host_other_than, leader},
     support::{Cluster, ClusterHost, Container, NODE_PORT, Poller, SOON, assert_all_answered},
 };
 
-/// What runs on every host, with ids and times of start.
+/// The containers on every host, with their ids and times of start.
 pub(crate) type Running = BTreeMap<String, BTreeSet<Container>>;
 
-/// What runs on every host of the owners named.
+/// The containers of these owners on every host.
 pub(crate) fn running(cluster: &Cluster, owners: &[&str]) -> Running {
-    let of_owners = |one: &Container| owners.iter().any(|owner| one.pod.starts_with(owner));
+    let of_owners =
+        |container: &Container| owners.iter().any(|owner| container.pod.starts_with(owner));
     let on = |host: &ClusterHost| host.containers().into_iter().filter(of_owners).collect();
     cluster
         .hosts
@@ -27,46 +28,50 @@ pub(crate) fn running(cluster: &Cluster, owners: &[&str]) -> Running {
         .collect()
 }
 
-/// `web` with three replicas and a node port.
+/// The manifest of `web`, with three replicas and a node port.
 pub(crate) fn web() -> String {
     format!("{}---\n{}", deployment("web", 3, APP), service("web"))
 }
 
-/// What stands in a daemon's way.
+/// The troubles that a host publishes.
 pub(crate) fn troubles(host: &ClusterHost) -> Vec<String> {
-    let told = host.status()["troubles"]
+    let troubles = host.status()["troubles"]
         .as_array()
         .cloned()
         .unwrap_or_default();
-    told.iter()
-        .filter_map(|one| one.as_str())
+    troubles
+        .iter()
+        .filter_map(|trouble| trouble.as_str())
         .map(str::to_owned)
         .collect()
 }
 
-/// Waits until a daemon tells of trouble in these words.
+/// Waits until a host publishes a trouble that contains a text.
 #[track_caller]
-pub(crate) fn wait_trouble(host: &ClusterHost, words: &str) {
-    host.wait_status(&format!("it tells {words:?}"), |status| {
-        let told = status["troubles"].as_array();
-        told.is_some_and(|told| {
-            told.iter()
-                .any(|one| one.as_str().is_some_and(|one| one.contains(words)))
+pub(crate) fn wait_trouble(host: &ClusterHost, text: &str) {
+    host.wait_status(&format!("a trouble with {text:?} is published"), |status| {
+        let troubles = status["troubles"].as_array();
+        troubles.is_some_and(|troubles| {
+            troubles.iter().any(|trouble| {
+                trouble
+                    .as_str()
+                    .is_some_and(|trouble| trouble.contains(text))
+            })
         })
     });
 }
 
-/// Waits until no daemon tells of trouble.
+/// Waits until every host publishes that it has no troubles.
 #[track_caller]
-pub(crate) fn wait_well(cluster: &Cluster) {
+pub(crate) fn wait_no_troubles(cluster: &Cluster) {
     for host in &cluster.hosts {
-        host.wait_status("it tells of no trouble", |status| {
+        host.wait_status("no troubles are published", |status| {
             status["troubles"].as_array().is_some_and(Vec::is_empty)
         });
     }
 }
 
-/// Makes a host's copy the store's content.
+/// Makes a host's copy the content of the store; returns what the command prints.
 #[track_caller]
 pub(crate) fn adopt(host: &ClusterHost) -> String {
     host.windlass(&["cluster", "adopt-store"]).ok()
@@ -80,7 +85,7 @@ fn poll_node_ports<'a>(hosts: impl IntoIterator<Item = &'a ClusterHost>) -> Vec<
 }
 
 #[track_caller]
-fn assert_all_were_answered(calls: Vec<Poller>) {
+fn finish_and_assert_all_answered(calls: Vec<Poller>) {
     for call in calls {
         assert_all_answered(&call.finish());
     }
@@ -93,20 +98,20 @@ fn cluster_ip(cluster: &Cluster) -> String {
     service["spec"]["clusterIP"].as_str().unwrap().to_owned()
 }
 
-/// The pods that answer at a host's node port.
+/// Waits until `count` different pods have answered at a host's node port; returns their answers.
 #[track_caller]
 fn answering(cluster: &Cluster, host: &ClusterHost, count: usize) -> BTreeSet<String> {
     let url = host.url(NODE_PORT, "/");
-    let mut seen = BTreeSet::new();
+    let mut answers = BTreeSet::new();
     cluster.wait_for(SOON, &format!("{count} pods answer at {url}"), || {
-        seen.extend(host.curl(&url));
-        (seen.len() >= count).then(|| seen.clone())
+        answers.extend(host.curl(&url));
+        (answers.len() >= count).then(|| answers.clone())
     })
 }
 
-/// Deploys `extra` beside what there is, and checks that nothing else was touched.
+/// Deploys `extra` beside other files, and checks that no container of these owners was touched.
 #[track_caller]
-fn push_works(
+fn deploy_extra(
     cluster: &Cluster,
     files: &[(&str, &str)],
     replicas: u32,
@@ -124,12 +129,12 @@ fn push_works(
     assert_eq!(
         running(cluster, owners),
         *before,
-        "no container was touched"
+        "a container was touched by the rollout of extra"
     );
 }
 
 #[test]
-fn nothing_stops_while_etcd_is_gone() {
+fn no_pod_stops_while_etcd_is_stopped() {
     let cluster = Cluster::start(3);
     let [n1, n2, n3] = cluster.hosts.as_slice() else {
         panic!("three hosts")
@@ -152,38 +157,38 @@ fn nothing_stops_while_etcd_is_gone() {
     }
 
     cluster.etcd.stop_member(0);
-    let gone = Instant::now();
+    let stopped = Instant::now();
     for host in &cluster.hosts {
         wait_trouble(host, "the store does not answer since 2");
     }
 
-    // What dies is restarted by its host, names are known, and daemons come back with what they
-    // have on their disks.
+    // A container that is killed is restarted by its host, names resolve, and restarted daemons
+    // continue with the state on their disks.
     let calls = poll_node_ports(&cluster.hosts);
     let victim = n1.running("agent").into_iter().next().unwrap();
     n1.host.docker(&["kill", &victim.id]);
     cluster.wait_for(SOON, "the container is restarted without etcd", || {
         n1.running("agent")
             .into_iter()
-            .find(|one| one.started > victim.started)
+            .find(|container| container.started > victim.started)
     });
     let inside = n2.running("web").into_iter().next().unwrap().id;
-    let found = n2
+    let lookup = n2
         .host
         .docker(&["exec", &inside, "nslookup", "web.default.svc.cluster.local"]);
-    assert!(found.contains(&cluster_ip(&cluster)), "{found}");
+    assert!(lookup.contains(&cluster_ip(&cluster)), "{lookup}");
     n1.terminate();
     n1.start();
     wait_trouble(n1, "the store does not answer since 2");
     n2.kill();
     n2.start();
     wait_trouble(n2, "nobody listens there");
-    // Not one call has failed: neither through hosts nor through daemons that were restarted.
-    assert_all_were_answered(calls);
+    // No request has failed, not even to the hosts whose daemons were restarted.
+    finish_and_assert_all_answered(calls);
 
-    // A host that was switched off and on has its pods from its own disk. Without a store the
-    // others do not hear that its endpoint is gone: calls that are led there fail until it is back,
-    // and no others.
+    // A rebooted host starts its pods from the state on its own disk. Without a store the other hosts
+    // do not observe that its endpoint is gone: until the pod answers again, exactly the requests
+    // that go to this endpoint fail.
     let direct = [
         n1.poll(&format!("http://{}:8080/", address_on("n2"))),
         n2.poll(&format!("http://{}:8080/", address_on("n1"))),
@@ -201,50 +206,54 @@ fn nothing_stops_while_etcd_is_gone() {
         let answers = call.finish();
         assert!(
             answers.failed * 2 < answers.total,
-            "only a third of the calls is led there: {answers:?}"
+            "more requests failed than go to one of three endpoints: {answers:?}"
         );
     }
-    assert_all_were_answered(direct.into());
-    // All of its endpoints are on all hosts, those of other hosts on it too.
+    finish_and_assert_all_answered(direct.into());
+    // Every host routes to the endpoints on all hosts, the rebooted host included.
     for host in &cluster.hosts {
         assert_eq!(answering(&cluster, host, 3).len(), 3);
     }
     let calls = poll_node_ports(&cluster.hosts);
-    cluster.wait_for(SOON, "etcd has been gone for 40 s", || {
-        (gone.elapsed() > Duration::from_secs(40)).then_some(())
+    cluster.wait_for(SOON, "etcd was stopped 40 s ago", || {
+        (stopped.elapsed() > Duration::from_secs(40)).then_some(())
     });
 
-    // Nothing was touched but what was killed or switched off.
+    // No other container was touched than the killed one and those of the rebooted host.
     let mut after = running(&cluster, &["web", "agent"]);
     assert_eq!(after["n2"], before["n2"]);
     assert_eq!(
         after["n1"]
             .iter()
-            .filter(|one| one.pod != victim.pod)
+            .filter(|container| container.pod != victim.pod)
             .collect::<Vec<_>>(),
         before["n1"]
             .iter()
-            .filter(|one| one.pod != victim.pod)
+            .filter(|container| container.pod != victim.pod)
             .collect::<Vec<_>>()
     );
     cluster.etcd.start_member(0);
-    wait_well(&cluster);
-    // That etcd is back restarts nothing; what was lost meanwhile may be started anew.
-    let back = running(&cluster, &["web", "agent"]);
+    wait_no_troubles(&cluster);
+    // No running container is restarted when etcd answers again; containers that had ended may be
+    // replaced.
+    let with_etcd = running(&cluster, &["web", "agent"]);
     for host in ["n1", "n2", "n3"] {
-        let kept: Vec<_> = after[host]
+        let replaced: Vec<_> = after[host]
             .iter()
-            .filter(|one| one.state == "running" && !back[host].contains(one))
+            .filter(|container| container.is_running() && !with_etcd[host].contains(container))
             .collect();
-        assert!(kept.is_empty(), "{host}: {kept:#?} are not there any more");
+        assert!(
+            replaced.is_empty(),
+            "{host}: these containers were replaced: {replaced:#?}"
+        );
     }
-    after = back;
-    push_works(&cluster, &files, 1, &after, &["web", "agent"]);
-    assert_all_were_answered(calls);
+    after = with_etcd;
+    deploy_extra(&cluster, &files, 1, &after, &["web", "agent"]);
+    finish_and_assert_all_answered(calls);
 }
 
 #[test]
-fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothing_stops() {
+fn rollouts_work_without_one_member_of_three_or_with_slow_members_and_no_pod_stops_without_two() {
     let cluster = Cluster::builder(3).members(3).start();
     let (web, agent) = (web(), daemon_set("agent", APP));
     let files = [("web.yaml", web.as_str()), ("agent.yaml", agent.as_str())];
@@ -252,22 +261,22 @@ fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothi
     cluster.eventually_running("web", 3);
     let before = running(&cluster, &["web"]);
     let calls = poll_node_ports(&cluster.hosts);
-    let pushed = |replicas: u32, within: Duration| {
-        let since = Instant::now();
-        push_works(&cluster, &files, replicas, &before, &["web"]);
-        let took = since.elapsed();
-        assert!(took < within, "a push took {took:?}");
+    let deploy_within = |replicas: u32, limit: Duration| {
+        let start = Instant::now();
+        deploy_extra(&cluster, &files, replicas, &before, &["web"]);
+        let took = start.elapsed();
+        assert!(took < limit, "the rollout took {took:?}");
     };
-    // Each in turn: the one that any daemon is connected to, and the one that leads etcd, are among
-    // them.
+    // Each member is stopped in turn, so that the member that a daemon is connected to and the leader
+    // of etcd are among them.
     for member in 0..3 {
         cluster.etcd.stop_member(member);
-        pushed(
+        deploy_within(
             1 + u32::try_from(member).unwrap() % 2,
             Duration::from_secs(20),
         );
         cluster.etcd.start_member(member);
-        cluster.wait_for(SOON, "the member is back", || {
+        cluster.wait_for(SOON, "the started member answers", || {
             cluster
                 .etcd
                 .etcdctl(&["endpoint", "health"])
@@ -276,19 +285,19 @@ fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothi
         });
     }
     cluster.etcd.pause_member(1);
-    pushed(2, Duration::from_secs(20));
+    deploy_within(2, Duration::from_secs(20));
     cluster.etcd.resume_member(1);
     for member in 0..3 {
         cluster.etcd.slow(member, 150);
     }
-    pushed(1, Duration::from_secs(40));
+    deploy_within(1, Duration::from_secs(40));
     for member in 0..3 {
         cluster.etcd.slow(member, 0);
     }
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
 
-    // Two of three have no quorum: what was decided stays up and is restarted, and nothing new is
-    // decided.
+    // Without two of three members etcd has no quorum: pods keep running and are restarted, and no
+    // decision is made.
     cluster.etcd.stop_member(0);
     cluster.etcd.stop_member(2);
     for host in &cluster.hosts {
@@ -301,24 +310,24 @@ fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothi
     let waits = deployment("waits", 1, APP);
     let commit = cluster.push(&[files[0], files[1], ("waits.yaml", waits.as_str())]);
     for host in &cluster.hosts {
-        host.wait_status("it has seen the push", |status| {
+        host.wait_status("the push is fetched", |status| {
             status["source"]["head"] == commit.as_str()
         });
     }
     cluster.wait_for(SOON, "the container is restarted without a quorum", || {
         n1.running("agent")
             .into_iter()
-            .find(|one| one.started > victim.started)
+            .find(|container| container.started > victim.started)
     });
     for host in &cluster.hosts {
         assert_eq!(
             host.status()["target"]["id"],
             healthy.as_str(),
-            "nothing new is decided"
+            "the target has changed without a quorum"
         );
     }
     cluster.etcd.start_member(0);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     for host in &cluster.hosts {
         host.wait_status("the push is healthy", |status| {
             status["healthy"]["id"] == commit.as_str()
@@ -327,13 +336,13 @@ fn one_member_of_three_may_be_gone_or_hang_all_may_be_slow_and_without_two_nothi
     assert_eq!(
         running(&cluster, &["web"]),
         before,
-        "no container was touched"
+        "a container of web was touched"
     );
-    assert_all_were_answered(calls);
+    finish_and_assert_all_answered(calls);
 }
 
 #[test]
-fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
+fn a_wiped_or_restored_store_is_used_again_after_a_person_adopts_it() {
     let cluster = Cluster::start(3);
     let [n1, n2, n3] = cluster.hosts.as_slice() else {
         panic!("three hosts")
@@ -345,7 +354,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     let (before, address) = (running(&cluster, &["web"]), cluster_ip(&cluster));
     let calls = poll_node_ports(&cluster.hosts);
 
-    // What is asked on a host that does not lead is answered in the transaction that does it.
+    // The leader answers a command from another host in the same transaction that carries it out.
     let revision = |key: &str| {
         let key = format!("{}/decided/{key}", cluster.etcd.prefix());
         cluster
@@ -354,7 +363,7 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
             .json()["kvs"][0]["mod_revision"]
             .as_u64()
     };
-    let asked = other(&cluster, &[&leader(&cluster).unwrap()]);
+    let asked = host_other_than(&cluster, &[&leader(&cluster).unwrap()]);
     asked.windlass(&["suspend"]).ok();
     let answered = revision(&format!("answers/{}", asked.name));
     assert!(
@@ -371,22 +380,22 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
             "run `windlass cluster adopt-store` on a host that knows better",
         );
     }
-    let said = adopt(n2);
+    let printed = adopt(n2);
     assert!(
-        said.contains("the store holds this host's copy now (3 pods)"),
-        "{said}"
+        printed.contains("the store holds this host's copy now (3 pods)"),
+        "{printed}"
     );
-    wait_well(&cluster);
-    push_works(&cluster, &files, 2, &before, &["web"]);
+    wait_no_troubles(&cluster);
+    deploy_extra(&cluster, &files, 2, &before, &["web"]);
     assert_eq!(cluster_ip(&cluster), address);
-    let said = adopt(n2);
-    assert!(said.contains("there is nothing to adopt"), "{said}");
+    let printed = adopt(n2);
+    assert!(printed.contains("there is nothing to adopt"), "{printed}");
 
-    // An old backup: what came after it is not forgotten, neither by a daemon that was restarted
-    // nor because leases count the revision up again.
+    // An old backup is restored: every host reports it, also after its daemon was restarted, and
+    // after new writes have raised the store's revision above the last one that the host has read.
     let backup = cluster.network.dir().join("backup");
     cluster.etcd.snapshot(&backup);
-    push_works(&cluster, &files, 3, &before, &["web"]);
+    deploy_extra(&cluster, &files, 3, &before, &["web"]);
     let extra = running(&cluster, &["extra"]);
     cluster.etcd.restore(&backup);
     for host in &cluster.hosts {
@@ -406,25 +415,25 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
         wait_trouble(host, "was restored from a backup");
     }
     adopt(n1);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     cluster.eventually_running("extra", 3);
     assert_eq!(
         running(&cluster, &["extra"]),
         extra,
-        "what the backup did not know runs on"
+        "a pod that is not in the backup was touched"
     );
-    push_works(&cluster, &files, 1, &before, &["web"]);
+    deploy_extra(&cluster, &files, 1, &before, &["web"]);
     assert_eq!(cluster_ip(&cluster), address);
-    assert_all_were_answered(calls);
+    finish_and_assert_all_answered(calls);
 
-    // A host without memory comes to a wiped or restored store: it waits for those who know better,
-    // and neither fills it nor leads by it.
+    // A new host joins at a wiped or restored store: it waits for the hosts that have a copy, and
+    // neither fills the store nor leads.
     let identity = || {
         cluster
             .etcd
             .get(&format!("{}/cluster", cluster.etcd.prefix()))
     };
-    set_up_anew(n3);
+    uninstall(n3);
     cluster.etcd.wipe();
     n3.launch();
     wait_waiting(n3, "belongs to cluster");
@@ -434,11 +443,11 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     assert_eq!(identity(), None);
     adopt(n2);
     n3.wait_answers();
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     cluster.eventually_running("web", 3);
     assert_eq!(cluster_ip(&cluster), address);
 
-    set_up_anew(n3);
+    uninstall(n3);
     let name = format!("{}/nodes/n3/alive", cluster.etcd.prefix());
     cluster.wait_for(SOON, "the name n3 is free", || {
         cluster.etcd.get(&name).is_none().then_some(())
@@ -452,36 +461,36 @@ fn a_store_that_was_wiped_or_went_back_is_believed_when_a_person_says_so() {
     for host in [n1, n2] {
         wait_trouble(host, "was restored from a backup");
     }
-    cluster.wait_for(SOON, "nobody leads", || {
+    cluster.wait_for(SOON, "there is no leader", || {
         leader(&cluster).is_none().then_some(())
     });
     assert!(n3.containers().is_empty(), "{:?}", n3.containers());
     adopt(n1);
     n3.wait_answers();
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     cluster.eventually_running("web", 3);
     cluster.eventually_running("extra", 1);
 }
 
-/// Takes a host's installation away: its daemon starts as a new host's.
+/// Removes a host's installation, so that its daemon starts as on a new host.
 #[track_caller]
-fn set_up_anew(host: &ClusterHost) {
+fn uninstall(host: &ClusterHost) {
     host.terminate();
     host.windlass(&["uninstall", "--yes"]).ok();
 }
 
-/// Waits until a new host's daemon says that it waits, in these words.
+/// Waits until `windlass status` on a new host fails with a reason for which its daemon waits.
 #[track_caller]
-fn wait_waiting(host: &ClusterHost, words: &str) {
+fn wait_waiting(host: &ClusterHost, reason: &str) {
     let start = Instant::now();
     loop {
-        let said = host.windlass(&["status"]);
-        if said.stderr.contains(words) {
+        let outcome = host.windlass(&["status"]);
+        if outcome.stderr.contains(reason) {
             return;
         }
         assert!(
-            !said.success() && start.elapsed() < SOON,
-            "{} waits, {words:?}: {said:?}",
+            !outcome.success() && start.elapsed() < SOON,
+            "{} does not wait with the reason {reason:?}: {outcome:?}",
             host.name
         );
         std::thread::sleep(Duration::from_millis(100));
@@ -489,7 +498,7 @@ fn wait_waiting(host: &ClusterHost, words: &str) {
 }
 
 #[test]
-fn a_lonely_host_brings_its_pods_into_a_cluster() {
+fn a_host_without_a_store_keeps_its_pods_when_it_becomes_a_cluster() {
     let cluster = Cluster::builder(2).without_daemons().start();
     let [n1, n2] = cluster.hosts.as_slice() else {
         panic!("two hosts")
@@ -505,7 +514,7 @@ fn a_lonely_host_brings_its_pods_into_a_cluster() {
         status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
     };
     n1.wait_status("the commit is healthy", healthy);
-    let look = || {
+    let observe = || {
         let mut pods: Vec<_> = cluster
             .ready("web")
             .iter()
@@ -523,20 +532,22 @@ fn a_lonely_host_brings_its_pods_into_a_cluster() {
         let history = n1.windlass(&["history", "-o", "json"]).json();
         (pods, service["spec"].clone(), history, n1.containers())
     };
-    let before = look();
+    let before = observe();
     assert_eq!(before.0.len(), 3, "{before:?}");
     let calls = poll_node_ports([n1]);
     n1.terminate();
     cluster.configure(n1, "");
     n1.start();
-    n1.wait_status("it goes on", healthy);
-    cluster.wait_for(SOON, "everything is as it was", || {
-        (look() == before).then_some(())
-    });
+    n1.wait_status("the commit is healthy with the store", healthy);
+    cluster.wait_for(
+        SOON,
+        "pods, Service, history and containers are unchanged",
+        || (observe() == before).then_some(()),
+    );
     n2.start();
-    n2.wait_status("it joins", healthy);
+    n2.wait_status("the commit is healthy on the new host", healthy);
     answering(&cluster, n2, 3);
-    push_works(
+    deploy_extra(
         &cluster,
         &[("web.yaml", &web)],
         2,
@@ -545,14 +556,14 @@ fn a_lonely_host_brings_its_pods_into_a_cluster() {
     );
     assert!(
         !n2.running("extra").is_empty(),
-        "new pods come to the new host"
+        "no new pod runs on the new host"
     );
     assert_eq!(
         n1.containers()
             .into_iter()
-            .filter(|one| one.pod.starts_with("web"))
+            .filter(|container| container.pod.starts_with("web"))
             .collect::<BTreeSet<_>>(),
         before.3
     );
-    assert_all_were_answered(calls);
+    finish_and_assert_all_answered(calls);
 }

@@ -1,4 +1,4 @@
-//! The hands of a thief who may write all of the store, and what of it only some clusters show.
+//! An attacker who may write all of the store, and checks that need workloads of certain kinds.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::{
     support::{Cluster, SOON},
 };
 
-/// Writes the store as its leader and all hosts would.
+/// Writes the store's keys as the leader and all hosts would.
 pub(crate) struct Thief<'a> {
     pub(crate) cluster: &'a Cluster,
 }
@@ -25,28 +25,28 @@ impl Thief<'_> {
         self.cluster.etcd.put(&self.key(rest), value);
     }
 
-    /// The thief leads from now on: the oldest key of the election is his, and all others stand
-    /// behind it.
-    pub(crate) fn leads(&self) {
+    /// Makes the attacker the leader: its key becomes the oldest of the election, because the keys
+    /// of all hosts are deleted and written anew.
+    pub(crate) fn take_leadership(&self) {
         let election = self.key("election/");
         let held = self.cluster.etcd.keys(&election);
         self.cluster.etcd.put(&format!("{election}thief"), "thief");
-        for one in held {
-            self.cluster.etcd.etcdctl(&["del", &one]).ok();
+        for key in held {
+            self.cluster.etcd.etcdctl(&["del", &key]).ok();
         }
     }
 
-    /// The thief leads no more.
-    pub(crate) fn goes(&self) {
+    /// Deletes the attacker's key of the election, so that a host becomes the leader.
+    pub(crate) fn give_up_leadership(&self) {
         self.cluster.etcd.delete(&self.key("election/thief"));
     }
 
-    /// A record of the leader's as it stands in the store.
+    /// The leader's record of a pod.
     pub(crate) fn record(&self, uid: &str) -> Value {
         serde_json::from_str(&self.get(&format!("decided/pods/{uid}")).unwrap()).unwrap()
     }
 
-    /// Writes a record like another one for a node, under its own uid.
+    /// Writes a copy of a pod's record with another uid and node, and with a change.
     pub(crate) fn assign(
         &self,
         like: &Value,
@@ -63,18 +63,18 @@ impl Thief<'_> {
         self.put(&format!("decided/pods/{uid}"), &forged.to_string());
     }
 
-    /// What a node says of a pod.
+    /// The status that a node publishes of a pod.
     pub(crate) fn status(&self, node: &str, uid: &str) -> Option<String> {
         self.get(&format!("nodes/{node}/pods/{uid}"))
     }
 
-    /// Waits until a node says that it does not begin a pod, and why.
+    /// Waits until a node publishes that it refuses a pod, for a reason that contains `reason`.
     #[track_caller]
-    pub(crate) fn refused(&self, node: &str, uid: &str, words: &str) {
+    pub(crate) fn wait_refused(&self, node: &str, uid: &str, reason: &str) {
         self.cluster
-            .wait_for(SOON, &format!("{node} refuses {uid}: {words}"), || {
-                let said = self.status(node, uid)?;
-                (said.contains("AssignmentRefused") && said.contains(words)).then_some(())
+            .wait_for(SOON, &format!("{node} refuses {uid}: {reason}"), || {
+                let status = self.status(node, uid)?;
+                (status.contains("AssignmentRefused") && status.contains(reason)).then_some(())
             });
     }
 
@@ -88,8 +88,9 @@ impl Thief<'_> {
     }
 }
 
-/// What the rules of placement are shown with: workloads that are on one node each, or on two.
-pub(crate) fn placed() -> Vec<(&'static str, String)> {
+/// Workloads for [`assert_placement_is_checked`]: one with a host port, one with anti-affinity, and
+/// one whose requests fill most of a node.
+pub(crate) fn placement_workloads() -> Vec<(&'static str, String)> {
     let port = APP.replace(
         "readinessProbe",
         "ports: [{containerPort: 8080, hostPort: 8181}], readinessProbe",
@@ -99,7 +100,7 @@ pub(crate) fn placed() -> Vec<(&'static str, String)> {
                  {matchLabels: {app: apart}}, topologyKey: kubernetes.io/hostname}]}}";
     let apart =
         deployment("apart", 2, APP).replace("    spec:\n", &format!("    spec:\n      {apart}\n"));
-    // More than half of what any machine has.
+    // A request of three quarters of a node's cpu does not fit twice.
     let processors = std::thread::available_parallelism().unwrap().get();
     let request = format!(
         "resources: {{requests: {{cpu: {}m}}}}, readinessProbe",
@@ -113,17 +114,18 @@ pub(crate) fn placed() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A Service without a port of the hosts.
+/// A Service without a node port.
 pub(crate) const INNER: &str = "apiVersion: v1
 kind: Service
 metadata: {name: inner}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
-/// Hosts hold what pods say of each other, ask for and take, whatever the store says.
-pub(crate) fn misplaces(thief: &Thief<'_>) {
+/// Checks that a node refuses a forged pod for host ports, anti-affinity and requests, whatever the
+/// store's records contain.
+pub(crate) fn assert_placement_is_checked(thief: &Thief<'_>) {
     let cluster = thief.cluster;
-    for (owner, words) in [
+    for (owner, reason) in [
         ("port", "has host port 8181"),
         ("apart", "podAntiAffinity forbids"),
         ("large", "too little cpu left"),
@@ -134,7 +136,7 @@ pub(crate) fn misplaces(thief: &Thief<'_>) {
             pod["spec"]["nodeName"].as_str().unwrap(),
         );
         let like = thief.record(like);
-        // Also one that is said to be older than what runs.
+        // A forged pod with a serial number before that of the running pod is refused too.
         for (uid, serial) in [
             (format!("forged-{owner}"), None),
             (format!("forged-first-{owner}"), Some(0)),
@@ -144,30 +146,35 @@ pub(crate) fn misplaces(thief: &Thief<'_>) {
                     pod["serial"] = serial.into();
                 }
             });
-            thief.refused(node, &uid, words);
+            thief.wait_refused(node, &uid, reason);
         }
     }
 }
 
-/// The owner `old` in three commits, of which the newest is to come: gives the records of its pod
-/// in the first two.
-pub(crate) fn older(thief: &Thief<'_>) -> [Value; 2] {
+/// Deploys the owner `old` in two commits, before the caller deploys a third; returns the records of
+/// its pod in these two.
+pub(crate) fn records_of_earlier_commits(thief: &Thief<'_>) -> [Value; 2] {
     let cluster = thief.cluster;
-    let again = |env: &str| {
+    let container = |env: &str| {
         APP_2.replace(
             "readinessProbe",
             &format!("env: [{{name: IS, value: {env}}}], readinessProbe"),
         )
     };
     ["ancient", "older"].map(|env| {
-        cluster.deploy(&[("old.yaml", &deployment("old", 1, &again(env)))]);
+        cluster.deploy(&[("old.yaml", &deployment("old", 1, &container(env)))]);
         let pods = cluster.eventually_running("old", 1);
         thief.record(pods[0]["metadata"]["uid"].as_str().unwrap())
     })
 }
 
-/// Among the verified commits within `history` a thief may choose, and not beyond it.
-pub(crate) fn goes_back(thief: &Thief<'_>, [ancient, older]: &[Value; 2], node: &str) {
+/// Checks that a host starts a forged pod of an eligible earlier commit, and none of a commit that
+/// lies more than `rollout.history` commits back.
+pub(crate) fn assert_only_eligible_commits_run(
+    thief: &Thief<'_>,
+    [ancient, older]: &[Value; 2],
+    node: &str,
+) {
     let host = thief.cluster.host(node);
     let named = |text: &str| format!("old-forged-{text}");
     let forge = |like: &Value, text: &str| {
@@ -189,23 +196,23 @@ pub(crate) fn goes_back(thief: &Thief<'_>, [ancient, older]: &[Value; 2], node: 
         .host
         .docker(&["image", "inspect", "-f", "{{.RepoTags}}", image.trim()]);
     assert!(image.contains("windlass-test/app:2"), "{image}");
-    let said = thief.status(node, "forged-ancient").unwrap();
+    let status = thief.status(node, "forged-ancient").unwrap();
     assert!(
-        said.contains("this host runs only what it finds in its own verified clone"),
-        "{said}"
+        status.contains("this host runs only what it finds in its own verified clone"),
+        "{status}"
     );
     assert!(
         host.containers()
             .iter()
-            .all(|one| one.pod != named("ancient")),
+            .all(|container| container.pod != named("ancient")),
         "{:?}",
         host.containers()
     );
 }
 
-/// Addresses of Services are believed within their range; nothing else is led away, and no port is
-/// opened.
-pub(crate) fn leads_astray(thief: &Thief<'_>, address: &str) {
+/// Checks that hosts accept a forged address of a Service within the Service range, and neither an
+/// address outside of it nor a node port for a Service that asks for none.
+pub(crate) fn assert_service_addresses_are_checked(thief: &Thief<'_>, address: &str) {
     let cluster = thief.cluster;
     let allocation = |name: &str| format!("decided/services/default/{name}");
     let rewrite = |name: &str, from: &str, to: &str| {
@@ -214,7 +221,7 @@ pub(crate) fn leads_astray(thief: &Thief<'_>, address: &str) {
         assert_ne!(before, after, "{from} is not in {before}");
         thief.put(&allocation(name), &after);
     };
-    let leads = |what: &str, condition: &dyn Fn(&str) -> bool| {
+    let wait_rules = |what: &str, condition: &dyn Fn(&str) -> bool| {
         for host in &cluster.hosts {
             cluster.wait_for(SOON, &format!("{}: {what}", host.name), || {
                 condition(&thief.rules(&host.name)).then_some(())
@@ -228,11 +235,11 @@ pub(crate) fn leads_astray(thief: &Thief<'_>, address: &str) {
         "\"node_ports\":{\"TCP/80\":31999}",
     );
     rewrite("web", address, other);
-    leads("another address of the range is believed", &|rules| {
+    wait_rules("the address within the range is accepted", &|rules| {
         rules.contains(&format!("{other} ")) && !rules.contains(&format!("{address} "))
     });
     rewrite("web", other, "203.0.113.80");
-    leads("one beyond it is not", &|rules| {
+    wait_rules("the Service has no address within the range", &|rules| {
         !rules.contains(&format!("{other} "))
     });
     for host in &cluster.hosts {
@@ -244,20 +251,26 @@ pub(crate) fn leads_astray(thief: &Thief<'_>, address: &str) {
     }
 }
 
-/// Under a forged adoption a pod's record may name another node: that one does not begin what the
-/// first one runs.
-pub(crate) fn adopts(thief: &Thief<'_>, uid: &str, from: &str, to: &str) {
+/// Forges an adoption of the store in which a pod's record names another node, and checks that this
+/// node does not start the pod, which its first node still runs.
+pub(crate) fn assert_adoption_starts_no_pod_twice(
+    thief: &Thief<'_>,
+    uid: &str,
+    from: &str,
+    to: &str,
+) {
     let mut record = thief.record(uid);
     record["pod"]["place"] = json!({"Node": to});
     thief.put(&format!("decided/pods/{uid}"), &record.to_string());
-    // Last, as who adopts does it: all hosts take up the same.
+    // The incarnation is written last, as by a host that adopts the store, so that all hosts read the
+    // same records.
     let mut identity: Value = serde_json::from_str(&thief.get("cluster").unwrap()).unwrap();
     identity["incarnation"] = (identity["incarnation"].as_u64().unwrap() + 1).into();
     thief.put("cluster", &identity.to_string());
-    thief.refused(to, uid, &format!("node {from} says that it runs there"));
-    let said = thief.status(from, uid).unwrap();
+    thief.wait_refused(to, uid, &format!("node {from} says that it runs there"));
+    let status = thief.status(from, uid).unwrap();
     assert!(
-        said.contains(&format!("it runs here, and its record names {to}")),
-        "{said}"
+        status.contains(&format!("it runs here, and its record names {to}")),
+        "{status}"
     );
 }

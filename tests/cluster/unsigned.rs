@@ -1,5 +1,5 @@
-//! A thief of the store and the commit that nobody signed: below a signed one it lies in every
-//! host's mirror.
+//! An attacker who may write all of the store assigns pods of an unsigned commit. The commit is in
+//! every host's mirror, because a signed head descends from it.
 
 use reconciler::{
     desired::{self, CheckSettings},
@@ -38,14 +38,15 @@ fn template(manifest: &str) -> String {
 }
 
 #[test]
-fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
+fn an_attacker_with_the_store_cannot_start_pods_of_an_unsigned_commit() {
     let cluster = Cluster::builder(2).without_daemons().start();
     let thief = Thief { cluster: &cluster };
-    // Fresh hosts accept the signed head: they have no commit before it to begin from.
+    // New hosts accept the signed head although its parent is unsigned: they have no verified
+    // commit, so there is no range of commits to check.
     let mine = deployment("mine", 1, APP);
     let planted = cluster
         .repo
-        .commit_unsigned(&[("mine.yaml", &mine)], "nobody signed this");
+        .commit_unsigned(&[("mine.yaml", &mine)], "an unsigned commit");
     let head = cluster.push(&[("web.yaml", &web())]);
     cluster.start_daemons();
     for host in &cluster.hosts {
@@ -56,7 +57,7 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
     let webs = cluster.eventually_running("web", 3);
     let like = thief.record(webs[0]["metadata"]["uid"].as_str().unwrap());
 
-    thief.leads();
+    thief.take_leadership();
     let to_mine =
         |value: &Value| serde_json::from_str(&value.to_string().replace("web", "mine")).unwrap();
     for node in ["n1", "n2"] {
@@ -75,23 +76,25 @@ fn a_thief_of_the_store_starts_no_commit_that_nobody_signed() {
                 &planted[..10]
             ),
         );
-        wait_trouble(host, "\"nobody signed this\": it is not signed");
-        thief.refused(
+        wait_trouble(host, "\"an unsigned commit\": it is not signed");
+        thief.wait_refused(
             &host.name,
             &format!("forged-{}", host.name),
             "may not run on this node",
         );
         let of_mine = |pod: &str| pod.starts_with("mine");
         assert!(
-            host.containers().iter().all(|one| !of_mine(&one.pod)),
+            host.containers()
+                .iter()
+                .all(|container| !of_mine(&container.pod)),
             "{:?}",
             host.containers()
         );
-        // Nor by hand, on the host itself.
+        // Commands of a person on the host itself refuse the commit too.
         let outcome = host.windlass(&["rollback", "--local", &planted]);
         assert!(!outcome.success(), "{outcome:?}");
         let outcome = host.windlass(&["plan", &planted]);
         assert!(outcome.stderr.contains("it is not signed"), "{outcome:?}");
     }
-    thief.goes();
+    thief.give_up_leadership();
 }

@@ -1,4 +1,4 @@
-//! What must never be, looked for on all hosts while something else happens.
+//! A check, during other steps of a test, that no pod runs twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,15 +10,19 @@ use serde_json::Value;
 
 use crate::support::{Cluster, ClusterHost, text};
 
-/// The time from one cycle to the next.
-const PACE: Duration = Duration::from_millis(250);
+/// The time from one check to the next.
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Does something, and looks all the while that no pod runs twice, and no two pods of the DaemonSet
-/// `agent` on one host. Hosts whose engine will hang are left out by their names.
+/// Calls `act`, and checks until it returns that no pod runs twice, and that no host runs two pods
+/// of the DaemonSet `agent`. Hosts in `without`, whose engines will hang, are not checked.
 #[track_caller]
-pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl FnOnce() -> T) -> T {
-    let offences: Mutex<BTreeSet<String>> = Mutex::default();
-    let looks: Mutex<BTreeMap<String, usize>> = Mutex::default();
+pub(crate) fn assert_no_pod_runs_twice<T>(
+    cluster: &Cluster,
+    without: &[&str],
+    act: impl FnOnce() -> T,
+) -> T {
+    let violations: Mutex<BTreeSet<String>> = Mutex::default();
+    let observations: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let end = AtomicBool::new(false);
     let done = thread::scope(|scope| {
         scope.spawn(|| {
@@ -27,61 +31,70 @@ pub(crate) fn never_doubled<T>(cluster: &Cluster, without: &[&str], act: impl Fn
                     .hosts
                     .iter()
                     .filter(|host| !without.contains(&host.name.as_str()));
-                let found = look(hosts, &mut looks.lock().unwrap());
-                offences.lock().unwrap().extend(found);
-                thread::sleep(PACE);
+                let observed = check(hosts, &mut observations.lock().unwrap());
+                violations.lock().unwrap().extend(observed);
+                thread::sleep(INTERVAL);
             }
         });
-        // Also when it panics: the scope waits for its threads.
+        // The scope waits for its threads, so the thread must end also when `act` panics.
         let _end = End(&end);
         act()
     });
-    let offences = offences.into_inner().unwrap();
-    assert!(offences.is_empty(), "{offences:#?}");
-    // An engine that did not answer has shown nothing.
-    let looks = looks.into_inner().unwrap();
-    let unseen = |host: &&ClusterHost| looks.get(&host.name).is_none_or(|count| *count == 0);
-    let unseen = cluster
+    let violations = violations.into_inner().unwrap();
+    assert!(violations.is_empty(), "{violations:#?}");
+    // The check proves nothing about a host whose engine never answered.
+    let observations = observations.into_inner().unwrap();
+    let is_unobserved =
+        |host: &&ClusterHost| observations.get(&host.name).is_none_or(|count| *count == 0);
+    let unobserved = cluster
         .hosts
         .iter()
         .filter(|host| !without.contains(&host.name.as_str()))
-        .find(unseen);
+        .find(is_unobserved);
     assert!(
-        unseen.is_none(),
-        "nobody has seen what {:?} runs",
-        unseen.map(|host| &host.name)
+        unobserved.is_none(),
+        "the engine of {:?} never answered",
+        unobserved.map(|host| &host.name)
     );
     done
 }
 
-/// What runs, as pod and container, sandboxes too; nothing where the engine does not answer.
+/// The running containers with their pods, sandboxes included; none where the engine does not
+/// answer.
 pub(crate) fn running(host: &ClusterHost) -> Vec<(String, String)> {
-    see(host).unwrap_or_default()
+    observe(host).unwrap_or_default()
 }
 
-fn see(host: &ClusterHost) -> Option<Vec<(String, String)>> {
+fn observe(host: &ClusterHost) -> Option<Vec<(String, String)>> {
     let listed = host.host.ask_engine("/containers/json")?;
-    let label = |one: &Value, name: &str| text(&one["Labels"][format!("io.windlass.{name}")]);
+    let label =
+        |container: &Value, name: &str| text(&container["Labels"][format!("io.windlass.{name}")]);
     let containers = listed.as_array()?.iter();
-    let seen = containers
-        .filter(|one| !label(one, "pod.name").is_empty())
-        .map(|one| {
-            let pod = format!("{}/{}", label(one, "pod.namespace"), label(one, "pod.name"));
-            let container = label(one, "role") + &label(one, "container");
-            (pod, container)
+    let of_pods = containers
+        .filter(|container| !label(container, "pod.name").is_empty())
+        .map(|container| {
+            let pod = format!(
+                "{}/{}",
+                label(container, "pod.namespace"),
+                label(container, "pod.name")
+            );
+            let name = label(container, "role") + &label(container, "container");
+            (pod, name)
         });
-    Some(seen.collect())
+    Some(of_pods.collect())
 }
 
-fn look<'a>(
+fn check<'a>(
     hosts: impl Iterator<Item = &'a ClusterHost>,
-    looks: &mut BTreeMap<String, usize>,
+    observations: &mut BTreeMap<String, usize>,
 ) -> BTreeSet<String> {
-    let mut offences = BTreeSet::new();
-    let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut violations = BTreeSet::new();
+    let mut host_of: BTreeMap<(String, String), String> = BTreeMap::new();
     for host in hosts {
-        let Some(running) = see(host) else { continue };
-        *looks.entry(host.name.clone()).or_default() += 1;
+        let Some(running) = observe(host) else {
+            continue;
+        };
+        *observations.entry(host.name.clone()).or_default() += 1;
         let agents: BTreeSet<&String> = running
             .iter()
             .filter(|(pod, container)| {
@@ -90,19 +103,22 @@ fn look<'a>(
             .map(|(pod, _)| pod)
             .collect();
         if agents.len() > 1 {
-            offences.insert(format!(
+            violations.insert(format!(
                 "the DaemonSet runs twice on {}: {agents:?}",
                 host.name
             ));
         }
-        for one in running {
-            if let Some(other) = seen.get(&one) {
-                offences.insert(format!("{one:?} runs on {other} and on {}", host.name));
+        for container in running {
+            if let Some(other) = host_of.get(&container) {
+                violations.insert(format!(
+                    "{container:?} runs on {other} and on {}",
+                    host.name
+                ));
             }
-            seen.insert(one, host.name.clone());
+            host_of.insert(container, host.name.clone());
         }
     }
-    offences
+    violations
 }
 
 struct End<'a>(&'a AtomicBool);

@@ -1,5 +1,5 @@
-//! What a person can get wrong about a cluster: each in clear words, with nothing lost and nothing
-//! taken.
+//! Mistakes in the configuration of hosts, and limits of the store and the nodes: each is reported
+//! clearly, and no pod is stopped and no reservation taken.
 
 use std::fs;
 
@@ -8,25 +8,26 @@ use serde_json::Value;
 use crate::{
     manifest::{APP, deployment},
     scene::leader,
-    store::{running, wait_trouble, wait_well, web},
+    store::{running, wait_no_troubles, wait_trouble, web},
     support::{Cluster, ClusterHost, EtcdOptions, SOON},
 };
 
-/// Starts a daemon that must end, or wait, with these words in its log.
+/// Starts a daemon with more configuration, which must end or wait with these texts in its log and
+/// start no container.
 #[track_caller]
-fn is_told(cluster: &Cluster, host: &ClusterHost, more: &str, words: &[&str]) {
+fn assert_refuses_to_start(cluster: &Cluster, host: &ClusterHost, more: &str, texts: &[&str]) {
     cluster.configure(host, more);
     host.launch();
-    cluster.wait_for(SOON, &format!("{} logs {words:?}", host.name), || {
+    cluster.wait_for(SOON, &format!("{} logs {texts:?}", host.name), || {
         let log = host.log();
-        words.iter().all(|words| log.contains(words)).then_some(())
+        texts.iter().all(|text| log.contains(text)).then_some(())
     });
     host.kill();
-    assert_eq!(host.containers().len(), 0, "nothing was started");
+    assert_eq!(host.containers().len(), 0, "a container was started");
 }
 
 #[test]
-fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
+fn a_host_whose_configuration_does_not_fit_the_cluster_reports_why_and_changes_nothing() {
     let cluster = Cluster::builder(3).without_daemons().start();
     let [n1, n2, n3] = cluster.hosts.as_slice() else {
         panic!("three hosts")
@@ -36,7 +37,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     cluster.eventually_running("web", 3);
     let before = (running(&cluster, &["web"]), everything(&cluster));
 
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         "[node]\nname = 'n1'\n",
@@ -49,7 +50,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
         .etcd
         .keys(&format!("{}/subnets/", cluster.etcd.prefix()));
     let subnet = subnet[0].rsplit('/').next().unwrap().replace('-', "/");
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         &format!("[network]\npod-subnet = '{subnet}'\n"),
@@ -57,7 +58,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
             "pod subnet {subnet} overlaps: it is reserved for node \"n1\"; give this host another `pod-subnet` in [network]"
         )],
     );
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         "[network]\npod-range = '10.99.0.0/16'\n",
@@ -66,7 +67,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
          same in [network]",
         ],
     );
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         "[network]\nservice-range = '10.111.0.0/16'\n",
@@ -74,7 +75,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     );
     let wrong_ca = n2.host.dir().join("wrong-ca.pem");
     fs::copy(cluster.etcd.client("n2").certificate, &wrong_ca).unwrap();
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         &format!("[store]\nca-file = '{}'\n", wrong_ca.display()),
@@ -83,7 +84,7 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
          CA in ",
         ],
     );
-    is_told(
+    assert_refuses_to_start(
         &cluster,
         n2,
         "[store]\ncertificate-file = '/nothing/here'\n",
@@ -92,16 +93,16 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     assert_eq!(
         (running(&cluster, &["web"]), everything(&cluster)),
         before,
-        "the cluster has noticed nothing"
+        "the containers or the store's keys have changed"
     );
 
-    // Once it is right all is well, whatever was wrong before.
+    // With a correct configuration the same host joins.
     cluster.configure(n2, "");
     n2.start();
     n3.start();
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
 
-    // A member that gets it wrong later keeps up what runs.
+    // A member whose configuration becomes wrong later keeps its pods running.
     cluster.deploy(&[
         ("web.yaml", &web()),
         ("extra.yaml", &deployment("extra", 4, APP)),
@@ -113,11 +114,11 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
         .etcd
         .get(&format!("{}/cluster", cluster.etcd.prefix()))
         .unwrap();
-    let mut theirs: Value = serde_json::from_str(&identity).unwrap();
-    theirs["id"] = "0123456789ab".into();
+    let mut other_cluster: Value = serde_json::from_str(&identity).unwrap();
+    other_cluster["id"] = "0123456789ab".into();
     cluster
         .etcd
-        .put(&format!("{other}/cluster"), &theirs.to_string());
+        .put(&format!("{other}/cluster"), &other_cluster.to_string());
     cluster
         .etcd
         .etcdctl(&[
@@ -144,14 +145,14 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     ];
     assert!(
         written.iter().all(|key| allowed.contains(key)),
-        "nothing is said of it there: {written:?}"
+        "the host has written keys of the other cluster: {written:?}"
     );
     n3.terminate();
     cluster.configure(n3, "");
     n3.start();
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
 
-    // A newer version's store.
+    // The store has the schema of a newer version.
     let mut newer: Value = serde_json::from_str(&identity).unwrap();
     newer["schema"] = 99.into();
     cluster.etcd.put(
@@ -167,15 +168,15 @@ fn a_host_that_does_not_fit_is_told_why_and_touches_nothing() {
     cluster
         .etcd
         .put(&format!("{}/cluster", cluster.etcd.prefix()), &identity);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     assert_eq!(
         running(&cluster, &["web", "extra"]),
         before,
-        "nothing was restarted"
+        "a container was restarted"
     );
 }
 
-/// All keys but those that come and go with leases.
+/// All keys but those that depend on leases.
 fn everything(cluster: &Cluster) -> Vec<String> {
     let mut keys = cluster.etcd.keys(cluster.etcd.prefix());
     keys.retain(|key| !key.contains("/election/") && !key.ends_with("/alive"));
@@ -183,7 +184,7 @@ fn everything(cluster: &Cluster) -> Vec<String> {
 }
 
 #[test]
-fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
+fn a_full_store_is_reported_and_a_compacted_store_is_read_anew() {
     let options = EtcdOptions {
         quota: 4 * 1024 * 1024,
         ..EtcdOptions::default()
@@ -211,35 +212,35 @@ fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
         ("web.yaml", &web),
         ("extra.yaml", &deployment("extra", 1, APP)),
     ]);
-    let who = || {
+    let reporting_host = || {
         cluster.hosts.iter().find(|host| {
-            crate::store::troubles(host).iter().any(|one| {
-                one.contains("is full (quota alarm) and takes no writes")
-                    && one.contains("`etcdctl alarm disarm`")
+            crate::store::troubles(host).iter().any(|trouble| {
+                trouble.contains("is full (quota alarm) and takes no writes")
+                    && trouble.contains("`etcdctl alarm disarm`")
             })
         })
     };
-    cluster.wait_for(SOON, "a host says that etcd is full", who);
-    let id = n1.running("web").into_iter().next().unwrap();
-    n1.host.docker(&["kill", &id.id]);
-    cluster.wait_for(SOON, "what dies is restarted", || {
+    cluster.wait_for(SOON, "a host reports that etcd is full", reporting_host);
+    let killed = n1.running("web").into_iter().next().unwrap();
+    n1.host.docker(&["kill", &killed.id]);
+    cluster.wait_for(SOON, "the killed container is restarted", || {
         n1.running("web")
             .into_iter()
-            .find(|one| one.pod == id.pod && one.started > id.started)
+            .find(|container| container.pod == killed.pod && container.started > killed.started)
     });
     assert_eq!(
         running(&cluster, &["web"])["n2"],
         before["n2"],
-        "what runs runs on"
+        "a container of n2 was touched"
     );
     cluster.etcd.etcdctl(&["del", junk_key]).ok();
     cluster.etcd.compact();
     cluster.etcd.etcdctl(&["defrag"]).ok();
     cluster.etcd.etcdctl(&["alarm", "disarm"]).ok();
     cluster.eventually_running("extra", 1);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
 
-    // Compacted while a host could not watch.
+    // The store is compacted while n2 cannot watch it, so n2 cannot continue its watch.
     let store = cluster.etcd.machine(0).address;
     cluster.network.cut_from(n2, store);
     wait_trouble(n2, "the store does not answer since");
@@ -252,7 +253,7 @@ fn a_full_store_takes_nothing_and_a_compacted_one_is_read_anew() {
     cluster.etcd.compact();
     let before = running(&cluster, &["web"]);
     cluster.network.heal(n2);
-    wait_well(&cluster);
+    wait_no_troubles(&cluster);
     cluster.deploy(&[
         ("web.yaml", &web),
         ("extra.yaml", &deployment("extra", 2, APP)),
@@ -279,26 +280,30 @@ fn dir(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn a_million_replicas_are_as_many_as_the_nodes_take() {
+fn of_a_million_replicas_as_many_run_as_the_nodes_have_room_for() {
     let cluster = Cluster::builder(2).config("[node]\nmax-pods = 4\n").start();
     cluster.deploy(&[("web.yaml", &deployment("web", 2, APP))]);
-    let led = leader(&cluster);
-    let calm = running(&cluster, &["web"]);
+    let first_leader = leader(&cluster);
+    let before = running(&cluster, &["web"]);
     cluster.push(&[("web.yaml", &deployment("web", 1_000_000, APP))]);
     cluster.eventually_running("web", 8);
     let pods = cluster.pods();
     assert_eq!(
         pods.len(),
         9,
-        "what fits, and one that says what does not: {pods:#?}"
+        "the pods that fit, and one pod that stands for all others: {pods:#?}"
     );
     let unplaced = pods
         .iter()
         .find(|pod| pod["spec"]["nodeName"].is_null())
         .unwrap();
-    let said = unplaced["status"]["conditions"].to_string();
-    assert!(said.contains("0 of 2 nodes: 2 full"), "{said}");
-    assert_eq!(leader(&cluster), led, "the leader has not missed a beat");
+    let conditions = unplaced["status"]["conditions"].to_string();
+    assert!(conditions.contains("0 of 2 nodes: 2 full"), "{conditions}");
+    assert_eq!(
+        leader(&cluster),
+        first_leader,
+        "the leader has lost its lease"
+    );
     for host in &cluster.hosts {
         let id = host.pid();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -309,9 +314,12 @@ fn a_million_replicas_are_as_many_as_the_nodes_take() {
         let kilobytes: u64 = anon.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kilobytes < 60_000, "{}: {kilobytes} kB", host.name);
     }
-    let restarted = running(&cluster, &["web"]);
-    for (host, before) in calm {
-        assert!(before.is_subset(&restarted[&host]), "what ran runs on");
+    let after = running(&cluster, &["web"]);
+    for (host, before) in before {
+        assert!(
+            before.is_subset(&after[&host]),
+            "a running container of {host} was touched"
+        );
     }
     cluster.deploy(&[("web.yaml", &deployment("web", 1, APP))]);
     cluster.eventually_running("web", 1);

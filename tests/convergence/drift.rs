@@ -1,14 +1,13 @@
-//! What somebody else has changed on the host is put back, and nothing beside it is touched.
+//! Drift on the host is repaired, and no other object is touched.
 
 use crate::sample::application;
 use crate::support::{Container, Site, pause_after, text};
 use std::time::{Duration, Instant};
 
-/// From the damage to the repair, seen from outside; far less than an hour, as the longest resync
-/// is.
-const REPAIRED: Duration = Duration::from_secs(30);
+/// The deadline of a repair, far below the resync of an hour that one of the tests sets.
+const REPAIR_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A damaged host, and what is expected of it.
+/// A host before one kind of damage, and the state that must not change.
 struct Case<'a> {
     site: &'a mut Site,
     what: &'static str,
@@ -25,7 +24,7 @@ spec:
   containers: [{name: other, image: 'windlass-test/app:1'}]
 ";
 
-/// A site with the sample and another pod, which nothing is done to.
+/// A site with the sample, and with another pod, which is never damaged.
 fn running() -> Site {
     let mut site = Site::new("[rollout]\nresync = '3s'\n");
     let web = application("web", "web", "one");
@@ -39,7 +38,7 @@ fn running() -> Site {
 fn others(site: &Site) -> Vec<Container> {
     site.containers()
         .into_iter()
-        .filter(|one| one.pod == "other")
+        .filter(|container| container.pod == "other")
         .collect()
 }
 
@@ -54,12 +53,12 @@ fn address(site: &Site) -> String {
 fn sandbox(site: &Site) -> Container {
     site.containers()
         .into_iter()
-        .find(|one| one.name == "sandbox" && one.pod != "other")
+        .find(|container| container.is_sandbox() && container.pod != "other")
         .unwrap()
 }
 
 impl<'a> Case<'a> {
-    /// Remembers how things are. `cause` is a label of the drift metric, or `restart`.
+    /// Reads the state before the damage. `cause` is a label of the drift metric, or `restart`.
     fn new(site: &'a mut Site, what: &'static str, cause: &str) -> Self {
         let metric = match cause {
             "restart" => "windlass_container_restarts_total".to_owned(),
@@ -80,20 +79,20 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Removes a container by force behind the daemon's back: it never sees the end, only that it
-    /// is gone.
-    fn removed(&mut self, container: &Container) {
+    /// Removes a container while the daemon is frozen: the daemon does not observe that the container
+    /// has ended, only that it does not exist any more.
+    fn remove_unobserved(&mut self, container: &Container) {
         self.site.daemon().signal("STOP");
         self.site.host.docker(&["rm", "-f", &container.id]);
         self.site.daemon().signal("CONT");
     }
 
-    /// Waits until the damage is repaired and counted, and checks that all else is as it was.
+    /// Waits until the damage is repaired and counted, and checks that everything else is unchanged.
     #[track_caller]
-    fn repaired(self, mut condition: impl FnMut(&Site) -> bool) {
+    fn wait_repaired(self, mut condition: impl FnMut(&Site) -> bool) {
         let start = Instant::now();
         loop {
-            let look = Instant::now();
+            let check = Instant::now();
             let (counted, done) = (
                 self.site.find_metric(&self.metric).unwrap_or(0.0),
                 condition(self.site),
@@ -102,13 +101,13 @@ impl<'a> Case<'a> {
                 break;
             }
             assert!(
-                start.elapsed() < REPAIRED,
+                start.elapsed() < REPAIR_DEADLINE,
                 "{}: counted before {}, now {counted}; repaired: {done}; containers: {:#?}",
                 self.what,
                 self.counted,
                 self.site.containers()
             );
-            pause_after(look);
+            pause_after(check);
         }
         eprintln!("{}: repaired after {:?}", self.what, start.elapsed());
         self.site.wait_converged();
@@ -130,49 +129,51 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Whether the sample's container runs and is another than this.
+/// Whether a container of the sample other than `old` runs.
 fn replaced(site: &Site, old: &Container) -> bool {
-    let all = site.containers();
-    let mut apps = all.iter().filter(|one| one.name == "app");
-    apps.any(|one| one.id != old.id && one.state == "running")
+    let containers = site.containers();
+    let mut apps = containers
+        .iter()
+        .filter(|container| container.name == "app");
+    apps.any(|container| container.id != old.id && container.is_running())
 }
 
 #[test]
-fn containers_that_were_killed_removed_or_paused_come_back() {
+fn containers_that_were_killed_removed_or_paused_run_again() {
     let mut site = running();
 
-    let app = site.one("app");
+    let app = site.only_container("app");
     let case = Case::new(&mut site, "a container is killed", "restart");
     case.site.host.docker(&["kill", &app.id]);
-    case.repaired(|site| replaced(site, &app));
+    case.wait_repaired(|site| replaced(site, &app));
 
     let app = newest(&site);
     let mut case = Case::new(&mut site, "a container is removed", "container_removed");
-    case.removed(&app);
-    case.repaired(|site| replaced(site, &app));
+    case.remove_unobserved(&app);
+    case.wait_repaired(|site| replaced(site, &app));
 
     let app = newest(&site);
     let case = Case::new(&mut site, "a container is paused", "container_paused");
     case.site.host.docker(&["pause", &app.id]);
-    case.repaired(|site| newest(site) == app);
+    case.wait_repaired(|site| newest(site) == app);
 
     let holder = sandbox(&site);
     let case = Case::new(&mut site, "a sandbox is paused", "container_paused");
     case.site.host.docker(&["pause", &holder.id]);
-    case.repaired(|site| sandbox(site) == holder);
+    case.wait_repaired(|site| sandbox(site) == holder);
 }
 
 /// The sample's newest container.
 fn newest(site: &Site) -> Container {
-    let all = site
+    let apps = site
         .containers()
         .into_iter()
-        .filter(|one| one.name == "app");
-    all.max_by_key(|one| one.attempt).unwrap()
+        .filter(|container| container.name == "app");
+    apps.max_by_key(|container| container.attempt).unwrap()
 }
 
 #[test]
-fn a_pod_whose_sandbox_goes_is_made_again_at_its_address() {
+fn a_pod_whose_sandbox_is_gone_is_started_again_with_its_address() {
     let mut site = running();
     for (what, command) in [
         ("a sandbox is killed", ["kill", "-sKILL"]),
@@ -181,16 +182,16 @@ fn a_pod_whose_sandbox_goes_is_made_again_at_its_address() {
         let (old, app) = (sandbox(&site), newest(&site));
         let case = Case::new(&mut site, what, "sandbox_gone");
         case.site.host.docker(&[command[0], command[1], &old.id]);
-        case.repaired(|site| replaced(site, &app));
+        case.wait_repaired(|site| replaced(site, &app));
         assert_ne!(sandbox(&site).id, old.id);
         site.assert_exactly(2, 4);
     }
 }
 
 #[test]
-fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
+fn a_foreign_container_with_the_name_of_the_next_attempt_is_not_touched_and_blocks_nothing() {
     let mut site = running();
-    let app = site.one("app");
+    let app = site.only_container("app");
     let name = text(&site.host.inspect(&app.id)["Name"]);
     let stem = name
         .trim_start_matches('/')
@@ -202,41 +203,41 @@ fn a_foreign_container_with_our_next_name_is_left_alone_and_in_nobodys_way() {
         .docker(&["create", "--name", &format!("{stem}_1"), "busybox", "true"]);
     let mut case = Case::new(
         &mut site,
-        "a foreign container has our next name",
+        "a foreign container has the name of the next attempt",
         "container_removed",
     );
-    case.removed(&app);
-    case.repaired(|site| replaced(site, &app));
+    case.remove_unobserved(&app);
+    case.wait_repaired(|site| replaced(site, &app));
     assert_eq!(
         site.host.inspect(&foreign)["State"]["Status"],
         "created",
-        "the foreign one was touched"
+        "the foreign container was touched"
     );
     site.host.docker(&["rm", &foreign]);
     site.assert_exactly(2, 4);
 }
 
 #[test]
-fn a_link_that_goes_is_put_back_without_waiting_for_the_resync() {
+fn a_deleted_link_is_restored_before_the_next_resync() {
     let mut site = running();
     assert!(site.take_daemon().stop().success());
     site.configure("[rollout]\nresync = '1h'\n");
     site.launch(&[]);
     site.wait_converged();
-    // The second time comes too soon after the first to be looked at at once.
+    // The second deletion comes so soon after the first that the daemon delays its check.
     for _ in 0..2 {
         let case = Case::new(&mut site, "windlass0 is deleted", "other");
         case.site
             .host
             .exec(&["ip", "link", "del", "windlass0"])
             .ok();
-        case.repaired(|site| !site.routes().is_empty());
+        case.wait_repaired(|site| !site.routes().is_empty());
         site.assert_exactly(2, 4);
     }
 }
 
 #[test]
-fn the_hosts_network_is_put_back() {
+fn rules_links_and_routes_of_the_host_are_restored() {
     let mut site = running();
     let link = |site: &Site| {
         let address = address(site);
@@ -320,15 +321,15 @@ fn the_hosts_network_is_put_back() {
             .matches("windlass")
             .count()
     };
-    let ours = rules(&site);
-    assert!(ours > 0, "no accept rules");
+    let accept_rules = rules(&site);
+    assert!(accept_rules > 0, "the host has no accept rules of Windlass");
     for (what, cause, damage) in cases {
         let case = Case::new(&mut site, what, cause);
         case.site.host.exec(&["sh", "-c", &damage]).ok();
-        case.repaired(|site| site.ask_inside("/").is_some());
+        case.wait_repaired(|site| site.ask_inside("/").is_some());
         assert_eq!(site.containers(), before, "{what}: a container was touched");
         site.assert_exactly(2, 4);
-        assert_eq!(rules(&site), ours, "{what}");
+        assert_eq!(rules(&site), accept_rules, "{what}");
         assert_eq!(
             site.host
                 .exec(&["cat", "/proc/sys/net/ipv4/ip_forward"])

@@ -1,4 +1,4 @@
-//! Where nothing is to do, nothing is done.
+//! Cycles of a host that has converged change nothing.
 
 use std::fs::{self, File};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use crate::support::{DATA_DIR, SOON, Site, eventually};
 
 const PROXY: &str = "/run/recorded.sock";
 
-/// What is asked of the engine at each resync, once.
+/// The request that the daemon sends to the engine exactly once at each resync.
 const LIST: &str = "/containers/json?";
 
 #[test]
@@ -50,7 +50,7 @@ spec:
             .since(0)
             .iter()
             .any(|request| request.starts_with("POST ")),
-        "nothing was recorded"
+        "the proxy has recorded no request of the deployment"
     );
 
     let monitors = ["nft monitor", "ip -o monitor link route address"].map(|command| {
@@ -83,19 +83,23 @@ spec:
         .collect();
     assert_eq!(changing, Vec::<String>::new());
     assert_eq!(files(&site), before.1, "files were written");
-    assert_eq!(handles(&site), before.2, "the table was made anew");
+    assert_eq!(
+        handles(&site),
+        before.2,
+        "the nftables table was written again"
+    );
     for (command, log, mut process) in monitors {
         process.kill().unwrap();
         process.wait().unwrap();
         assert_eq!(
             fs::read_to_string(log).unwrap(),
             "",
-            "{command} saw a change"
+            "{command} has observed a change"
         );
     }
 }
 
-/// Every file below the data directory but the mirror's, with its time and inode.
+/// Every file below the data directory, but those of the mirror, with its time and inode.
 fn files(site: &Site) -> String {
     let script = format!(
         "find {DATA_DIR} -path '{DATA_DIR}/mirror.git*' -prune -o -type f -printf '%p %T@ %i\\n' | sort"
@@ -103,7 +107,7 @@ fn files(site: &Site) -> String {
     site.host.exec(&["sh", "-c", &script]).ok()
 }
 
-/// The table with the handles of everything in it.
+/// The nftables table with all handles, which change when a rule is written again.
 fn handles(site: &Site) -> String {
     site.host
         .exec(&["nft", "-a", "list", "table", "ip", "windlass"])

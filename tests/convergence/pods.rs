@@ -1,11 +1,11 @@
-//! What a pod's manifest asks of the host, seen on the engine.
+//! Fields of a pod's manifest, and their effect in the engine and on the host.
 
 use jiff::Timestamp;
 
 use crate::sample::{application, service};
 use crate::support::{Container, SOON, Site, eventually, eventually_some, text};
 
-/// A site on which one manifest runs and is healthy.
+/// A site with one manifest, whose commit is healthy.
 fn running(manifest: &str) -> Site {
     let mut site = Site::new("");
     let commit = site.push(&[("pod.yaml", manifest)], "a pod");
@@ -44,7 +44,7 @@ spec:
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 4Mi}}
 ",
     );
-    let app = site.one("app");
+    let app = site.only_container("app");
     assert_eq!(exec(&site, &app, "cat /token/token"), "not-for-the-disk");
     assert_eq!(exec(&site, &app, "stat -Lc %a /token/token"), "400");
     for path in ["/token", "/memory"] {
@@ -59,12 +59,12 @@ spec:
     );
     assert!(
         !site.host.exec(&["sh", "-c", &full]).success(),
-        "sizeLimit is none"
+        "the volume holds more than its sizeLimit"
     );
-    // Nowhere on the host's disk: neither in the data directory nor with the engine.
+    // The content is in no file of the data directory but those of the volume's tmpfs.
     let script = "grep -rl not-for-the-disk /var/lib/windlass --include='*' --exclude-dir=mirror.git 2>/dev/null";
-    let found = site.host.exec(&["sh", "-c", script]).stdout;
-    let on_disk: Vec<&str> = found
+    let matches = site.host.exec(&["sh", "-c", script]).stdout;
+    let on_disk: Vec<&str> = matches
         .lines()
         .filter(|path| !path.contains("/volumes/token/"))
         .collect();
@@ -99,23 +99,27 @@ spec:
         service()
     ));
     site.wait_answer_inside("/shared/order", "one\ntwo");
-    let all = site.containers();
-    assert!(all.iter().all(|one| one.attempt == 0), "{all:#?}");
+    let containers = site.containers();
+    assert!(
+        containers.iter().all(|container| container.attempt == 0),
+        "a container was restarted: {containers:#?}"
+    );
 }
 
 #[test]
-fn a_container_that_is_not_alive_is_restarted() {
+fn a_container_whose_liveness_probe_fails_is_restarted() {
     let site = running(&application("web", "web", "one").replace(
         "        lifecycle:",
         "        livenessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1, failureThreshold: 1}
         lifecycle:",
     ));
-    let old = site.one("app");
+    let old = site.only_container("app");
     exec(&site, &old, "rm /www/health");
-    eventually(SOON, "it runs again", || {
-        let all = site.containers();
-        all.iter()
-            .any(|one| one.name == "app" && one.id != old.id && one.state == "running")
+    eventually(SOON, "another container of app runs", || {
+        let containers = site.containers();
+        containers.iter().any(|container| {
+            container.name == "app" && container.id != old.id && container.is_running()
+        })
     });
     site.wait_answer_inside("/health", "ok");
     site.wait_answer_inside("/hook", "hooked");
@@ -127,7 +131,7 @@ fn a_container_that_is_not_alive_is_restarted() {
 }
 
 #[test]
-fn a_restarts_back_off_survives_a_daemon_that_does_not() {
+fn the_back_off_of_a_restart_survives_a_crash_of_the_daemon() {
     let mut site = Site::new("");
     let manifest = "apiVersion: v1
 kind: Pod
@@ -136,29 +140,35 @@ spec:
   containers:
   - {name: app, image: busybox, imagePullPolicy: Never, command: [sh, -c, exit 1]}
 ";
-    site.push(&[("pod.yaml", manifest)], "it ends at once");
+    site.push(&[("pod.yaml", manifest)], "exits at once");
     site.launch(&[]);
     let finished = |site: &Site, attempt: u32| -> Option<Timestamp> {
-        let one = site
+        let container = site
             .containers()
             .into_iter()
-            .find(|one| one.name == "app" && one.attempt == attempt)?;
-        let inspected = site.host.inspect(&one.id);
+            .find(|container| container.name == "app" && container.attempt == attempt)?;
+        let inspected = site.host.inspect(&container.id);
         let time = text(&inspected["State"]["FinishedAt"]).parse().ok()?;
-        (one.state == "exited").then_some(time)
+        (container.state == "exited").then_some(time)
     };
-    let second = eventually_some(SOON, "the first restart has ended", || finished(&site, 1));
-    // It has been seen: what is not remembered cannot survive.
-    site.wait_status("the back-off is known", |status| {
+    let second = eventually_some(SOON, "the restarted container has ended", || {
+        finished(&site, 1)
+    });
+    // Only a back-off that the daemon has recorded can survive its crash.
+    site.wait_status("the back-off is published", |status| {
         status["unwell"].to_string().contains("back-off")
     });
     site.take_daemon().kill9();
     site.launch(&[]);
-    eventually_some(SOON, "the second restart", || finished(&site, 2));
+    eventually_some(
+        SOON,
+        "the container has ended after its second restart",
+        || finished(&site, 2),
+    );
     let third = site
         .containers()
         .into_iter()
-        .find(|one| one.attempt == 2 && one.name == "app")
+        .find(|container| container.attempt == 2 && container.name == "app")
         .unwrap();
     let waited = third
         .started
@@ -167,12 +177,12 @@ spec:
         .duration_since(second);
     assert!(
         (10..20).contains(&waited.as_secs()),
-        "it was held back for {waited:?}"
+        "the second restart came {waited:?} after the end, not 10 s to 20 s"
     );
 }
 
 #[test]
-fn a_pod_of_the_hosts_network_answers_at_the_hosts_address() {
+fn a_pod_with_host_network_answers_at_the_hosts_address() {
     let site = running(
         "apiVersion: v1
 kind: Pod
@@ -184,12 +194,16 @@ spec:
 ",
     );
     let url = format!("http://{}:8181/", site.host.address);
-    eventually(SOON, "it answers", || {
+    eventually(SOON, "the pod answers at the host's address", || {
         site.host
             .http_get(&url)
             .is_some_and(|answer| answer.body.starts_with("host"))
     });
-    assert!(site.links().is_empty(), "it has a link: {:?}", site.links());
+    assert!(
+        site.links().is_empty(),
+        "the pod has a link: {:?}",
+        site.links()
+    );
     assert_eq!(
         site.addresses().into_values().collect::<Vec<_>>(),
         [site.host.address.to_string()]
@@ -211,12 +225,12 @@ spec:
       limits: {cpu: 500m, memory: 64Mi}
 ",
     );
-    let limits = site.host.inspect(&site.one("app").id)["HostConfig"].take();
+    let limits = site.host.inspect(&site.only_container("app").id)["HostConfig"].take();
     assert_eq!(limits["Memory"], 64 << 20);
     assert_eq!(
         limits["MemorySwap"],
         64 << 20,
-        "swap would make the limit none"
+        "with swap the pod could use more memory than its limit"
     );
     assert_eq!(limits["CpuShares"], 256);
     let (quota, period) = (

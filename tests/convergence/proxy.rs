@@ -1,4 +1,4 @@
-//! A proxy between the daemon and the engine's socket that remembers what was asked.
+//! A proxy between the daemon and the engine's socket that records the requests.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Longer than any request line; what is longer is none.
+/// The longest line that is recorded; no request line is longer.
 const LINE: usize = 8 * 1024;
 
 /// Method and path of every request so far, in order.
@@ -14,9 +14,9 @@ const LINE: usize = 8 * 1024;
 pub(crate) struct Requests(Arc<Mutex<Vec<String>>>);
 
 impl Requests {
-    /// Listens at a socket and passes everything on to another, until the test's process ends.
+    /// Listens at a socket and forwards everything to the engine's, until the test's process ends.
     pub(crate) fn record(listen: &Path, engine: PathBuf) -> Requests {
-        // Left there by another test on this host.
+        // Another test on this host may have left a socket there.
         drop(std::fs::remove_file(listen));
         let listener = UnixListener::bind(listen).unwrap();
         let requests = Requests::default();
@@ -26,24 +26,25 @@ impl Requests {
                 let (client, engine) = (client.unwrap(), UnixStream::connect(&engine).unwrap());
                 let (from, to) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
                 let record = record.clone();
-                thread::spawn(move || pass(from, to, |bytes| record.take(bytes)));
-                thread::spawn(move || pass(engine, client, |_| ()));
+                thread::spawn(move || forward(from, to, |line| record.add(line)));
+                thread::spawn(move || forward(engine, client, |_| ()));
             }
         });
         requests
     }
 
-    /// All since the `from`th.
+    /// The requests from number `from` on, counted from 0.
     pub(crate) fn since(&self, from: usize) -> Vec<String> {
         self.lock()[from..].to_vec()
     }
 
-    /// How many there are.
+    /// The number of requests so far.
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
 
-    fn take(&self, line: &[u8]) {
+    /// Records a line if it is a request line.
+    fn add(&self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let words: Vec<&str> = line.split_whitespace().collect();
         if let [method, path, "HTTP/1.1"] = words.as_slice() {
@@ -56,14 +57,14 @@ impl Requests {
     }
 }
 
-/// Passes bytes on until either end hangs up; shows every line, of which request lines are some.
-fn pass(mut from: UnixStream, mut to: UnixStream, mut show: impl FnMut(&[u8])) {
+/// Forwards bytes until either end closes, and calls `on_line` with every line.
+fn forward(mut from: UnixStream, mut to: UnixStream, mut on_line: impl FnMut(&[u8])) {
     let mut buffer = [0; 16 * 1024];
     let mut line = Vec::new();
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         for byte in &buffer[..count] {
             match byte {
-                b'\n' => show(&std::mem::take(&mut line)),
+                b'\n' => on_line(&std::mem::take(&mut line)),
                 _ if line.len() < LINE => line.push(*byte),
                 _ => {}
             }
@@ -72,6 +73,6 @@ fn pass(mut from: UnixStream, mut to: UnixStream, mut show: impl FnMut(&[u8])) {
             break;
         }
     }
-    // The other side sees the end; one that has hung up already is no error.
+    // The receiver observes the end of the sender; the receiver may have closed already.
     drop(to.shutdown(std::net::Shutdown::Write));
 }

@@ -1,4 +1,4 @@
-//! What has left the commit leaves the host, and `uninstall` leaves nothing at all.
+//! Objects that leave the commit leave the host, and `uninstall` removes everything of Windlass.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[test]
-fn removed_objects_take_their_pods_and_volumes_with_them() {
+fn pods_volumes_and_rules_of_removed_objects_are_removed() {
     let mut site = Site::new("");
     let extra = "apiVersion: apps/v1
 kind: DaemonSet
@@ -45,7 +45,7 @@ spec:
     let kept: Vec<_> = site
         .containers()
         .into_iter()
-        .filter(|one| one.pod.starts_with("web"))
+        .filter(|container| container.pod.starts_with("web"))
         .collect();
     let scratch =
         format!("for pod in {DATA_DIR}/pods/*/volumes/scratch; do echo kept > $pod/file; done");
@@ -59,7 +59,7 @@ spec:
     assert_eq!(
         site.host.http_get(&url),
         None,
-        "the agent's node port answers"
+        "the node port of the removed Service answers"
     );
     let mounts = site
         .host
@@ -69,12 +69,12 @@ spec:
             &format!("grep -c {DATA_DIR} /proc/self/mounts || true"),
         ])
         .ok();
-    assert_eq!(mounts, "0", "mounts are left");
+    assert_eq!(mounts, "0", "mounts of the removed pods remain");
     site.wait_answer_inside("/", "web");
 }
 
 #[test]
-fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
+fn a_changed_configmap_is_updated_in_the_running_pod() {
     let mut site = Site::new("");
     let first = site.push(&[("web.yaml", &application("web", "web", "one"))], "one");
     site.launch(&[]);
@@ -89,9 +89,9 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
         assert_eq!(site.containers(), before, "the pod was restarted");
     }
     assert_all_answered(&poller.finish());
-    // As Kubernetes lays it out: a name that is swapped in one go, and no older generation beside
-    // it.
-    let app = site.one("app");
+    // As in Kubernetes, the symbolic link ..data points to one directory of content; directories of
+    // earlier content are removed.
+    let app = site.only_container("app");
     let listed = site
         .host
         .docker(&["exec", &app.id, "ls", "-A", "/www/notes"]);
@@ -102,7 +102,7 @@ fn a_changed_configmap_is_seen_by_the_pod_that_goes_on_running() {
 }
 
 #[test]
-fn uninstall_leaves_nothing() {
+fn uninstall_removes_everything_of_windlass_and_nothing_else() {
     let mut site = Site::new("");
     let forwarding = ["sysctl", "-n", "net.ipv4.ip_forward"];
     site.host
@@ -129,7 +129,10 @@ spec:
   volumes: [{name: token, secret: {secretName: token}}, {name: sub, emptyDir: {}}]
 ";
     let web = application("web", "web", "one");
-    let commit = site.push(&[("web.yaml", &web), ("holder.yaml", secret)], "all sorts");
+    let commit = site.push(
+        &[("web.yaml", &web), ("holder.yaml", secret)],
+        "pods and volumes",
+    );
     site.launch(&[]);
     site.wait_settled(&commit);
     site.assert_exactly(2, 4);
@@ -144,8 +147,8 @@ spec:
     );
     site.assert_exactly_with_foreign(2, 4, &foreign);
     site.take_daemon().kill9();
-    let told = site.host.windlass(&["uninstall"]).ok();
-    assert!(told.contains("nothing was removed"), "{told}");
+    let printed = site.host.windlass(&["uninstall"]).ok();
+    assert!(printed.contains("nothing was removed"), "{printed}");
     site.assert_exactly_with_foreign(2, 4, &foreign);
     site.host.windlass(&["uninstall", "--yes"]).ok();
 
@@ -160,7 +163,7 @@ spec:
         .docker(&["images", "-a", "--format", "{{.Repository}}"]);
     assert!(
         !images.contains("windlass/pause"),
-        "our own image is left: {images}"
+        "the image of sandboxes remains: {images}"
     );
     assert_eq!(site.host.exec(&forwarding).ok(), "0", "ip_forward");
     assert_eq!(site.host.exec(&["iptables", "-S"]).ok(), rules);
@@ -174,8 +177,8 @@ spec:
     );
     for path in [DATA_DIR, "/run/windlass"] {
         let path = site.host.path(path);
-        let left = fs::read_dir(&path).map(Iterator::count).unwrap_or_default();
-        assert_eq!(left, 0, "{}", path.display());
+        let remaining = fs::read_dir(&path).map(Iterator::count).unwrap_or_default();
+        assert_eq!(remaining, 0, "{}", path.display());
     }
     assert!(!site.host.path(DATA_DIR).exists());
     site.host
@@ -183,7 +186,7 @@ spec:
         .ok();
 }
 
-/// The devices of a host, without what of them changes.
+/// The names of a host's links, without their state, which changes.
 fn names(links: &str) -> Vec<String> {
     links
         .lines()
@@ -209,7 +212,7 @@ fn a_service_whose_pods_are_gone_refuses_at_once() {
     assert_eq!(site.ask_inside("/"), None);
     assert!(
         start.elapsed() < std::time::Duration::from_secs(4),
-        "it times out, which takes 5 s"
+        "the request was not refused but timed out, which takes 5 s"
     );
     let ip = site
         .host

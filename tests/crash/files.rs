@@ -1,5 +1,5 @@
-//! The daemon's files: a full disk, lost files, files of a newer version, and two daemons that want
-//! the same ones.
+//! The daemon's files: a full disk, lost files, files of a newer version, damaged files, and two
+//! daemons with the same files.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const STATE_FILES: [&str; 6] = [
     "trust/accepted.json",
 ];
 
-/// A site with the sample running; gives the commit.
+/// A site with the sample running, and the sample's commit.
 fn running() -> (Site, String) {
     let mut site = Site::new("");
     let commit = site.push(
@@ -30,7 +30,7 @@ fn running() -> (Site, String) {
 }
 
 #[test]
-fn a_full_disk_costs_nothing_but_time() {
+fn a_full_disk_delays_a_rollout_and_stops_no_pod() {
     let mut site = Site::new("");
     let mount = format!("mkdir -p {DATA_DIR} && mount -t tmpfs -o size=24m tmpfs {DATA_DIR}");
     site.host.exec(&["sh", "-c", &mount]).ok();
@@ -51,33 +51,33 @@ fn a_full_disk_costs_nothing_but_time() {
         &[("web.yaml", &application("web", "two", "two"))],
         "the second",
     );
-    site.wait_status("the full disk is told", |status| {
-        let told = format!("{} {}", status["troubles"], status["source"]["error"]);
-        told.contains("No space left on device")
+    site.wait_status("the full disk is published", |status| {
+        let published = format!("{} {}", status["troubles"], status["source"]["error"]);
+        published.contains("No space left on device")
     });
-    assert_eq!(site.containers(), before, "what ran was touched");
+    assert_eq!(site.containers(), before, "a container was touched");
     site.wait_answer_inside("/", "one");
     for (name, document) in STATE_FILES.iter().zip(documents) {
         assert_eq!(site.state_file(name).json(), document, "{name}");
     }
-    // What dies is started again all the same.
-    let app = site.one("app");
+    // A container that is killed is restarted in spite of the full disk.
+    let app = site.only_container("app");
     site.host.docker(&["kill", &app.id]);
     eventually(SOON, "the container runs again", || {
         site.containers()
             .iter()
-            .any(|one| one.attempt == app.attempt + 1 && one.state == "running")
+            .any(|container| container.attempt == app.attempt + 1 && container.is_running())
     });
     site.wait_answer_inside("/", "one");
     let before = site.containers();
 
-    // A restart with a full disk finds everything where it was.
+    // A daemon that starts with a full disk reads the last written state.
     site.take_daemon().kill9();
     site.launch(&[]);
-    site.wait_status("the old commit is known", |status| {
+    site.wait_status("the first commit is healthy with a ready pod", |status| {
         is(&status["healthy"]["id"], &first) && status["ready_pods"] == 1
     });
-    assert_eq!(site.containers(), before, "what ran was touched");
+    assert_eq!(site.containers(), before, "a container was touched");
     site.wait_answer_inside("/", "one");
 
     site.host.exec(&["rm", &format!("{DATA_DIR}/ballast")]).ok();
@@ -88,10 +88,10 @@ fn a_full_disk_costs_nothing_but_time() {
 }
 
 #[test]
-fn a_lost_state_file_stops_nothing() {
+fn a_lost_state_file_stops_no_pod() {
     let mut site = Site::new("");
-    // The first pod goes again: the addresses of the others are not those that first pods would be
-    // given.
+    // The first pod is removed, so that the other pods do not have the addresses that the first pods
+    // of a new host get.
     let pod = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: other\n    \
@@ -116,26 +116,29 @@ fn a_lost_state_file_stops_nothing() {
         site.launch(&[]);
         site.wait_settled(&commit);
 
-        assert_eq!(site.containers(), before, "{lost}: what ran was touched");
+        assert_eq!(site.containers(), before, "{lost}: a container was touched");
         assert_eq!(site.addresses(), addresses, "{lost}");
         site.assert_exactly(2, 4);
-        // And what was taken over is looked after: it is replaced and removed as if nothing had
-        // been lost.
+        // The pods that run are replaced and removed in later rollouts, as without the loss.
         commit = site.push(&[("web.yaml", &application("web", lost, lost))], lost);
         site.wait_settled(&commit);
         site.wait_answer_inside("/", lost);
         site.wait_answer_inside("/notes/note", lost);
         site.assert_exactly(2, 4);
         site.assert_state_files();
-        let others =
-            |all: BTreeSet<Container>| all.into_iter().filter(|one| one.pod == "second").collect();
+        let others = |containers: BTreeSet<Container>| {
+            let second = containers.into_iter();
+            second
+                .filter(|container| container.pod == "second")
+                .collect()
+        };
         let (old, new): (Vec<_>, Vec<_>) = (others(before), others(site.containers()));
         assert_eq!(new, old, "{lost}");
     }
 }
 
 #[test]
-fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
+fn a_state_file_of_a_newer_version_is_refused_and_not_changed() {
     let (mut site, _) = running();
     assert!(site.take_daemon().stop().success());
     let before = site.containers();
@@ -144,8 +147,8 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
         .chain(["images.json", "network.json"])
     {
         let path = site.host.path(DATA_DIR).join(name);
-        // The records of pulled images and of the host's settings are there only where there is
-        // something in them.
+        // The records of pulled images and of the host's settings exist only where they are not
+        // empty.
         let old = std::fs::read_to_string(&path).unwrap_or_else(|_| "{}".to_owned());
         let mut document: Value = serde_json::from_str(&old).unwrap();
         document["schema"] = 99.into();
@@ -176,7 +179,7 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_damaged_state_file_is_named_and_left_alone() {
+fn a_damaged_state_file_is_reported_and_not_changed() {
     let (mut site, _) = running();
     assert!(site.take_daemon().stop().success());
     let path = site.host.path(DATA_DIR).join("cluster.json");
@@ -195,7 +198,7 @@ fn a_damaged_state_file_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_second_daemon_is_refused() {
+fn a_second_daemon_with_the_same_files_is_refused() {
     let (mut site, commit) = running();
     let before = site.containers();
     let config = site.host.dir().join("windlass.toml").display().to_string();
@@ -207,7 +210,7 @@ fn a_second_daemon_is_refused() {
         second.log()
     );
 
-    // Nor may it share the data directory from behind other sockets.
+    // A daemon with other sockets and the same data directory is refused too.
     let arguments = [
         "run",
         "--config",
@@ -224,7 +227,7 @@ fn a_second_daemon_is_refused() {
     assert!(site.daemon().is_running());
     site.wait_settled(&commit);
     assert_eq!(site.containers(), before);
-    eventually(SOON, "the first still answers", || {
+    eventually(SOON, "the first daemon answers", || {
         site.windlass(&["status"]).success()
     });
 }

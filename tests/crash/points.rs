@@ -1,19 +1,19 @@
-//! kill -9 between an effect and its record, at every point that a rollout and a rollback come
-//! past.
+//! kill -9 between the effect of a step and its record, at every crash point that a rollout or a
+//! rollback reaches.
 
 use crate::sample::application;
 use crate::support::{MAY_DELETE, SOON, Site, is};
 use std::time::{Duration, Instant};
 
-/// Points that only the first rollout on an empty host comes past in this way.
+/// Crash points that only the first rollout on an empty host reaches in this way, with the
+/// occurrences that are tried.
 const FIRST: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 4]),
     ("state", &[1]),
     ("start-sandbox", &[1]),
 ];
 
-/// Points that a rollout of a new Deployment which replaces another comes past, with the
-/// occurrences that are tried.
+/// Crash points of a rollout in which a new Deployment replaces another.
 const ROLL_OUT: &[(&str, &[u32])] = &[
     ("fetch-move", &[1, 2]),
     ("fetch-accepted", &[1]),
@@ -33,7 +33,7 @@ const ROLL_OUT: &[(&str, &[u32])] = &[
     ("state-file", &[1, 2, 3, 5, 6, 8]),
 ];
 
-/// Points that a rollout which fails, and the rollback after it, come past.
+/// Crash points of a rollout that fails and of the rollback after it.
 const ROLLBACK: &[(&str, &[u32])] = &[
     ("pull-image", &[1]),
     ("prepare-files", &[1]),
@@ -50,9 +50,9 @@ const ROLLBACK: &[(&str, &[u32])] = &[
     ("state-file", &[1, 5, 7]),
 ];
 
-/// Starts a daemon that dies at a point, and waits until it has.
+/// Starts a daemon that kills itself at a crash point, and waits until the daemon has ended.
 #[track_caller]
-fn die_at(site: &mut Site, point: &str, nth: u32) {
+fn crash_at(site: &mut Site, point: &str, nth: u32) {
     let at = format!("{point}:{nth}");
     site.launch(&[("WINDLASS_CRASH_AT", &at)]);
     let mut daemon = site.take_daemon();
@@ -60,7 +60,7 @@ fn die_at(site: &mut Site, point: &str, nth: u32) {
     while daemon.is_running() {
         assert!(
             start.elapsed() < SOON,
-            "the daemon never came past {at}:\n{}",
+            "the daemon did not reach {at}:\n{}",
             daemon.log()
         );
         std::thread::sleep(Duration::from_millis(10));
@@ -68,20 +68,23 @@ fn die_at(site: &mut Site, point: &str, nth: u32) {
     let log = daemon.log();
     assert!(
         log.contains(&format!("crash point {point}")),
-        "the daemon ended otherwise than at {at}:\n{log}"
+        "the daemon did not end at {at}:\n{log}"
     );
 }
 
-/// Starts the daemon again after it died, and waits until a commit runs. Checks that this one
-/// application runs, once, and that nothing else is left.
+/// Starts the daemon again after a crash, and waits until a commit is healthy. Checks that its
+/// application runs exactly once, without a restart, and that the host has no other container.
 #[track_caller]
-fn settles(site: &mut Site, at: &str, commit: &str, name: &str) {
+fn assert_recovers(site: &mut Site, at: &str, commit: &str, name: &str) {
     site.launch(&[]);
     site.wait_settled(commit);
     site.assert_exactly(1, 2);
-    let app = site.one("app");
-    assert!(app.pod.starts_with(name), "{at} left {app:?}");
-    assert_eq!(app.attempt, 0, "{at} cost a restart");
+    let app = site.only_container("app");
+    assert!(
+        app.pod.starts_with(name),
+        "{at}: another application runs: {app:?}"
+    );
+    assert_eq!(app.attempt, 0, "{at}: the container was restarted");
     site.assert_state_files();
     site.wait_answer_inside("/", name);
     site.wait_answer_inside("/notes/note", at);
@@ -89,7 +92,7 @@ fn settles(site: &mut Site, at: &str, commit: &str, name: &str) {
 }
 
 #[test]
-fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
+fn a_first_rollout_continues_after_a_crash_at_any_step() {
     for (point, occurrences) in FIRST {
         for nth in *occurrences {
             let at = format!("{point}:{nth}");
@@ -99,14 +102,14 @@ fn a_first_roll_out_killed_after_any_step_is_taken_up_again() {
                 &[("web.yaml", &application("web", "web", &at))],
                 "the first",
             );
-            die_at(&mut site, point, *nth);
-            settles(&mut site, &at, &commit, "web");
+            crash_at(&mut site, point, *nth);
+            assert_recovers(&mut site, &at, &commit, "web");
         }
     }
 }
 
 #[test]
-fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
+fn a_rollout_with_a_crash_at_any_step_leaves_no_duplicate_and_no_leftover() {
     let mut site = Site::new("");
     let first = site.push(
         &[("web.yaml", &application("first", "first", "first"))],
@@ -122,15 +125,15 @@ fn a_roll_out_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
             let name = format!("web-{point}-{nth}");
             let manifest = application(&name, &name, &at);
             let commit = site.push(&[("web.yaml", &manifest)], &format!("{name}{MAY_DELETE}"));
-            die_at(&mut site, point, *nth);
-            settles(&mut site, &at, &commit, &name);
+            crash_at(&mut site, point, *nth);
+            assert_recovers(&mut site, &at, &commit, &name);
             site.take_daemon().kill9();
         }
     }
 }
 
 #[test]
-fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
+fn a_rollback_with_a_crash_at_any_step_leaves_no_duplicate_and_no_leftover() {
     let mut site = Site::new("");
     let good = site.push(&[("web.yaml", &application("web", "good", "good"))], "good");
     site.launch(&[]);
@@ -141,13 +144,13 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
         for nth in *occurrences {
             eprintln!("rollback: {point}:{nth}");
             let name = format!("bad {point} {nth}");
-            // The first container runs and the second never does.
+            // The first container of the pod starts, and the second cannot.
             let broken = application("web", &name, "bad").replace(
                 "      volumes:",
                 "      - {name: broken, image: 'windlass-test/app:1', command: [/does/not/exist]}\n      volumes:",
             );
             let bad = site.push(&[("web.yaml", &broken)], &name);
-            die_at(&mut site, point, *nth);
+            crash_at(&mut site, point, *nth);
             site.launch(&[]);
             site.wait_status(&format!("{name} is rolled back"), |status| {
                 status["bad"].get(&bad).is_some()
@@ -159,7 +162,7 @@ fn a_rollback_killed_after_any_step_leaves_neither_duplicate_nor_leftover() {
             assert_eq!(
                 site.containers(),
                 before,
-                "{point}:{nth}: what ran was touched"
+                "{point}:{nth}: a container of the good commit was touched"
             );
             site.assert_exactly(1, 2);
             site.assert_state_files();

@@ -31,7 +31,7 @@ spec:
     )
 }
 
-/// A site with the two pods running.
+/// A site with the two pods running, and their commit.
 fn running() -> (Site, String) {
     let mut site = Site::new("");
     let commit = site.push(&[("web.yaml", &two_probed())], "two pods");
@@ -41,12 +41,13 @@ fn running() -> (Site, String) {
     (site, commit)
 }
 
-/// Pods with their addresses and containers.
+/// All containers, and the pods with their addresses.
 fn running_state(site: &Site) -> (BTreeSet<Container>, Vec<(String, String)>) {
     (site.containers(), site.addresses().into_iter().collect())
 }
 
-/// The lines of the service table; chains come in the order in which they were made.
+/// The lines of the service table, sorted, because nft lists chains in the order in which they were
+/// made.
 fn table(site: &Site) -> Vec<String> {
     let listed = site
         .host
@@ -58,7 +59,7 @@ fn table(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
+fn a_restart_or_crash_of_the_daemon_changes_nothing_on_the_host() {
     let (mut site, commit) = running();
     let before = running_state(&site);
     let poller = Poller::start(site.host.namespace(), &site.node_url("/"));
@@ -68,7 +69,10 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
         if killed {
             daemon.kill9();
         } else {
-            assert!(daemon.stop().success(), "TERM is no failure");
+            assert!(
+                daemon.stop().success(),
+                "the daemon must end with status 0 after TERM"
+            );
         }
         site.launch(&[]);
         site.wait_settled(&commit);
@@ -80,31 +84,30 @@ fn a_daemon_that_is_stopped_or_killed_and_started_again_disturbs_nothing() {
 }
 
 #[test]
-fn an_engine_that_restarts_gets_its_pods_back_at_their_addresses() {
+fn after_a_restart_of_the_engine_the_pods_run_again_with_their_addresses() {
     let (mut site, commit) = running();
     let (_, addresses) = running_state(&site);
     let uids = uids(&site);
 
     site.host.restart_docker();
-    // The daemon may not have noticed yet: the pods' containers are all new when it has done its
-    // work.
-    eventually(SOON, "the pods are made again", || {
-        let all = site.containers();
-        all.len() == 4 && all.iter().all(|one| one.state == "running")
+    // The status may still be that from before the restart, so the containers are observed first.
+    eventually(SOON, "the containers of both pods run", || {
+        let containers = site.containers();
+        containers.len() == 4 && containers.iter().all(Container::is_running)
     });
     site.wait_settled(&commit);
     site.wait_answer_inside("/", "web");
 
     site.assert_exactly(2, 4);
     assert_eq!(running_state(&site).1, addresses);
-    assert_eq!(self::uids(&site), uids, "the pods are others");
+    assert_eq!(self::uids(&site), uids, "the pods have other uids");
 }
 
 #[test]
-fn an_engine_that_is_killed_and_comes_back_keeps_its_containers() {
+fn pods_run_again_after_a_crash_of_the_engine() {
     let (mut site, commit) = running();
     site.host.kill_docker();
-    site.wait_status("the engine is missed", |status| {
+    site.wait_status("a trouble with the engine is published", |status| {
         status["troubles"].to_string().contains("engine")
     });
     site.host.start_docker();
@@ -121,7 +124,7 @@ fn uids(site: &Site) -> Vec<String> {
 }
 
 #[test]
-fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
+fn a_rebooted_host_without_its_repository_runs_the_commit_on_its_own_disk() {
     let (mut site, commit) = running();
     let (_, addresses) = running_state(&site);
     let (here, away) = (site.repo.path(), site.repo.path().with_extension("away"));
@@ -132,10 +135,10 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     assert_eq!(
         site.links().len() + site.routes().len(),
         0,
-        "a reboot that leaves the network is none"
+        "the test bed's reboot must remove links and routes"
     );
     site.launch(&[]);
-    site.wait_status("the commit is back", |status| {
+    site.wait_status("the commit is healthy with two ready pods", |status| {
         is(&status["target"]["id"], &commit)
             && is(&status["phase"], "Healthy")
             && status["ready_pods"] == 2
@@ -147,7 +150,7 @@ fn a_host_that_reboots_without_its_repository_comes_back_from_its_own_disk() {
     let status = site.status();
     assert!(
         status["source"]["error"].is_string(),
-        "nobody is told that the repository is gone: {status}"
+        "the status does not contain the failed fetch: {status}"
     );
 
     fs::rename(&away, &here).unwrap();

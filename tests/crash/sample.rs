@@ -1,10 +1,10 @@
-//! The sample that the tests of crashes and of convergence run.
+//! The sample application of the tests of crashes and of convergence.
 
 use crate::support::NODE_PORT;
 
 /// A Deployment of one pod with a file from a ConfigMap and a postStart hook, behind a node port.
-/// `said` is what the application answers, `noted` what its file says.
-pub(crate) fn application(name: &str, said: &str, noted: &str) -> String {
+/// The application answers `answer`, and its file contains `note`.
+pub(crate) fn application(name: &str, answer: &str, note: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -19,7 +19,7 @@ spec:
       containers:
       - name: app
         image: windlass-test/app:1
-        env: [{{name: APP, value: \"{said}\"}}]
+        env: [{{name: APP, value: \"{answer}\"}}]
         lifecycle: {{postStart: {{exec: {{command: [sh, -c, \"mkdir -p /www && echo hooked > /www/hook\"]}}}}}}
         volumeMounts: [{{name: notes, mountPath: /www/notes}}]
       volumes: [{{name: notes, configMap: {{name: {name}}}}}]
@@ -27,7 +27,7 @@ spec:
 apiVersion: v1
 kind: ConfigMap
 metadata: {{name: {name}}}
-data: {{note: \"{noted}\"}}
+data: {{note: \"{note}\"}}
 ---
 {}",
         service()

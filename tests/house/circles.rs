@@ -1,4 +1,5 @@
-//! No top module of a package uses another one that uses it, directly or by a detour.
+//! The top modules of a package form no circle: no module uses another that uses it, directly or
+//! through further modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,10 @@ fn no_top_modules_of_a_package_form_a_circle() {
         let uses = uses(directory);
         assert!(uses.len() > 5, "{package} has {} top modules", uses.len());
         let arrows: usize = uses.values().map(BTreeSet::len).sum();
-        assert!(arrows > 5, "{package}: only {arrows} uses were recognized");
+        assert!(
+            arrows > 5,
+            "{package}: only {arrows} uses between modules were recognized"
+        );
 
         let circle = circle(&uses);
         assert!(
@@ -63,8 +67,7 @@ fn the_architecture_draws_each_module_above_what_it_uses() {
     }
 }
 
-/// The modules in each row of the table below a heading: what stands in backquotes in the first
-/// column.
+/// The modules in each row of the table below a heading: the words in backquotes in the first column.
 fn drawn_rows(document: &str, heading: &str) -> Vec<BTreeSet<String>> {
     let section = document
         .lines()
@@ -82,7 +85,7 @@ fn drawn_rows(document: &str, heading: &str) -> Vec<BTreeSet<String>> {
 }
 
 #[test]
-fn a_circle_is_recognized_wherever_it_is_closed() {
+fn a_circle_is_recognized_and_modules_outside_of_it_are_not_listed() {
     let uses = |arrows: &[(&str, &str)]| {
         let mut uses = Uses::new();
         for (from, to) in arrows {
@@ -116,7 +119,7 @@ fn every_form_of_a_path_counts_as_a_use() {
     );
 }
 
-/// The arrows between the top modules of the package whose sources are in `directory`.
+/// The uses between the top modules of the package whose sources are in `directory`.
 fn uses(directory: &str) -> Uses {
     let files: Vec<String> = rust_files(directory)
         .filter(|file| !is_test_module(file))
@@ -153,27 +156,30 @@ fn uses(directory: &str) -> Uses {
     uses
 }
 
-/// The modules of a circle, sorted; empty where there is none. Modules that use nothing that is
-/// left, and modules that nothing left uses, are taken away until only circles remain.
+/// The modules of all circles, sorted; empty where there is none. Modules that use no remaining
+/// module, and modules that no remaining module uses, are removed until only circles remain.
 fn circle(uses: &Uses) -> Vec<String> {
-    let mut left: BTreeSet<&String> = uses.keys().collect();
+    let mut remaining: BTreeSet<&String> = uses.keys().collect();
     loop {
-        let is_used = |module: &String| left.iter().any(|other| uses[*other].contains(module));
-        let uses_some = |module: &String| uses[module].iter().any(|used| left.contains(used));
-        let inside: BTreeSet<&String> = left
+        let is_used = |module: &String| {
+            let mut others = remaining.iter();
+            others.any(|other| uses[*other].contains(module))
+        };
+        let uses_some = |module: &String| uses[module].iter().any(|used| remaining.contains(used));
+        let inside: BTreeSet<&String> = remaining
             .iter()
             .copied()
             .filter(|module| is_used(module) && uses_some(module))
             .collect();
-        if inside.len() == left.len() {
+        if inside.len() == remaining.len() {
             return inside.into_iter().cloned().collect();
         }
-        left = inside;
+        remaining = inside;
     }
 }
 
-/// The top modules that a file names by `crate::` or, in a file that lies `depth` modules below
-/// the root, by as many `super::`. Tests at a file's end do not count.
+/// The top modules that a file names with `crate::` or, in a file that is `depth` modules below the
+/// root, with `depth` times `super::`. Tests at a file's end are not counted.
 fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
     let code = without_comments_and_texts(text);
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
@@ -193,7 +199,7 @@ fn used_modules(text: &str, depth: usize) -> BTreeSet<String> {
     used
 }
 
-/// The code without white space, but for one blank between two words.
+/// The code without white space, but with one blank between two words.
 fn without_needless_blanks(code: &str) -> String {
     let mut kept = String::new();
     for part in code.split_whitespace() {
@@ -209,7 +215,7 @@ fn is_word(last: char) -> bool {
     last.is_alphanumeric() || last == '_'
 }
 
-/// Puts down the names that a path, or a group of paths, begins with after `supers` times
+/// Adds to `used` the first name of a path, or of each path of a group, after `supers` times
 /// `super::`.
 fn names_after(path: &str, supers: usize, used: &mut BTreeSet<String>) {
     if let Some(group) = path.strip_prefix('{') {
@@ -224,12 +230,13 @@ fn names_after(path: &str, supers: usize, used: &mut BTreeSet<String>) {
             let name: String = path.chars().take_while(|c| is_word(*c)).collect();
             used.insert(name);
         }
-        // It ends inside of this top module, or leaves the package.
+        // With fewer `super::` the path stays in this top module; with more it would leave the
+        // package.
         (Some(_), 0) | (None, 1..) => {}
     }
 }
 
-/// The parts of a group behind its opening brace.
+/// The parts of a group, whose text begins after the opening brace.
 fn parts_of_group(group: &str) -> Vec<&str> {
     let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0);
     for (at, c) in group.char_indices() {
@@ -262,7 +269,7 @@ fn without_comments_and_texts(text: &str) -> String {
                 (true, false, '\\') => escaped = true,
                 (true, false, '"') => quoted = false,
                 (true, false, _) => {}
-                // A quote as a character literal opens no text.
+                // The quote in the character literal '"' begins no text.
                 (false, _, '"') if before != '\'' => quoted = true,
                 (false, _, '/') if before == '/' => {
                     code.pop();

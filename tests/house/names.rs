@@ -1,4 +1,4 @@
-//! One concept a word: no name of a type stands for two things in one package.
+//! One word stands for one concept: no two types of a package have the same name.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{SOURCES, read, rust_files};
 const SHARED: [(&str, &str); 0] = [];
 
 #[test]
-fn no_type_name_stands_twice_in_a_package() {
+fn no_two_types_of_a_package_have_the_same_name() {
     for (package, directory) in SOURCES {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for file in rust_files(directory) {
@@ -21,19 +21,19 @@ fn no_type_name_stands_twice_in_a_package() {
         }
         assert!(
             places.len() > 10,
-            "{package}: its types were not recognized"
+            "the types of {package} were not recognized"
         );
 
         let shared = |name: &str| SHARED.iter().any(|(allowed, _)| *allowed == name);
-        let twice: Vec<String> = places
+        let duplicates: Vec<String> = places
             .iter()
             .filter(|(name, places)| places.len() > 1 && !shared(name))
             .map(|(name, places)| format!("{name}: {}", places.join(", ")))
             .collect();
         assert!(
-            twice.is_empty(),
-            "{package} has types of one name; rename one of them:\n{}",
-            twice.join("\n")
+            duplicates.is_empty(),
+            "{package} has several types of one name; rename all but one:\n{}",
+            duplicates.join("\n")
         );
     }
 }
@@ -50,7 +50,7 @@ fn the_names_of_types_are_recognized() {
         type_name("pub trait HostNet: Send {").as_deref(),
         Some("HostNet")
     );
-    // An associated type bears the name that its trait gives it.
+    // The name of an associated type is given by its trait, and is not counted.
     assert_eq!(type_name("    type Error = FetchError;"), None);
     assert_eq!(type_name("type Rule = ();").as_deref(), Some("Rule"));
     assert_eq!(type_name("    // struct Comment"), None);

@@ -1,4 +1,5 @@
-//! Waits and watches with two versions of kubectl, which ask the API for changes in different ways.
+//! Waits and watches with two versions of kubectl, which request changes from the API in different
+//! ways.
 
 use std::path::Path;
 
@@ -7,8 +8,8 @@ use crate::{
     support::{Outcome, SOON, eventually, run},
 };
 
-/// Debian's kubectl, and one that begins its watches with everything there is and waits for the
-/// bookmark behind it.
+/// Debian's kubectl, and a newer one, which requests the existing objects at the start of a watch and
+/// waits for the bookmark after them.
 fn old_and_new() -> [String; 2] {
     let cache =
         std::env::var("WINDLASS_CACHE").unwrap_or_else(|_| "/var/cache/windlass".to_owned());
@@ -16,13 +17,13 @@ fn old_and_new() -> [String; 2] {
         let path = format!("{cache}/tools/{name}");
         assert!(
             Path::new(&path).exists(),
-            "{path} is missing: `scripts/test` brings it"
+            "{path} is missing: `scripts/test` installs it"
         );
         path
     })
 }
 
-/// Runs a kubectl of choice, which fails where it hangs.
+/// Runs the kubectl at a path, with a time-out that makes it fail where it hangs.
 fn kubectl_of(client: &str, arguments: &str) -> Outcome {
     let served = served();
     run(
@@ -31,7 +32,7 @@ fn kubectl_of(client: &str, arguments: &str) -> Outcome {
     )
 }
 
-/// What comes and goes while a kubectl waits for it.
+/// A Deployment that is added and removed while kubectl waits for it.
 const GUEST: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -50,17 +51,17 @@ spec:
         readinessProbe: {httpGet: {path: /, port: 8080}, initialDelaySeconds: 3, periodSeconds: 1}
 "#;
 
-/// Whether kubectl ended because what it was to wait for did not exist.
-fn nothing_was_there(outcome: &Outcome) -> bool {
+/// Whether kubectl ended because the object to wait for did not exist.
+fn object_did_not_exist(outcome: &Outcome) -> bool {
     ["not found", "no matching resources found"]
         .iter()
-        .any(|said| outcome.stderr.contains(said))
+        .any(|text| outcome.stderr.contains(text))
 }
 
 #[test]
-fn an_old_and_a_new_kubectl_end_their_waits_for_what_is_so_already() {
+fn an_old_and_a_new_kubectl_end_a_wait_whose_condition_holds_already() {
     for client in old_and_new() {
-        for (arguments, said) in [
+        for (arguments, text) in [
             (
                 "wait --for=condition=Available deployment/shop --timeout=20s",
                 "condition met",
@@ -69,21 +70,17 @@ fn an_old_and_a_new_kubectl_end_their_waits_for_what_is_so_already() {
                 "wait pod -l app=shop --for=condition=Ready --timeout=20s",
                 "condition met",
             ),
-            ("wait --for=delete pod/nobody --timeout=20s", ""),
+            ("wait --for=delete pod/absent --timeout=20s", ""),
             (
                 "rollout status deployment/shop --timeout=20s",
                 "successfully rolled out",
             ),
         ] {
             let outcome = kubectl_of(&client, arguments);
-            let is_so = outcome.success() && outcome.stdout.contains(said);
-            // Debian's kubectl takes a pod that is not there for a mistake, the new one for
-            // deleted.
-            let is_nothing_there = said.is_empty() && nothing_was_there(&outcome);
-            assert!(
-                is_so || is_nothing_there,
-                "{client} {arguments}: {outcome:#?}"
-            );
+            let succeeded = outcome.success() && outcome.stdout.contains(text);
+            // For a pod that does not exist Debian's kubectl fails, and the new kubectl succeeds.
+            let is_absent = text.is_empty() && object_did_not_exist(&outcome);
+            assert!(succeeded || is_absent, "{client} {arguments}: {outcome:#?}");
         }
         let outcome = kubectl_of(
             &client,
@@ -97,25 +94,27 @@ fn an_old_and_a_new_kubectl_end_their_waits_for_what_is_so_already() {
 }
 
 #[test]
-fn an_old_and_a_new_kubectl_see_a_guest_come_and_go() {
+fn an_old_and_a_new_kubectl_observe_a_deployment_that_is_added_and_removed() {
     let site = &served().site;
-    let settled = |files: &[(&str, &str)], subject: &str| {
+    let push = |files: &[(&str, &str)], subject: &str| {
         let commit = site.repo.replace_signed(files, subject);
-        eventually(SOON, subject, || {
-            site.status()["target"]["id"] == commit.as_str()
-        });
+        eventually(
+            SOON,
+            &format!("the commit is the target: {subject}"),
+            || site.status()["target"]["id"] == commit.as_str(),
+        );
     };
     for client in old_and_new() {
         let mut watch = Follow::start_of(&client, &["get", "pods", "--watch"]);
         watch.wait_for("unwell");
-        settled(
+        push(
             &[("shop.yaml", SHOP), ("guest.yaml", GUEST)],
-            "a guest comes",
+            "add the guest",
         );
-        eventually(SOON, "the guest is shown", || {
+        eventually(SOON, "the pod of the guest is listed", || {
             !kubectl("get pods -l app=guest -o name").ok().is_empty()
         });
-        // None of these is so when it is asked for, and all of them will be in three seconds.
+        // None of these conditions holds when the wait begins, and each holds three seconds later.
         let waits = [
             "rollout status deployment/guest --timeout=60s",
             "wait --for=condition=Available deployment/guest --timeout=60s",
@@ -139,10 +138,10 @@ fn an_old_and_a_new_kubectl_see_a_guest_come_and_go() {
                 &format!("wait --for=delete {pod} deployment/guest --timeout=60s"),
             )
         });
-        settled(&[("shop.yaml", SHOP)], "the guest goes");
+        push(&[("shop.yaml", SHOP)], "remove the guest");
         let outcome = gone.join().unwrap();
-        // On a machine under load it may have gone before it was asked for.
-        let was_late = nothing_was_there(&outcome);
+        // On a machine under load the guest may be gone before kubectl starts to wait.
+        let was_late = object_did_not_exist(&outcome);
         assert!(outcome.success() || was_late, "{client}: {outcome:#?}");
         watch.wait_for("Terminating");
     }

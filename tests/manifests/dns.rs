@@ -1,13 +1,13 @@
-//! Names as pods see them, by the resolver of busybox and by the C library's.
+//! DNS names in pods, with busybox' resolver and with the C library's.
 
 use std::collections::BTreeSet;
 
 use crate::world::{cluster_ip, in_large, in_small, pod_addresses, world};
 
-/// The addresses that the C library's resolver finds for a name.
+/// The addresses of a name, by the C library's resolver.
 fn addresses(name: &str) -> BTreeSet<String> {
-    let found = in_large(&["getent", "ahostsv4", name]);
-    found
+    let output = in_large(&["getent", "ahostsv4", name]);
+    output
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
@@ -15,7 +15,7 @@ fn addresses(name: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn services_are_found_by_short_and_by_full_names() {
+fn services_resolve_by_short_and_by_full_names() {
     let web = BTreeSet::from([cluster_ip("web")]);
     for name in [
         "web",
@@ -28,13 +28,16 @@ fn services_are_found_by_short_and_by_full_names() {
     }
     let other = addresses("web.other");
     assert_eq!(other.len(), 1);
-    assert_ne!(other, web, "another namespace has the same service");
+    assert_ne!(
+        other, web,
+        "Services of two namespaces have the same address"
+    );
     let page = in_small(&["wget", "-q", "-O", "-", "http://web/"]);
     assert!(page.starts_with("app 1 web-"), "{page}");
 }
 
 #[test]
-fn a_headless_service_is_its_ready_pods_and_no_name_without_them() {
+fn a_headless_service_resolves_to_its_ready_pods_and_does_not_exist_without_them() {
     assert_eq!(addresses("each"), pod_addresses("web-"));
     assert_eq!(addresses("each").len(), 3);
     let none = in_small(&["nslookup", "each-of-none.default.svc.cluster.local"]);
@@ -42,7 +45,7 @@ fn a_headless_service_is_its_ready_pods_and_no_name_without_them() {
 }
 
 #[test]
-fn external_names_are_addresses_or_aliases() {
+fn an_external_name_resolves_to_an_address_or_an_alias() {
     assert_eq!(
         addresses("elsewhere"),
         BTreeSet::from(["192.0.2.9".to_owned()])
@@ -56,16 +59,16 @@ fn external_names_are_addresses_or_aliases() {
 }
 
 #[test]
-fn a_name_without_the_asked_data_is_not_a_name_that_is_not_there() {
-    // Of an answer without data this nslookup prints nothing but whom it asked.
+fn a_query_for_a_type_that_a_name_does_not_have_is_not_answered_with_nxdomain() {
+    // For an answer without records, busybox' nslookup prints only the server.
     let no_data = in_small(&["nslookup", "-type=aaaa", "web.default.svc.cluster.local"]);
-    let asked = ["Server:\t\t10.96.0.10", "Address:\t10.96.0.10:53"];
+    let only_server = ["Server:\t\t10.96.0.10", "Address:\t10.96.0.10:53"];
     assert_eq!(
         no_data
             .lines()
             .filter(|line| !line.is_empty())
             .collect::<Vec<_>>(),
-        asked
+        only_server
     );
     let no_name = in_small(&["nslookup", "-type=a", "nothing.default.svc.cluster.local"]);
     assert!(no_name.contains("NXDOMAIN"), "{no_name}");
@@ -73,9 +76,12 @@ fn a_name_without_the_asked_data_is_not_a_name_that_is_not_there() {
 }
 
 #[test]
-fn addresses_lead_back_to_names_and_pods_have_names_of_their_addresses() {
-    let back = in_small(&["nslookup", &cluster_ip("web")]);
-    assert!(back.contains("web.default.svc.cluster.local"), "{back}");
+fn addresses_of_services_resolve_to_names_and_pods_have_names_by_their_addresses() {
+    let reverse = in_small(&["nslookup", &cluster_ip("web")]);
+    assert!(
+        reverse.contains("web.default.svc.cluster.local"),
+        "{reverse}"
+    );
     for pod in pod_addresses("web-") {
         let name = format!("{}.default.pod.cluster.local", pod.replace('.', "-"));
         assert_eq!(addresses(&name), BTreeSet::from([pod]), "{name}");
@@ -87,7 +93,7 @@ fn addresses_lead_back_to_names_and_pods_have_names_of_their_addresses() {
 }
 
 #[test]
-fn resolv_conf_hosts_and_hostname_are_those_of_a_pod() {
+fn resolv_conf_hosts_and_hostname_of_a_pod_follow_its_manifest() {
     let host_search: Vec<String> = std::fs::read_to_string("/etc/resolv.conf")
         .unwrap()
         .lines()
@@ -122,7 +128,7 @@ fn resolv_conf_hosts_and_hostname_are_those_of_a_pod() {
     assert!(hosts.contains("127.0.0.1\tlocalhost\n"), "{hosts}");
     assert!(hosts.ends_with("192.0.2.7\tseven\tsept"), "{hosts}");
     assert_eq!(addresses("sept"), BTreeSet::from(["192.0.2.7".to_owned()]));
-    // Its own name is found in the file, and the host's own name is the API's.
+    // The pod's own name resolves by its hosts file.
     assert_eq!(addresses("big"), BTreeSet::from([own]));
     assert_eq!(world().get("pod", "small")["spec"]["nodeName"], "node-1");
 }

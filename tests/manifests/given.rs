@@ -1,11 +1,11 @@
-//! The given manifests, each a commit of its own.
+//! The nine given manifests, each in a commit.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use crate::support::{SOON, Site, eventually, eventually_some, repository_root};
 
-/// A manifest as it was given.
+/// The unchanged text of a given manifest.
 fn given(name: &str) -> String {
     fs::read_to_string(
         repository_root()
@@ -21,13 +21,13 @@ fn site(images: &[&str]) -> Site {
     site
 }
 
-/// Names of the running pods that begin like this.
-fn pods(site: &Site, begin: &str) -> Vec<String> {
+/// The names of the pods that begin with `start`.
+fn pods(site: &Site, start: &str) -> Vec<String> {
     let names = site
         .list("pods")
         .into_iter()
         .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
-    names.filter(|name| name.starts_with(begin)).collect()
+    names.filter(|name| name.starts_with(start)).collect()
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn apache_answers_other_machines_at_its_node_port() {
 }
 
 #[test]
-fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
+fn wordpress_serves_its_installation_page_from_each_of_its_manifests() {
     let mut site = site(&["mysql", "wordpress"]);
     let url = site.url(30080, "/wp-admin/install.php");
     let page = "Information needed";
@@ -67,10 +67,10 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
     ] {
         site.deploy_only(&[(file, &given(file))], &format!("WordPress from {file}"));
         site.wait_url(&url, page);
-        // What took the place of others is there before those are gone.
+        // New replicas run before the old ones are gone.
         let replicas = eventually_some(
             SOON,
-            &format!("{file}: two replicas and no older ones"),
+            &format!("{file}: exactly two replicas are listed"),
             || {
                 let replicas = pods(&site, owner)
                     .into_iter()
@@ -78,7 +78,7 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
                 Some(replicas.collect::<Vec<String>>()).filter(|replicas| replicas.len() == 2)
             },
         );
-        // Each of the two takes its share of the calls.
+        // Requests are spread over both replicas.
         eventually(SOON, &format!("{file}: both replicas answer"), || {
             assert_eq!(
                 site.get_from_outside(&url).map(|answer| answer.status),
@@ -96,7 +96,7 @@ fn wordpress_shows_its_installation_page_in_each_of_its_forms() {
 }
 
 #[test]
-fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
+fn agents_have_the_docker_socket_and_run_their_stop_hook_when_they_are_deleted() {
     let mut site = site(&["mackerel/mackerel-agent", "windlass-test/app:1"]);
     let state = site.host.path("/var/lib/mackerel-agent");
     let retired = || {
@@ -149,7 +149,7 @@ fn agents_run_with_docker_at_hand_and_retire_when_they_are_deleted() {
 }
 
 #[test]
-fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
+fn three_replicas_answer_at_an_allocated_node_port_and_are_restarted_by_their_probe() {
     let mut site = site(&["example/example:v1.0-SNAPSHOT"]);
     let files = [
         ("deployment.yaml", given("deployment.yaml")),
@@ -167,16 +167,16 @@ fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
     let replicas: BTreeSet<String> = pods(&site, "example-app-deployment-").into_iter().collect();
     assert_eq!(replicas.len(), 3, "{replicas:?}");
     let mut answered = BTreeSet::new();
-    eventually(SOON, "all three answer", || {
+    eventually(SOON, "all three replicas answer", || {
         let answer = site.get_from_outside(&site.url(port, "/")).unwrap();
         answered.insert(answer.body.trim_start_matches("example ").to_owned());
         answered == replicas
     });
 
-    let one = replicas.first().unwrap();
+    let replica = replicas.first().unwrap();
     let lookup = site
         .exec(
-            one,
+            replica,
             "example-app",
             &["nslookup", "mysql-service.default.svc.cluster.local"],
         )
@@ -185,10 +185,11 @@ fn three_replicas_are_kept_alive_behind_a_node_port_of_their_own() {
     let warnings = site.status()["warnings"].to_string();
     assert!(warnings.contains("an address, not a name"), "{warnings}");
 
-    // Its liveness probe is what finds that it is ill.
-    site.exec(one, "example-app", &["rm", "/www/health"]).ok();
-    eventually(SOON, "the ill container is restarted", || {
-        let status = &site.get("pod", one)["status"]["containerStatuses"][0];
+    // Without this file the container's liveness probe fails.
+    site.exec(replica, "example-app", &["rm", "/www/health"])
+        .ok();
+    eventually(SOON, "the container is restarted and ready", || {
+        let status = &site.get("pod", replica)["status"]["containerStatuses"][0];
         status["restartCount"] == 1 && status["ready"] == true
     });
 }

@@ -1,5 +1,5 @@
-//! Services as pods, the host and other machines reach them, on a host that forwards and admits
-//! nothing by itself.
+//! Services, as pods, the host and other machines reach them. The host's firewall drops what it
+//! would forward and what comes in.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,29 +7,30 @@ use std::time::{Duration, Instant};
 use crate::support::{Outcome, run};
 use crate::world::{cluster_ip, in_large, in_small, world};
 
-/// How curl ends when its connection is refused; when it waits in vain it ends with 28.
+/// The exit code of curl when its connection is refused; after a time-out the code is 28.
 const CURL_REFUSED: i32 = 7;
 
-/// The pods that answer as many calls of a URL from the small pod.
-fn who_answers(url: &str, calls: u32) -> BTreeSet<String> {
-    let script = format!("for call in $(seq {calls}); do wget -q -O - {url} || echo nobody; done");
+/// The different answers to `calls` requests of a URL from the small pod, `failed` among them where
+/// a request failed.
+fn answers(url: &str, calls: u32) -> BTreeSet<String> {
+    let script = format!("for call in $(seq {calls}); do wget -q -O - {url} || echo failed; done");
     in_small(&["sh", "-c", &script])
         .lines()
         .map(str::to_owned)
         .collect()
 }
 
-/// The pods that answer as many calls of a port of the host from another machine, on a connection
-/// each.
-fn who_answers_outside(port: u16, calls: u32) -> BTreeSet<String> {
+/// The different answers to `calls` requests from another machine to a port of the host, each on a
+/// new connection, `failed` among them where a request failed.
+fn answers_outside(port: u16, calls: u32) -> BTreeSet<String> {
     let url = world().url(port, "/");
     let script =
-        format!("for call in $(seq {calls}); do curl -sS --max-time 10 {url} || echo nobody; done");
+        format!("for call in $(seq {calls}); do curl -sS --max-time 10 {url} || echo failed; done");
     let outcome = run(world().host.network.command().args(["sh", "-c", &script]));
     outcome.ok().lines().map(str::to_owned).collect()
 }
 
-/// Calls a URL from another machine.
+/// Requests a URL from another machine.
 fn curl_outside(url: &str) -> Outcome {
     run(world()
         .host
@@ -39,19 +40,13 @@ fn curl_outside(url: &str) -> Outcome {
 }
 
 #[test]
-fn calls_are_spread_unless_the_service_asks_for_affinity() {
-    for spread in [
-        who_answers("http://web/", 40),
-        who_answers_outside(30081, 40),
-    ] {
+fn requests_are_spread_unless_the_service_has_session_affinity() {
+    for spread in [answers("http://web/", 40), answers_outside(30081, 40)] {
         assert_eq!(spread.len(), 3, "{spread:?}");
     }
-    for sticky in [
-        who_answers("http://sticky/", 20),
-        who_answers_outside(30082, 20),
-    ] {
+    for sticky in [answers("http://sticky/", 20), answers_outside(30082, 20)] {
         assert_eq!(sticky.len(), 1, "{sticky:?}");
-        assert!(!sticky.contains("nobody"), "{sticky:?}");
+        assert!(!sticky.contains("failed"), "{sticky:?}");
     }
 }
 
@@ -76,7 +71,7 @@ fn the_host_reaches_services_by_address_and_by_its_own_node_port() {
 #[test]
 fn a_service_without_endpoints_refuses_at_once() {
     let site = world();
-    let by_address = format!("http://{}/", cluster_ip("nobody"));
+    let by_address = format!("http://{}/", cluster_ip("without-pods"));
     let start = Instant::now();
     let outcomes = [
         ("another machine", curl_outside(&site.url(30083, "/"))),
@@ -94,18 +89,18 @@ fn a_service_without_endpoints_refuses_at_once() {
             site.exec(
                 "small",
                 "busybox",
-                &["wget", "-q", "-O", "-", "http://nobody/"],
+                &["wget", "-q", "-O", "-", "http://without-pods/"],
             ),
         ),
     ];
     assert!(
         start.elapsed() < Duration::from_secs(9),
-        "they waited for {:?}: {outcomes:#?}",
+        "the requests took {:?}: {outcomes:#?}",
         start.elapsed()
     );
-    for (who, outcome) in outcomes {
+    for (client, outcome) in outcomes {
         let refused = outcome.code == CURL_REFUSED || outcome.stderr.contains("Connection refused");
-        assert!(!outcome.success() && refused, "{who}: {outcome:#?}");
+        assert!(!outcome.success() && refused, "{client}: {outcome:#?}");
     }
     // So does a port that no service has, on an address of the service range.
     let other_port = format!("http://{}:81/", cluster_ip("web"));
@@ -133,7 +128,7 @@ fn a_pod_reaches_itself_through_its_own_service() {
 }
 
 #[test]
-fn a_host_port_leads_to_its_pod() {
+fn a_host_port_is_forwarded_to_its_pod() {
     let site = world();
     assert_eq!(curl_outside(&site.url(8088, "/")).ok(), "app 1 alone");
     assert_eq!(
@@ -146,7 +141,7 @@ fn a_host_port_leads_to_its_pod() {
 }
 
 #[test]
-fn datagrams_find_their_way_there_and_back() {
+fn udp_services_answer_pods_the_host_and_other_machines() {
     let site = world();
     let ask = |address: &str, port: u16| {
         format!(
@@ -173,20 +168,20 @@ fn datagrams_find_their_way_there_and_back() {
 }
 
 #[test]
-fn the_firewall_stays_as_closed_as_it_was() {
+fn the_firewall_accepts_only_traffic_of_pods() {
     let site = world();
     let rules = site.host.exec(&["iptables", "-S"]).ok();
     assert!(
         rules.contains("-P FORWARD DROP") && rules.contains("-P INPUT DROP"),
         "{rules}"
     );
-    // What is accepted is accepted by address, never for whole interfaces.
-    let ours = rules.lines().filter(|rule| rule.contains("10.244.0.0/16"));
-    let ours: Vec<&str> = ours.collect();
+    // The rules of Windlass accept by address, never for a whole interface.
+    let pod_rules = rules.lines().filter(|rule| rule.contains("10.244.0.0/16"));
+    let pod_rules: Vec<&str> = pod_rules.collect();
     assert!(
-        !ours.is_empty() && ours.iter().all(|rule| !rule.contains(" -i ")),
-        "{ours:#?}"
+        !pod_rules.is_empty() && pod_rules.iter().all(|rule| !rule.contains(" -i ")),
+        "{pod_rules:#?}"
     );
-    // Other machines reach the daemon's own ports no more than before.
+    // Other machines cannot reach the daemon's own ports.
     assert!(!curl_outside(&site.url(9464, "/metrics")).success());
 }

@@ -1,12 +1,11 @@
-//! A host with pods and Services of every sort, which the tests of names and of services look at
-//! together.
+//! A host with pods and Services of every kind, which the tests of names and of Services share.
 
 use std::sync::OnceLock;
 
 use crate::support::Site;
 
-/// Three applications behind Services of several kinds, two pods to look from, and one of each
-/// special case.
+/// Three applications behind Services of several kinds, two pods as clients, and one of each special
+/// case.
 const WORLD: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -51,15 +50,15 @@ kind: Service
 metadata: {name: each-of-none}
 spec:
   clusterIP: None
-  selector: {app: nobody}
+  selector: {app: absent}
   ports: [{port: 8080}]
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: nobody}
+metadata: {name: without-pods}
 spec:
   type: NodePort
-  selector: {app: nobody}
+  selector: {app: absent}
   ports: [{port: 80, nodePort: 30083}]
 ---
 apiVersion: v1
@@ -108,7 +107,7 @@ spec:
       use IO::Socket::INET;
       $SIG{TERM} = sub { exit 0 };
       my $socket = IO::Socket::INET->new(LocalPort => 7, Proto => "udp") or die "no socket: $!";
-      while (defined $socket->recv(my $said, 1024)) { $socket->send("echo $said"); }
+      while (defined $socket->recv(my $message, 1024)) { $socket->send("echo $message"); }
 ---
 apiVersion: v1
 kind: Service
@@ -139,7 +138,7 @@ spec:
   - {name: debian, image: httpd, command: [sleep, infinity]}
 "#;
 
-/// The world, made by the first who asks, with a healthy commit.
+/// The site with these manifests and a healthy commit. The first call makes it.
 pub(crate) fn world() -> &'static Site {
     static WORLD_SITE: OnceLock<Site> = OnceLock::new();
     WORLD_SITE.get_or_init(|| {
@@ -150,13 +149,15 @@ pub(crate) fn world() -> &'static Site {
     })
 }
 
-/// What a command prints in the pod with little more than busybox, whatever comes of it.
+/// What a command prints in the pod with busybox, on standard output and standard error, whether it
+/// succeeds or not.
 pub(crate) fn in_small(args: &[&str]) -> String {
     let outcome = world().exec("small", "busybox", args);
     outcome.stdout + &outcome.stderr
 }
 
-/// What a command prints in the pod with a C library's own resolver; nothing if it fails.
+/// What a command prints in the pod with the resolver of the GNU C library; the empty text where it
+/// fails.
 pub(crate) fn in_large(args: &[&str]) -> String {
     let outcome = world().exec("large", "debian", args);
     if outcome.success() {
@@ -166,7 +167,7 @@ pub(crate) fn in_large(args: &[&str]) -> String {
     }
 }
 
-/// The cluster address of a Service in the namespace `default`.
+/// The ClusterIP of a Service in the namespace `default`.
 pub(crate) fn cluster_ip(service: &str) -> String {
     world().get("service", service)["spec"]["clusterIP"]
         .as_str()
@@ -174,15 +175,15 @@ pub(crate) fn cluster_ip(service: &str) -> String {
         .to_owned()
 }
 
-/// Addresses of the pods of the namespace `default` whose names begin like this.
-pub(crate) fn pod_addresses(begin: &str) -> std::collections::BTreeSet<String> {
+/// The addresses of the pods of the namespace `default` whose names begin with `start`.
+pub(crate) fn pod_addresses(start: &str) -> std::collections::BTreeSet<String> {
     let of_default = |pod: &serde_json::Value| pod["metadata"]["namespace"] == "default";
-    let begins =
-        |pod: &serde_json::Value| pod["metadata"]["name"].as_str().unwrap().starts_with(begin);
+    let matches =
+        |pod: &serde_json::Value| pod["metadata"]["name"].as_str().unwrap().starts_with(start);
     let pods = world()
         .list("pods")
         .into_iter()
-        .filter(|pod| of_default(pod) && begins(pod));
+        .filter(|pod| of_default(pod) && matches(pod));
     pods.map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned())
         .collect()
 }

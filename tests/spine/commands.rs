@@ -1,30 +1,30 @@
-//! What is asked for on the command line, and what it answers.
+//! The commands of the command line, their effects and their output.
 
 use crate::manifest::{APP, APP_2, deployment, pod, service};
-use crate::support::{SOON, Site, eventually, is};
+use crate::support::{Container, SOON, Site, eventually, is};
 
-/// The default and the changed state of one web server.
+/// A Deployment `web` with version 1 or 2 of the test application.
 fn web(version: u32) -> String {
     deployment("web", 2, if version == 1 { APP } else { APP_2 })
 }
 
 #[test]
-fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
+fn a_manual_rollback_stays_in_effect_until_resume_or_the_next_push() {
     let mut site = Site::started("");
     let first = site.deploy(&[("web.yaml", &web(1)), ("service.yaml", &service("web"))]);
     let second = site.deploy(&[("web.yaml", &web(2))]);
     site.wait_answer("/", "app 2");
 
     site.windlass(&["rollback"]).ok();
-    let back = |status: &serde_json::Value| {
+    let rolled_back = |status: &serde_json::Value| {
         is(&status["target"]["id"], &first) && is(&status["phase"], "Healthy")
     };
-    let status = site.wait_status("it is back", back);
+    let status = site.wait_status("the first commit is the target again", rolled_back);
     assert!(is(&status["pinned_against"], &second), "{status:#}");
     assert_eq!(
         status["bad"],
         serde_json::json!({}),
-        "going back by hand is no verdict: {status:#}"
+        "a manual rollback must not make a commit bad: {status:#}"
     );
     site.wait_answer("/", "app 1");
     assert!(
@@ -42,34 +42,34 @@ fn a_rollback_by_hand_pins_until_resume_or_the_next_push() {
     let before = site.running();
     site.stop();
     site.start();
-    site.wait_status("the pin outlives the daemon", |status| {
-        back(status) && is(&status["head"]["id"], &second) && status["converged"] == true
+    site.wait_status("the rollback is in effect after a restart", |status| {
+        rolled_back(status) && is(&status["head"]["id"], &second) && status["converged"] == true
     });
     assert_eq!(
         site.running(),
         before,
-        "a restart of the daemon touched what runs"
+        "a restart of the daemon touched a container"
     );
 
     site.windlass(&["resume"]).ok();
     site.wait_healthy(&second);
     site.wait_answer("/", "app 2");
 
-    // By name, and ended by the next push.
+    // A rollback to a named commit ends with the next push.
     site.windlass(&["rollback", &first[..8]]).ok();
-    site.wait_status("it is back", back);
+    site.wait_status("the first commit is the target again", rolled_back);
     let third = site.deploy(&[("note.yaml", &pod("note", APP))]);
     assert_eq!(site.status()["pinned_against"], serde_json::Value::Null);
     site.wait_answer("/", "app 2");
 
-    let nowhere = site.windlass(&["rollback", "0123456789012345678901234567890123456789"]);
-    assert_eq!(nowhere.code, 1, "{nowhere:?}");
-    assert!(nowhere.stderr.contains("windlass history"), "{nowhere:?}");
+    let unknown = site.windlass(&["rollback", "0123456789012345678901234567890123456789"]);
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert!(unknown.stderr.contains("windlass history"), "{unknown:?}");
     assert!(is(&site.status()["target"]["id"], &third));
 }
 
 #[test]
-fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
+fn a_suspended_daemon_deploys_no_commit_and_restarts_containers() {
     let mut site = Site::started("");
     let first = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
@@ -77,7 +77,7 @@ fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
     ]);
     site.windlass(&["suspend"]).ok();
     let second = site.push(&[("web.yaml", &pod("web", APP_2))], "the next");
-    site.wait_status("the head is seen", |status| {
+    site.wait_status("the second commit is the head", |status| {
         is(&status["head"]["id"], &second)
     });
     let outcome = site.windlass(&["sync", "--wait", "--timeout", "10s"]);
@@ -88,10 +88,11 @@ fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
 
     let killed = site.container("web");
     site.host.docker(&["kill", &killed.id]);
-    eventually(SOON, "another container runs in its place", || {
-        let now = site.running_of("web");
-        now.iter()
-            .any(|one| !one.is_sandbox() && one.id != killed.id)
+    eventually(SOON, "another container of web runs", || {
+        let running = site.running_of("web");
+        running
+            .iter()
+            .any(|container| !container.is_sandbox() && container.id != killed.id)
     });
     site.wait_answer("/", "app 1 web");
     let status = site.status();
@@ -106,7 +107,7 @@ fn a_suspended_daemon_takes_no_commit_and_heals_what_runs() {
 }
 
 #[test]
-fn a_retry_tries_a_failed_commit_afresh() {
+fn a_retry_deploys_a_failed_commit_again() {
     let mut site = Site::started("");
     let registry = site.registry();
     let good = site.deploy(&[
@@ -119,18 +120,18 @@ fn a_retry_tries_a_failed_commit_afresh() {
     );
     let failed = site.push(
         &[("web.yaml", &pod("web", &container))],
-        "its image comes later",
+        "an image that is pushed later",
     );
     site.wait_rolled_back(&failed, &good);
     assert_eq!(
         site.windlass(&["retry", &good[..8]]).code,
         1,
-        "it has not failed"
+        "a retry of a commit that has not failed"
     );
 
     registry.push(site.host, "windlass-test/app:2", "team/retried:1");
-    let said = site.windlass(&["retry", &failed[..8]]).ok();
-    assert!(said.contains("1 failed commit"), "{said}");
+    let printed = site.windlass(&["retry", &failed[..8]]).ok();
+    assert!(printed.contains("1 failed commit"), "{printed}");
     site.wait_healthy(&failed);
     site.wait_answer("/", "app 2 web");
     assert_eq!(site.status()["bad"], serde_json::json!({}));
@@ -146,9 +147,10 @@ fn a_restart_replaces_the_pods_of_one_workload() {
     ]);
     let (web, other) = (site.running_of("web"), site.running_of("other"));
     site.windlass(&["restart", "deploy/web"]).ok();
-    eventually(SOON, "all pods of it are other ones", || {
-        let now = site.running_of("web");
-        now.len() == web.len() && now.iter().all(|one| web.iter().all(|old| old.id != one.id))
+    eventually(SOON, "all pods of web are replaced", || {
+        let running = site.running_of("web");
+        let is_new = |new: &Container| web.iter().all(|old| old.id != new.id);
+        running.len() == web.len() && running.iter().all(is_new)
     });
     assert_eq!(
         site.running_of("other"),
@@ -166,9 +168,9 @@ fn a_restart_replaces_the_pods_of_one_workload() {
 }
 
 #[test]
-fn sync_says_by_its_exit_code_what_became_of_the_commit() {
+fn the_exit_code_of_sync_is_the_result_of_the_rollout() {
     let mut site = Site::started("");
-    let deaf = "{name: app, image: 'windlass-test/app:1', readinessProbe: {tcpSocket: {port: 1}, periodSeconds: 1}}";
+    let never_ready = "{name: app, image: 'windlass-test/app:1', readinessProbe: {tcpSocket: {port: 1}, periodSeconds: 1}}";
     site.push(
         &[
             ("web.yaml", &deployment("web", 1, APP)),
@@ -180,13 +182,19 @@ fn sync_says_by_its_exit_code_what_became_of_the_commit() {
     assert_eq!(good.code, 0, "{good:?}");
     assert!(good.stdout.ends_with("Healthy"), "{good:?}");
 
-    site.push(&[("web.yaml", &deployment("web", 1, deaf))], "never ready");
+    site.push(
+        &[("web.yaml", &deployment("web", 1, never_ready))],
+        "never ready",
+    );
     let late = site.windlass(&["sync", "--wait", "--timeout", "3s", "-o", "json"]);
     assert_eq!(late.code, 4, "{late:?}");
-    let told: serde_json::Value = serde_json::from_str(&late.stdout).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&late.stdout).unwrap();
     assert!(
-        told["message"].as_str().unwrap().contains("the time is up"),
-        "{told}"
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("the time is up"),
+        "{answer}"
     );
 
     site.push(
@@ -201,8 +209,8 @@ fn sync_says_by_its_exit_code_what_became_of_the_commit() {
         .commit_unsigned(&[("web.yaml", &deployment("web", 1, APP))], "not signed");
     let unsigned = site.windlass(&["sync", "--wait", "--timeout", "30s", "-o", "json"]);
     assert_eq!(unsigned.code, 3, "{unsigned:?}");
-    let told: serde_json::Value = serde_json::from_str(&unsigned.stdout).unwrap();
-    assert!(is(&told["verdict"], "refused"), "{told}");
+    let answer: serde_json::Value = serde_json::from_str(&unsigned.stdout).unwrap();
+    assert!(is(&answer["verdict"], "refused"), "{answer}");
 
     site.stop();
     for command in [
@@ -221,7 +229,7 @@ fn sync_says_by_its_exit_code_what_became_of_the_commit() {
 }
 
 #[test]
-fn what_runs_can_be_read_in_text_and_in_json() {
+fn status_history_objects_logs_and_plans_are_printed_as_text_and_as_json() {
     let mut site = Site::started("");
     let first = site.deploy(&[("web.yaml", &web(1)), ("service.yaml", &service("web"))]);
     let commit = site.push(&[("web.yaml", &web(2))], "serve the second version");
@@ -242,7 +250,7 @@ fn what_runs_can_be_read_in_text_and_in_json() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| one["state"].as_str())
+        .map(|entry| entry["state"].as_str())
         .collect();
     assert_eq!(states, [Some("Healthy"), Some("Healthy")], "{history:#}");
     let history = site.windlass(&["history"]).ok();
@@ -280,7 +288,7 @@ fn what_runs_can_be_read_in_text_and_in_json() {
         "{yaml}"
     );
     let selected = site
-        .windlass(&["get", "pods", "-l", "app=nobody", "-o", "json"])
+        .windlass(&["get", "pods", "-l", "app=absent", "-o", "json"])
         .json();
     assert_eq!(selected["items"], serde_json::json!([]));
     assert_eq!(site.windlass(&["get", "pod", "absent"]).code, 1);
@@ -315,7 +323,7 @@ fn what_runs_can_be_read_in_text_and_in_json() {
 }
 
 #[test]
-fn an_unreachable_repository_is_told_and_stops_nothing() {
+fn an_unreachable_repository_is_reported_and_stops_no_pod() {
     let mut site = Site::started("[source]\npoll = '1s'");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
@@ -324,13 +332,15 @@ fn an_unreachable_repository_is_told_and_stops_nothing() {
     let before = site.running();
     let (here, away) = (site.repo.path(), site.repo.path().with_extension("away"));
     std::fs::rename(&here, &away).unwrap();
-    let status = site.wait_status("it is told", |status| status["source"]["error"].is_string());
+    let status = site.wait_status("the error of the fetch is published", |status| {
+        status["source"]["error"].is_string()
+    });
     assert!(is(&status["phase"], "Healthy"), "{status:#}");
     let killed = site.container("web");
     site.host.docker(&["kill", &killed.id]);
-    eventually(SOON, "what runs is healed", || {
-        let now = site.running_of("web");
-        now.len() == 2 && !now.contains(&killed)
+    eventually(SOON, "the killed container is replaced", || {
+        let running = site.running_of("web");
+        running.len() == 2 && !running.contains(&killed)
     });
     assert_ne!(site.running(), before);
     std::fs::rename(&away, &here).unwrap();

@@ -1,10 +1,10 @@
-//! A push is run.
+//! Deployment of a signed push.
 
 use crate::manifest::{APP, APP_2, deployment, idle, pod, service};
 use crate::support::{Site, eventually};
 
 #[test]
-fn a_signed_push_runs_and_is_reached_from_everywhere() {
+fn pods_of_a_signed_push_are_reached_from_pods_the_host_and_other_machines() {
     let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &pod("web", APP)),
@@ -16,12 +16,12 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
     assert_eq!(
         (answer.status, answer.body.as_str()),
         (200, "app 1 web"),
-        "another host, by the node port"
+        "the answer to another machine at the node port"
     );
     assert_eq!(
         site.host.http_get(&site.node_url("/")).unwrap().body,
         "app 1 web",
-        "the host itself, by the node port"
+        "the answer to the host itself at the node port"
     );
 
     let address = site.get("pod", "web")["status"]["podIP"]
@@ -38,7 +38,7 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
             .unwrap()
             .body,
         "app 1 web",
-        "the host"
+        "the answer to the host at the ClusterIP"
     );
     let dashed = address.replace('.', "-");
     for url in [
@@ -49,7 +49,7 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
         "http://web.default.svc.cluster.local/".to_owned(),
         format!("http://{dashed}.default.pod.cluster.local:8080/"),
     ] {
-        // In its own pod the name of a pod is the pod itself, by /etc/hosts.
+        // In the pod web the name web resolves to the pod itself, by /etc/hosts, not to the Service.
         let own_name = url == "http://web/";
         for from in ["client", "web"]
             .into_iter()
@@ -59,11 +59,11 @@ fn a_signed_push_runs_and_is_reached_from_everywhere() {
             assert_eq!(
                 (fetched.stdout.as_str(), fetched.code),
                 ("app 1 web", 0),
-                "{from} asks {url}: {fetched:?}"
+                "{from} requests {url}: {fetched:?}"
             );
         }
     }
-    let unknown = site.fetch_from("client", "http://nobody.default.svc.cluster.local./");
+    let unknown = site.fetch_from("client", "http://absent.default.svc.cluster.local./");
     assert!(
         unknown.stderr.contains("Could not resolve host"),
         "{unknown:?}"
@@ -83,7 +83,7 @@ fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
     assert_eq!(
         (web.len(), other.len()),
         (2, 4),
-        "two containers a pod, the sandbox counted"
+        "each pod has a container and a sandbox"
     );
 
     site.deploy(&[("web.yaml", &pod("web", APP_2))]);
@@ -91,7 +91,7 @@ fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
     assert_eq!(
         site.running_of("other"),
         other,
-        "what the commit left alone was touched"
+        "a container that the commit did not change was touched"
     );
     let replaced = site.running_of("web");
     assert!(
@@ -105,23 +105,21 @@ fn a_changed_pod_is_replaced_and_the_others_keep_their_containers() {
     assert_eq!(
         site.running_of("web"),
         replaced,
-        "what the commit left alone was touched"
+        "a container that the commit did not change was touched"
     );
     assert_eq!(
         site.running_of("other"),
         other,
-        "what the commit left alone was touched"
+        "a container that the commit did not change was touched"
     );
 
     site.repo.commit_removing(&["more.yaml"], "remove one");
-    eventually(
-        crate::support::SOON,
-        "what left the repository is gone",
-        || site.running_of("more").is_empty(),
-    );
+    eventually(crate::support::SOON, "the removed pod is gone", || {
+        site.running_of("more").is_empty()
+    });
     assert_eq!(
         site.running_of("web"),
         replaced,
-        "what the commit left alone was touched"
+        "a container that the commit did not change was touched"
     );
 }

@@ -1,4 +1,4 @@
-//! Which commits may run, where that changes under a host: what runs is kept up in place.
+//! Commits that stop being eligible on a host: their pods are kept running in place.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn containers(site: &Site) -> BTreeSet<String> {
         .collect()
 }
 
-fn names_ineligible(status: &Value, commit: &str) -> bool {
+fn reports_ineligible(status: &Value, commit: &str) -> bool {
     let notes = status["notes"].as_array().into_iter().flatten();
     let words = format!("commit {} may not run here", &commit[..10]);
     notes
@@ -33,7 +33,7 @@ fn names_ineligible(status: &Value, commit: &str) -> bool {
         .any(|note| note.starts_with(&words) && note.contains("it is not signed"))
 }
 
-/// The grounds of each pod, as `windlass trust audit` gives them.
+/// The commit and the grounds of each pod, as `windlass trust audit` prints them.
 fn audit(site: &Site) -> Vec<(String, String)> {
     let report = site.host.windlass(&["trust", "audit", "-o", "json"]).json();
     let pods = report["pods"].as_array().unwrap().iter();
@@ -43,11 +43,11 @@ fn audit(site: &Site) -> Vec<(String, String)> {
 }
 
 #[test]
-fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
+fn pods_of_an_unsigned_commit_are_kept_in_place_after_signatures_become_required() {
     let mut site = Site::started("[trust]\nmode = 'off'\n");
     let web = deployment("web", 2, APP);
     let files = [("web.yaml", web.as_str())];
-    let unsigned = site.repo.commit_unsigned(&files, "nobody signed this");
+    let unsigned = site.repo.commit_unsigned(&files, "an unsigned commit");
     site.wait_healthy(&unsigned);
     let before = containers(&site);
     assert_eq!(before.len(), 2);
@@ -60,18 +60,18 @@ fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
     site.stop();
     site.configure("");
     site.start();
-    site.wait_status("the commit is named", |status| {
-        names_ineligible(status, &unsigned)
+    site.wait_status("the commit is reported as not eligible", |status| {
+        reports_ineligible(status, &unsigned)
     });
-    assert_eq!(containers(&site), before, "what runs is left alone");
+    assert_eq!(containers(&site), before, "a container was touched");
     assert_eq!(audit(&site), vec![(unsigned.clone(), "none".to_owned()); 2]);
 
-    // What dies is started again, one container by itself, and all of a pod.
+    // A killed container is restarted, and a pod without containers is started again.
     let victim = before.first().unwrap();
     site.host.docker(&["kill", victim]);
-    eventually_some(SOON, "another container in its place", || {
-        let now = containers(&site);
-        (now.len() == 2 && !now.contains(victim)).then_some(())
+    eventually_some(SOON, "the killed container is replaced", || {
+        let running = containers(&site);
+        (running.len() == 2 && !running.contains(victim)).then_some(())
     });
     let sandbox = site
         .host
@@ -92,15 +92,16 @@ fn what_ran_unchecked_is_kept_up_in_place_once_signatures_are_asked_for() {
     let all = site.host.docker(&of_pod);
     site.host
         .docker(&[&["rm", "-f"], all.lines().collect::<Vec<_>>().as_slice()].concat());
-    eventually_some(SOON, "the pod is made again", || {
+    eventually_some(SOON, "the removed pod runs again", || {
         (containers(&site).len() == 2).then_some(())
     });
 
-    // The same, signed: nothing of what runs is disturbed, and nothing is missing any more.
+    // After a signed commit with the same files no container has changed, and all pods have a
+    // signature.
     let kept = containers(&site);
     let signed = site.deploy(&files);
-    site.wait_status("no commit is named", |status| {
-        !names_ineligible(status, &unsigned)
+    site.wait_status("no commit is reported as not eligible", |status| {
+        !reports_ineligible(status, &unsigned)
     });
     assert_eq!(containers(&site), kept);
     assert_eq!(audit(&site), vec![(signed, "signature".to_owned()); 2]);

@@ -1,5 +1,5 @@
-//! An engine that is slow, or cannot do something: what runs is left alone, and no commit is blamed
-//! for it.
+//! An engine that is slow or cannot remove a container: no running container is touched, and no
+//! commit fails for it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::manifest::{APP, APP_2, deployment, pod, shell_with};
 use crate::support::{Container, Host, SOON, Site, eventually, is, pause_after, run};
 
-/// The engine's containerd, frozen; it goes on when this is dropped.
+/// The engine's containerd, frozen until this value is dropped.
 struct Frozen(String);
 
 impl Frozen {
@@ -28,7 +28,7 @@ impl Drop for Frozen {
     }
 }
 
-/// The processes of a container that are `sleep` with one of these times.
+/// The process ids of a container's processes `sleep TIME`, with one of these times.
 fn sleeping(site: &Site, container: &str, times: &[&str]) -> BTreeSet<String> {
     let top = site
         .host
@@ -42,7 +42,7 @@ fn sleeping(site: &Site, container: &str, times: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
+fn probes_that_a_slow_engine_starts_late_restart_no_container() {
     let probe = |kind: &str, command: &str| {
         format!(
             "{kind}: {{exec: {{command: [sh, -c, \"{command}\"]}}, periodSeconds: 1, timeoutSeconds: 1, \
@@ -60,13 +60,13 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
         ("ready.yaml", &pod("ready", &shell_with(line, &ready))),
         ("live.yaml", &pod("live", &shell_with(line, &live))),
     ]);
-    // One that is never ready holds up its own commit, and no other pod.
+    // A pod that is never ready blocks its own commit, and no other pod.
     site.push(
         &[("hangs.yaml", &pod("hangs", &shell_with(line, &hangs)))],
-        "one that hangs",
+        "a probe that hangs",
     );
-    eventually(SOON, "its probe runs", || {
-        // The sandbox comes first.
+    eventually(SOON, "the probe of the pod hangs runs", || {
+        // The sandbox runs before the container does.
         site.running_of("hangs").len() == 2
             && !sleeping(&site, &site.container("hangs").id, &["7777"]).is_empty()
     });
@@ -86,42 +86,50 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
 
     let frozen = Frozen::new(site.host);
     let began = Instant::now();
-    // The fault itself: so long does nothing that the probes ask for begin.
+    // This is the fault, not a wait: for 4 s the engine starts no command of a probe.
     std::thread::sleep(Duration::from_secs(4));
     drop(frozen);
 
-    // What was asked for meanwhile is started now, late; it is killed, and no two of one probe run
-    // at once.
+    // The engine starts the late commands now. The daemon kills them, so that no two commands of one
+    // probe run at the same time.
     while began.elapsed() < Duration::from_secs(12) {
-        let look = Instant::now();
+        let check = Instant::now();
         let hanging = sleeping(&site, &containers[2], &["7777"]);
         assert!(
             hanging.len() <= 1,
-            "a probe's command was started beside the one before: {hanging:?}"
+            "two commands of one probe run at the same time: {hanging:?}"
         );
-        pause_after(look);
+        pause_after(check);
     }
-    assert_eq!(site.running(), before, "no container ended");
+    assert_eq!(site.running(), before, "a container has ended");
     assert_eq!(
         own(&site),
         own_before,
-        "no process of a container was killed"
+        "a process of a container was killed with a probe"
     );
 
-    // The probes go on; only the liveness probe ends a container.
+    // The probes still work, and only the liveness probe ends a container.
     for container in &containers[..2] {
         site.host.docker(&["exec", container, "touch", "/bad"]);
     }
     eventually(SOON, "the container that is not alive is restarted", || {
-        site.running().iter().all(|one| one.id != containers[1])
+        site.running()
+            .iter()
+            .all(|container| container.id != containers[1])
     });
-    eventually(SOON, "the pod that is not ready is out", || {
-        let pod = site.get("pod", "ready");
-        pod["status"]["containerStatuses"][0]["ready"] == false
-    });
-    let ready = |all: &BTreeSet<Container>| {
-        let mut all = all.iter();
-        all.find(|one| one.id == containers[0]).cloned()
+    eventually(
+        SOON,
+        "the pod whose readiness probe fails is not ready",
+        || {
+            let pod = site.get("pod", "ready");
+            pod["status"]["containerStatuses"][0]["ready"] == false
+        },
+    );
+    let ready = |running: &BTreeSet<Container>| {
+        let mut running = running.iter();
+        running
+            .find(|container| container.id == containers[0])
+            .cloned()
     };
     assert_eq!(
         ready(&site.running()),
@@ -130,7 +138,7 @@ fn an_engine_that_is_slow_to_start_probes_ends_no_container() {
     );
 }
 
-/// A directory that nobody can remove, nor anything in it; until this is dropped.
+/// A directory that not even root can remove or change, until this value is dropped.
 struct Immutable(std::path::PathBuf);
 
 impl Immutable {
@@ -150,7 +158,7 @@ impl Drop for Immutable {
     }
 }
 
-/// For how long a pod has been stopping, and what status says of that.
+/// For how many seconds a pod has been stopping, with the sentence about it in the status.
 fn unfinished_stop(status: &Value) -> Option<(u64, String)> {
     let sentences = status["unwell"]
         .as_array()?
@@ -166,7 +174,7 @@ fn unfinished_stop(status: &Value) -> Option<(u64, String)> {
 }
 
 #[test]
-fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() {
+fn a_rollout_waits_past_its_deadline_for_a_container_that_the_engine_cannot_remove() {
     const DEADLINE: u64 = 20;
     let mut site = Site::started(&format!(
         "[rollout]\ndeadline = '{DEADLINE}s'\nresync = '2s'\n"
@@ -186,13 +194,13 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
         &files.each_ref().map(|(name, text)| (*name, text.as_str())),
         "the next",
     );
-    let status = site.wait_status("it waits well past its deadline", |status| {
+    let status = site.wait_status("the old pod is stopping 5 s past the deadline", |status| {
         unfinished_stop(status).is_some_and(|(seconds, _)| seconds > DEADLINE + 5)
     });
-    let (_, words) = unfinished_stop(&status).unwrap();
+    let (_, sentence) = unfinished_stop(&status).unwrap();
     assert!(
-        words.contains("StopFailed") && words.contains("operation not permitted"),
-        "{words}"
+        sentence.contains("StopFailed") && sentence.contains("operation not permitted"),
+        "{sentence}"
     );
     assert!(
         is(&status["target"]["id"], &commit) && is(&status["phase"], "Progressing"),
@@ -206,7 +214,7 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
     );
     assert!(
         !message.contains("operation not permitted"),
-        "the engine's words stay on the host: {message}"
+        "the message, which the store holds, contains the engine's text: {message}"
     );
     let events = site.windlass(&["get", "events"]).ok();
     assert!(
@@ -221,16 +229,16 @@ fn a_container_that_the_engine_cannot_remove_is_waited_for_past_the_dead_line() 
         "{{.Config.Image}}",
         &site.container("other").id,
     ]);
-    let wanted = site
+    let new_image = site
         .host
         .docker(&["image", "inspect", "-f", "{{.Id}}", "windlass-test/app:2"]);
     assert!(
-        other.contains("app:2") || other == wanted,
-        "the other workload went on: {other}"
+        other.contains("app:2") || other == new_image,
+        "the other workload was not updated: {other}"
     );
 
     drop(immutable);
-    // It is tried again at least every minute.
+    // The daemon tries to remove the container at least once a minute.
     eventually(Duration::from_secs(90), "the commit is healthy", || {
         let status = site.status();
         is(&status["healthy"]["id"], &commit) && is(&status["phase"], "Healthy")

@@ -1,4 +1,5 @@
-//! A flood of connections takes nothing from anybody else: not DNS, not the sockets, not what runs.
+//! Floods of connections: DNS, the sockets, the API and the webhooks still answer other clients, and
+//! no container is touched.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,15 +17,15 @@ use rustls::pki_types::pem::PemObject;
 use crate::manifest::{APP, pod};
 use crate::support::{Host, SOON, Site, eventually};
 
-/// Where a daemon with the usual configuration serves DNS.
+/// The DNS address of a daemon with the default configuration.
 const DNS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
-/// A question for the address of `web`, of which any answer will do.
+/// A query for the address of `web`. The tests check only that an answer comes.
 const QUESTION: &[u8] =
     b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x01\x00\x01";
-/// How long an answer may take in the flood.
+/// How long an answer may take during the flood.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A connection to the DNS from an address of the host's own.
+/// A connection to the DNS from an address of the host.
 fn connect_from(address: Ipv4Addr) -> TcpStream {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&socket, &SocketAddrV4::new(address, 0)).unwrap();
@@ -54,16 +55,16 @@ fn ask_by_udp() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Somebody who has connections to the DNS all the time, asks on each so that it is not idle, and
-/// makes a new one for each that ends.
+/// A client that keeps many connections to the DNS, sends queries on each so that none is idle, and
+/// replaces each connection that ends.
 struct Flood {
     open: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Asks, reads past what came, and says whether the connection is still there.
-fn asks_on(stream: &mut TcpStream) -> bool {
+/// Sends a query and discards what was received; returns whether the connection is still open.
+fn ask_and_check(stream: &mut TcpStream) -> bool {
     let length = u16::try_from(QUESTION.len()).unwrap().to_be_bytes();
     let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
     if stream
@@ -80,7 +81,7 @@ fn asks_on(stream: &mut TcpStream) -> bool {
 }
 
 impl Flood {
-    /// More than the daemon of the test may have descriptors.
+    /// More connections than the daemon of the test may have descriptors.
     const CONNECTIONS: usize = 1400;
 
     fn start(host: &Host) -> Flood {
@@ -92,7 +93,7 @@ impl Flood {
         let flood = move || {
             let mut held: Vec<TcpStream> = Vec::new();
             while !end.load(Ordering::Relaxed) {
-                held.retain_mut(asks_on);
+                held.retain_mut(ask_and_check);
                 while held.len() < Self::CONNECTIONS {
                     let connected = TcpStream::connect_timeout(
                         &SocketAddr::V4(DNS),
@@ -103,11 +104,11 @@ impl Flood {
                     held.push(stream);
                 }
                 count.store(held.len(), Ordering::Relaxed);
-                // Well within what a server waits for the next question.
+                // Shorter than the server's time-out of an idle connection.
                 thread::sleep(Duration::from_millis(500));
             }
         };
-        // A thread is in the network namespace of the one that starts it.
+        // A new thread is in the network namespace of the thread that starts it.
         let thread = host.inside(|| thread::spawn(flood));
         Flood {
             open,
@@ -125,16 +126,16 @@ impl Drop for Flood {
 }
 
 #[test]
-fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
+fn a_thousand_dns_connections_of_one_source_do_not_block_other_clients() {
     let mut site = Site::new("");
     site.configure("");
-    // As few as systemd gives where a unit says nothing, and no more to be had.
+    // systemd's soft limit for a unit without LimitNOFILE, here as the hard limit too.
     site.start_with_files(1024);
     site.deploy(&[("web.yaml", &pod("web", APP))]);
     let before = site.running();
 
     let flood = Flood::start(site.host);
-    eventually(SOON, "the flood is there", || {
+    eventually(SOON, "the flood has a thousand connections", || {
         flood.open.load(Ordering::Relaxed) >= 1000
     });
     site.host.inside(|| {
@@ -143,26 +144,30 @@ fn a_thousand_dns_connections_of_one_source_disturb_nothing() {
     });
     assert!(
         site.windlass(&["status"]).success(),
-        "windlass.sock answers"
+        "windlass.sock does not answer"
     );
-    assert!(site.windlass(&["sync"]).success(), "admin.sock answers");
+    assert!(
+        site.windlass(&["sync"]).success(),
+        "admin.sock does not answer"
+    );
     assert!(
         site.host
             .http_get("http://127.0.0.1:9464/healthz")
             .is_some_and(|answer| answer.status == 200)
     );
-    assert_eq!(site.running(), before, "a flood restarts nothing");
+    assert_eq!(site.running(), before, "a container was touched");
 
     let killed = site.container("web");
     site.host.docker(&["kill", &killed.id]);
-    eventually(SOON, "the daemon starts the container again", || {
-        let now = site.running_of("web");
-        now.iter()
-            .any(|one| !one.is_sandbox() && one.id != killed.id)
+    eventually(SOON, "the daemon restarts the killed container", || {
+        let running = site.running_of("web");
+        running
+            .iter()
+            .any(|container| !container.is_sandbox() && container.id != killed.id)
     });
     assert!(
         flood.open.load(Ordering::Relaxed) >= 1000,
-        "the flood is still there"
+        "the flood ended before the test did"
     );
 }
 
@@ -170,8 +175,8 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const API: &str = "127.0.0.1:6443";
 const HOOKS: &str = "127.0.0.1:9466";
 
-/// A site whose daemon serves the API over TLS and webhooks, each on its own port; gives the
-/// certificate.
+/// A site whose daemon serves the API over TLS and webhooks, each on a port of its own, and the path
+/// of the API's certificate.
 fn with_listeners() -> (Site, PathBuf) {
     let mut site = Site::new("");
     let dir = site.host.dir();
@@ -198,8 +203,8 @@ fn with_listeners() -> (Site, PathBuf) {
     (site, certificate)
 }
 
-/// A connection that has done its handshake and says nothing.
-fn mute_tls(certificate: &Path) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+/// A TLS connection after its handshake, on which no request is sent.
+fn silent_tls(certificate: &Path) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = rustls::pki_types::CertificateDer::from_pem_file(certificate).unwrap();
     roots.add(certificate).unwrap();
@@ -213,17 +218,17 @@ fn mute_tls(certificate: &Path) -> rustls::StreamOwned<rustls::ClientConnection,
     let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = TcpStream::connect(API).unwrap();
     stream.set_read_timeout(Some(ANSWER)).unwrap();
-    // Where the server has no room it says so by closing.
+    // A server without room for another connection closes it.
     let _ = tls.complete_io(&mut stream);
     rustls::StreamOwned::new(tls, stream)
 }
 
 #[test]
-fn mute_tls_connections_do_not_shut_the_api() {
+fn silent_tls_connections_do_not_block_the_api() {
     let (site, certificate) = with_listeners();
-    let mute: Vec<_> = site
+    let silent: Vec<_> = site
         .host
-        .inside(|| (0..161).map(|_| mute_tls(&certificate)).collect());
+        .inside(|| (0..161).map(|_| silent_tls(&certificate)).collect());
     let path = certificate.display().to_string();
     let authorization = format!("Authorization: Bearer {TOKEN}");
     let url = format!("https://{API}/api/v1/namespaces/default/pods");
@@ -238,16 +243,16 @@ fn mute_tls_connections_do_not_shut_the_api() {
     ];
     curl.extend(["-H", &authorization, &url]);
     assert!(site.host.exec(&curl).ok().contains("PodList"));
-    drop(mute);
+    drop(silent);
 }
 
 #[test]
-fn neither_slow_heads_nor_unsigned_requests_shut_the_webhooks() {
+fn neither_slow_heads_nor_unsigned_requests_block_the_webhooks() {
     let (site, _) = with_listeners();
     let slow: Vec<TcpStream> = site.host.inside(|| {
         let slow_head = |_| {
             let mut stream = TcpStream::connect(HOOKS).unwrap();
-            // Where the server has no room it says so by closing.
+            // A server without room for another connection closes it.
             let _ = stream.write_all(b"POST /webhook/generic HTTP/1.1\r\nHost: here\r\nX-Slow: ");
             stream
         };
@@ -285,7 +290,7 @@ fn neither_slow_heads_nor_unsigned_requests_shut_the_webhooks() {
             .collect();
         format!("sha256={digits}")
     };
-    assert_eq!(post(&sign("a"), "a"), "202", "beside slow heads");
+    assert_eq!(post(&sign("a"), "a"), "202", "during slow heads");
     let unsigned = format!(
         "for i in $(seq 160); do printf 'url = http://{HOOKS}/webhook/generic\ndata = x\noutput = /dev/null\n'; \
          done | curl -sS -K -"
@@ -295,7 +300,7 @@ fn neither_slow_heads_nor_unsigned_requests_shut_the_webhooks() {
     drop(slow);
 }
 
-/// What other users of the host may list, read or write below a directory.
+/// The files and directories below a directory that other users of the host may list, read or write.
 fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     let mut open = Vec::new();
     let mut pending = vec![directory.to_owned()];
@@ -307,7 +312,7 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
         if !metadata.is_symlink() && mode & 0o006 != 0 {
             open.push(path.clone());
         }
-        // Whoever cannot pass a directory reaches nothing below it.
+        // Without the right to search a directory a user reaches nothing below it.
         if metadata.is_dir() && mode & 0o001 != 0 {
             pending.extend(
                 fs::read_dir(&path)
@@ -322,7 +327,7 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn nothing_that_a_running_daemon_keeps_is_open_to_other_users() {
+fn other_users_cannot_read_or_write_the_files_of_a_running_daemon() {
     let mut site = Site::started("");
     site.deploy(&[("web.yaml", &pod("web", APP))]);
     assert_eq!(

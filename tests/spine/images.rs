@@ -1,11 +1,11 @@
-//! Images: a registry that is away is waited for, an image that is missing is the commit's fault,
-//! and a tag that moves moves nothing that runs.
+//! Images: a rollout waits for a registry that does not answer, fails for an image that does not
+//! exist, and a tag that changes changes no running pod.
 
 use crate::manifest::{APP, pod, service};
 use crate::support::{Site, is};
 
 #[test]
-fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
+fn a_rollout_waits_for_a_registry_and_fails_for_a_missing_image() {
     let mut site = Site::started("");
     let registry = site.registry();
     registry.push(site.host, "windlass-test/app:2", "team/late:1");
@@ -21,7 +21,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
         &[("web.yaml", &pod("web", &container))],
         "from the registry",
     );
-    let status = site.wait_status("the registry is waited for", |status| {
+    let status = site.wait_status("the rollout waits for the registry", |status| {
         is(&status["phase"], "Preparing") && status["message"].as_str().unwrap().contains("refused")
     });
     assert!(
@@ -31,13 +31,13 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     assert_eq!(
         status["bad"],
         serde_json::json!({}),
-        "a registry that is away is no verdict: {status:#}"
+        "a registry that does not answer must not make a commit bad: {status:#}"
     );
-    // It stays a wait.
+    // The rollout still waits after 5 s.
     let outcome = site.windlass(&["sync", "--wait", "--timeout", "5s"]);
     assert_eq!(outcome.code, 4, "{outcome:?}");
     assert!(is(&site.status()["phase"], "Preparing"));
-    assert_eq!(site.running(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "a container was touched");
     assert_eq!(site.ask("/").unwrap().body, "app 1 web");
 
     registry.resume();
@@ -52,7 +52,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
     let missing = site.push(&[("web.yaml", &pod("web", &container))], "not there");
     let reason = site.wait_rolled_back(&missing, &late);
     assert!(reason.contains("late:absent"), "{reason}");
-    assert_eq!(site.running(), before, "what ran was touched");
+    assert_eq!(site.running(), before, "a container was touched");
     assert_eq!(
         site.metric("windlass_rollbacks_total{reason=\"image\"}"),
         1.0
@@ -60,7 +60,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_missing_image_is_not() {
 }
 
 #[test]
-fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
+fn a_rollback_runs_the_image_that_a_tag_meant_at_the_time_of_the_commit() {
     let mut site = Site::started("");
     let registry = site.registry();
     registry.push(site.host, "windlass-test/app:1", "team/moving:latest");
@@ -80,16 +80,16 @@ fn going_back_brings_back_the_image_that_a_moved_tag_meant_then() {
     site.deploy(&[("web.yaml", &pod("web", &container("two")))]);
     site.wait_answer("/", "app 2 web");
 
-    let said = site.windlass(&["rollback"]).ok();
-    assert!(said.contains(&first[..7]), "{said}");
-    site.wait_status("the first commit is back", |status| {
+    let printed = site.windlass(&["rollback"]).ok();
+    assert!(printed.contains(&first[..7]), "{printed}");
+    site.wait_status("the first commit is the target again", |status| {
         is(&status["target"]["id"], &first) && is(&status["phase"], "Healthy")
     });
     site.wait_answer("/", "app 1 web");
 
-    // A restart of the pod asks for the image of the commit, not for what the tag means now.
+    // A restarted container has the pinned image of the commit, not the image that the tag means now.
     let container = site.container("web");
     site.host.docker(&["rm", "-f", &container.id]);
-    site.wait_status("the pod is made again", |status| status["ready_pods"] == 1);
+    site.wait_status("the pod is ready again", |status| status["ready_pods"] == 1);
     site.wait_answer("/", "app 1 web");
 }

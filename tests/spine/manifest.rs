@@ -1,4 +1,4 @@
-//! The manifests of the tests.
+//! Builders of the manifests of the tests.
 
 #![allow(
     dead_code,
@@ -7,10 +7,10 @@
 
 use crate::support::NODE_PORT;
 
-/// The test application as a container `app`, ready when it serves.
+/// The test application as a container `app`, which is ready when it serves.
 pub(crate) const APP: &str = "{name: app, image: 'windlass-test/app:1', \
     readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}}";
-/// The same with the next image.
+/// Like [`APP`], with the next version of the image.
 pub(crate) const APP_2: &str = "{name: app, image: 'windlass-test/app:2', \
     readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}}";
 
@@ -28,7 +28,7 @@ spec:
     )
 }
 
-/// A Deployment of one container that rolls with one pod more and none less.
+/// A Deployment of one container, which is updated with one more pod and without a missing one.
 pub(crate) fn deployment(name: &str, replicas: u32, container: &str) -> String {
     deployment_with(
         name,
@@ -77,14 +77,14 @@ pub(crate) fn shell(line: &str) -> String {
     shell_with(line, "")
 }
 
-/// The same with another field, such as `readinessProbe: {...}`.
+/// Like [`shell`], with another field, such as `readinessProbe: {...}`.
 pub(crate) fn shell_with(line: &str, field: &str) -> String {
     format!(
         "{{name: app, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, '{line}'], {field}}}"
     )
 }
 
-/// A container that does nothing and ends when it is told to.
+/// A container that does nothing and ends on TERM.
 pub(crate) fn idle() -> String {
     shell("trap \"exit 0\" TERM; while :; do sleep 1000 & wait; done")
 }

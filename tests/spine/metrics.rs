@@ -1,4 +1,4 @@
-//! What a monitoring system sees.
+//! Metrics and health endpoints, checked with promtool and Prometheus.
 
 use std::fs;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use crate::manifest::{APP, deployment, service};
 use crate::support::{SOON, Site, eventually};
 
 #[test]
-fn the_metrics_are_clean_and_the_probes_answer() {
+fn promtool_accepts_the_metrics_and_the_health_endpoints_answer() {
     let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &deployment("web", 2, APP)),
@@ -92,7 +92,7 @@ fn prometheus_scrapes_the_daemon() {
     eventually(SOON, "the target is up", || {
         value("up").as_deref() == Some("1")
     });
-    eventually(SOON, "our metrics are there", || {
+    eventually(SOON, "Prometheus has the metrics of Windlass", || {
         value("windlass_build_info").as_deref() == Some("1")
             && value("windlass_pods%7Bphase=%22Running%22%7D").as_deref() == Some("1")
     });

@@ -1,25 +1,25 @@
-//! What takes the place of a workload under another name, or of a Pod under its own, costs its
-//! clients nothing that can be had.
+//! Workloads that are replaced under another name, and a Pod that is replaced under its own: clients
+//! lose no request that need not be lost.
 
 use std::time::{Duration, Instant};
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell, shell_with};
 use crate::support::{MAY_DELETE, Poller, SOON, Site, assert_all_answered, eventually, is};
 
-/// The Service `web`, and which pods it is for.
+/// The Service `web` for the pods of another app.
 fn web_for(app: &str) -> String {
     service("web").replace("{app: web}", &format!("{{app: {app}}}"))
 }
 
-/// Pushes what takes the place of all there is.
+/// Pushes a workload in place of the one before, with the Service for its pods.
 fn push(site: &Site, workload: &str, app: &str) -> String {
     let files = [("web.yaml", workload), ("service.yaml", &web_for(app))];
-    site.push(&files, &format!("rename it to {app}{MAY_DELETE}"))
+    site.push(&files, &format!("rename the workload to {app}{MAY_DELETE}"))
 }
 
-/// Waits until a commit was given up for another one, as long as three restarts take with their
+/// Waits until a commit is rolled back to another, for as long as three restarts take with their
 /// back-offs.
-fn wait_given_up(site: &mut Site, from: &str, to: &str) {
+fn wait_rolled_back_after_restarts(site: &mut Site, from: &str, to: &str) {
     let begin = Instant::now();
     while !is(&site.status()["rollback"]["from"], from) {
         assert!(
@@ -33,7 +33,7 @@ fn wait_given_up(site: &mut Site, from: &str, to: &str) {
 }
 
 #[test]
-fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_broken() {
+fn renamed_workloads_and_changed_selectors_lose_no_request_even_if_their_commit_fails() {
     let mut site = Site::started("");
     site.deploy(&[
         ("web.yaml", &deployment("web", 2, APP)),
@@ -41,16 +41,16 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
     ]);
     let client = Poller::start(site.host.network.namespace(), &site.node_url("/"));
 
-    // Another name, with labels of its own.
+    // The workload gets another name and other labels.
     let renamed = push(&site, &deployment("site", 2, APP_2), "site");
     site.wait_healthy(&renamed);
     site.wait_answer("/", "app 2 site-");
-    eventually(SOON, "the old one is gone", || {
+    eventually(SOON, "the pods of the old workload are gone", || {
         site.running_of("web-").is_empty()
     });
     assert_all_answered(&client.answers());
 
-    // Only the Service changes what it selects; the workload of before stays.
+    // The Service selects a new workload, and the workload of before stays.
     let green = deployment("green", 1, APP);
     let files = [
         ("green.yaml", green.as_str()),
@@ -60,22 +60,22 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
     site.wait_answer("/", "app 1 green-");
     assert_all_answered(&client.answers());
 
-    // A rename that crashes, and one that is never ready.
-    let silent = shell_with(
+    // One renamed workload is never ready, and one crashes.
+    let never_ready = shell_with(
         "sleep 1000",
         "readinessProbe: {exec: {command: [\"false\"]}, periodSeconds: 1}",
     );
-    let impatient = deployment_with("silent", 1, &silent, "progressDeadlineSeconds: 8");
+    let unready = deployment_with("unready", 1, &never_ready, "progressDeadlineSeconds: 8");
     let crashing = deployment("crashing", 1, &shell("exit 1"));
-    for (app, broken) in [("silent", &impatient), ("crashing", &crashing)] {
+    for (app, broken) in [("unready", &unready), ("crashing", &crashing)] {
         let files = [
             ("green.yaml", broken.as_str()),
             ("service.yaml", &web_for(app)),
         ];
-        let commit = site.push(&files, &format!("break it{MAY_DELETE}"));
-        wait_given_up(&mut site, &commit, &selected);
+        let commit = site.push(&files, &format!("break the workload{MAY_DELETE}"));
+        wait_rolled_back_after_restarts(&mut site, &commit, &selected);
         site.wait_answer("/", "app 1 green-");
-        eventually(SOON, "nothing of it is left", || {
+        eventually(SOON, "the pods of the failed commit are gone", || {
             site.running_of(app).is_empty()
         });
         assert_all_answered(&client.answers());
@@ -87,19 +87,19 @@ fn renamed_workloads_and_changed_selectors_fail_no_request_also_where_they_are_b
 fn a_pod_that_is_replaced_serves_while_it_drains() {
     const DRAIN: Duration = Duration::from_secs(10);
     let mut site = Site::started("[network]\ndrain-delay = '10s'");
-    let patient = |container| pod("web", container).replace("Seconds: 2", "Seconds: 40");
+    let long_grace = |container| pod("web", container).replace("Seconds: 2", "Seconds: 40");
     site.deploy(&[
-        ("web.yaml", &patient(APP)),
+        ("web.yaml", &long_grace(APP)),
         ("service.yaml", &service("web")),
     ]);
     let client = Poller::start(site.host.network.namespace(), &site.node_url("/"));
-    let next = site.push(&[("web.yaml", &patient(APP_2))], "the next");
+    let next = site.push(&[("web.yaml", &long_grace(APP_2))], "the next");
     site.wait_healthy(&next);
     site.wait_answer("/", "app 2 web");
     let answers = client.finish();
     assert!(
         answers.longest_gap < DRAIN / 2,
-        "nobody answered for {:?}",
+        "no request was answered for {:?}",
         answers.longest_gap
     );
 }

@@ -1,18 +1,20 @@
-//! A commit that does not become healthy is rolled back and remembered.
+//! A commit that does not become healthy is rolled back, and stays recorded as bad.
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell_with};
 use crate::support::{Site, is};
 
-/// Deployments that cannot work, a part of the reason that is given, and its word in the metrics.
+/// Deployments that cannot become healthy, each with a part of the published reason and with the
+/// reason's label in the metrics.
 fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4] {
     let missing = format!(
         "{{name: app, image: '{}/team/absent:1'}}",
         site.registry().address()
     );
-    let deaf = "{name: app, image: 'windlass-test/app:2', readinessProbe: {httpGet: {path: /absent, port: 8080}, \
+    let never_ready = "{name: app, image: 'windlass-test/app:2', readinessProbe: {httpGet: {path: /absent, port: 8080}, \
                 periodSeconds: 1}}";
     let unknown = "{name: app, image: 'windlass-test/app:2', command: [/does/not/exist]}";
-    // Without a probe it would be available for the moment that it runs, and the old pod would go.
+    // Without a readiness probe the pod would be available until it crashes, and the old pod would
+    // be stopped.
     let crash = shell_with(
         "sleep 0.2; exit 7",
         "readinessProbe: {exec: {command: [\"false\"]}}",
@@ -32,7 +34,7 @@ fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4
         ),
         (
             "never ready",
-            deployment_with("web", 1, deaf, "progressDeadlineSeconds: 4"),
+            deployment_with("web", 1, never_ready, "progressDeadlineSeconds: 4"),
             "no progress within progressDeadlineSeconds",
             "deadline",
         ),
@@ -46,7 +48,7 @@ fn broken(site: &Site) -> [(&'static str, String, &'static str, &'static str); 4
 }
 
 #[test]
-fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
+fn a_broken_commit_is_rolled_back_and_recorded_and_the_next_good_commit_runs() {
     let mut site = Site::started("");
     let mut good = site.deploy(&[
         ("web.yaml", &deployment("web", 1, APP)),
@@ -58,25 +60,25 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
 
     for (number, (what, manifest, reason, word)) in broken(&site).into_iter().enumerate() {
         let bad = site.push(&[("web.yaml", &manifest)], what);
-        let told = site.wait_rolled_back(&bad, &good);
-        assert!(told.contains(reason), "{what}: {told}");
-        assert_eq!(site.running(), before, "{what}: what ran was touched");
+        let published = site.wait_rolled_back(&bad, &good);
+        assert!(published.contains(reason), "{what}: {published}");
+        assert_eq!(site.running(), before, "{what}: a container was touched");
         assert_eq!(site.ask("/").unwrap().status, 200, "{what}");
         let metric = format!("windlass_rollbacks_total{{reason=\"{word}\"}}");
-        assert_eq!(site.metric(&metric), 1.0, "{what}: {told}");
+        assert_eq!(site.metric(&metric), 1.0, "{what}: {published}");
 
         site.stop();
         site.start();
-        let status = site.wait_status("the first look after the start", |status| {
+        let status = site.wait_status("the host has converged after a restart", |status| {
             is(&status["head"]["id"], &bad) && status["converged"] == true
         });
         assert!(
-            is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &told),
+            is(&status["target"]["id"], &good) && is(&status["bad"][&bad], &published),
             "{what}: {status:#}"
         );
-        assert_eq!(site.running(), before, "{what}: what ran was touched");
+        assert_eq!(site.running(), before, "{what}: a container was touched");
 
-        // A good commit on top, which changes nothing that runs.
+        // The next good commit changes no running pod.
         let note = format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: note}}\ndata: {{number: '{number}'}}\n"
         );
@@ -84,7 +86,11 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
             ("web.yaml", &deployment("web", 1, APP)),
             ("note.yaml", &note),
         ]);
-        assert_eq!(site.running(), before, "after {what}: what ran was touched");
+        assert_eq!(
+            site.running(),
+            before,
+            "after {what}: a container was touched"
+        );
     }
     site.deploy(&[("web.yaml", &deployment("web", 1, APP_2))]);
     site.wait_answer("/", "app 2 web");
@@ -102,7 +108,7 @@ fn a_broken_commit_is_rolled_back_remembered_and_the_next_good_one_runs() {
 }
 
 #[test]
-fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
+fn a_changed_bare_pod_that_fails_is_replaced_by_the_pod_of_the_last_healthy_commit() {
     let mut site = Site::started("");
     let good = site.deploy(&[
         ("web.yaml", &pod("web", APP)),
@@ -118,16 +124,18 @@ fn a_changed_bare_pod_that_fails_is_brought_back_as_it_was() {
     assert_eq!(
         site.running().len(),
         4,
-        "something is left of the failed pod"
+        "containers of the failed pod remain"
     );
 }
 
 #[test]
-fn a_first_commit_that_fails_is_degraded_and_the_next_one_runs() {
+fn a_first_commit_that_fails_is_degraded_and_the_next_commit_runs() {
     let mut site = Site::started("");
     let container = "{name: app, image: 'windlass-test/app:1', command: [/does/not/exist]}";
     let bad = site.push(&[("web.yaml", &pod("web", container))], "no such command");
-    let status = site.wait_status("it is degraded", |status| is(&status["phase"], "Degraded"));
+    let status = site.wait_status("the rollout is degraded", |status| {
+        is(&status["phase"], "Degraded")
+    });
     assert!(
         status["message"]
             .as_str()

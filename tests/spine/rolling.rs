@@ -1,11 +1,12 @@
-//! A rolling update costs no request and keeps to its bounds.
+//! Updates of a Deployment: a rolling update loses no request and respects its bounds, and Recreate
+//! never runs two versions.
 
 use std::time::Instant;
 
 use crate::manifest::{APP, APP_2, deployment_with, service};
 use crate::support::{Poller, SOON, Site, assert_all_answered, is};
 
-/// Pods of the Deployment that are ready, and those that are not stopping.
+/// The number of ready pods, and of all pods, among the pods that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
     let pods = site.pods();
     let active: Vec<_> = pods
@@ -16,16 +17,16 @@ fn count(site: &Site) -> (usize, usize) {
         pod["status"]["conditions"]
             .as_array()
             .is_some_and(|conditions| {
-                conditions
-                    .iter()
-                    .any(|one| is(&one["type"], "Ready") && is(&one["status"], "True"))
+                conditions.iter().any(|condition| {
+                    is(&condition["type"], "Ready") && is(&condition["status"], "True")
+                })
             })
     };
     (active.iter().filter(ready).count(), active.len())
 }
 
 #[test]
-fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
+fn a_rolling_update_loses_no_request_and_respects_its_bounds() {
     let mut site = Site::started("");
     let bounds = "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}";
     site.deploy(&[
@@ -52,8 +53,8 @@ fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
         }
         assert!(begin.elapsed() < SOON, "{status:#}");
     }
-    assert!(least_ready >= 3, "only {least_ready} of 4 were ready");
-    assert!(most <= 5, "{most} ran, with a surge of one");
+    assert!(least_ready >= 3, "only {least_ready} of 4 pods were ready");
+    assert!(most <= 5, "{most} pods existed with maxSurge 1");
     for client in clients {
         assert_all_answered(&client.finish());
     }
@@ -61,7 +62,7 @@ fn a_rolling_update_fails_no_request_and_keeps_to_its_bounds() {
 }
 
 #[test]
-fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
+fn a_recreated_deployment_never_runs_old_and_new_pods_at_the_same_time() {
     let mut site = Site::started("");
     let recreate = "strategy: {type: Recreate}";
     site.deploy(&[("web.yaml", &deployment_with("web", 2, APP, recreate))]);
@@ -83,11 +84,11 @@ fn a_recreated_deployment_never_runs_old_and_new_side_by_side() {
         let runs = |id: &str, name: &str| has(id) || has(name);
         assert!(
             !(runs(&old, "windlass-test/app:1") && runs(&new, "windlass-test/app:2")),
-            "both run: {images}"
+            "old and new pods run at the same time: {images}"
         );
         if is(&site.status()["healthy"]["id"], &next) {
             break;
         }
-        assert!(begin.elapsed() < SOON, "the rollout does not end");
+        assert!(begin.elapsed() < SOON, "the commit is not healthy in time");
     }
 }

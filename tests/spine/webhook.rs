@@ -1,5 +1,5 @@
-//! Webhooks, in front of a repository on a server: nothing but a hook makes the daemon look before
-//! its next poll.
+//! Webhooks: with a poll interval of ten minutes, only an accepted webhook makes the daemon fetch
+//! before.
 
 use std::fmt::Write;
 use std::fs;
@@ -15,7 +15,8 @@ use crate::support::{Outcome, SOON, Site, eventually, is};
 const SECRET: &str = "it is no secret in a test";
 const HOOK: &str = "http://127.0.0.1:9464/webhook";
 
-/// `git http-backend` behind busybox' httpd, on the host, with a line for every request.
+/// `git http-backend` behind busybox' httpd on the host, with a file that has a line for every
+/// request.
 struct GitServer {
     process: Child,
     requests: PathBuf,
@@ -54,7 +55,7 @@ impl GitServer {
         server
     }
 
-    /// How often the repository was asked for its branches: once a fetch.
+    /// The number of fetches, each of which requests the branches once.
     fn fetches(&self) -> usize {
         let requests = fs::read_to_string(&self.requests).unwrap();
         requests
@@ -71,7 +72,7 @@ impl Drop for GitServer {
     }
 }
 
-/// A daemon that would look again in ten minutes, and has looked once.
+/// A daemon that has fetched once and would poll again in ten minutes.
 fn start() -> (Site, GitServer) {
     let mut site = Site::new("");
     let server = GitServer::start(&site);
@@ -103,7 +104,7 @@ fn signature(body: &[u8]) -> String {
     text
 }
 
-/// Posts a body; gives the status code.
+/// Posts a body; returns the status code of the answer.
 fn post(site: &Site, path: &str, headers: &[&str], body: &[u8]) -> u16 {
     let file = site.host.dir().join("body");
     fs::write(&file, body).unwrap();
@@ -125,7 +126,8 @@ fn post(site: &Site, path: &str, headers: &[&str], body: &[u8]) -> u16 {
         arguments.extend(["-H", header]);
     }
     arguments.push(&url);
-    // The daemon may answer and close before a large body is sent: the answer counts.
+    // curl's exit code is not checked: the daemon may answer and close before a large body is sent,
+    // which is an error for curl.
     site.host.exec(&arguments).stdout.parse().unwrap()
 }
 
@@ -134,10 +136,14 @@ fn push_event(commit: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
+fn only_a_signed_webhook_for_the_branch_makes_the_daemon_fetch_at_once() {
     let (mut site, server) = start();
     let first = site.repo.head();
-    assert_eq!(server.fetches(), 1, "the poll is ten minutes away");
+    assert_eq!(
+        server.fetches(),
+        1,
+        "the daemon has fetched before the next poll"
+    );
 
     let second = site.push(&[("web.yaml", &pod("web", APP_2))], "the second");
     let body = push_event(&second);
@@ -192,18 +198,18 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
         ("no such forge", "elsewhere", &[&signed], &body, 404),
     ] {
         let answer = post(&site, path, headers, body);
-        // Who still sends when the connection is closed may lose the answer after "100 Continue";
-        // the counter has it.
+        // A client that still sends when the connection is closed may read "100 Continue" and lose
+        // the answer after it. The daemon's counter below has the request.
         let lost = code == 413 && answer == 100;
         assert!(
             answer == code || lost,
-            "{what}, {path}: {answer}, not {code}"
+            "{what}, {path}: the status is {answer}, not {code}"
         );
     }
     assert_eq!(
         server.fetches(),
         1,
-        "a hook that must not count made the daemon look"
+        "a refused or irrelevant webhook made the daemon fetch"
     );
     assert!(is(&site.status()["head"]["id"], &first));
 
@@ -216,15 +222,19 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
     assert_eq!(
         post(&site, "github", &[github[0], &signed], &body),
         200,
-        "seen before"
+        "a replayed webhook"
     );
     let generic = format!("X-Windlass-Signature: {}", signature(&body));
     assert_eq!(
         post(&site, "generic", &[&generic], &body),
         409,
-        "seen before"
+        "a replayed webhook"
     );
-    assert_eq!(server.fetches(), fetches, "a replay made the daemon look");
+    assert_eq!(
+        server.fetches(),
+        fetches,
+        "a replayed webhook made the daemon fetch"
+    );
 
     let third = site.push(&[("web.yaml", &pod("web", APP))], "the third");
     let body = push_event(&third);
@@ -246,7 +256,7 @@ fn a_signed_hook_makes_the_daemon_look_at_once_and_others_do_not() {
 }
 
 #[test]
-fn a_flood_of_hooks_is_bounded_and_makes_few_fetches() {
+fn a_flood_of_webhooks_is_limited_and_causes_few_fetches() {
     const FLOOD: usize = 1000;
     let (site, server) = start();
     let mut requests = String::new();
@@ -286,13 +296,13 @@ fn a_flood_of_hooks_is_bounded_and_makes_few_fetches() {
         "{accepted} accepted in {took} s"
     );
 
-    // One at once, and one a second afterwards.
-    let most = took as usize + 2;
+    // The daemon fetches once at once, and then at most once a second.
+    let limit = took as usize + 2;
     let fetches = || server.fetches() - before;
-    eventually(SOON, "the daemon looks", || fetches() > 0);
+    eventually(SOON, "the daemon fetches", || fetches() > 0);
     site.host.exec(&["sleep", "2"]).ok();
-    assert!(fetches() <= most, "{} fetches in {took} s", fetches());
-    // Nothing else suffers.
+    assert!(fetches() <= limit, "{} fetches in {took} s", fetches());
+    // The application and the daemon's status are unaffected.
     assert_eq!(site.ask("/").unwrap().body, "app 1 web");
     assert!(is(&site.status()["phase"], "Healthy"));
 }

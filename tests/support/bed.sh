@@ -2,26 +2,26 @@
 # Hosts on one machine, for the tests, the demo and the benchmarks: each has a network, a host name, /etc, /run and
 # /var/lib of its own and its own Docker engine, and is plugged into a switch, a namespace with a bridge.
 #
-#   bed.sh switch NETNS                         makes a switch in a namespace that is there
-#   bed.sh plug SWITCH PORT NETNS               plugs a cable into it, whose other end is eth0 in a namespace
+#   bed.sh switch NETNS                         makes a switch in a namespace that exists
+#   bed.sh plug SWITCH PORT NETNS               connects a namespace to a switch; the link in the namespace is eth0
 #   bed.sh address ADDRESS                      inside a namespace: gives eth0 this address
-#   bed.sh hold DIR NETNS NAME                  becomes the process that holds a host's namespaces; DIR/held is there
-#                                               when they are
+#   bed.sh hold DIR NETNS NAME                  becomes the process that holds a host's namespaces; the file DIR/held
+#                                               exists as soon as the namespaces are ready
 #   bed.sh engine DIR NAME NUMBER [ARG...]      inside a host: becomes its dockerd
 #   bed.sh guard DIR NETNS [CGROUP]             waits for the end of its input, then ends everything
-#   bed.sh halt NETNS CGROUP KEEP_PID           ends all processes but one, now
+#   bed.sh halt NETNS CGROUP KEEP_PID           ends all processes but one, at once
 #
-# What is ended is what a part of the bed started, and nothing else: a process is ours if it lives in our network
-# namespace or in our control group. DIR, where everything of a host lies, is not below /etc, /run or /var/lib, for a
-# host does not see the machine's. NAME is a control group, in which the engine runs its containers.
+# Only processes that a part of the bed started are ended: those in the part's network namespace or in its control
+# group. DIR, the directory of all files of a host, is not below /etc, /run or /var/lib, because a host has directories
+# of its own there. NAME is the control group in which the engine runs its containers.
 #
-# The guard's input is a pipe whose other end only the test holds: it closes when the test lets go of
-# its host, and also when the test is killed, so that nothing outlives it.
+# The guard's input is a pipe whose other end only the test has. The pipe closes when the test drops its host, and also
+# when the test is killed, so that no process outlives the test.
 set -u
 
 GATEWAY=192.168.77.1
-# An address that nobody has.
-NOBODY=192.168.77.254
+# An address without a host.
+UNUSED=192.168.77.254
 
 switch() { # NETNS
     nsenter --net="/run/netns/$1" -- sh -ec "
@@ -29,18 +29,18 @@ switch() { # NETNS
         ip link add br0 type bridge
         ip addr add $GATEWAY/24 dev br0
         ip link set br0 up
-        # Whoever asks for the world gets a refusal at once, not a time-out: a resolver heeds only 'port unreachable',
-        # so packets must get as far as the filter, by a route to nobody.
+        # A connection to any other network is refused at once instead of timing out. A resolver only ends its query
+        # on 'port unreachable', which the filter sends, so packets need a route to get as far as the filter.
         sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
         sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0
-        # Frames between hosts must not meet the filter on their way over the bridge.
+        # Frames between hosts go over the bridge, and must not pass through the filter of forwarded packets.
         ! [ -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0
-        ip route add default via $NOBODY
+        ip route add default via $UNUSED
         nft add table inet bed
         nft 'add chain inet bed forward { type filter hook forward priority 0; }'
         nft 'add rule inet bed forward meta l4proto tcp reject with tcp reset'
         nft 'add rule inet bed forward reject'
-        # What is cut off is lost on the bridge, by rules in the chain cut.
+        # Rules in the chain cut drop the frames of hosts that are cut off.
         nft add table bridge bed
         nft add chain bridge bed cut
         for hook in input forward output; do
@@ -80,7 +80,7 @@ hold() { # DIR NETNS NAME
 engine() { # DIR NAME NUMBER [ARG...]
     local dir=$1 name=$2 number=$3
     shift 3
-    # An empty file of its own: the machine's would contradict the flags.
+    # dockerd refuses to start where the machine's configuration file contradicts its flags, so it reads an empty file.
     echo '{}' >"$dir/daemon.json"
     exec dockerd --config-file "$dir/daemon.json" --data-root /var/lib/docker --exec-root /run/docker \
         --pidfile /run/docker.pid --host unix:///run/docker.sock --exec-opt native.cgroupdriver=cgroupfs \
@@ -88,7 +88,7 @@ engine() { # DIR NAME NUMBER [ARG...]
         --registry-mirror "http://$GATEWAY:5000" --insecure-registry "$GATEWAY:5000" "$@"
 }
 
-# control_groups NAME: its directories, in every hierarchy of cgroup v1 or in the one of v2.
+# control_groups NAME: the directories of a control group, in every hierarchy of cgroup v1 or in the only one of v2.
 control_groups() {
     local dir
     for dir in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
@@ -108,7 +108,7 @@ processes() { # NETNS CGROUP KEEP_PID
 
 halt() { # NETNS CGROUP KEEP_PID
     local pids dir state
-    # A process frozen by `docker pause` does not even die before it is thawed.
+    # A process frozen by `docker pause` ends only after it is thawed, even on signal 9.
     [ -z "$2" ] || for dir in $(control_groups "$2"); do
         find "$dir" -name freezer.state 2>/dev/null | while read -r state; do
             echo THAWED >"$state"
@@ -139,13 +139,13 @@ guard() { # DIR NETNS [CGROUP]
     halt "$2" "${3:-}" 0
     ip netns del "$2"
     drop_control_groups "${3:-}"
-    # A part beside this one may still write here while its own guard ends it.
+    # Another part of the bed may still write here until its own guard has ended it.
     for _ in $(seq 50); do
         rm -rf "$1" 2>/dev/null
         [ -e "$1" ] || break
         sleep 0.1
     done
-    # Its own log, which stays only if there was something to say.
+    # The guard's own log stays only where something was printed.
     [ -s "$1.guard.log" ] || rm -f "$1.guard.log"
 }
 

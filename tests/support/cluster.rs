@@ -16,7 +16,7 @@ use super::{
     Poller, Registry, SOON, WallClock, pause_after, run,
 };
 
-/// What it takes to make a [`Cluster`].
+/// The options of a [`Cluster`].
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterBuilder {
     hosts: u8,
@@ -33,53 +33,53 @@ pub(crate) struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// How many members etcd has: one, unless it is said here.
+    /// How many members etcd has; one where this is not called.
     pub(crate) fn members(mut self, members: usize) -> Self {
         self.members = members;
         self
     }
 
-    /// What is loaded into every engine instead of the test application and busybox.
+    /// The images that are loaded into every engine instead of the test application and busybox.
     pub(crate) fn images(mut self, images: &[&str]) -> Self {
         self.images = images.iter().map(|&image| image.to_owned()).collect();
         self
     }
 
-    /// What lies in the registry under its plain name, and in no engine.
+    /// Images that the registry has under their plain names, and that no engine has.
     pub(crate) fn pulled(mut self, images: &[&str]) -> Self {
         self.pulled = images.iter().map(|&image| image.to_owned()).collect();
         self
     }
 
-    /// The hosts fetch over https from a server at the gateway, which can be silent or gone, and
-    /// which [`Network::cut_from`] takes away from one host.
+    /// The hosts fetch over https from a server at the gateway. The server can be silent or refuse,
+    /// and [`Network::cut_from`] makes it unreachable for one host.
     pub(crate) fn over_https(mut self) -> Self {
         self.https = true;
         self
     }
 
-    /// No daemon is started: the test does that host by host.
+    /// No daemon is started with the cluster: the test starts the daemons host by host.
     pub(crate) fn without_daemons(mut self) -> Self {
         self.daemons = false;
         self
     }
 
     /// Every host's daemon and command line have a wall clock of their own, which
-    /// [`ClusterHost::set_clock`] makes jump. The store's certificates are a day old, as those of
-    /// most stores are: they hold for a clock that is behind.
+    /// [`ClusterHost::set_clock`] sets. The store's certificates are a day old, so that they are
+    /// valid for a clock that is behind.
     pub(crate) fn own_clocks(mut self) -> Self {
         self.own_clocks = true;
         self.etcd.age = 24 * 3600;
         self
     }
 
-    /// More for the configuration of every daemon: sections with their keys, in TOML.
+    /// Adds to the configuration of every daemon: sections with their keys, in TOML.
     pub(crate) fn config(mut self, more: &str) -> Self {
         self.config.push(more.to_owned());
         self
     }
 
-    /// More for the configuration of one.
+    /// Adds to the configuration of one daemon.
     pub(crate) fn config_of(mut self, name: &str, more: &str) -> Self {
         self.config_of.push((name.to_owned(), more.to_owned()));
         self
@@ -94,13 +94,14 @@ impl ClusterBuilder {
         self
     }
 
-    /// What differs about the store.
+    /// The options of the store.
     pub(crate) fn etcd(mut self, options: EtcdOptions) -> Self {
         self.etcd = options;
         self
     }
 
-    /// Makes the cluster: the store and all engines at the same time.
+    /// Makes the cluster. The store and all engines start at the same time, because each takes
+    /// seconds.
     #[track_caller]
     pub(crate) fn start(self) -> Cluster {
         let network = Network::start();
@@ -175,17 +176,18 @@ impl ClusterBuilder {
 /// them follow.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// The hosts, in the order of their names. They are dropped first.
+    /// The hosts, in the order of their names. The hosts are dropped before the store, the registry
+    /// and the network that they use.
     pub(crate) hosts: Vec<ClusterHost>,
     /// The store.
     pub(crate) etcd: Etcd,
-    /// The registry, which the engines have as the mirror of plain names.
+    /// The registry, which is the engines' mirror for plain names.
     pub(crate) registry: Registry,
-    /// The server of the repository, where the hosts do not read its files.
+    /// The https server of the repository; `None` where the hosts fetch by a `file://` URL.
     pub(crate) server: Option<GitServer>,
     /// The repository.
     pub(crate) repo: GitRepo,
-    /// The network of all.
+    /// The network that connects hosts, store, registry and server.
     pub(crate) network: Arc<Network>,
     builder: ClusterBuilder,
 }
@@ -193,9 +195,9 @@ pub(crate) struct Cluster {
 /// A host of a cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterHost {
-    /// Its name as a node.
+    /// The name of its node.
     pub(crate) name: String,
-    /// The host.
+    /// The machine with its engine.
     pub(crate) host: Host,
     config: PathBuf,
     daemon: Mutex<Option<Daemon>>,
@@ -203,13 +205,13 @@ pub(crate) struct ClusterHost {
 }
 
 impl Cluster {
-    /// So many hosts with a daemon each, and one member of etcd.
+    /// `hosts` hosts, each with a running daemon, and one member of etcd.
     #[track_caller]
     pub(crate) fn start(hosts: u8) -> Cluster {
         Cluster::builder(hosts).start()
     }
 
-    /// The same, with something different.
+    /// The options of [`Cluster::start`], to be changed before the cluster is started.
     pub(crate) fn builder(hosts: u8) -> ClusterBuilder {
         ClusterBuilder {
             hosts,
@@ -226,7 +228,7 @@ impl Cluster {
         }
     }
 
-    /// A host by its name.
+    /// The host of this name.
     #[track_caller]
     pub(crate) fn host(&self, name: &str) -> &ClusterHost {
         self.hosts
@@ -235,7 +237,8 @@ impl Cluster {
             .unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
-    /// Writes a host's configuration anew, with more of it; its next daemon reads that.
+    /// Replaces a host's configuration file, with `more` added; the next daemon that starts there
+    /// reads the new file.
     #[track_caller]
     pub(crate) fn configure(&self, host: &ClusterHost, more: &str) {
         let files = self.etcd.client(&host.name);
@@ -285,14 +288,15 @@ impl Cluster {
         self.hosts.iter().for_each(ClusterHost::wait_answers);
     }
 
-    /// Replaces all that is in the repository by these files, in a signed commit that may delete;
-    /// gives its id.
+    /// Replaces all files of the repository by these, in a signed commit that may delete workloads;
+    /// returns the commit's id.
     #[track_caller]
     pub(crate) fn push(&self, files: &[(&str, &str)]) -> String {
         self.repo.replace_signed(files, "deploy")
     }
 
-    /// Pushes, and waits until every host says that the commit is healthy; gives its id.
+    /// Pushes, and waits until every host publishes that the commit is healthy; returns the
+    /// commit's id.
     #[track_caller]
     pub(crate) fn deploy(&self, files: &[(&str, &str)]) -> String {
         let commit = self.push(files);
@@ -304,7 +308,7 @@ impl Cluster {
         commit
     }
 
-    /// Pods of all namespaces as the API lists them, asked of the first host whose daemon answers.
+    /// Pods of all namespaces as the API of the first host whose daemon answers lists them.
     #[track_caller]
     pub(crate) fn pods(&self) -> Vec<Value> {
         let mut answers = self.hosts.iter().filter_map(|host| host.host.pods());
@@ -321,19 +325,20 @@ impl Cluster {
         pods.retain(|pod| {
             let own = pod["metadata"]["name"].as_str().unwrap_or_default();
             let metadata = &pod["metadata"];
-            let ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
+            let is_ready =
+                |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
             own.strip_prefix(name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                 && metadata["namespace"] == "default"
                 && metadata["deletionTimestamp"].is_null()
                 && pod["status"]["conditions"]
                     .as_array()
-                    .is_some_and(|all| all.iter().any(ready))
+                    .is_some_and(|conditions| conditions.iter().any(is_ready))
         });
         pods
     }
 
-    /// Waits until exactly so many pods of an owner are ready; gives them.
+    /// Waits until exactly `count` pods of an owner are ready; returns these pods.
     #[track_caller]
     pub(crate) fn eventually_running(&self, name: &str, count: usize) -> Vec<Value> {
         self.wait_for(SOON, &format!("{count} ready pods of {name}"), || {
@@ -342,31 +347,31 @@ impl Cluster {
         })
     }
 
-    /// Waits for something about the cluster; panics with its pods and every host's status when it
-    /// does not come.
+    /// Waits until `observe` returns a value; panics with the cluster's pods and every host's status
+    /// when the deadline passes before.
     #[track_caller]
     pub(crate) fn wait_for<T>(
         &self,
         deadline: Duration,
         what: &str,
-        mut found: impl FnMut() -> Option<T>,
+        mut observe: impl FnMut() -> Option<T>,
     ) -> T {
         let start = Instant::now();
         loop {
-            let look = Instant::now();
-            if let Some(found) = found() {
-                return found;
+            let check = Instant::now();
+            if let Some(observed) = observe() {
+                return observed;
             }
             assert!(
                 start.elapsed() < deadline,
                 "not within {deadline:?}: {what}\n{}",
                 self.describe()
             );
-            pause_after(look);
+            pause_after(check);
         }
     }
 
-    /// The names of the nodes that these pods are on.
+    /// The names of the nodes that these pods are assigned to.
     pub(crate) fn nodes_of(pods: &[Value]) -> BTreeSet<String> {
         pods.iter()
             .filter_map(|pod| pod["spec"]["nodeName"].as_str())
@@ -413,8 +418,8 @@ impl ClusterHost {
         ));
     }
 
-    /// Makes the host's own wall clock jump: it is so many seconds ahead of the other hosts'
-    /// afterwards, or behind.
+    /// Sets the host's own wall clock `seconds` ahead of the other hosts' clocks, or behind them
+    /// where `seconds` is negative.
     #[track_caller]
     pub(crate) fn set_clock(&self, seconds: i64) {
         let clock = self.clock.as_ref();
@@ -423,26 +428,26 @@ impl ClusterHost {
             .set(seconds);
     }
 
-    /// Waits until the daemon answers; panics with its log when it ends before.
+    /// Waits until the daemon answers; panics with the daemon's log when the daemon ends before.
     #[track_caller]
     pub(crate) fn wait_answers(&self) {
         self.with_daemon(|daemon| {
-            daemon.wait_until(SOON, "it answers", |_| self.host.status().is_some());
+            daemon.wait_until(SOON, "the daemon answers", |_| self.host.status().is_some());
         });
     }
 
-    /// Ends the daemon as a service manager does; what it made runs on.
+    /// Ends the daemon with TERM, as a service manager does; its containers keep running.
     #[track_caller]
     pub(crate) fn terminate(&self) {
         let daemon = self.take_daemon();
         assert!(
             daemon.stop().success(),
-            "the daemon of {} did not end well",
+            "the daemon of {} did not end with status 0",
             self.name
         );
     }
 
-    /// Kills the daemon with signal 9, as a crash would; what it made runs on.
+    /// Kills the daemon with signal 9, as a crash would; its containers keep running.
     #[track_caller]
     pub(crate) fn kill(&self) {
         self.take_daemon().kill9();
@@ -454,7 +459,7 @@ impl ClusterHost {
         self.with_daemon(|daemon| daemon.pause());
     }
 
-    /// Lets a frozen daemon go on.
+    /// Resumes a frozen daemon.
     #[track_caller]
     pub(crate) fn resume(&self) {
         self.with_daemon(|daemon| daemon.resume());
@@ -488,69 +493,74 @@ impl ClusterHost {
             .envs(clock.into_iter().flatten()))
     }
 
-    /// What `windlass status` says here.
+    /// What `windlass status` prints on this host, as JSON.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
         self.windlass(&["status", "-o", "json"]).json()
     }
 
-    /// Waits until `windlass status` says something here; gives what it says then.
+    /// Waits until the status that this host's daemon publishes fulfils a condition; returns that
+    /// status.
     #[track_caller]
     pub(crate) fn wait_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let start = Instant::now();
         loop {
-            let look = Instant::now();
+            let check = Instant::now();
             last = self.host.status().unwrap_or(last);
             if condition(&last) {
                 return last;
             }
             let running = self.daemon().as_mut().is_some_and(Daemon::is_running);
-            assert!(running, "{}: no daemon runs: {what}", self.name);
+            assert!(
+                running,
+                "{}: no daemon runs while the test waits for: {what}",
+                self.name
+            );
             let late = start.elapsed() > SOON;
             assert!(
                 !late,
                 "{}: not within {SOON:?}: {what}; the last status: {last:#}",
                 self.name
             );
-            pause_after(look);
+            pause_after(check);
         }
     }
 
-    /// The daemon's containers on this host, sandboxes too, whatever their state.
+    /// The containers of pods on this host, in any state, with the sandboxes.
     #[track_caller]
     pub(crate) fn containers(&self) -> BTreeSet<Container> {
-        let mut all = self.host.containers();
-        all.retain(|one| !one.pod.is_empty());
-        all
+        let mut containers = self.host.containers();
+        containers.retain(|container| !container.pod.is_empty());
+        containers
     }
 
-    /// Those of the pods named NAME or NAME-... that run, without sandboxes.
+    /// The running containers of the pods named NAME or NAME-..., without the sandboxes.
     #[track_caller]
     pub(crate) fn running(&self, name: &str) -> BTreeSet<Container> {
-        let mut all = self.containers();
-        all.retain(|one| {
-            let rest = one.pod.strip_prefix(name);
+        let mut containers = self.containers();
+        containers.retain(|container| {
+            let rest = container.pod.strip_prefix(name);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-                && one.is_running()
-                && !one.is_sandbox()
+                && container.is_running()
+                && !container.is_sandbox()
         });
-        all
+        containers
     }
 
-    /// Fetches a URL from inside the host; its body, where the answer was 200.
+    /// Fetches a URL from inside the host; returns the body where the answer's status is 200.
     pub(crate) fn curl(&self, url: &str) -> Option<String> {
         let answer = self.host.http_get(url)?;
         (answer.status == 200).then_some(answer.body)
     }
 
-    /// Asks a URL from inside the host again and again.
+    /// Requests a URL from inside the host repeatedly.
     #[track_caller]
     pub(crate) fn poll(&self, url: &str) -> Poller {
         Poller::start(self.host.namespace(), url)
     }
 
-    /// The URL of a port of the host, as others call it.
+    /// The URL of a path at a port of the host's address.
     pub(crate) fn url(&self, port: u16, path: &str) -> String {
         format!("http://{}:{port}{path}", self.host.address)
     }
@@ -583,7 +593,7 @@ impl AsRef<super::Port> for ClusterHost {
 
 impl Drop for ClusterHost {
     fn drop(&mut self) {
-        // Before its host, so that it is the one to say how it went.
+        // The daemon is dropped before its host, so that the daemon's log is printed first.
         drop(self.daemon().take());
         if self.clock.is_some() {
             WallClock::sweep();

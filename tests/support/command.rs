@@ -1,18 +1,18 @@
-//! Running a program to its end, with everything it said at hand when it fails.
+//! Runs a program to its end, and shows all of the program's output when it fails.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// How a program ended, and what it said.
+/// How a program ended, and its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// The command line, for messages.
     pub(crate) command: String,
     /// The exit code; 128 and more stands for a signal, as in a shell.
     pub(crate) code: i32,
-    /// Standard output, without the line ends at its end.
+    /// Standard output, without the newlines at its end.
     pub(crate) stdout: String,
-    /// Standard error, without the line ends at its end.
+    /// Standard error, without the newlines at its end.
     pub(crate) stderr: String,
 }
 
@@ -22,7 +22,7 @@ impl Outcome {
         self.code == 0
     }
 
-    /// Panics with the whole outcome unless the program succeeded; gives its standard output.
+    /// Panics with the whole outcome unless the program succeeded; returns its standard output.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert!(

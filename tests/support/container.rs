@@ -1,4 +1,4 @@
-//! What an engine has, as far as tests look at it.
+//! The containers of an engine, with the fields that tests read.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,31 @@ use serde_json::Value;
 
 use super::Host;
 
-/// A container of a host's engine, whatever its state and whoever made it.
+/// A container of a host's engine, in any state, made by the daemon or by another client.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Container {
     /// The pod's namespace; empty for a container that no daemon made.
     pub(crate) namespace: String,
     /// The pod's name.
     pub(crate) pod: String,
-    /// The container's name in its pod; `sandbox` for what holds the pod's network.
+    /// The container's name in its pod; `sandbox` for the container that holds the pod's network.
     pub(crate) name: String,
     /// Docker's id.
     pub(crate) id: String,
-    /// Docker's word for its state: `running`, `exited`, ...
+    /// The container's state in Docker's words: `running`, `exited`, ...
     pub(crate) state: String,
-    /// When it was started last.
+    /// When the container was started last.
     pub(crate) started: String,
-    /// How many containers of this name its pod had before.
+    /// How many containers of this name the pod had before.
     pub(crate) attempt: u32,
 }
 
 impl Container {
-    /// Whether it runs.
     pub(crate) fn is_running(&self) -> bool {
         self.state == "running"
     }
 
-    /// Whether it holds its pod's network, and is none of the pod's own containers.
+    /// Whether the container only holds its pod's network, and is not in the pod's manifest.
     pub(crate) fn is_sandbox(&self) -> bool {
         self.name == "sandbox"
     }
@@ -64,20 +63,20 @@ impl Host {
             .ask_engine("/containers/json?all=true")
             .unwrap_or_else(|| panic!("the engine of {} lists no containers", self.name));
         let ids = listed.as_array().into_iter().flatten();
-        // One that is not there any more when it is asked about is none.
-        ids.map(|one| text(&one["Id"]))
+        // A container may be removed between the list and its inspection, and is left out then.
+        ids.map(|container| text(&container["Id"]))
             .filter_map(|id| self.ask_engine(&format!("/containers/{id}/json")))
             .map(|inspected| Container::of(&inspected))
             .collect()
     }
 }
 
-/// A JSON text, or nothing.
+/// The text of a JSON string; the empty text for any other value.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Whether a JSON value is this text.
+/// Whether a JSON value is a string with this text.
 pub(crate) fn is(value: &Value, wanted: &str) -> bool {
     value.as_str() == Some(wanted)
 }

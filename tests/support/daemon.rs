@@ -10,15 +10,16 @@ use super::{GitRepo, Host, eventually, pause_after, run};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_windlass");
-/// Where [`Daemon::follow`] keeps its state, as the host sees it.
+/// The data directory of [`Daemon::follow`], as a path on the host.
 pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
-/// Where [`Daemon::follow`] listens, as the host sees it.
+/// The directory of the sockets of [`Daemon::follow`], as a path on the host.
 pub(crate) const SOCKET_DIR: &str = "/run/windlass";
 
 /// How long a daemon may take to end after TERM.
 const STOP: Duration = Duration::from_secs(20);
 
-/// A running or ended daemon. It ends with its host at the latest, or when dropped.
+/// A running or ended daemon. The process ends when this value is dropped, and with its host at the
+/// latest.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Child,
@@ -33,11 +34,11 @@ impl Daemon {
         Daemon::spawn(host, &mut command)
     }
 
-    /// Starts `windlass ARGS...` with a limit of open files that it cannot raise.
-    pub(crate) fn start_with_files(host: &Host, most: u32, args: &[&str]) -> Daemon {
+    /// Starts `windlass ARGS...` with a hard limit of open files, which the daemon cannot raise.
+    pub(crate) fn start_with_files(host: &Host, limit: u32, args: &[&str]) -> Daemon {
         let mut command = host.command("prlimit");
         command
-            .args([&format!("--nofile={most}:{most}"), BINARY])
+            .args([&format!("--nofile={limit}:{limit}"), BINARY])
             .args(args);
         Daemon::spawn(host, &mut command)
     }
@@ -57,8 +58,8 @@ impl Daemon {
         Daemon { process, log }
     }
 
-    /// Starts `windlass run` on a host, following a repository, with the host's own directories for
-    /// state and sockets, and more arguments.
+    /// Starts `windlass run` on a host with a repository to follow, with the host's own directories
+    /// for state and sockets, and with more arguments.
     pub(crate) fn follow(host: &Host, repository: &GitRepo, args: &[&str]) -> Daemon {
         let url = repository.url();
         let signers = repository.allowed_signers();
@@ -82,26 +83,27 @@ impl Daemon {
         self.process.id()
     }
 
-    /// Whether it still runs.
+    /// Whether the process has not ended.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// All it has logged, on both outputs.
+    /// All that the daemon has logged, on standard output and standard error.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until its log contains a text; panics with the log when it does not, or the daemon
-    /// ends.
+    /// Waits until the log contains a text; panics with the log when the deadline passes or the
+    /// daemon ends before.
     #[track_caller]
     pub(crate) fn wait_for_log(&mut self, deadline: Duration, text: &str) {
-        self.wait_until(deadline, &format!("the log says {text:?}"), |daemon| {
+        self.wait_until(deadline, &format!("the log contains {text:?}"), |daemon| {
             daemon.log().contains(text)
         });
     }
 
-    /// Waits for a condition; panics with the log when it does not come, or the daemon ends before.
+    /// Waits until a condition holds; panics with the log when the deadline passes or the daemon
+    /// ends before.
     #[track_caller]
     pub(crate) fn wait_until(
         &mut self,
@@ -111,13 +113,13 @@ impl Daemon {
     ) {
         let start = Instant::now();
         loop {
-            let look = Instant::now();
+            let check = Instant::now();
             if condition(self) {
                 return;
             }
             assert!(
                 self.is_running(),
-                "the daemon ended before {what}:\n{}",
+                "the daemon ended before this was observed: {what}; the log:\n{}",
                 self.log()
             );
             assert!(
@@ -125,7 +127,7 @@ impl Daemon {
                 "not within {deadline:?}: {what}; the log:\n{}",
                 self.log()
             );
-            pause_after(look);
+            pause_after(check);
         }
     }
 
@@ -143,24 +145,24 @@ impl Daemon {
         run(Command::new("kill").args(["-s", name, &self.pid().to_string()])).ok();
     }
 
-    /// Freezes it: it does not run, hear or say anything until it is resumed.
+    /// Freezes the daemon: it neither runs nor reads nor answers until it is resumed.
     #[track_caller]
     pub(crate) fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Lets a frozen one go on as if nothing had been.
+    /// Resumes a frozen daemon.
     #[track_caller]
     pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// Kills it with signal 9, as a crash would.
+    /// Kills the daemon with signal 9, as a crash would.
     pub(crate) fn kill9(mut self) {
         self.end();
     }
 
-    /// Asks it to end as a service manager does; gives its exit status.
+    /// Ends the daemon with TERM, as a service manager does; returns its exit status.
     #[track_caller]
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
@@ -173,7 +175,7 @@ impl Daemon {
     }
 
     fn end(&mut self) {
-        // Killing what has ended already is no error.
+        // The daemon may have ended already, and then both calls fail.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -10,21 +10,21 @@ use super::command::repository_root;
 use super::relay::Relay;
 use super::{Machine, Network, Outcome, WallClock, eventually, run};
 
-/// The port that etcd's clients come to.
+/// The port that etcd's clients connect to.
 const CLIENT_PORT: u16 = 2379;
 /// How long members may take to elect a leader and answer, on a slow machine.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// `scripts/etcd` on machines at 192.168.77.5, .6 and .7. Members are numbered from 0.
 ///
-/// It ends with its machines, also when the test is killed.
+/// The members end with their machines, also when the test is killed.
 #[derive(Debug)]
 pub(crate) struct Etcd {
     machines: Vec<Machine>,
     network: Arc<Network>,
     options: EtcdOptions,
     dir: PathBuf,
-    /// Members that were not stopped or paused, which etcdctl asks.
+    /// For each member, whether it was neither stopped nor paused. etcdctl asks only these members.
     answering: Mutex<Vec<bool>>,
     relays: Vec<OnceLock<Relay>>,
 }
@@ -36,11 +36,11 @@ pub(crate) struct EtcdOptions {
     pub(crate) prefix: String,
     /// The nodes that have a user and a certificate.
     pub(crate) nodes: Vec<String>,
-    /// The most bytes it holds before it takes no more; etcd's default for 0.
+    /// The size in bytes at which the store refuses writes; etcd's default for 0.
     pub(crate) quota: u64,
-    /// When history is forgotten: a time such as `1h`, or a number of revisions; never for 0.
+    /// When history is compacted: a time such as `1h`, or a number of revisions; never for 0.
     pub(crate) compaction: String,
-    /// How many seconds ago its certificates were made.
+    /// How many seconds ago the certificates were made.
     pub(crate) age: i64,
 }
 
@@ -56,14 +56,14 @@ impl Default for EtcdOptions {
     }
 }
 
-/// What a client shows etcd, and what it believes.
+/// The certificate that a client presents to etcd, and the authority that the client trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
     /// The authority that signed etcd's certificates.
     pub(crate) ca: PathBuf,
     /// The client's certificate, whose common name is the user.
     pub(crate) certificate: PathBuf,
-    /// Its key.
+    /// The key of the client's certificate.
     pub(crate) key: PathBuf,
 }
 
@@ -78,7 +78,7 @@ impl Etcd {
     #[track_caller]
     pub(crate) fn start_with(network: &Arc<Network>, members: usize, options: EtcdOptions) -> Etcd {
         assert!((1..=3).contains(&members), "{members} members");
-        // A machine has no way to a package mirror.
+        // A machine of the bed cannot reach a package mirror, so etcd is installed from outside.
         run(Command::new(script()).arg("install")).ok();
         let machines: Vec<Machine> = (0..members)
             .map(|i| Machine::start(network, address(i)))
@@ -110,17 +110,17 @@ impl Etcd {
         &self.options.prefix
     }
 
-    /// The machine of a member, for instance to cut it off.
+    /// The machine of a member, for instance to cut that machine off.
     pub(crate) fn machine(&self, member: usize) -> &Machine {
         &self.machines[member]
     }
 
-    /// What a node shows etcd.
+    /// The files of a node's user.
     pub(crate) fn client(&self, node: &str) -> ClientFiles {
         self.files(&self.dir.join("nodes").join(node))
     }
 
-    /// What the user shows etcd who may do anything.
+    /// The files of the user root, who may do anything.
     pub(crate) fn root(&self) -> ClientFiles {
         self.files(&self.dir.join("root"))
     }
@@ -131,14 +131,15 @@ impl Etcd {
         run(self.script_in(self.network.command(), "node").arg(node)).ok();
     }
 
-    /// Ends a member as a service manager does; what it holds stays.
+    /// Ends a member as a service manager does; its data stays.
     #[track_caller]
     pub(crate) fn stop_member(&self, member: usize) {
         self.set_answering(member, false);
         run(self.script_on(member, "stop").arg(number(member))).ok();
     }
 
-    /// Starts a stopped member and returns at once: alone among three it would not answer.
+    /// Starts a stopped member and does not wait until the member answers: one running member of
+    /// three has no quorum and does not answer.
     #[track_caller]
     pub(crate) fn start_member(&self, member: usize) {
         run(self.script_on(member, "start").arg(number(member))).ok();
@@ -156,24 +157,25 @@ impl Etcd {
         });
     }
 
-    /// Freezes a member: its connections stay, and nothing comes of them.
+    /// Freezes a member: its connections stay open, and no answer comes.
     #[track_caller]
     pub(crate) fn pause_member(&self, member: usize) {
         self.set_answering(member, false);
         self.signal(member, "STOP");
     }
 
-    /// Lets a frozen member go on.
+    /// Resumes a frozen member.
     #[track_caller]
     pub(crate) fn resume_member(&self, member: usize) {
         self.signal(member, "CONT");
         self.set_answering(member, true);
     }
 
-    /// Makes what clients say to a member and what it answers each take so many milliseconds
-    /// longer; 0 ends that.
+    /// Delays what clients send to a member, and what the member answers, by this many milliseconds
+    /// each; 0 ends the delay.
     ///
-    /// Members among themselves are as fast as ever. Clients' connections are reset when it begins.
+    /// Traffic between members is not delayed. Clients' connections are reset when the delay
+    /// begins.
     #[track_caller]
     pub(crate) fn slow(&self, member: usize, milliseconds: u64) {
         let machine = &self.machines[member];
@@ -181,24 +183,25 @@ impl Etcd {
         relay.set(machine, Duration::from_millis(milliseconds));
     }
 
-    /// Deletes all that the members hold, and starts them empty, with users and rights as at first.
+    /// Deletes the data of all members, and starts the members empty, with the users and rights of
+    /// a new store.
     #[track_caller]
     pub(crate) fn wipe(&self) {
         run(&mut self.script_in(self.network.command(), "wipe")).ok();
         self.start_all();
     }
 
-    /// Saves all that the store holds, users and rights included.
+    /// Saves all of the store's data, users and rights included.
     #[track_caller]
     pub(crate) fn snapshot(&self, file: &Path) {
         run(self
             .script_in(self.network.command(), "save")
-            .env("ETCDCTL_ENDPOINTS", self.asked())
+            .env("ETCDCTL_ENDPOINTS", self.endpoints_to_ask())
             .arg(file))
         .ok();
     }
 
-    /// Makes the store what it was at a snapshot, by stopping all members and starting them again.
+    /// Stops all members, restores a snapshot and starts the members again.
     #[track_caller]
     pub(crate) fn restore(&self, file: &Path) {
         run(self.script_in(self.network.command(), "restore").arg(file)).ok();
@@ -221,15 +224,15 @@ impl Etcd {
         self.etcdctl(&["put", "--", key, value]).ok();
     }
 
-    /// A value without the line ends at its end.
+    /// The value of a key, without newlines at its end; `None` where the key does not exist.
     #[track_caller]
     pub(crate) fn get(&self, key: &str) -> Option<String> {
-        let said = self.etcdctl(&["get", "--", key]).ok();
-        let (found, value) = said.split_once('\n').unwrap_or((&said, ""));
-        (found == key).then(|| value.to_owned())
+        let output = self.etcdctl(&["get", "--", key]).ok();
+        let (printed_key, value) = output.split_once('\n').unwrap_or((&output, ""));
+        (printed_key == key).then(|| value.to_owned())
     }
 
-    /// Deletes a key, which must be there.
+    /// Deletes a key, which must exist.
     #[track_caller]
     pub(crate) fn delete(&self, key: &str) {
         assert_eq!(
@@ -239,13 +242,14 @@ impl Etcd {
         );
     }
 
-    /// The keys that begin with this, in order.
+    /// The keys with this prefix, in order.
     #[track_caller]
     pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
-        let said = self
+        let output = self
             .etcdctl(&["get", "--prefix", "--keys-only", "--", prefix])
             .ok();
-        said.lines()
+        output
+            .lines()
             .filter(|line| !line.is_empty())
             .map(str::to_owned)
             .collect()
@@ -254,20 +258,20 @@ impl Etcd {
     /// The store's revision.
     #[track_caller]
     pub(crate) fn revision(&self) -> u64 {
-        let said = self
+        let answer = self
             .etcdctl(&["get", "-w", "json", "--", self.prefix()])
             .json();
-        said["header"]["revision"].as_u64().unwrap()
+        answer["header"]["revision"].as_u64().unwrap()
     }
 
-    /// Forgets all history up to now.
+    /// Compacts the store's whole history.
     #[track_caller]
     pub(crate) fn compact(&self) {
         self.etcdctl(&["compact", &self.revision().to_string()])
             .ok();
     }
 
-    /// What the members logged, for messages.
+    /// The log of a member, for messages.
     pub(crate) fn log(&self, member: usize) -> String {
         let log = std::fs::read(self.member_dir(member).join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
@@ -294,8 +298,8 @@ impl Etcd {
             let dir = self.machines[0].dir();
             let clock = WallClock::new(dir);
             clock.set(-self.options.age);
-            // Only what makes certificates: a shell's own processes would quarrel about what
-            // libfaketime shares.
+            // Only openssl, which makes the certificates, has the other clock: with libfaketime in
+            // the shell too, the shell's processes would conflict over its shared memory.
             let before = std::env::var("PATH").unwrap();
             clock.wrap("openssl", &dir.join("bin"));
             init.env("PATH", format!("{}:{before}", dir.join("bin").display()));
@@ -303,7 +307,7 @@ impl Etcd {
         run(&mut init).ok();
     }
 
-    /// Starts every member where it belongs, then makes the users that are missing.
+    /// Starts every member on its machine, then makes the users that are missing.
     #[track_caller]
     fn start_all(&self) {
         for member in 0..self.machines.len() {
@@ -318,7 +322,7 @@ impl Etcd {
     fn etcdctl_with(&self, files: &ClientFiles, args: &[&str]) -> Outcome {
         let mut command = self.script_in(self.network.command(), "ctl");
         command
-            .env("ETCDCTL_ENDPOINTS", self.asked())
+            .env("ETCDCTL_ENDPOINTS", self.endpoints_to_ask())
             .env("ETCDCTL_CERT", &files.certificate)
             .env("ETCDCTL_KEY", &files.key)
             .args(args);
@@ -366,23 +370,25 @@ impl Etcd {
             .unwrap_or_else(PoisonError::into_inner)[member] = answers;
     }
 
-    /// The end points that etcdctl asks: it would wait long for one that is gone.
-    fn asked(&self) -> String {
+    /// The endpoints of the members that answer, for etcdctl, which waits long for a member that
+    /// does not answer.
+    fn endpoints_to_ask(&self) -> String {
         let answering = self
             .answering
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let asked = self
+        let endpoints_to_ask = self
             .endpoints()
             .into_iter()
             .zip(answering)
             .filter(|(_, answers)| *answers);
-        let asked: Vec<String> = asked.map(|(endpoint, _)| endpoint).collect();
-        if asked.is_empty() {
+        let endpoints_to_ask: Vec<String> =
+            endpoints_to_ask.map(|(endpoint, _)| endpoint).collect();
+        if endpoints_to_ask.is_empty() {
             self.endpoints().join(",")
         } else {
-            asked.join(",")
+            endpoints_to_ask.join(",")
         }
     }
 }
@@ -410,7 +416,7 @@ fn endpoint(address: Ipv4Addr) -> String {
     format!("https://{address}:{CLIENT_PORT}")
 }
 
-/// A member as the script counts.
+/// The number of a member in `scripts/etcd`, which counts from 1.
 fn number(member: usize) -> String {
     (member + 1).to_string()
 }

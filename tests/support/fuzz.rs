@@ -30,28 +30,28 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner},
 };
 
-/// How long the mutations of one parser take where `WINDLASS_FUZZ_SECONDS` does not say.
+/// How long the mutations of one parser take where `WINDLASS_FUZZ_SECONDS` is not set.
 const DEFAULT_TIME: Duration = Duration::from_millis(300);
-/// Inputs between two looks at the clock.
+/// The number of inputs in a batch; the clock is read between batches.
 const BATCH: u32 = 64;
-/// Inputs grow no longer than this, or than their file of the corpus where that is longer.
+/// The longest input that a mutation makes, unless its file of the corpus is longer.
 const MOST_BYTES: usize = 16 * 1024;
-/// An input that keeps a parser busy for longer, three times in a row, is a fault.
+/// An input that a parser reads for longer than this, three times in a row, is a fault.
 const SLOW: Duration = Duration::from_secs(1);
-/// An input that keeps a parser busy for longer ends the whole test process.
+/// An input that a parser reads for longer than this ends the whole test process.
 const ENDLESS: Duration = Duration::from_secs(60);
 
 /// One parser's inputs.
 pub(crate) struct Fuzz {
     corpus: &'static str,
-    /// Real inputs with their names; a target may change them into the form that it takes.
+    /// Real inputs with their names; a target may convert them into the form that its parser reads.
     pub(crate) seeds: Vec<(String, Vec<u8>)>,
     words: Vec<Vec<u8>>,
 }
 
 impl Fuzz {
-    /// Reads a corpus. `corpus` is its directory as seen from the package's `Cargo.toml`, and
-    /// `words` are those that the format gives a meaning.
+    /// Reads a corpus. `corpus` is its directory relative to the package's `Cargo.toml`, and `words`
+    /// are words that have a meaning in the format.
     pub(crate) fn new(corpus: &'static str, words: &[&'static str]) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(corpus);
         let entries = fs::read_dir(&directory).expect("a directory with a corpus");
@@ -71,25 +71,26 @@ impl Fuzz {
         }
     }
 
-    /// Holds `target` to its properties: first with the corpus, then with mutations of it. The
-    /// target says whether the parser has taken the input; a corpus must hold inputs that are taken
-    /// and inputs that are refused.
+    /// Checks the properties of `target`, first with the corpus, then with mutations of the corpus.
+    /// The target returns whether the parser accepted the input; a corpus must contain inputs that
+    /// are accepted and inputs that are refused.
     pub(crate) fn run(&self, target: impl Fn(&[u8]) -> Result<bool, TestCaseError>) {
         let watch = Watch::start(self.corpus);
         let checked = |bytes: &[u8]| watch.over(bytes, &target);
-        let (mut taken, mut refused) = (0, 0);
+        let (mut accepted, mut refused) = (0, 0);
         for (name, bytes) in &self.seeds {
-            // Where the target panics, this is its last line.
+            // Where the target panics, this line names the input that made it panic.
             eprintln!("{}/{name}", self.corpus);
             match checked(bytes) {
-                Ok(true) => taken += 1,
+                Ok(true) => accepted += 1,
                 Ok(false) => refused += 1,
                 Err(why) => panic!("{}/{name}: {why}", self.corpus),
             }
         }
         assert!(
-            taken > 0 && refused > 0,
-            "{}: {taken} inputs are taken and {refused} are refused; there must be some of both",
+            accepted > 0 && refused > 0,
+            "{}: {accepted} inputs are accepted and {refused} are refused; \
+             the corpus needs at least one of each",
             self.corpus
         );
 
@@ -114,22 +115,23 @@ impl Fuzz {
             "{why}\n\
              input of {} bytes: b\"{}\"\n\
              seed: WINDLASS_FUZZ_SEED={batch}\n\
-             mend the parser, and keep the input in {corpus} under a name that says what it is",
+             correct the parser, and add the input to {corpus} under a name that describes it",
             input.len(),
             input.escape_ascii()
         )
     }
 
-    /// One of the seeds, changed in a few places. It shrinks to fewer and smaller changes.
+    /// One of the seeds, changed in a few places. proptest shrinks such an input to fewer and
+    /// smaller changes.
     fn mutated(&self) -> impl Strategy<Value = Vec<u8>> {
         let seeds: Arc<[Vec<u8>]> = self.seeds.iter().map(|(_, bytes)| bytes.clone()).collect();
         let changes = prop::collection::vec(change(self.words.clone()), 1..8);
         (any::<Index>(), changes).prop_map(move |(seed, changes)| {
             let mut bytes = seeds[seed.index(seeds.len())].clone();
-            let most = bytes.len().max(MOST_BYTES);
+            let longest = bytes.len().max(MOST_BYTES);
             for change in changes {
                 change.apply(&mut bytes, &seeds);
-                bytes.truncate(most);
+                bytes.truncate(longest);
             }
             bytes
         })
@@ -155,25 +157,25 @@ fn number(variable: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{variable} is {text:?}: write a whole number")))
 }
 
-/// One change of an input. A place beyond its end is its end.
+/// One change of an input. A place beyond the end of the input means its end.
 #[derive(Clone, Debug)]
 enum Change {
     FlipBit(Index, u8),
-    /// Some bytes come in between, or take the place of as many.
+    /// Inserts some bytes, or replaces as many bytes by them where the flag is set.
     Put(Index, Vec<u8>, bool),
     Delete(Index, usize),
     Truncate(Index),
-    /// Some bytes come several times.
+    /// Repeats some bytes several times.
     Repeat(Index, usize, usize),
-    /// A part of the input goes to another place.
+    /// Copies a part of the input to another place.
     Copy(Index, usize, Index),
-    /// The rest becomes the end of another seed.
+    /// Replaces the rest of the input by the end of another seed.
     Splice(Index, Index, Index),
 }
 
 fn change(words: Vec<Vec<u8>>) -> impl Strategy<Value = Change> {
     let place = any::<Index>;
-    // Bytes that mean something in many formats come more often than by chance.
+    // Bytes with a meaning in many formats are chosen more often than by chance.
     let odd =
         prop::sample::select(b"\0\x01\x7f\x80\xff\n\r\t \"'\\/,:;=-.0129aA!*?&#%<>[]{}".to_vec());
     let bytes = prop::collection::vec(prop_oneof![odd, any::<u8>()], 1..5);
@@ -194,7 +196,7 @@ fn change(words: Vec<Vec<u8>>) -> impl Strategy<Value = Change> {
 
 impl Change {
     fn apply(self, bytes: &mut Vec<u8>, seeds: &[Vec<u8>]) {
-        // The end is a place too.
+        // The end of the input is a place too, hence the 1.
         let within = |at: Index| at.index(bytes.len() + 1);
         let piece = |from: usize, length: usize| {
             let end = (from + length).min(bytes.len());
@@ -240,13 +242,13 @@ impl Change {
     }
 }
 
-/// What a target works at, and since when.
+/// The input that a target reads now, and since when.
 type Current = Option<(Instant, Vec<u8>)>;
 
-/// Ends the tests where a target does not come back.
+/// Ends the test process where a target does not return.
 struct Watch {
     current: Arc<Mutex<Current>>,
-    /// Its end ends the thread that looks.
+    /// The watching thread ends when this sender is dropped.
     _running: mpsc::Sender<()>,
 }
 
@@ -262,7 +264,7 @@ impl Watch {
                 if let Some((since, input)) = current.as_ref()
                     && since.elapsed() > ENDLESS
                 {
-                    // The output of the test that hangs would be lost with it.
+                    // `eprintln!` would be captured, and lost with the aborted process.
                     let text = input.escape_ascii();
                     let _ = writeln!(std::io::stderr(), "{corpus}: endless with b\"{text}\"");
                     std::process::abort();
@@ -275,13 +277,13 @@ impl Watch {
         }
     }
 
-    /// Calls the target and looks at its time.
+    /// Calls the target and measures how long it takes.
     fn over(
         &self,
         bytes: &[u8],
         target: &impl Fn(&[u8]) -> Result<bool, TestCaseError>,
     ) -> Result<bool, TestCaseError> {
-        // On a busy machine anything may take a second once.
+        // On a busy machine any call may take a second once.
         let mut tries = 3;
         loop {
             let since = Instant::now();

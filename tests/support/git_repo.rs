@@ -1,5 +1,5 @@
-//! A Git repository to deploy from, with the keys that sign its commits. Git and ssh-keygen do the
-//! work.
+//! A Git repository to deploy from, with the keys that sign its commits, made by git and
+//! ssh-keygen.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -81,12 +81,12 @@ impl GitRepo {
         format!("file://{}", self.path().display())
     }
 
-    /// The work tree, to change by hand before [`GitRepo::git`].
+    /// The work tree, where a test changes files before it calls [`GitRepo::git`].
     pub(crate) fn work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
 
-    /// The file that says whom to trust.
+    /// The file with the trusted signers and their keys.
     pub(crate) fn allowed_signers(&self) -> PathBuf {
         self.dir.path().join("allowed_signers")
     }
@@ -111,20 +111,20 @@ impl GitRepo {
         .unwrap();
     }
 
-    /// Makes a key which nobody trusts yet, of a kind that `ssh-keygen -t` knows: ed25519, ecdsa,
+    /// Makes a key that is not trusted yet, of a kind that `ssh-keygen -t` accepts: ed25519, ecdsa,
     /// rsa.
     pub(crate) fn new_signer(&self, principal: &str, kind: &str) -> Signer {
         make_key(self.dir.path(), principal, kind)
     }
 
-    /// Writes files, commits them signed by the trusted key and pushes; gives the commit id.
+    /// Writes files, commits them signed by the trusted key and pushes; returns the commit id.
     #[track_caller]
     pub(crate) fn commit_signed(&self, files: &[(&str, &str)], message: &str) -> String {
         self.commit_signed_by(&self.signer, files, message)
     }
 
-    /// Replaces all that is in the repository by these files, in a signed commit that may delete;
-    /// gives its id.
+    /// Replaces all files of the repository by these, in a signed commit that may delete workloads;
+    /// returns the commit's id.
     #[track_caller]
     pub(crate) fn replace_signed(&self, files: &[(&str, &str)], subject: &str) -> String {
         self.git(&["rm", "-rq", "--ignore-unmatch", "."]).ok();
@@ -144,7 +144,7 @@ impl GitRepo {
         self.push()
     }
 
-    /// The same, without a signature.
+    /// Like [`GitRepo::commit_signed`], without a signature.
     #[track_caller]
     pub(crate) fn commit_unsigned(&self, files: &[(&str, &str)], message: &str) -> String {
         self.write(files);
@@ -181,7 +181,7 @@ impl GitRepo {
         }
     }
 
-    /// Commits the whole work tree, signed or not, without pushing; gives the commit id.
+    /// Commits the whole work tree, signed or not, without pushing; returns the commit id.
     #[track_caller]
     pub(crate) fn commit(&self, signer: Option<&Signer>, message: &str) -> String {
         self.git(&["add", "-A"]).ok();
@@ -196,7 +196,8 @@ impl GitRepo {
         self.head()
     }
 
-    /// Pushes the work tree's branch, whatever the repository has; gives the commit id.
+    /// Pushes the work tree's branch over the repository's branch, whatever that is; returns the
+    /// commit id.
     #[track_caller]
     pub(crate) fn push(&self) -> String {
         self.git(&["push", "-q", "--force", "origin", BRANCH]).ok();
@@ -216,8 +217,9 @@ impl GitRepo {
 }
 
 fn make_key(dir: &Path, principal: &str, kind: &str) -> Signer {
-    let taken = fs::read_dir(dir).unwrap().count();
-    let key = dir.join(format!("key-{taken}"));
+    // The number of files only makes the name of the key unique.
+    let files = fs::read_dir(dir).unwrap().count();
+    let key = dir.join(format!("key-{files}"));
     run(Command::new("ssh-keygen")
         .args(["-q", "-t", kind, "-N", "", "-C", principal, "-f"])
         .arg(&key))
@@ -235,7 +237,8 @@ fn git(dir: &Path) -> Command {
         .arg(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1");
-    // Set when the tests run from a hook of another repository.
+    // Git sets GIT_* when the tests run from a hook of another repository, and a key of an SSH agent
+    // must not sign.
     for variable in [
         "GIT_DIR",
         "GIT_WORK_TREE",

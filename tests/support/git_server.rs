@@ -21,11 +21,11 @@ use super::{Network, run};
 /// What the server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
-    /// It answers.
+    /// The server answers.
     Serve,
-    /// It accepts and says nothing.
+    /// The server accepts the connection and never answers.
     Silent,
-    /// Its machine refuses connections, as if no server were there.
+    /// The server's machine refuses the connection, as if no server listened.
     Refuse,
 }
 
@@ -41,15 +41,16 @@ pub(crate) struct GitServer {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    /// The whole header value that is asked for, if any is.
+    /// The whole value of the header `Authorization` that a request needs; `None` where every
+    /// request is answered.
     authorization: Option<String>,
     behaviour: Mutex<Behaviour>,
     requests: AtomicUsize,
 }
 
 impl GitServer {
-    /// Serves every repository below a directory, to whoever shows this user and password if there
-    /// is one.
+    /// Serves every repository below a directory; where `user` is a name and a password, only to
+    /// clients that send both.
     pub(crate) fn start(
         root: &Path,
         network: &Arc<Network>,
@@ -101,17 +102,17 @@ impl GitServer {
         format!("https://{ADDRESS}:{}/{repository}", self.port)
     }
 
-    /// The certificate of its authority.
+    /// The certificate of the authority that signed the server's certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.files.path().join("ca.pem")
     }
 
-    /// Requests that were answered or refused so far.
+    /// The number of requests so far, answered or refused.
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// Changes what it does with connections from now on.
+    /// Changes what the server does with connections from now on.
     pub(crate) fn set(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
         self.network
@@ -127,7 +128,8 @@ impl GitServer {
     }
 }
 
-/// A socket belongs to the namespace that the thread which makes it is in.
+/// Listens in the network's own namespace. A socket belongs to the namespace of the thread that
+/// makes it, so a thread that has entered the namespace makes it.
 fn listen_in(network: &Network) -> TcpListener {
     let namespace = network.namespace().to_owned();
     let listening = thread::spawn(move || {
@@ -149,7 +151,7 @@ fn make_certificate(dir: &Path) {
     run(Command::new("sh").current_dir(dir).args(["-c", &script])).ok();
 }
 
-/// `Basic` and what follows it (RFC 7617).
+/// The value of the header `Authorization` with the scheme `Basic` (RFC 7617).
 fn basic(user: &str, password: &str) -> String {
     let script = "printf %s \"$1\" | base64 -w0";
     let encoded = run(Command::new("sh").args(["-c", script, "sh", &format!("{user}:{password}")]));
@@ -158,12 +160,13 @@ fn basic(user: &str, password: &str) -> String {
 
 fn connection(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
     if *shared.behaviour.lock().unwrap() == Behaviour::Silent {
-        // Until the other side has had enough.
+        // The copy ends when the client closes the connection.
         let _ = std::io::copy(&mut &stream, &mut std::io::sink());
         return;
     }
     let connection = ServerConnection::new(config).unwrap();
-    // A client that refuses our certificate ends the connection early; that is its right.
+    // A client that refuses the server's certificate ends the connection early, which is no error
+    // of the server.
     let _ = serve(StreamOwned::new(connection, stream), shared);
 }
 
@@ -171,7 +174,8 @@ fn connection(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
 fn serve(stream: StreamOwned<ServerConnection, TcpStream>, shared: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
-    // A client that does not believe us leaves after the handshake, or during it.
+    // A client that does not trust the server closes the connection during the handshake or after
+    // it.
     if reader.read_line(&mut request)? == 0 {
         return Ok(());
     }
@@ -242,7 +246,7 @@ fn backend(root: &Path, request: &str, kind: &str, encoding: &str, body: &[u8]) 
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Dropping the pipe ends the body.
+    // The end of this statement drops the pipe, and so ends the body.
     child.stdin.take().unwrap().write_all(body).unwrap();
     let output = child.wait_with_output().unwrap().stdout;
     let end = output

@@ -1,4 +1,5 @@
-//! Who cleans up: a process of its own that outlives the test if it must.
+//! The process that cleans up after a part of the test bed. It is no child of a thread of the test,
+//! and outlives a test that is killed.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -10,21 +11,21 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::command::repository_root;
 
-/// Ends every process of a network namespace and control group and removes both, and a directory,
-/// when dropped. A static is never dropped: then, as when the test is killed, the guard sees its
-/// input end with the test's process, and does the same.
+/// Ends every process of a network namespace and a control group when it is dropped, and removes
+/// both and a directory. A static is never dropped, and neither is anything of a test that is
+/// killed: then the guard's input ends with the test's process, and the guard does the same.
 #[derive(Debug)]
 pub(crate) struct Guard {
     process: Child,
-    leash: Option<ChildStdin>,
-    /// The one directory all files of the guarded part lie in, removed with it.
+    input: Option<ChildStdin>,
+    /// The directory of all files of the guarded part, which is removed with that part.
     pub(crate) dir: PathBuf,
     /// The name of the network namespace, and of the control group below the root.
     pub(crate) name: String,
 }
 
 impl Guard {
-    /// Makes the directory and the namespace, and starts to watch over them.
+    /// Makes the directory and the namespace, and starts the process that guards them.
     pub(crate) fn start() -> Guard {
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -47,11 +48,11 @@ impl Guard {
             .stderr(log)
             .spawn()
             .unwrap();
-        let leash = process.stdin.take();
+        let input = process.stdin.take();
         super::run(Command::new("ip").args(["netns", "add", &name])).ok();
         Guard {
             process,
-            leash,
+            input,
             dir,
             name,
         }
@@ -70,39 +71,40 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        drop(self.leash.take());
+        drop(self.input.take());
         let ended = self.process.wait();
         if !ended.as_ref().is_ok_and(|status| status.success()) {
             eprintln!(
-                "the guard of {} ended as {ended:?}: see its log there",
-                self.dir.display()
+                "the guard of {} ended as {ended:?}: see its log {}",
+                self.dir.display(),
+                self.dir.with_extension("guard.log").display()
             );
         }
     }
 }
 
-/// A command of the script that makes and ends the parts of a bed.
+/// A command of the script that makes and ends the parts of a test bed.
 pub(crate) fn bed(command: &str) -> Command {
     let mut script = Command::new(bed_script());
     script.arg(command);
     script
 }
 
-/// Where that script is.
+/// The path of the script that makes and ends the parts of a test bed.
 pub(crate) fn bed_script() -> PathBuf {
     repository_root().join("tests/support/bed.sh")
 }
 
-/// Moves the calling thread into a network namespace by name. What sockets it makes from then on,
-/// and the threads it starts, belong there.
+/// Moves the calling thread into the network namespace of this name. The sockets that the thread
+/// makes from then on, and the threads that it starts, belong to that namespace.
 pub(crate) fn enter_netns(name: &str) {
     let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-/// A command that runs inside a network namespace by name, in the mount namespace of the test.
+/// A command that runs in the network namespace of this name and in the mount namespace of the test.
 ///
-/// `ip netns exec` would remount `/sys` and hide the control groups from an engine.
+/// `ip netns exec` would also remount `/sys`, and so hide the control groups from an engine.
 pub(crate) fn in_netns(name: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!(

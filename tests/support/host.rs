@@ -15,10 +15,10 @@ use super::guard::{Guard, bed, bed_script, enter_netns};
 use super::network::{GATEWAY, Port};
 use super::{Network, Outcome, eventually, run, socket};
 
-/// What the engines of most tests have: all that their manifests run.
+/// The images that the engines of most tests have: all images that the tests' manifests name.
 pub(crate) const TEST_IMAGES: [&str; 3] = ["busybox", "windlass-test/app:1", "windlass-test/app:2"];
 
-/// How long a daemon may take to answer; one that is frozen never does.
+/// How long a daemon may take to answer; a frozen daemon never answers.
 const DAEMON_ANSWER: Duration = Duration::from_secs(5);
 
 /// What differs between hosts.
@@ -26,22 +26,22 @@ const DAEMON_ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct HostOptions {
     /// More arguments for dockerd, such as `--live-restore`.
     pub(crate) dockerd: Vec<String>,
-    /// The host's name; `host-` and its number where none is given.
+    /// The host's name; `host-` and the host's number where this is `None`.
     pub(crate) name: Option<String>,
-    /// Its number on its network, from 1; the next free one where none is given.
+    /// The host's number on its network, from 1; the next free number where this is `None`.
     pub(crate) number: Option<u8>,
 }
 
-/// One host. Paths such as `/run/docker.sock`, `/var/lib/windlass` and `/run/windlass` are its own:
-/// [`Host::path`] says where they are for the test. What the host changes in `/etc` only the host
-/// sees. The rest of the file system is the machine's.
+/// One host. Paths such as `/run/docker.sock`, `/var/lib/windlass` and `/run/windlass` are the
+/// host's own: [`Host::path`] returns the test's path of the same file. Changes that the host makes
+/// in `/etc` are visible on the host only. The rest of the file system is the machine's.
 #[derive(Debug)]
 pub(crate) struct Host {
     /// The host's address on its network.
     pub(crate) address: Ipv4Addr,
-    /// What the host calls itself.
+    /// The host name.
     pub(crate) name: String,
-    /// The network it is plugged into.
+    /// The network that the host is plugged into.
     pub(crate) network: Arc<Network>,
     number: u8,
     port: Port,
@@ -52,17 +52,17 @@ pub(crate) struct Host {
     guard: Guard,
 }
 
-/// What an HTTP server answered.
+/// The answer of an HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The status code.
     pub(crate) status: u16,
-    /// The body, without the line ends at its end.
+    /// The body, without newlines at its end.
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// Of a curl that was told to write its body, a line end and the status code.
+    /// The answer in the output of a curl that wrote the body, a newline and the status code.
     pub(crate) fn of(curl: &Outcome) -> Option<Answer> {
         let (body, status) = curl.stdout.rsplit_once('\n')?;
         let status = status.parse().ok().filter(|_| curl.success())?;
@@ -105,7 +105,7 @@ impl Host {
         host
     }
 
-    /// The same, whose engine has the images that most tests run.
+    /// A host alone on its network, whose engine has the images that most tests run.
     pub(crate) fn with_images() -> Host {
         let host = Host::start();
         for image in TEST_IMAGES {
@@ -114,16 +114,16 @@ impl Host {
         host
     }
 
-    /// The host that the tests of one binary share, started by the first who asks.
+    /// The host that the tests of one binary share; the first call starts it.
     pub(crate) fn shared() -> &'static Host {
         static HOST: OnceLock<Host> = OnceLock::new();
         HOST.get_or_init(Host::with_images)
     }
 
-    /// Removes every container of the engine and whatever a daemon made on the host.
+    /// Removes every container of the engine, and everything else that a daemon made on the host.
     #[track_caller]
     pub(crate) fn clear(&self) {
-        // Only processes of this host: another test may have frozen one of its own.
+        // Only shims of this host are resumed: another test may have frozen a shim of its own host.
         let script = format!(
             "for shim in $(pgrep --ns $$ --nslist net -f containerd-shim); do kill -CONT $shim 2>/dev/null; done
             docker -H unix:///run/docker.sock ps -aq | xargs -r docker -H unix:///run/docker.sock rm -fv >/dev/null
@@ -142,13 +142,13 @@ impl Host {
         );
         let outcome = self.exec(&["sh", "-c", &script]);
         if !outcome.success() && !std::thread::panicking() {
-            panic!("the host could not be emptied: {outcome:?}");
+            panic!("cannot clear the host: {outcome:?}");
         }
     }
 
-    /// Where a path of the host under `/run`, `/var/run` or `/var/lib` is for the test.
+    /// The test's path of a file that the host has under `/run`, `/var/run` or `/var/lib`.
     ///
-    /// What was mounted there by a program of the host is seen with [`Host::exec`] only.
+    /// Mounts that a program of the host made there are visible with [`Host::exec`] only.
     #[track_caller]
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
@@ -164,7 +164,7 @@ impl Host {
         panic!("{} is the same for all hosts", path.display());
     }
 
-    /// A directory that goes with the host, at the same path inside and outside.
+    /// A directory that is removed with the host, at the same path inside and outside of the host.
     pub(crate) fn dir(&self) -> &Path {
         &self.guard.dir
     }
@@ -191,7 +191,8 @@ impl Host {
         command
     }
 
-    /// Does something in a thread of the host's network namespace; what it opens is the host's.
+    /// Calls a function in a thread of the host's network namespace, so that the sockets that it
+    /// opens are the host's.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let done = std::thread::scope(|scope| {
             let inside = || {
@@ -203,20 +204,21 @@ impl Host {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Runs a program on the host, whatever comes of it.
+    /// Runs a program on the host, and returns the outcome whether it succeeded or not.
     #[track_caller]
     pub(crate) fn exec(&self, args: &[&str]) -> Outcome {
         let (program, rest) = args.split_first().unwrap();
         run(self.command(program).args(rest))
     }
 
-    /// What the daemon answers at its socket for everybody; nothing where it does not answer.
+    /// The daemon's answer at its socket for reading, windlass.sock; `None` where the daemon does
+    /// not answer.
     pub(crate) fn read(&self, path: &str) -> Option<Value> {
         let socket = format!("{}/windlass.sock", super::daemon::SOCKET_DIR);
         socket::get(&self.path(socket), path, DAEMON_ANSWER)
     }
 
-    /// What `windlass status -o json` prints, without the program.
+    /// What `windlass status -o json` would print, read without starting the program.
     pub(crate) fn status(&self) -> Option<Value> {
         self.read("/windlass/v1/status")
     }
@@ -232,7 +234,7 @@ impl Host {
         run(&mut self.windlass_command(args))
     }
 
-    /// The same, not run yet.
+    /// The windlass command line on the host as a command that has not started.
     pub(crate) fn windlass_command(&self, args: &[&str]) -> Command {
         let mut command = self.command(super::daemon::BINARY);
         command
@@ -241,7 +243,7 @@ impl Host {
         command
     }
 
-    /// Fetches a URL from inside the host; nothing when no HTTP answer came within 5 seconds.
+    /// Fetches a URL from inside the host; `None` where no HTTP answer came within 5 seconds.
     pub(crate) fn http_get(&self, url: &str) -> Option<Answer> {
         let outcome = self.exec(&[
             "curl",
@@ -272,7 +274,7 @@ impl Host {
                 case $link in all | default | lo | eth0) ;; *) ip link del $link 2>/dev/null ;; esac
             done
             ip addr flush dev eth0
-            # Only a loopback that comes up gets its routes back.
+            # The kernel makes the routes of the loopback only when it comes up, so it goes down first.
             ip link set lo down
             ip route flush table all 2>/dev/null
             nft flush ruleset";
@@ -281,12 +283,13 @@ impl Host {
         self.start_docker();
     }
 
-    /// Takes the cable out, which also drops the default route.
+    /// Sets the host's link down, as an unplugged cable would; the kernel also drops the default
+    /// route.
     pub(crate) fn unplug(&self) {
         self.exec(&["ip", "link", "set", "eth0", "down"]).ok();
     }
 
-    /// Puts the cable back.
+    /// Sets the host's link up again, with the default route.
     pub(crate) fn replug(&self) {
         self.exec(&["ip", "link", "set", "eth0", "up"]).ok();
         self.exec(&[
@@ -300,8 +303,7 @@ impl Host {
         .ok();
     }
 
-    /// Gives the host another address instead of the one it has, as another network or a new lease
-    /// would.
+    /// Replaces the host's address by another, as another network or a new DHCP lease would.
     pub(crate) fn readdress(&self, address: Ipv4Addr) {
         let script = format!(
             "set -e
@@ -312,7 +314,7 @@ impl Host {
         self.exec(&["sh", "-c", &script]).ok();
     }
 
-    /// Gives the host its address and a firewall that lets through no more than a careful host's.
+    /// Gives the host its address and a strict firewall: FORWARD and INPUT have the policy DROP.
     fn connect(&self) {
         let script = "set -e
             \"$0\" address \"$1\"
@@ -344,14 +346,14 @@ impl Drop for Host {
     }
 }
 
-/// Starts a process in a mount namespace of its own, where `/etc`, `/run` and `/var/lib` are the
-/// host's, and which has the host's name. With its last process the namespace goes, and with it
-/// every mount that engine or daemon left behind.
+/// Starts a process in a mount namespace and a UTS namespace of its own, where `/etc`, `/run` and
+/// `/var/lib` are the host's and the host name is set. The mount namespace ends with its last
+/// process, and with the namespace every mount that engine or daemon did not remove.
 fn hold_namespaces(guard: &Guard, name: &str) -> Child {
     for prefix in ["/etc/", "/run/", "/var/lib/"] {
         assert!(
             !super::daemon::BINARY.starts_with(prefix),
-            "a host cannot see {}: build outside of {prefix}",
+            "a host cannot see {}: set CARGO_TARGET_DIR to a directory outside of {prefix}",
             super::daemon::BINARY
         );
     }

@@ -1,6 +1,6 @@
 //! Commit ids for tests, which name their commits by short words such as `c1`.
 //!
-//! The unit tests of every package that has commits include this file, and the simulations.
+//! The unit tests of every package that has commits, and the simulations, include this file.
 
 use reconciler::name::CommitId;
 

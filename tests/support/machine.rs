@@ -1,4 +1,5 @@
-//! A machine on the network that is no host: no engine, no firewall, the file system of the test.
+//! A machine on the network that is no host: it has no engine and no firewall, and its file system
+//! is the test's.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -7,10 +8,10 @@ use std::sync::Arc;
 use super::guard::{Guard, bed_script, in_netns};
 use super::{Network, Port, run};
 
-/// A network namespace with an address. What runs in it ends with it.
+/// A network namespace with an address. The processes in the namespace end with this value.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// Its address on its network.
+    /// The machine's address on its network.
     pub(crate) address: Ipv4Addr,
     network: Arc<Network>,
     port: Port,
@@ -46,7 +47,7 @@ impl Machine {
         &self.guard.name
     }
 
-    /// A directory that goes with the machine.
+    /// A directory that is removed with the machine.
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.guard.dir
     }

@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! Network  a namespace with a bridge: 192.168.77.1, the hosts' default gateway, registry and Git server
-//!   Machine  a namespace on it and nothing more; Etcd has one for each member, 192.168.77.5, .6, .7
+//!   Machine  a namespace on that network and nothing more; Etcd has one for each member, 192.168.77.5, .6, .7
 //!   Host   192.168.77.11, .12, ...: network and mount namespace, dockerd, FORWARD and INPUT policy DROP
 //!     Daemon   the windlass binary under test, inside its host
 //! Cluster  all of these together: hosts whose daemons share one store
 //! GitRepo  a bare repository, a work tree to commit from, keys and allowed_signers
 //! ```
 //!
-//! All of it needs root, and ends with the test, also when the test is killed.
+//! The test bed needs root. Its processes and files end with the test, also when the test is killed.
 
 #![allow(
     dead_code,

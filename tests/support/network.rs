@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::guard::{Guard, bed, enter_netns, in_netns};
 use super::run;
 
-/// The hosts' default gateway, which answers and forwards nothing, and where registry and Git
-/// server listen.
+/// The hosts' default gateway, which answers but forwards nothing. Registry and Git server listen
+/// here.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
-/// A switch that hosts are plugged into. Every network uses the same addresses and sees no other.
+/// A switch that hosts are plugged into. Every network uses the same addresses, and cannot reach
+/// any other network.
 #[derive(Debug)]
 pub(crate) struct Network {
     guard: Guard,
@@ -20,18 +21,18 @@ pub(crate) struct Network {
     cuts: Mutex<Vec<Cut>>,
 }
 
-/// Where something is plugged into the switch.
+/// A port of the switch, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Port(String);
 
-/// Frames that the switch loses, in both directions. Whoever sent them learns nothing.
+/// Frames that the switch drops, in both directions, without an answer to the sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cut {
-    /// All of a port.
+    /// All frames of a port.
     Off(Port),
-    /// Those between two ports.
+    /// The frames between two ports.
     Between(Port, Port),
-    /// Those between a port and whoever has an address.
+    /// The packets between a port and an address.
     From(Port, Ipv4Addr),
 }
 
@@ -47,13 +48,12 @@ impl Network {
         Arc::new(network)
     }
 
-    /// Runs a command line in the network's own namespace, for instance as one more client of the
-    /// hosts.
+    /// Runs a command line in the network's own namespace, for instance as a client of the hosts.
     pub(crate) fn exec(&self, args: &[&str]) -> super::Outcome {
         run(self.command().args(args))
     }
 
-    /// The directory whose contents go with the network.
+    /// A directory that is removed with the network.
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.guard.dir
     }
@@ -68,8 +68,8 @@ impl Network {
         in_netns(&self.guard.name)
     }
 
-    /// Does something in a thread of the network's own namespace; what it opens is one more
-    /// machine's.
+    /// Calls a function in a thread of the network's own namespace, so that the sockets that it
+    /// opens are in that namespace.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let done = std::thread::scope(|scope| {
             let inside = || {
@@ -81,26 +81,26 @@ impl Network {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Loses everything from and to one; its own end of the cable stays up.
+    /// Drops all frames from and to a host or machine, whose link stays up.
     #[track_caller]
     pub(crate) fn cut(&self, one: &impl AsRef<Port>) {
         self.change(|cuts| cuts.push(Cut::Off(one.as_ref().clone())));
     }
 
-    /// Loses everything between two, and nothing else.
+    /// Drops all frames between two hosts or machines, and no others.
     #[track_caller]
     pub(crate) fn partition(&self, one: &impl AsRef<Port>, other: &impl AsRef<Port>) {
         self.change(|cuts| cuts.push(Cut::Between(one.as_ref().clone(), other.as_ref().clone())));
     }
 
-    /// Loses everything between one and an address: that of a store's member, or of the
-    /// [`GATEWAY`].
+    /// Drops all packets between a host or machine and an address: the address of a member of the
+    /// store, or the [`GATEWAY`].
     #[track_caller]
     pub(crate) fn cut_from(&self, one: &impl AsRef<Port>, address: Ipv4Addr) {
         self.change(|cuts| cuts.push(Cut::From(one.as_ref().clone(), address)));
     }
 
-    /// Ends every cut and partition that one has a part in.
+    /// Ends every cut and partition that affects a host or machine.
     #[track_caller]
     pub(crate) fn heal(&self, one: &impl AsRef<Port>) {
         let port = one.as_ref();
@@ -118,18 +118,18 @@ impl Network {
         self.change(Vec::clear);
     }
 
-    /// Plugs a cable into a namespace, whose end of it is `eth0`.
+    /// Connects a namespace to the switch; the link in the namespace is `eth0`.
     pub(crate) fn plug(&self, port: &str, netns: &str) -> Port {
         run(bed("plug").args([self.namespace(), port, netns])).ok();
         Port(port.to_owned())
     }
 
-    /// A number that no host has, for those that do not choose one.
+    /// The next number, for a host whose options name none.
     pub(super) fn next_number(&self) -> u8 {
         self.hosts.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Changes the cuts, all of them in one step.
+    /// Changes the cuts, and replaces the rules of all cuts in one transaction of nft.
     #[track_caller]
     fn change(&self, change: impl FnOnce(&mut Vec<Cut>)) {
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);

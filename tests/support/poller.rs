@@ -1,4 +1,4 @@
-//! A client that asks again and again, and counts what it did not get.
+//! A client that requests a URL repeatedly, and counts the requests without a good answer.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -12,13 +12,13 @@ use super::eventually;
 use super::guard::enter_netns;
 use super::site::SOON;
 
-/// The time from one question to the next.
-const PACE: Duration = Duration::from_millis(20);
-/// What takes longer is not answered.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time from one request to the next.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// A request whose answer takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks a URL from inside a network namespace, on a new connection each time, until it is finished
-/// or dropped.
+/// Requests a URL from inside a network namespace, with a new connection for each request, until
+/// the poller is finished or dropped.
 #[derive(Debug)]
 pub(crate) struct Poller {
     answers: Arc<Mutex<Answers>>,
@@ -26,25 +26,26 @@ pub(crate) struct Poller {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a [`Poller`] got.
+/// The answers that a [`Poller`] got.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answers {
-    /// How often it asked.
+    /// The number of requests.
     pub(crate) total: usize,
-    /// How many of these were not answered with 200.
+    /// The number of requests that were not answered with 200.
     pub(crate) failed: usize,
-    /// The longest time without a good answer, from its question to the question that got the next
-    /// one.
+    /// The longest time without a good answer, from the request of one good answer to the request
+    /// of the next.
     pub(crate) longest_gap: Duration,
     /// The bodies of the last good answers, oldest first, at most a thousand.
     pub(crate) bodies: Vec<String>,
-    /// What went wrong first, and at which question.
+    /// The error of the first failed request, with the number of that request.
     pub(crate) first_failure: Option<String>,
     last_good: Option<Instant>,
 }
 
 impl Poller {
-    /// Begins to ask; returns after the first good answer. The URL has an address and no name.
+    /// Starts to send requests; returns after the first good answer. The URL's host is an address,
+    /// for the poller resolves no names.
     #[track_caller]
     pub(crate) fn start(namespace: &str, url: &str) -> Poller {
         let target = Target::of(url);
@@ -61,17 +62,18 @@ impl Poller {
         poller.thread = Some(thread::spawn(move || {
             enter_netns(&namespace);
             while !end.load(Ordering::Relaxed) {
-                let asked = Instant::now();
-                let answer = target.ask();
-                lock(&answers).add(asked, answer);
-                thread::sleep(PACE.saturating_sub(asked.elapsed()));
+                let sent = Instant::now();
+                let answer = target.request();
+                lock(&answers).add(sent, answer);
+                thread::sleep(INTERVAL.saturating_sub(sent.elapsed()));
             }
         }));
         eventually(SOON, &format!("{url} answers the poller"), || {
             let answers = lock(&poller.answers);
             answers.total > answers.failed
         });
-        // What went wrong before it ever went well is no failure of what is there to be watched.
+        // Failures before the first good answer are not counted: the server may still have been
+        // starting.
         let mut answers = lock(&poller.answers);
         *answers = Answers {
             total: 1,
@@ -82,16 +84,17 @@ impl Poller {
         poller
     }
 
-    /// What it got so far.
+    /// The answers so far.
     pub(crate) fn answers(&self) -> Answers {
         lock(&self.answers).clone()
     }
 
-    /// Ends asking, after asking once more; gives what it got.
+    /// Ends the poller after at least one more request; returns the answers.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Answers {
         let before = self.answers().total;
-        eventually(SOON, "the poller goes on", || {
+        // The request that is under way began before the call; the next request begins after it.
+        eventually(SOON, "the poller sends two more requests", || {
             self.answers().total > before + 1
         });
         self.end();
@@ -103,7 +106,8 @@ impl Poller {
     fn end(&mut self) {
         self.end.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic was printed; whoever looks at the answers sees that they end.
+            // A panic of the thread has been printed already, and `finish` fails where no more
+            // requests are sent.
             drop(thread.join());
         }
     }
@@ -116,14 +120,14 @@ impl Drop for Poller {
 }
 
 impl Answers {
-    fn add(&mut self, asked: Instant, answer: Result<String, String>) {
+    fn add(&mut self, sent: Instant, answer: Result<String, String>) {
         self.total += 1;
         match answer {
             Ok(body) => {
                 if let Some(last) = self.last_good {
-                    self.longest_gap = self.longest_gap.max(asked - last);
+                    self.longest_gap = self.longest_gap.max(sent - last);
                 }
-                self.last_good = Some(asked);
+                self.last_good = Some(sent);
                 if self.bodies.len() == 1000 {
                     self.bodies.remove(0);
                 }
@@ -133,12 +137,12 @@ impl Answers {
                 self.failed += 1;
                 let number = self.total;
                 self.first_failure
-                    .get_or_insert_with(|| format!("question {number}: {error}"));
+                    .get_or_insert_with(|| format!("request {number}: {error}"));
             }
         }
     }
 
-    /// A gap that no good answer has ended counts as far as it goes.
+    /// Counts a gap that no good answer has ended, with its length so far.
     fn count_open_gap(&mut self) {
         if let Some(last) = self.last_good {
             self.longest_gap = self.longest_gap.max(last.elapsed());
@@ -146,7 +150,7 @@ impl Answers {
     }
 }
 
-/// Checks that every question was answered.
+/// Checks that every request was answered with 200.
 #[track_caller]
 pub(crate) fn assert_all_answered(answers: &Answers) {
     let Answers {
@@ -158,7 +162,8 @@ pub(crate) fn assert_all_answered(answers: &Answers) {
     } = answers;
     assert_eq!(
         *failed, 0,
-        "{failed} of {total} were not answered, for {longest_gap:?}: {first_failure:?}"
+        "{failed} of {total} requests failed; the longest gap was {longest_gap:?}; \
+         the first failure: {first_failure:?}"
     );
 }
 
@@ -166,7 +171,7 @@ fn lock(answers: &Mutex<Answers>) -> std::sync::MutexGuard<'_, Answers> {
     answers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where to ask, and the whole question.
+/// The address of the server, and the whole request.
 #[derive(Debug)]
 struct Target {
     address: SocketAddr,
@@ -197,28 +202,28 @@ impl Target {
         Target { address, request }
     }
 
-    /// The body of an answer with status 200 that came whole.
-    fn ask(&self) -> Result<String, String> {
-        let said = |what: &str| {
+    /// Sends the request; returns the body of a complete answer with status 200.
+    fn request(&self) -> Result<String, String> {
+        let failed_to = |what: &str| {
             let what = what.to_owned();
-            move |error: std::io::Error| format!("{what}: {error}")
+            move |error: std::io::Error| format!("cannot {what}: {error}")
         };
         let mut stream =
-            TcpStream::connect_timeout(&self.address, PATIENCE).map_err(said("connect"))?;
+            TcpStream::connect_timeout(&self.address, TIMEOUT).map_err(failed_to("connect"))?;
         stream
-            .set_read_timeout(Some(PATIENCE))
-            .map_err(said("set a time-out"))?;
+            .set_read_timeout(Some(TIMEOUT))
+            .map_err(failed_to("set a time-out"))?;
         stream
             .write_all(self.request.as_bytes())
-            .map_err(said("ask"))?;
+            .map_err(failed_to("send the request"))?;
         let mut answer = Vec::new();
         stream
             .read_to_end(&mut answer)
-            .map_err(said("read the answer"))?;
+            .map_err(failed_to("read the answer"))?;
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer
             .split_once("\r\n\r\n")
-            .ok_or_else(|| format!("no whole answer: {answer:?}"))?;
+            .ok_or_else(|| format!("an answer without a complete head: {answer:?}"))?;
         let status = head.split_whitespace().nth(1).unwrap_or_default();
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -226,7 +231,7 @@ impl Target {
                 .then(|| value.trim().parse::<usize>().ok())?
         });
         if length.is_some_and(|length| length > body.len()) {
-            return Err(format!("half an answer: {answer:?}"));
+            return Err(format!("an answer without a complete body: {answer:?}"));
         }
         if status == "200" {
             Ok(body.to_owned())

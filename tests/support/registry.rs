@@ -8,8 +8,8 @@ use super::command::repository_root;
 use super::network::GATEWAY;
 use super::{Host, Network, run};
 
-/// Debian's docker-registry at `192.168.77.1:5000`. Every host has it as the mirror of its plain
-/// names.
+/// Debian's docker-registry at `192.168.77.1:5000`. It is the mirror of every host's engine for
+/// plain names.
 #[derive(Debug)]
 pub(crate) struct Registry {
     network: Arc<Network>,
@@ -19,7 +19,8 @@ impl Registry {
     /// Starts the network's registry. A network has at most one.
     #[track_caller]
     pub(crate) fn start(network: &Arc<Network>) -> Registry {
-        // The registry's own namespace has no way to a package mirror.
+        // The network's namespace cannot reach a package mirror, so the package is installed from
+        // outside.
         run(Command::new(script()).arg("install")).ok();
         let registry = Registry {
             network: Arc::clone(network),
@@ -28,13 +29,13 @@ impl Registry {
         registry
     }
 
-    /// `address:port`, the prefix of a name that is asked for here and nowhere else.
+    /// `address:port`, the prefix of an image name that an engine requests from this registry only.
     pub(crate) fn address(&self) -> String {
         format!("{GATEWAY}:5000")
     }
 
-    /// Puts an image of a host's engine into the registry under `name`, such as `library/httpd`
-    /// (what the mirror serves as `httpd`) or `team/app:2`; gives its digest.
+    /// Pushes an image of a host's engine to the registry under `name`, such as `library/httpd`
+    /// (which the mirror serves as `httpd`) or `team/app:2`; returns the image's digest.
     #[track_caller]
     pub(crate) fn push(&self, host: &Host, image: &str, name: &str) -> String {
         let target = format!("{}/{name}", self.address());
@@ -51,7 +52,7 @@ impl Registry {
         digest.rsplit_once('@').unwrap().1.to_owned()
     }
 
-    /// Stops the registry; what it holds stays.
+    /// Stops the registry; its images stay.
     #[track_caller]
     pub(crate) fn stop(&self) {
         run(self.command().args(["stop", "--dir"]).arg(self.dir())).ok();

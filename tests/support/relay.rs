@@ -1,4 +1,4 @@
-//! Delay on the way to a server, where the kernel has no netem.
+//! A relay that delays the traffic of a server, for kernels without netem.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,9 +14,11 @@ use super::{Machine, run};
 /// The port that the relay listens at.
 const PORT: u16 = 3379;
 
-/// What comes to a port of a machine from the network goes through here, and each way takes longer.
+/// Connections from the network to a port of a machine go through the relay, which delays both
+/// directions.
 ///
-/// Latency and not less throughput: every chunk is handed on so long after it came.
+/// The relay adds latency and does not reduce throughput: every chunk is sent on one delay after its
+/// arrival.
 #[derive(Debug)]
 pub(crate) struct Relay {
     delay: Arc<AtomicU64>,
@@ -24,7 +26,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Listens on a machine for what is to reach a port of it, and takes nothing over yet.
+    /// Starts a relay for a port of a machine; no connection goes through it until
+    /// [`Relay::set`].
     pub(crate) fn start(machine: &Machine, port: u16) -> Relay {
         let delay = Arc::new(AtomicU64::new(0));
         let (namespace, upstream) = (
@@ -38,12 +41,12 @@ impl Relay {
             let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).unwrap();
             ready.send(()).unwrap();
             for client in listener.incoming().flatten() {
-                // A server that is gone refuses; the client sees its connection end.
+                // Where the server refuses, the client's connection ends too.
                 let Ok(server) = TcpStream::connect(upstream) else {
                     continue;
                 };
                 for (from, to) in [(&client, &server), (&server, &client)] {
-                    hand_on(
+                    forward(
                         from.try_clone().unwrap(),
                         to.try_clone().unwrap(),
                         Arc::clone(&own),
@@ -55,15 +58,16 @@ impl Relay {
         Relay { delay, port }
     }
 
-    /// Makes each way take so much longer from now on; zero sends clients straight to the server
-    /// again.
+    /// Sets the delay of each direction; with a delay of zero, new connections go to the server
+    /// directly.
     ///
-    /// Connections that are not relayed are reset, so that every client is slow at once.
+    /// Connections that do not go through the relay are reset, so that the delay applies to every
+    /// client at once.
     #[track_caller]
     pub(crate) fn set(&self, machine: &Machine, delay: Duration) {
         self.delay
             .store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
-        // Adding it first makes the table there to be deleted.
+        // `delete table` fails where the table does not exist, so it is added before.
         let mut script = "add table ip relay\ndelete table ip relay\n".to_owned();
         if !delay.is_zero() {
             script += &format!(
@@ -79,8 +83,8 @@ impl Relay {
     }
 }
 
-/// Copies one direction of a connection, each chunk as long after it came as the delay is then.
-fn hand_on(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
+/// Forwards one direction of a connection, each chunk after the delay at the chunk's arrival.
+fn forward(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
     let (sender, chunks) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
@@ -98,7 +102,7 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
                 break;
             }
         }
-        // The other side learns of the end; what is gone already need not.
+        // The receiver's connection ends with the sender's; it may have ended already.
         drop(to.shutdown(Shutdown::Both));
     });
 }

@@ -11,16 +11,16 @@ use serde_json::Value;
 
 use super::{Daemon, GitRepo, Host, Outcome, Registry, is, pause_after};
 
-/// Ample for what takes a moment; where it does not come, the test fails.
+/// The deadline for changes that normally take a few seconds.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-/// The trailer that lets a commit delete whatever it deletes.
+/// The trailer that lets a commit delete more workloads than the budget.
 pub(crate) const MAY_DELETE: &str = "\n\nWindlass-Allow-Deletions: yes";
-/// The port of every host at which tests publish.
+/// The node port of the tests' Services.
 pub(crate) const NODE_PORT: u16 = 30080;
 
 /// A repository, and a daemon on a host that follows it, with short times in its configuration.
 ///
-/// When it is dropped the daemon ends and the host is emptied for the next one.
+/// When a site is dropped, its daemon ends and the host is cleared for the next site.
 #[derive(Debug)]
 pub(crate) struct Site {
     /// The host.
@@ -33,22 +33,22 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A site without a daemon yet, on the host that the tests of a binary share, one after the
-    /// other. `more` goes into the configuration: sections with their keys, in TOML.
+    /// A site whose daemon is not started yet, on the host that the tests of a binary use one after
+    /// the other. `more` is added to the configuration: sections with their keys, in TOML.
     pub(crate) fn new(more: &str) -> Site {
         let turn = Turn::take();
         Site::make(Host::shared(), more, Some(turn))
     }
 
-    /// The same, with a daemon that answers.
+    /// Like [`Site::new`], with a daemon that answers.
     pub(crate) fn started(more: &str) -> Site {
         let mut site = Site::new(more);
         site.start();
         site
     }
 
-    /// A site on a host of its own that stays until the tests end, for those who only look at what
-    /// runs there.
+    /// A site on a host of its own that stays until the test binary ends, for tests that only read
+    /// what runs there.
     pub(crate) fn lasting(more: &str) -> Site {
         static HOST: OnceLock<Host> = OnceLock::new();
         Site::make(HOST.get_or_init(Host::with_images), more, None)
@@ -66,7 +66,7 @@ impl Site {
         site
     }
 
-    /// Writes the configuration anew; the next daemon reads it.
+    /// Replaces the configuration file; the next daemon that starts reads it.
     #[track_caller]
     pub(crate) fn configure(&self, more: &str) {
         let base = format!(
@@ -85,17 +85,17 @@ impl Site {
         self.wait_answers();
     }
 
-    /// The same, of a daemon that may have no more open files than this.
+    /// Like [`Site::start`], with a limit of open files for the daemon.
     #[track_caller]
-    pub(crate) fn start_with_files(&mut self, most: u32) {
+    pub(crate) fn start_with_files(&mut self, limit: u32) {
         let config = self.config.display().to_string();
         let arguments = ["run", "--config", &config];
-        self.daemon = Some(Daemon::start_with_files(self.host, most, &arguments));
+        self.daemon = Some(Daemon::start_with_files(self.host, limit, &arguments));
         self.wait_answers();
     }
 
-    /// Starts the daemon with more environment variables, and returns at once: it may be one that
-    /// ends before it answers.
+    /// Starts the daemon with more environment variables, and does not wait until the daemon
+    /// answers: these may make it end before.
     #[track_caller]
     pub(crate) fn launch(&mut self, env: &[(&str, &str)]) {
         assert!(self.daemon.is_none(), "a daemon runs already");
@@ -106,18 +106,18 @@ impl Site {
     #[track_caller]
     fn wait_answers(&mut self) {
         let host = self.host;
-        self.daemon().wait_until(SOON, "it answers", |_| {
+        self.daemon().wait_until(SOON, "the daemon answers", |_| {
             host.http_get("http://127.0.0.1:9464/healthz")
                 .is_some_and(|answer| answer.status == 200)
         });
     }
 
-    /// Ends the daemon as a service manager does; what it made runs on.
+    /// Ends the daemon with TERM, as a service manager does; its containers keep running.
     #[track_caller]
     pub(crate) fn stop(&mut self) {
         assert!(
             self.take_daemon().stop().success(),
-            "the daemon did not end well"
+            "the daemon did not end with status 0"
         );
     }
 
@@ -127,13 +127,13 @@ impl Site {
         self.daemon.as_mut().unwrap()
     }
 
-    /// Takes the daemon out, to be ended in a way of one's own.
+    /// Takes the daemon out of the site, for a test that ends the daemon in another way.
     #[track_caller]
     pub(crate) fn take_daemon(&mut self) -> Daemon {
         self.daemon.take().unwrap()
     }
 
-    /// All the running daemon has logged.
+    /// All that the running daemon has logged.
     #[track_caller]
     pub(crate) fn log(&self) -> String {
         self.daemon.as_ref().unwrap().log()
@@ -150,13 +150,13 @@ impl Site {
         self.host.windlass(args)
     }
 
-    /// Writes files, commits them signed and pushes; gives the commit's id.
+    /// Writes files, commits them signed and pushes; returns the commit's id.
     #[track_caller]
     pub(crate) fn push(&self, files: &[(&str, &str)], message: &str) -> String {
         self.repo.commit_signed(files, message)
     }
 
-    /// Pushes files and waits until they run; gives the commit's id.
+    /// Pushes files and waits until their commit is healthy; returns the commit's id.
     #[track_caller]
     pub(crate) fn deploy(&mut self, files: &[(&str, &str)]) -> String {
         let commit = self.push(files, "deploy");
@@ -164,8 +164,8 @@ impl Site {
         commit
     }
 
-    /// Replaces all that is in the repository, and waits until the commit is healthy, as a person
-    /// would; gives the commit's id.
+    /// Replaces all files of the repository, and waits with `windlass sync --wait` until the commit
+    /// is healthy; returns the commit's id.
     #[track_caller]
     pub(crate) fn deploy_only(&mut self, files: &[(&str, &str)], subject: &str) -> String {
         let commit = self.repo.replace_signed(files, subject);
@@ -181,20 +181,20 @@ impl Site {
         commit
     }
 
-    /// What `windlass status` says.
+    /// What `windlass status` prints, as JSON.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
         self.windlass(&["status", "-o", "json"]).json()
     }
 
-    /// Waits for something that `windlass status` says, also from a daemon that does not answer
-    /// yet; gives what it says then.
+    /// Waits until the status that the daemon publishes fulfils a condition, also where the daemon
+    /// does not answer yet; returns that status.
     #[track_caller]
     pub(crate) fn wait_status(&mut self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let start = Instant::now();
         loop {
-            let look = Instant::now();
+            let check = Instant::now();
             last = self.host.status().unwrap_or(last);
             if condition(&last) {
                 return last;
@@ -202,18 +202,18 @@ impl Site {
             let daemon = self.daemon();
             assert!(
                 daemon.is_running(),
-                "the daemon ended before {what}:\n{}",
+                "the daemon ended before this was observed: {what}; the log:\n{}",
                 daemon.log()
             );
             assert!(
                 start.elapsed() < SOON,
                 "not within {SOON:?}: {what}; the last status: {last:#}"
             );
-            pause_after(look);
+            pause_after(check);
         }
     }
 
-    /// Waits until a commit runs and is healthy.
+    /// Waits until a commit is the target and healthy.
     #[track_caller]
     pub(crate) fn wait_healthy(&mut self, commit: &str) {
         self.wait_status(&format!("{commit} is healthy"), |status| {
@@ -223,7 +223,7 @@ impl Site {
         });
     }
 
-    /// Waits until a commit runs and is healthy, and nothing is left to do.
+    /// Waits until a commit is the target and healthy, without troubles, and the plan is empty.
     #[track_caller]
     pub(crate) fn wait_settled(&mut self, commit: &str) {
         self.wait_status(
@@ -238,7 +238,7 @@ impl Site {
         self.wait_converged();
     }
 
-    /// Waits until the daemon has nothing under way.
+    /// Waits until the daemon has converged, with an empty plan.
     #[track_caller]
     pub(crate) fn wait_converged(&mut self) {
         super::eventually(SOON, "the plan is empty", || {
@@ -248,8 +248,8 @@ impl Site {
         });
     }
 
-    /// Waits until a commit has failed and another one is the target and healthy again; gives the
-    /// reason.
+    /// Waits until the commit `from` has failed and the commit `to` is the target and healthy again;
+    /// returns the reason of the rollback.
     #[track_caller]
     pub(crate) fn wait_rolled_back(&mut self, from: &str, to: &str) -> String {
         let status = self.wait_status(&format!("{from} is rolled back to {to}"), |status| {
@@ -261,18 +261,18 @@ impl Site {
     }
 }
 
-/// A configuration with the sections of all these, in TOML; of a key that is there twice the later
-/// value.
+/// A configuration with the sections of all the given texts, in TOML. Where two texts have the same
+/// key, the later value is used.
 #[track_caller]
 pub(crate) fn merged<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let mut sections = toml::Table::new();
-    for one in all {
-        for (section, keys) in toml::from_str::<toml::Table>(one).unwrap() {
-            let known = sections
+    for text in all {
+        for (section, keys) in toml::from_str::<toml::Table>(text).unwrap() {
+            let merged = sections
                 .entry(section)
                 .or_insert_with(|| toml::Table::new().into());
             let keys = keys.as_table().unwrap().clone();
-            known.as_table_mut().unwrap().extend(keys);
+            merged.as_table_mut().unwrap().extend(keys);
         }
     }
     toml::to_string(&sections).unwrap()
@@ -292,7 +292,7 @@ impl Drop for Site {
     }
 }
 
-/// Whose turn it is with the shared host.
+/// The exclusive use of the shared host, until this value is dropped.
 #[derive(Debug)]
 struct Turn;
 

@@ -1,5 +1,5 @@
-//! Questions to a program by HTTP on its Unix socket, without a client that has to be started: most
-//! looks of tests that wait are such questions.
+//! HTTP requests to a program's Unix socket, without a client program: most checks of a waiting
+//! test are such requests, and to start a program for each would be slow.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The JSON document at a path; nothing where no answer with 200 came in time.
-pub(crate) fn get(socket: &Path, path: &str, patience: Duration) -> Option<Value> {
+/// The JSON document at a path; `None` where no answer with status 200 came before the time-out.
+pub(crate) fn get(socket: &Path, path: &str, timeout: Duration) -> Option<Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(patience)).ok()?;
-    // By HTTP 1.0 the end of the answer is the end of the connection, and it comes in one piece.
+    stream.set_read_timeout(Some(timeout)).ok()?;
+    // With HTTP 1.0 the answer ends with the connection, and is not sent in chunks.
     let request = format!("GET {path} HTTP/1.0\r\nHost: local\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();

@@ -1,5 +1,5 @@
-//! A wall clock of a program's own, which jumps while the program runs. The clock that never jumps
-//! is the machine's.
+//! A wall clock for single programs, which jumps while they run. Their monotonic clock stays the
+//! machine's.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,15 +8,15 @@ use std::process::Command;
 
 use super::run;
 
-/// By how much the clock is off lies in a file, which `libfaketime` reads whenever the program or
-/// one that it has started asks for the time.
+/// The offset of the clock is in a file. `libfaketime` reads the file whenever the program, or a
+/// program that it has started, reads the time.
 #[derive(Debug)]
 pub(crate) struct WallClock {
     file: PathBuf,
 }
 
 impl WallClock {
-    /// A clock that is right so far, kept in a directory that the program sees at the same path.
+    /// A clock without an offset, in a directory that the program has at the same path.
     #[track_caller]
     pub(crate) fn new(dir: &Path) -> WallClock {
         let clock = WallClock {
@@ -26,20 +26,21 @@ impl WallClock {
         clock
     }
 
-    /// Makes it jump: it is so many seconds ahead of the machine's afterwards, or behind it.
+    /// Sets the clock `seconds` ahead of the machine's, or behind it where `seconds` is negative.
     #[track_caller]
     pub(crate) fn set(&self, seconds: i64) {
-        // Whoever asks meanwhile reads the one or the other, and never half of it.
+        // The rename is atomic: a program that reads the time meanwhile reads one of the two
+        // offsets, and never a part of one.
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{seconds:+}\n")).unwrap();
         fs::rename(&new, &self.file).unwrap();
     }
 
-    /// Puts a program of this name into a new directory, which is the machine's, going by this
-    /// clock.
+    /// Makes a new directory with a script of this name, which runs the machine's program of this
+    /// name with this clock.
     #[track_caller]
     pub(crate) fn wrap(&self, program: &str, dir: &Path) {
-        let found = run(Command::new("which").arg(program)).ok();
+        let path = run(Command::new("which").arg(program)).ok();
         let environment = self
             .environment()
             .map(|(name, value)| format!("{name}={value}"))
@@ -48,14 +49,14 @@ impl WallClock {
         let file = dir.join(program);
         fs::write(
             &file,
-            format!("#!/bin/sh\nexec env {environment} {found} \"$@\"\n"),
+            format!("#!/bin/sh\nexec env {environment} {path} \"$@\"\n"),
         )
         .unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Removes what processes have left behind that were killed or became another program: the next
-    /// one with such a number would not start.
+    /// Removes the shared memory that `libfaketime` made in processes that were killed or became
+    /// another program: the next process with the same id would not start.
     pub(crate) fn sweep() {
         for entry in fs::read_dir("/dev/shm").unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -63,13 +64,13 @@ impl WallClock {
                 .iter()
                 .find_map(|start| name.strip_prefix(start));
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                // Whoever is faster has done it.
+                // Another test may have removed the file already.
                 drop(fs::remove_file(entry.path()));
             }
         }
     }
 
-    /// The environment in which programs go by it.
+    /// The environment variables that make a program read this clock.
     #[track_caller]
     pub(crate) fn environment(&self) -> [(&'static str, String); 5] {
         let library = format!(
@@ -77,7 +78,8 @@ impl WallClock {
             std::env::consts::ARCH
         );
         WallClock::sweep();
-        // The linker would only warn, and the clock would be right for ever.
+        // The dynamic linker only warns about a missing library, and the program would read the
+        // machine's clock.
         assert!(
             Path::new(&library).exists(),
             "no {library}: install the package libfaketime"
@@ -87,7 +89,7 @@ impl WallClock {
             ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-            // The times of files are the machine's.
+            // Times of files stay those of the machine's clock.
             ("NO_FAKE_STAT", "1".to_owned()),
         ]
     }

@@ -1,5 +1,5 @@
-//! A cluster's hosts have all that their daemons need: the store, the repository, the images, each
-//! other.
+//! A cluster's hosts have everything that their daemons need: the store, the repository, the
+//! registry, the images and a network between them.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
         .start();
     let commit = cluster.push(&[("pod.yaml", "kind: Pod\n")]);
     let server = cluster.server.as_ref().unwrap();
-    // Git heeds this before its configuration, and it may be set for the machine.
+    // The variable has precedence over Git's configuration, and may be set on the machine already.
     let ca = format!("GIT_SSL_CAINFO={}", server.ca_file().display());
     let url = server.url("repo.git");
     let heads = |at: usize| {
@@ -49,7 +49,8 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
                 .ok();
         }
 
-        // By what its configuration says, the store knows it by its name.
+        // With the files that the host's configuration names, the store accepts a write below the
+        // host's own key.
         let written = host.host.dir().join("windlass.toml");
         let config: toml::Table = toml::from_str(&fs::read_to_string(written).unwrap()).unwrap();
         let store = |key: &str| config["store"][key].as_str().unwrap().to_owned();
@@ -82,16 +83,18 @@ fn every_host_reaches_store_repository_registry_and_the_others() {
     };
     assert!(
         !timed(0) && timed(1),
-        "the repository is not lost to the first host alone"
+        "not exactly the first host is cut off from the repository"
     );
     cluster.network.heal(cluster.host("n1"));
-    eventually(SOON, "the repository is back", || timed(0));
+    eventually(SOON, "the first host reaches the repository again", || {
+        timed(0)
+    });
     server.set(Behaviour::Refuse);
     assert!(!heads(1).success());
 }
 
 #[test]
-fn a_host_s_containers_are_told_by_their_pods() {
+fn containers_of_a_host_are_selected_by_the_name_of_their_pod() {
     let cluster = Cluster::builder(1)
         .images(&["windlass-test/app:1"])
         .without_daemons()
@@ -119,7 +122,7 @@ fn a_host_s_containers_are_told_by_their_pods() {
     assert_eq!(
         running
             .iter()
-            .map(|found| found.id.as_str())
+            .map(|container| container.id.as_str())
             .collect::<Vec<_>>(),
         [one.as_str()]
     );

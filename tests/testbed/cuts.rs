@@ -1,4 +1,5 @@
-//! Cuts and partitions lose what they say they lose, and nothing else; a poller counts it.
+//! Cuts and partitions drop exactly the frames that they name, and a poller counts the requests that
+//! fail for that.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use crate::support::{GATEWAY, Host, HostOptions, Machine, Network, Poller, eventually};
 use crate::{SOON, start_app};
 
-/// Whether a machine hears another.
-fn hears(one: &Machine, other: Ipv4Addr) -> bool {
+/// Whether a machine gets an answer to a ping.
+fn reaches(one: &Machine, other: Ipv4Addr) -> bool {
     let mut ping = one.command();
     ping.args(["busybox", "ping", "-c", "1", "-W", "1", &other.to_string()]);
     crate::support::run(&mut ping).success()
@@ -18,57 +19,60 @@ fn machines(network: &std::sync::Arc<Network>) -> [Machine; 3] {
 }
 
 #[test]
-fn a_cut_takes_one_off_the_network_until_it_is_healed() {
+fn a_cut_disconnects_a_machine_until_it_is_healed() {
     let network = Network::start();
     let [a, b, c] = machines(&network);
-    assert!(hears(&a, b.address) && hears(&b, a.address));
+    assert!(reaches(&a, b.address) && reaches(&b, a.address));
 
     network.cut(&a);
-    assert!(!hears(&a, b.address) && !hears(&b, a.address) && !hears(&a, GATEWAY));
-    assert!(hears(&b, c.address) && hears(&b, GATEWAY));
+    assert!(!reaches(&a, b.address) && !reaches(&b, a.address) && !reaches(&a, GATEWAY));
+    assert!(reaches(&b, c.address) && reaches(&b, GATEWAY));
     let link = crate::support::run(a.command().args(["ip", "-br", "link", "show", "eth0"])).ok();
-    assert!(link.contains("LOWER_UP"), "the machine sees it: {link}");
+    assert!(
+        link.contains("LOWER_UP"),
+        "the link of a machine that is cut off must stay up: {link}"
+    );
 
     network.heal(&a);
-    eventually(SOON, "the machine is back", || {
-        hears(&a, b.address) && hears(&a, GATEWAY)
+    eventually(SOON, "the machine is connected again", || {
+        reaches(&a, b.address) && reaches(&a, GATEWAY)
     });
 }
 
 #[test]
-fn a_partition_is_between_two_and_healed_with_either() {
+fn a_partition_is_between_two_machines_and_either_can_be_healed() {
     let network = Network::start();
     let [a, b, c] = machines(&network);
     network.partition(&a, &b);
     network.partition(&b, &c);
-    assert!(!hears(&a, b.address) && !hears(&b, a.address) && !hears(&c, b.address));
-    assert!(hears(&a, c.address) && hears(&c, a.address) && hears(&b, GATEWAY));
+    assert!(!reaches(&a, b.address) && !reaches(&b, a.address) && !reaches(&c, b.address));
+    assert!(reaches(&a, c.address) && reaches(&c, a.address) && reaches(&b, GATEWAY));
 
     network.heal(&a);
     eventually(SOON, "one of two partitions is healed", || {
-        hears(&b, a.address)
+        reaches(&b, a.address)
     });
-    assert!(!hears(&c, b.address));
+    assert!(!reaches(&c, b.address));
     network.heal_all();
-    eventually(SOON, "both are healed", || hears(&c, b.address));
+    eventually(SOON, "both are healed", || reaches(&c, b.address));
 }
 
 #[test]
-fn one_address_can_be_taken_from_one_machine() {
+fn one_machine_can_be_cut_off_from_one_address() {
     let network = Network::start();
     let [a, b, c] = machines(&network);
     network.cut_from(&a, GATEWAY);
     network.cut_from(&a, b.address);
-    assert!(!hears(&a, GATEWAY) && !hears(&a, b.address) && !hears(&b, a.address));
-    assert!(hears(&a, c.address) && hears(&b, GATEWAY) && hears(&b, c.address));
+    assert!(!reaches(&a, GATEWAY) && !reaches(&a, b.address) && !reaches(&b, a.address));
+    assert!(reaches(&a, c.address) && reaches(&b, GATEWAY) && reaches(&b, c.address));
     network.heal(&a);
-    eventually(SOON, "the addresses are back", || {
-        hears(&a, GATEWAY) && hears(&a, b.address)
+    eventually(SOON, "the machine reaches both addresses again", || {
+        reaches(&a, GATEWAY) && reaches(&a, b.address)
     });
 }
 
 #[test]
-fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
+fn a_host_has_its_configured_name_and_a_poller_counts_failed_requests() {
     let network = Network::start();
     let options = HostOptions {
         name: Some("n7".to_owned()),
@@ -82,7 +86,9 @@ fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
 
     let url = format!("http://{}:18080/", host.address);
     let poller = Poller::start(network.namespace(), &url);
-    eventually(SOON, "it asks often", || poller.answers().total > 20);
+    eventually(SOON, "the poller has sent more than 20 requests", || {
+        poller.answers().total > 20
+    });
     assert_eq!(poller.answers().failed, 0, "{:?}", poller.answers());
     assert!(
         poller
@@ -93,19 +99,19 @@ fn a_host_has_its_name_and_a_poller_counts_what_it_does_not_answer() {
     );
 
     network.cut(&host);
-    eventually(SOON, "the cut is noticed", || poller.answers().failed > 0);
+    eventually(SOON, "a request fails", || poller.answers().failed > 0);
     network.heal(&host);
-    let failed = poller.answers().total;
-    eventually(SOON, "it is answered again", || {
+    let before_heal = poller.answers().total;
+    // A gap is counted when a good answer ends it.
+    eventually(SOON, "requests are answered again", || {
         let answers = poller.answers();
-        answers.total > failed + 5 && answers.longest_gap > Duration::from_secs(1)
+        answers.total > before_heal + 5 && answers.longest_gap > Duration::from_secs(1)
     });
     let answers = poller.finish();
     assert!(
         answers.failed < 10 && answers.longest_gap < SOON,
         "{answers:?}"
     );
-    // It may have been connected already, and wait for an answer that never came.
     assert!(
         answers.failed > 0 && answers.first_failure.is_some(),
         "{answers:?}"

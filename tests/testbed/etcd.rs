@@ -1,5 +1,5 @@
-//! The store: etcd answers, keeps the nodes apart, and can be lost in every way that the tests
-//! need.
+//! The store of the test bed: etcd answers, limits each node to its own keys, and fails in every
+//! way that the tests need.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use crate::SOON;
 use crate::support::{Etcd, EtcdOptions, Network, eventually};
 
-/// A client of etcd's own protocol, as a node. Its connections belong to the network that the
-/// thread is in.
+/// A client of etcd's own protocol, with a node's user. Its connections belong to the network
+/// namespace of the calling thread.
 async fn connect(etcd: &Etcd, node: &str) -> Client {
     let files = etcd.client(node);
     let [ca, certificate, key] =
@@ -24,7 +24,7 @@ async fn connect(etcd: &Etcd, node: &str) -> Client {
 }
 
 #[test]
-fn nodes_are_elected_by_the_name_in_their_certificates() {
+fn nodes_campaign_with_the_rights_of_the_user_in_their_certificates() {
     let network = Network::start();
     let etcd = Etcd::start(&network, 3);
     network.inside(|| {
@@ -46,10 +46,11 @@ async fn two_candidates(etcd: &Etcd) {
     let second = two.lease_grant(60, None).await.unwrap().id();
     one.campaign(name.as_str(), "n1", first).await.unwrap();
     {
-        // Etcd waits for the other's key on the candidate's behalf, with the candidate's rights.
+        // Etcd waits for the deletion of the leader's key on behalf of the candidate, with the
+        // candidate's rights.
         let mut waiting = std::pin::pin!(two.campaign(name.as_str(), "n2", second));
         let early = tokio::time::timeout(Duration::from_millis(500), waiting.as_mut()).await;
-        assert!(early.is_err(), "two are elected: {early:?}");
+        assert!(early.is_err(), "two candidates are elected: {early:?}");
         one.lease_revoke(first).await.unwrap();
         waiting.await.unwrap();
     }
@@ -65,7 +66,7 @@ async fn two_candidates(etcd: &Etcd) {
 }
 
 #[test]
-fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
+fn a_node_writes_its_own_keys_and_the_leader_s_and_reads_the_whole_prefix() {
     let etcd = Etcd::start(&Network::start(), 1);
     assert_eq!(etcd.endpoints(), ["https://192.168.77.5:2379"]);
 
@@ -77,11 +78,11 @@ fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
         "subnets/n2",
         "nodes/n1/status",
     ] {
-        etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "said"])
+        etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "value"])
             .ok();
         assert_eq!(
             etcd.get(&format!("/windlass/test/{key}")).as_deref(),
-            Some("said")
+            Some("value")
         );
     }
     for key in [
@@ -91,7 +92,7 @@ fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
         "clusters",
         "other",
     ] {
-        let refused = etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "said"]);
+        let refused = etcd.etcdctl_as("n1", &["put", &format!("/windlass/test/{key}"), "value"]);
         assert!(
             refused.stderr.contains("permission denied"),
             "{key}: {refused:?}"
@@ -126,14 +127,14 @@ fn a_node_writes_its_own_part_and_reads_all_of_the_prefix() {
 }
 
 #[test]
-fn nobody_without_a_certificate_is_answered() {
+fn a_client_without_a_certificate_gets_no_answer() {
     let network = Network::start();
     let etcd = Etcd::start(&network, 1);
     let url = format!("{}/health", etcd.endpoints()[0]);
     let files = etcd.client("n1");
     let [ca, certificate, key] =
         [&files.ca, &files.certificate, &files.key].map(|file| file.to_str().unwrap());
-    let known = network.exec(&[
+    let with_certificate = network.exec(&[
         "curl",
         "-sS",
         "--cacert",
@@ -144,17 +145,20 @@ fn nobody_without_a_certificate_is_answered() {
         key,
         &url,
     ]);
-    assert!(known.stdout.contains("true"), "{known:?}");
-    let stranger = network.exec(&["curl", "-sS", "--cacert", ca, &url]);
-    // With TLS 1.3 the refusal may come after the handshake: then curl is either told so, or finds
-    // the connection gone.
     assert!(
-        [35, 55, 56].contains(&stranger.code) && stranger.stdout.is_empty(),
-        "{stranger:?}"
+        with_certificate.stdout.contains("true"),
+        "{with_certificate:?}"
     );
-    // A node's certificate makes no member: those speak at the other port.
+    let without_certificate = network.exec(&["curl", "-sS", "--cacert", ca, &url]);
+    // With TLS 1.3 the refusal may come after the handshake: curl's error is then a failed
+    // handshake (35), or a connection that is closed while curl sends (55) or receives (56).
+    assert!(
+        [35, 55, 56].contains(&without_certificate.code) && without_certificate.stdout.is_empty(),
+        "{without_certificate:?}"
+    );
+    // A node's certificate is not valid for members, which connect to each other at another port.
     let peer = url.replace("2379/health", "2380/members");
-    let posing = network.exec(&[
+    let as_member = network.exec(&[
         "curl",
         "-sS",
         "--cacert",
@@ -165,23 +169,23 @@ fn nobody_without_a_certificate_is_answered() {
         key,
         &peer,
     ]);
-    assert!(!posing.success(), "{posing:?}");
+    assert!(!as_member.success(), "{as_member:?}");
 }
 
 #[test]
-fn three_members_bear_the_loss_of_one_and_not_of_two() {
+fn three_members_answer_without_one_and_not_without_two() {
     let network = Network::start();
     let etcd = Etcd::start(&network, 3);
     assert_eq!(etcd.endpoints().len(), 3);
     etcd.put("/windlass/test/x", "1");
 
     etcd.stop_member(0);
-    eventually(SOON, "two members go on", || {
+    eventually(SOON, "two members accept a write", || {
         etcd.etcdctl(&["put", "/windlass/test/x", "2"]).success()
     });
     etcd.pause_member(1);
     let alone = etcd.etcdctl(&["--command-timeout=2s", "get", "/windlass/test/x"]);
-    assert!(!alone.success(), "one of three answers: {alone:?}");
+    assert!(!alone.success(), "one member of three answers: {alone:?}");
     etcd.resume_member(1);
     eventually(SOON, "two members answer again", || {
         etcd.etcdctl(&["get", "/windlass/test/x"]).success()
@@ -194,7 +198,7 @@ fn three_members_bear_the_loss_of_one_and_not_of_two() {
     network.cut(etcd.machine(2));
     etcd.kill_member(1);
     let alone = etcd.etcdctl(&["--command-timeout=2s", "get", "/windlass/test/x"]);
-    assert!(!alone.success(), "one of three answers: {alone:?}");
+    assert!(!alone.success(), "one member of three answers: {alone:?}");
     network.heal(etcd.machine(2));
     etcd.start_member(1);
     eventually(SOON, "all members answer", || {
@@ -240,7 +244,7 @@ fn a_store_is_wiped_and_restored_with_its_users() {
 }
 
 #[test]
-fn a_slow_member_answers_later_and_a_paused_one_not_at_all() {
+fn a_slow_member_answers_later_and_a_paused_member_does_not_answer() {
     let etcd = Etcd::start(&Network::start(), 1);
     etcd.put("/windlass/test/x", "1");
     let took = || {
@@ -249,10 +253,13 @@ fn a_slow_member_answers_later_and_a_paused_one_not_at_all() {
         start.elapsed()
     };
     etcd.slow(0, 200);
-    // A handshake and a question: there and back twice, at least.
-    assert!(took() >= Duration::from_millis(800), "it is not slow");
+    // A TLS handshake and a request take two round trips at least, with 400 ms of delay each.
+    assert!(
+        took() >= Duration::from_millis(800),
+        "the slow member answers too fast"
+    );
     etcd.slow(0, 0);
-    eventually(SOON, "it is as fast as before", || {
+    eventually(SOON, "the member answers without the delay", || {
         took() < Duration::from_millis(800)
     });
 
@@ -264,7 +271,7 @@ fn a_slow_member_answers_later_and_a_paused_one_not_at_all() {
 }
 
 #[test]
-fn a_full_store_takes_no_more_and_a_compacted_one_forgets() {
+fn a_full_store_refuses_writes_and_a_compacted_store_has_no_history() {
     let options = EtcdOptions {
         quota: 256 << 10,
         ..EtcdOptions::default()

@@ -14,7 +14,7 @@ use crate::support::command::repository_root;
 use crate::support::guard::bed_script;
 use crate::support::{Outcome, eventually, run, socket};
 
-/// How long an engine may take to answer, on a slow machine with others starting beside it.
+/// How long an engine may take to answer, on a slow machine where other engines start too.
 const ENGINE_START: Duration = Duration::from_secs(60);
 const ENGINE_STOP: Duration = Duration::from_secs(60);
 
@@ -24,20 +24,20 @@ impl Host {
         self.path("/run/docker.sock")
     }
 
-    /// Runs the docker client; panics when it fails; gives its standard output.
+    /// Runs the docker client and returns its standard output; panics when the client fails.
     #[track_caller]
     pub(crate) fn docker(&self, args: &[&str]) -> String {
         self.try_docker(args).ok()
     }
 
-    /// Runs the docker client, whatever comes of it.
+    /// Runs the docker client, and returns the outcome whether it succeeded or not.
     pub(crate) fn try_docker(&self, args: &[&str]) -> Outcome {
         run(Command::new("docker")
             .env("DOCKER_HOST", self.docker_host())
             .args(args))
     }
 
-    /// What the engine answers at a path of its API; nothing where it does not answer.
+    /// The engine's answer at a path of its API; `None` where the engine does not answer.
     pub(crate) fn ask_engine(&self, path: &str) -> Option<Value> {
         socket::get(&self.docker_socket(), path, ENGINE_START)
     }
@@ -48,13 +48,13 @@ impl Host {
         self.docker(&["load", "-q", "-i", &archive(name)]);
     }
 
-    /// The `docker inspect` of one container or image.
+    /// What `docker inspect` prints about one container or image.
     #[track_caller]
     pub(crate) fn inspect(&self, name: &str) -> Value {
         self.try_docker(&["inspect", name]).json()[0].take()
     }
 
-    /// Starts the engine and waits until it answers.
+    /// Starts the engine and waits until the engine answers.
     #[track_caller]
     pub(crate) fn start_docker(&self) {
         let mut engine = self.engine();
@@ -86,7 +86,8 @@ impl Host {
         *engine = Some(child);
     }
 
-    /// Stops the engine as a service manager does, and with it every container.
+    /// Stops the engine as a service manager does; every container stops with it, unless dockerd
+    /// runs with `--live-restore`.
     #[track_caller]
     pub(crate) fn stop_docker(&self) {
         let mut child = self.engine().take().unwrap();
@@ -103,14 +104,14 @@ impl Host {
         self.start_docker();
     }
 
-    /// Kills the engine with signal 9. Its containers and their shims live on.
+    /// Kills the engine with signal 9. Its containers and their shims keep running.
     #[track_caller]
     pub(crate) fn kill_docker(&self) {
         let mut child = self.engine().take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        // The kernel kills dockerd's containerd with it. A next dockerd that still sees its
-        // process, or the zombie of it, would wait for it in vain.
+        // The kernel kills containerd with its parent, dockerd. A dockerd that starts while
+        // containerd's process still exists, also as a zombie, would wait for it without end.
         let file = self.path("/run/docker/containerd/containerd.pid");
         let pid = fs::read_to_string(&file).unwrap();
         eventually(ENGINE_STOP, "containerd ends with dockerd", || {
@@ -120,12 +121,13 @@ impl Host {
         fs::remove_file(file).unwrap();
     }
 
-    /// What the engine logged so far.
+    /// The engine's log so far.
     pub(crate) fn docker_log(&self) -> String {
         fs::read_to_string(self.guard.dir.join("dockerd.log")).unwrap_or_default()
     }
 
-    /// The engine's process; also after a test panicked while it started or stopped the engine.
+    /// The engine's process, also where a test panicked while it started or stopped the engine and
+    /// so poisoned the lock.
     pub(super) fn engine(&self) -> MutexGuard<'_, Option<Child>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +137,8 @@ impl Host {
     }
 }
 
-/// The archive of an image, as `scripts/images` keeps it by its content; asked for once a process.
+/// The path of an image's archive, as `scripts/images` prints it. The script runs once per process
+/// and image.
 #[track_caller]
 fn archive(name: &str) -> String {
     static ARCHIVES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());

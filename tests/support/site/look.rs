@@ -1,4 +1,4 @@
-//! What can be asked about a site's host: containers, objects, answers, metrics, files and links.
+//! What tests read from a site's host: containers, objects, answers, metrics, files and links.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,61 +8,63 @@ use super::{NODE_PORT, SOON, Site};
 use crate::support::daemon::DATA_DIR;
 use crate::support::{Answer, Container, Outcome, eventually_some, run, text};
 
-/// Where metrics and health are, inside the host.
+/// The URL of the metrics, from inside the host.
 const METRICS: &str = "http://127.0.0.1:9464/metrics";
 
 /// Containers.
 impl Site {
-    /// All containers of the engine, whoever made them and whatever their state.
+    /// All containers of the engine in any state, made by the daemon or by another client.
     #[track_caller]
     pub(crate) fn containers(&self) -> BTreeSet<Container> {
         self.host.containers()
     }
 
-    /// Those that run.
+    /// The running containers, with sandboxes.
     #[track_caller]
     pub(crate) fn running(&self) -> BTreeSet<Container> {
-        let mut all = self.containers();
-        all.retain(Container::is_running);
-        all
+        let mut containers = self.containers();
+        containers.retain(Container::is_running);
+        containers
     }
 
-    /// Those that run, sandboxes too, of the pods whose names begin with this.
+    /// The running containers, with sandboxes, of the pods whose names begin with `pod`.
     #[track_caller]
     pub(crate) fn running_of(&self, pod: &str) -> BTreeSet<Container> {
-        let mut all = self.running();
-        all.retain(|one| one.pod.starts_with(pod));
-        all
+        let mut containers = self.running();
+        containers.retain(|container| container.pod.starts_with(pod));
+        containers
     }
 
-    /// One that runs, and is no sandbox, of a pod whose name begins with this.
+    /// A running container that is no sandbox, of a pod whose name begins with `pod`.
     #[track_caller]
     pub(crate) fn container(&self, pod: &str) -> Container {
-        let mut all = self.running_of(pod).into_iter();
-        all.find(|one| !one.is_sandbox())
+        let mut containers = self.running_of(pod).into_iter();
+        containers
+            .find(|container| !container.is_sandbox())
             .unwrap_or_else(|| panic!("no container of {pod} runs"))
     }
 
-    /// The one container of this name; panics with all of them when there is not just one.
+    /// The only container of this name; panics with all containers where there is none, or more
+    /// than one.
     #[track_caller]
-    pub(crate) fn one(&self, name: &str) -> Container {
+    pub(crate) fn only_container(&self, name: &str) -> Container {
         let all = self.containers();
-        let mut named = all.iter().filter(|one| one.name == name);
+        let mut named = all.iter().filter(|container| container.name == name);
         match (named.next(), named.next()) {
-            (Some(one), None) => one.clone(),
-            _ => panic!("not just one container named {name}: {all:#?}"),
+            (Some(container), None) => container.clone(),
+            _ => panic!("there must be exactly one container named {name}: {all:#?}"),
         }
     }
 
-    /// Runs a program in a running container of a pod whose name begins with this.
+    /// Runs a program in the running container `container` of a pod whose name begins with `pod`.
     #[track_caller]
     pub(crate) fn exec(&self, pod: &str, container: &str, args: &[&str]) -> Outcome {
-        let mut all = self.running_of(pod).into_iter();
-        let one = all
-            .find(|one| one.name == container)
+        let mut containers = self.running_of(pod).into_iter();
+        let running = containers
+            .find(|running| running.name == container)
             .unwrap_or_else(|| panic!("no container {container} of {pod} runs"));
         self.host
-            .try_docker(&[&["exec", one.id.as_str()], args].concat())
+            .try_docker(&[&["exec", running.id.as_str()], args].concat())
     }
 
     /// Fetches a URL from the network of a pod, with the pod's own resolv.conf and hosts.
@@ -71,7 +73,7 @@ impl Site {
         let container = self.container(pod);
         let format = ["inspect", "-f", "{{.State.Pid}}", &container.id];
         let process = self.host.docker(&format);
-        // A file of another mount namespace cannot be bound: a copy can.
+        // A file of another mount namespace cannot be bind-mounted, so a copy of it is.
         let script = "for file in resolv.conf hosts; do
                 cat /proc/$1/root/etc/$file >/run/pod-$file
                 mount --bind /run/pod-$file /etc/$file || exit
@@ -83,14 +85,14 @@ impl Site {
         ])
     }
 
-    /// Checks that the host holds so many pods with so many containers in all, sandboxes counted,
-    /// all running, and nothing else of anybody.
+    /// Checks that the host has exactly this many pods and containers, sandboxes included, that all
+    /// containers run, and that links, routes, directories and volumes belong to these pods.
     #[track_caller]
     pub(crate) fn assert_exactly(&self, pods: usize, containers: usize) {
         self.assert_exactly_with_foreign(pods, containers, "");
     }
 
-    /// The same, with one more container by id that is not the daemon's.
+    /// Like [`Site::assert_exactly`], but the container with the id `foreign` is not counted.
     #[track_caller]
     pub(crate) fn assert_exactly_with_foreign(
         &self,
@@ -99,17 +101,20 @@ impl Site {
         foreign: &str,
     ) {
         let mut all = self.containers();
-        all.retain(|one| one.id != foreign);
+        all.retain(|container| container.id != foreign);
         assert_eq!(all.len(), containers, "containers: {all:#?}");
         assert!(
             all.iter().all(Container::is_running),
-            "not all run: {all:#?}"
+            "a container does not run: {all:#?}"
         );
-        let sandboxes = all.iter().filter(|one| one.is_sandbox()).count();
+        let sandboxes = all
+            .iter()
+            .filter(|container| container.is_sandbox())
+            .count();
         assert_eq!(sandboxes, pods, "sandboxes: {all:#?}");
 
         assert_eq!(self.links().len(), pods, "links: {:?}", self.links());
-        // One a pod, and that of the service range.
+        // Each pod has a route, and so has the range of the Services.
         assert_eq!(self.routes().len(), pods + 1, "routes: {:?}", self.routes());
         assert_eq!(
             self.pod_dirs().len(),
@@ -169,8 +174,7 @@ impl Site {
         self.url(NODE_PORT, path)
     }
 
-    /// Fetches a URL from another machine on the host's network; nothing where no HTTP answer
-    /// comes.
+    /// Fetches a URL from another machine on the host's network; `None` where no HTTP answer comes.
     pub(crate) fn get_from_outside(&self, url: &str) -> Option<Answer> {
         let mut curl = self.host.network.command();
         let arguments = [
@@ -185,17 +189,17 @@ impl Site {
         Answer::of(&run(curl.args(arguments)))
     }
 
-    /// What the node port answers another machine.
+    /// The node port's answer to another machine.
     pub(crate) fn ask(&self, path: &str) -> Option<Answer> {
         self.get_from_outside(&self.node_url(path))
     }
 
-    /// What the node port answers the host itself.
+    /// The node port's answer to the host itself.
     pub(crate) fn ask_inside(&self, path: &str) -> Option<Answer> {
         self.host.http_get(&self.node_url(path))
     }
 
-    /// Waits until a URL, called from another machine, answers with 200 and a text.
+    /// Waits until a URL answers another machine with status 200 and a body that contains a text.
     #[track_caller]
     pub(crate) fn wait_url(&self, url: &str, text: &str) -> Answer {
         eventually_some(SOON, &format!("{url} answers {text:?}"), || {
@@ -204,26 +208,24 @@ impl Site {
         })
     }
 
-    /// Waits until the node port answers another machine with a text that begins so.
+    /// Waits until the node port answers another machine with a body that begins with a text.
     #[track_caller]
-    pub(crate) fn wait_answer(&self, path: &str, begin: &str) {
-        self.wait_ask(&format!("the node port answers {begin:?}"), begin, || {
-            self.ask(path)
-        });
+    pub(crate) fn wait_answer(&self, path: &str, start: &str) {
+        let what = format!("{path} at the node port answers {start:?} to another machine");
+        self.wait_body(&what, start, || self.ask(path));
     }
 
-    /// Waits until the node port answers the host itself with a text that begins so.
+    /// Waits until the node port answers the host itself with a body that begins with a text.
     #[track_caller]
-    pub(crate) fn wait_answer_inside(&self, path: &str, begin: &str) {
-        self.wait_ask(&format!("{path} answers {begin:?}"), begin, || {
-            self.ask_inside(path)
-        });
+    pub(crate) fn wait_answer_inside(&self, path: &str, start: &str) {
+        let what = format!("{path} at the node port answers {start:?} to the host itself");
+        self.wait_body(&what, start, || self.ask_inside(path));
     }
 
     #[track_caller]
-    fn wait_ask(&self, what: &str, begin: &str, mut ask: impl FnMut() -> Option<Answer>) {
+    fn wait_body(&self, what: &str, start: &str, mut ask: impl FnMut() -> Option<Answer>) {
         eventually_some(SOON, what, || {
-            ask().filter(|answer| answer.status == 200 && answer.body.starts_with(begin))
+            ask().filter(|answer| answer.status == 200 && answer.body.starts_with(start))
         });
     }
 
@@ -233,14 +235,15 @@ impl Site {
         self.host.http_get(METRICS).unwrap().body
     }
 
-    /// The value of a metric, by its name with labels as it is exposed; nothing where it is not.
+    /// The value of a metric, by its name with labels as in the exposition; `None` where it is not
+    /// exposed.
     pub(crate) fn find_metric(&self, name: &str) -> Option<f64> {
         let answer = self.host.http_get(METRICS)?;
         let mut lines = answer.body.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// The value of a metric that there is.
+    /// The value of a metric that must be exposed.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         self.find_metric(name)
@@ -250,13 +253,14 @@ impl Site {
 
 /// Files, links and routes.
 impl Site {
-    /// A file of the daemon's data directory, read on the host, which may have a mount there.
+    /// A file of the daemon's data directory, read on the host, because a test may have mounted a
+    /// file system there.
     pub(crate) fn state_file(&self, name: &str) -> Outcome {
         self.host.exec(&["cat", &format!("{DATA_DIR}/{name}")])
     }
 
-    /// Checks that every state file is a whole document, and that no half-written one lies beside
-    /// it.
+    /// Checks that every state file is a complete document, and that no partly written file lies
+    /// beside it.
     #[track_caller]
     pub(crate) fn assert_state_files(&self) {
         for name in [
@@ -273,11 +277,11 @@ impl Site {
                 "{name} has no schema: {document}"
             );
         }
-        let left = self
+        let unfinished = self
             .host
             .exec(&["find", DATA_DIR, "-maxdepth", "2", "-name", "*.new*"])
             .ok();
-        assert_eq!(left, "", "left by an unfinished write");
+        assert_eq!(unfinished, "", "an unfinished write has left these files");
     }
 
     /// Names of the host's pod links.
@@ -293,7 +297,7 @@ impl Site {
             .collect()
     }
 
-    /// The host's routes that carry our protocol number.
+    /// The host's routes with the protocol number of Windlass.
     pub(crate) fn routes(&self) -> Vec<String> {
         let routes = self.host.exec(&["ip", "route", "show", "proto", "87"]).ok();
         routes.lines().map(str::to_owned).collect()
