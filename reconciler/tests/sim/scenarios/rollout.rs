@@ -32,19 +32,19 @@ fn sim() -> Sim {
 fn the_first_push_of_a_pod_runs_and_becomes_healthy() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
-    sim.expect(sim.phase() == "Preparing", "its image is pulled first");
+    sim.expect(sim.phase() == "Preparing", "the image is pulled first");
     sim.run_seconds(5);
     sim.expect(
         sim.phase() == "Soaking" && sim.ready("web") == 1,
-        "it runs within seconds",
+        "the pod runs within seconds",
     );
     sim.run_seconds(10);
     sim.expect_healthy("c1");
     sim.expect(
-        sim.fate("c1") == Some((CommitState::Healthy, String::new())),
-        "the history says so",
+        sim.outcome("c1") == Some((CommitState::Healthy, String::new())),
+        "the history has the commit as healthy",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -58,17 +58,17 @@ fn a_changed_pod_is_replaced_and_never_runs_twice() {
     sim.expect_healthy("c2");
     sim.expect(
         sim.pod("web").uid != before,
-        "its replacement has a new uid",
+        "the replacement has a new uid",
     );
     sim.expect(
         sim.host.containers.len() == 2,
-        "nothing is left of the old one",
+        "no container of the old pod is left",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn nothing_old_stops_before_all_images_of_the_commit_are_here() {
+fn no_old_pod_stops_before_all_images_of_the_commit_are_present() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -81,14 +81,14 @@ fn nothing_old_stops_before_all_images_of_the_commit_are_here() {
     );
     sim.run_seconds(60);
     sim.expect_healthy("c1");
-    sim.expect(sim.is_bad("c2"), "a missing image is the commit's fault");
-    sim.expect(sim.alive() == before, "the old containers were not touched");
+    sim.expect(sim.is_bad("c2"), "a missing image fails the commit");
+    sim.expect(sim.alive() == before, "the old containers were not changed");
     sim.expect(
-        sim.fate("c2")
+        sim.outcome("c2")
             .is_some_and(|(state, _)| state == CommitState::RolledBack),
-        "rolled back",
+        "the history has the rollback",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -99,14 +99,14 @@ fn a_container_that_the_engine_refuses_rolls_back_at_once() {
     let image = sim.image(&sim.pod("web").uid);
     sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
     sim.run_seconds(6);
-    sim.expect(sim.is_target("c1"), "the verdict is immediate");
+    sim.expect(sim.is_target("c1"), "the commit is rolled back at once");
     sim.run_seconds(20);
     sim.expect_healthy("c1");
     sim.expect(
         sim.image(&sim.pod("web").uid) == image,
         "the recorded image runs again",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_crash_loop_rolls_back_after_three_restarts() {
             .build(),
     );
     sim.run_seconds(25);
-    sim.expect(sim.is_target("c2"), "two restarts are not a loop");
+    sim.expect(sim.is_target("c2"), "two restarts are not a crash loop");
     sim.run_seconds(40);
     sim.expect_healthy("c1");
     let reason = sim.state.rollout.bad[&commit_id("c2")].to_string();
@@ -134,39 +134,39 @@ fn a_crash_loop_rolls_back_after_three_restarts() {
         &reason,
     );
     sim.expect(sim.uids("web") == before, "the old pods never stopped");
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_deployment_that_is_never_ready_rolls_back_at_the_dead_line() {
+fn a_deployment_that_is_never_ready_rolls_back_at_the_deadline() {
     let mut sim = sim();
     let good = pod("web:1").with_readiness();
     sim.push(commit("c1").with(deployment("web", 4, good)).build());
     sim.run_seconds(30);
-    sim.marks = Default::default();
+    sim.extremes = Default::default();
     sim.push(
         commit("c2")
             .with(deployment("web", 4, pod("web:deaf").with_readiness()))
             .build(),
     );
     sim.run_seconds(590);
-    sim.expect(sim.is_target("c2"), "it has ten minutes");
+    sim.expect(sim.is_target("c2"), "the deadline is ten minutes");
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(
-        sim.marks.least_ready["web"] >= 3,
-        "one of four may be unavailable",
+        sim.extremes.least_ready["web"] >= 3,
+        "maxUnavailable allows one of four",
     );
     sim.expect(
-        sim.marks.most_active["web"] <= 5,
-        "one more than four may run",
+        sim.extremes.most_active["web"] <= 5,
+        "maxSurge allows one more than four",
     );
-    sim.expect(sim.ready("web") == 4, "all are back");
-    sim.expect_quiet();
+    sim.expect(sim.ready("web") == 4, "all four pods are ready again");
+    sim.expect_idle();
 }
 
 #[test]
-fn a_deployments_own_dead_line_wakes_the_loop() {
+fn a_deployments_own_deadline_wakes_the_loop() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -183,11 +183,11 @@ fn a_deployments_own_dead_line_wakes_the_loop() {
     }
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(70);
-    sim.expect(sim.is_target("c1"), "nothing but the deadline happened");
+    sim.expect(sim.is_target("c1"), "the deadline alone starts a cycle");
 }
 
 #[test]
-fn a_roll_out_keeps_to_its_bounds_and_a_good_one_completes() {
+fn a_rollout_honours_max_surge_and_max_unavailable() {
     let mut sim = sim();
     for (index, (surge, unavailable)) in [(1, 0), (0, 1), (2, 1), (0, 3), (3, 0)]
         .into_iter()
@@ -197,24 +197,24 @@ fn a_roll_out_keeps_to_its_bounds_and_a_good_one_completes() {
         let web = |image: &str| rolling("web", 5, pod(image).with_readiness(), bounds.0, bounds.1);
         sim.push(commit(&format!("a{index}")).with(web("web:1")).build());
         sim.run_seconds(120);
-        sim.marks = Default::default();
+        sim.extremes = Default::default();
         sim.push(commit(&format!("b{index}")).with(web("web:2")).build());
         sim.run_seconds(120);
         sim.expect_healthy(&format!("b{index}"));
         sim.expect(
-            sim.marks.least_ready["web"] >= 5 - unavailable as usize,
+            sim.extremes.least_ready["web"] >= 5 - unavailable as usize,
             "maxUnavailable",
         );
         sim.expect(
-            sim.marks.most_active["web"] <= 5 + surge as usize,
+            sim.extremes.most_active["web"] <= 5 + surge as usize,
             "maxSurge",
         );
-        sim.expect_quiet();
+        sim.expect_idle();
     }
 }
 
 #[test]
-fn an_unreachable_registry_waits_and_is_never_the_commits_fault() {
+fn an_unreachable_registry_is_waited_for_and_never_fails_the_commit() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -222,16 +222,19 @@ fn an_unreachable_registry_waits_and_is_never_the_commits_fault() {
     sim.registry.reachable = false;
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(3600);
-    sim.expect(sim.phase() == "Preparing" && !sim.is_bad("c2"), "it waits");
-    sim.expect(sim.alive() == before, "the old one runs on");
+    sim.expect(
+        sim.phase() == "Preparing" && !sim.is_bad("c2"),
+        "the rollout waits",
+    );
+    sim.expect(sim.alive() == before, "the old pod keeps running");
     sim.registry.reachable = true;
     sim.run_seconds(400);
     sim.expect_healthy("c2");
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_full_disk_stops_the_clock_of_the_roll_out() {
+fn a_full_disk_suspends_the_deadline_of_the_rollout() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -246,13 +249,16 @@ fn a_full_disk_stops_the_clock_of_the_roll_out() {
     );
     sim.host.disk_full = true;
     sim.run_seconds(3600);
-    sim.expect(sim.is_target("c2") && !sim.is_bad("c2"), "it waits");
+    sim.expect(
+        sim.is_target("c2") && !sim.is_bad("c2"),
+        "the rollout waits",
+    );
     sim.host.disk_full = false;
     sim.run_seconds(600);
     sim.expect_healthy("c2");
 }
 
-/// What the rollout is waiting for, if it is.
+/// What the rollout waits for, or its phase if it does not wait.
 fn waits_for(sim: &Sim) -> String {
     let rollout = &sim.state.rollout;
     match &rollout.phase {
@@ -262,7 +268,7 @@ fn waits_for(sim: &Sim) -> String {
 }
 
 #[test]
-fn an_old_pod_that_the_engine_cannot_remove_is_waited_for_and_not_the_commits_fault() {
+fn an_old_pod_that_the_engine_cannot_remove_is_waited_for() {
     let kinds: [fn(&str, PodSpec) -> Workload; 4] = [
         bare,
         daemon_set,
@@ -289,7 +295,7 @@ fn an_old_pod_that_the_engine_cannot_remove_is_waited_for_and_not_the_commits_fa
         sim.run_seconds(1800);
         sim.expect(
             !sim.is_bad("c2") && sim.is_target("c2"),
-            "it is not called bad",
+            "the commit is not bad",
         );
         let message = waits_for(&sim);
         let wanted = format!("the old pod {old} has been stopping for ");
@@ -297,13 +303,13 @@ fn an_old_pod_that_the_engine_cannot_remove_is_waited_for_and_not_the_commits_fa
             message.contains(&wanted) && message.contains(" min: StopFailed"),
             &message,
         );
-        sim.expect(sim.ready("other") == 2, "the others went on");
-        let (state, reason) = sim.fate("c2").unwrap();
+        sim.expect(sim.ready("other") == 2, "the other workload was updated");
+        let (state, reason) = sim.outcome("c2").unwrap();
         sim.expect(
             state == CommitState::Progressing && reason.contains("StopFailed"),
             &reason,
         );
-        // It is tried again at least every minute.
+        // The stop is tried again at least every minute.
         let failed = sim
             .failures
             .values()
@@ -312,22 +318,22 @@ fn an_old_pod_that_the_engine_cannot_remove_is_waited_for_and_not_the_commits_fa
             .unwrap();
         sim.expect(
             sim.now.duration_since(failed).as_secs() <= 61,
-            "the last try was long ago",
+            "the last try was less than a minute ago",
         );
 
         sim.host.stuck.clear();
         sim.run_seconds(120);
         sim.expect_healthy("c2");
         sim.expect(
-            sim.fate("c2") == Some((CommitState::Healthy, String::new())),
-            "the history says so",
+            sim.outcome("c2") == Some((CommitState::Healthy, String::new())),
+            "the history has the commit as healthy",
         );
-        sim.expect_quiet();
+        sim.expect_idle();
     }
 }
 
 #[test]
-fn the_dead_line_counts_again_once_the_old_pod_is_gone() {
+fn the_deadline_continues_when_the_old_pod_is_gone() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(60);
@@ -338,16 +344,16 @@ fn the_dead_line_counts_again_once_the_old_pod_is_gone() {
             .build(),
     );
     sim.run_seconds(1800);
-    sim.expect(!sim.is_bad("c2"), "its own pod could not begin yet");
+    sim.expect(!sim.is_bad("c2"), "the new pod could not start yet");
     sim.host.stuck.clear();
     sim.run_seconds(500);
-    sim.expect(!sim.is_bad("c2"), "the time that it waited does not count");
+    sim.expect(!sim.is_bad("c2"), "the time of the wait does not count");
     sim.run_seconds(300);
-    sim.expect(sim.is_bad("c2"), "what follows does");
+    sim.expect(sim.is_bad("c2"), "the time after the wait counts");
 }
 
 #[test]
-fn a_pod_that_is_not_ready_has_its_dead_line_whatever_stops_beside_it() {
+fn a_new_pod_that_is_not_ready_has_its_deadline_while_old_pods_stop() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -362,11 +368,11 @@ fn a_pod_that_is_not_ready_has_its_dead_line_whatever_stops_beside_it() {
             .build(),
     );
     sim.run_seconds(800);
-    sim.expect(sim.is_bad("c2"), "its new pods do not become ready");
+    sim.expect(sim.is_bad("c2"), "the new pods do not become ready");
 }
 
 #[test]
-fn a_pod_whose_host_port_an_old_one_still_holds_is_no_fault_of_the_commit() {
+fn a_pod_that_waits_for_the_host_port_of_an_old_one_does_not_fail_the_commit() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -383,7 +389,7 @@ fn a_pod_whose_host_port_an_old_one_still_holds_is_no_fault_of_the_commit() {
     sim.run_seconds(1800);
     sim.expect(
         !sim.is_bad("c2") && sim.is_target("c2"),
-        "it is not called bad",
+        "the commit is not bad",
     );
     let message = waits_for(&sim);
     sim.expect(
@@ -396,7 +402,7 @@ fn a_pod_whose_host_port_an_old_one_still_holds_is_no_fault_of_the_commit() {
 }
 
 #[test]
-fn what_is_left_of_an_ended_pod_is_cleaned_up_at_a_slow_pace() {
+fn the_sandbox_of_an_ended_pod_is_removed_at_a_slow_pace() {
     let mut sim = sim();
     sim.registry
         .push("job:1", Behaviour::Ends(Duration::from_secs(5), 0));
@@ -420,58 +426,58 @@ fn what_is_left_of_an_ended_pod_is_cleaned_up_at_a_slow_pace() {
     sim.run_seconds(61);
     sim.expect(
         !sim.host.containers.contains_key(&sandbox),
-        "its sandbox is gone",
+        "the sandbox is gone",
     );
 }
 
 #[test]
-fn the_next_push_after_a_bad_one_is_tried_afresh() {
+fn the_commit_after_a_bad_one_is_tried() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
     sim.push(commit("c2").with(bare("web", pod("nowhere:1"))).build());
     sim.run_seconds(60);
-    sim.expect(sim.is_bad("c2"), "bad");
+    sim.expect(sim.is_bad("c2"), "the commit is bad");
     sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(60);
     sim.expect_healthy("c3");
 }
 
 #[test]
-fn a_retry_asks_for_the_images_again_and_succeeds_when_they_are_there() {
+fn a_retry_pulls_the_images_again_and_succeeds_if_they_exist() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
     sim.push(commit("c2").with(bare("web", pod("late:1"))).build());
     sim.run_seconds(60);
-    sim.expect(sim.is_bad("c2"), "bad");
+    sim.expect(sim.is_bad("c2"), "the commit is bad");
     sim.registry.push("late:1", Behaviour::Fine);
     sim.state.rollout.bad.clear();
     sim.cycle();
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_bad_first_commit_is_degraded_and_recovers_when_it_comes_up() {
+fn a_bad_first_commit_is_degraded_and_recovers_when_its_pods_run() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("late:1"))).build());
     sim.run_seconds(60);
     sim.expect(
         sim.phase() == "Degraded" && sim.is_bad("c1"),
-        "there is nothing to go back to",
+        "there is no healthy commit to go back to",
     );
     sim.registry.push("late:1", Behaviour::Fine);
     sim.run_seconds(400);
     sim.expect_healthy("c1");
-    sim.expect(!sim.is_bad("c1"), "it is not bad any more");
+    sim.expect(!sim.is_bad("c1"), "the commit is not bad any more");
     sim.expect(
-        sim.fate("c1")
+        sim.outcome("c1")
             .is_some_and(|(state, _)| state == CommitState::Healthy),
         "history",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -487,13 +493,16 @@ fn a_rollback_that_fails_is_degraded_and_not_rolled_back_further() {
         sim.phase() == "Degraded" && sim.is_target("c1"),
         "degraded on the healthy commit",
     );
-    sim.expect(!sim.is_bad("c1"), "what was healthy once is not bad");
+    sim.expect(!sim.is_bad("c1"), "a commit that was healthy is not bad");
     sim.run_seconds(3600);
-    sim.expect(sim.phase() == "Degraded" && sim.is_target("c1"), "it stays");
+    sim.expect(
+        sim.phase() == "Degraded" && sim.is_target("c1"),
+        "the rollout stays degraded",
+    );
 }
 
 #[test]
-fn deletions_over_the_budget_are_held_until_a_commit_says_that_they_are_meant() {
+fn deletions_over_the_budget_are_held_until_a_commit_allows_them() {
     let mut sim = sim();
     let all = ["a", "b", "c", "d"].into_iter();
     let four = all.fold(commit("c1"), |commit, name| {
@@ -506,12 +515,12 @@ fn deletions_over_the_budget_are_held_until_a_commit_says_that_they_are_meant() 
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(
-        sim.fate("c2")
+        sim.outcome("c2")
             .is_some_and(|(state, _)| state == CommitState::Held),
         "held",
     );
-    sim.expect(sim.alive() == before, "nothing stopped");
-    sim.expect_quiet();
+    sim.expect(sim.alive() == before, "no container stopped");
+    sim.expect_idle();
     sim.push(
         commit("c3")
             .with(bare("a", pod("web:1")))
@@ -522,9 +531,9 @@ fn deletions_over_the_budget_are_held_until_a_commit_says_that_they_are_meant() 
     sim.expect_healthy("c3");
     sim.expect(
         sim.state.pods.len() == 1 && sim.host.containers.len() == 2,
-        "only one is left",
+        "only one pod is left",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -544,7 +553,7 @@ fn one_workload_may_always_be_deleted() {
 }
 
 #[test]
-fn a_refused_head_changes_nothing_and_is_recorded_once() {
+fn a_refused_head_changes_no_pod_and_is_recorded_once() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -557,12 +566,11 @@ fn a_refused_head_changes_nothing_and_is_recorded_once() {
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
-    sim.expect(sim.alive() == before, "nothing stopped");
+    sim.expect(sim.alive() == before, "no container stopped");
     sim.expect(
-        sim.fate("c2") == Some((CommitState::Refused, "not signed".to_owned())),
-        "recorded",
+        sim.outcome("c2") == Some((CommitState::Refused, "not signed".to_owned())),
+        "the history has the refusal",
     );
-    sim.expect(sim.state.rollout.history.len() == 2, "once");
     sim.head = Head::Unknown;
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -582,17 +590,20 @@ fn a_manual_rollback_is_pinned_until_the_head_moves() {
     sim.expect_healthy("c1");
     sim.expect(
         sim.image(&sim.pod("web").uid) == image,
-        "the recorded image",
+        "the recorded image runs",
     );
-    sim.expect(!sim.is_bad("c2"), "nobody said that it is bad");
-    sim.expect_quiet();
+    sim.expect(
+        !sim.is_bad("c2"),
+        "a manual rollback does not make the commit bad",
+    );
+    sim.expect_idle();
     sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(60);
     sim.expect_healthy("c3");
 }
 
 #[test]
-fn a_manual_rollback_stays_while_a_held_head_is_there() {
+fn a_manual_rollback_stays_while_the_head_is_held() {
     let mut sim = sim();
     let three = |id: &str| {
         commit(id)
@@ -612,7 +623,7 @@ fn a_manual_rollback_stays_while_a_held_head_is_there() {
     sim.push(commit("c3").with(bare("a", pod("web:2"))).build());
     sim.run_seconds(5);
     sim.expect(
-        sim.fate("c3")
+        sim.outcome("c3")
             .is_some_and(|(state, _)| state == CommitState::Held),
         "held",
     );
@@ -623,7 +634,7 @@ fn a_manual_rollback_stays_while_a_held_head_is_there() {
 }
 
 #[test]
-fn a_suspended_daemon_takes_no_commit_and_keeps_healing() {
+fn a_suspended_daemon_follows_no_commit_and_still_repairs_pods() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -634,7 +645,7 @@ fn a_suspended_daemon_takes_no_commit_and_keeps_healing() {
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c1");
-    sim.expect(sim.ready("web") == 1, "healed");
+    sim.expect(sim.ready("web") == 1, "the pod was repaired");
     sim.state.rollout.suspended = false;
     sim.cycle();
     sim.run_seconds(60);
@@ -642,7 +653,7 @@ fn a_suspended_daemon_takes_no_commit_and_keeps_healing() {
 }
 
 #[test]
-fn a_newer_push_takes_the_place_of_one_under_way() {
+fn a_newer_commit_supersedes_a_rollout() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -656,15 +667,15 @@ fn a_newer_push_takes_the_place_of_one_under_way() {
     sim.run_seconds(30);
     sim.expect_healthy("c3");
     sim.expect(
-        sim.fate("c2")
+        sim.outcome("c2")
             .is_some_and(|(state, _)| state == CommitState::Superseded),
-        "superseded",
+        "the history has the commit as superseded",
     );
-    sim.expect(!sim.is_bad("c2"), "not judged");
+    sim.expect(!sim.is_bad("c2"), "a superseded commit is not bad");
 }
 
 #[test]
-fn a_commit_that_changes_no_workload_is_healthy_at_once_and_touches_nothing() {
+fn a_commit_that_changes_no_workload_is_healthy_at_once() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -677,12 +688,12 @@ fn a_commit_that_changes_no_workload_is_healthy_at_once_and_touches_nothing() {
     );
     sim.run_seconds(1);
     sim.expect_healthy("c2");
-    sim.expect(sim.alive() == before, "nothing was touched");
-    sim.expect_quiet();
+    sim.expect(sim.alive() == before, "no container was changed");
+    sim.expect_idle();
 }
 
 #[test]
-fn old_crashes_of_a_running_pod_are_not_held_against_a_rollback() {
+fn earlier_restarts_of_a_running_pod_do_not_fail_a_rollback() {
     let mut sim = sim();
     sim.registry.push(
         "odd:1",
@@ -694,7 +705,7 @@ fn old_crashes_of_a_running_pod_are_not_held_against_a_rollback() {
     sim.expect_healthy("c1");
     sim.expect(
         sim.status(&sim.pod("odd").uid).restarts() >= 3,
-        "it has restarted often",
+        "the pod has restarted often",
     );
     let mut two = odd;
     two.containers.push(container("more", "nowhere:1"));
@@ -702,12 +713,12 @@ fn old_crashes_of_a_running_pod_are_not_held_against_a_rollback() {
     sim.run_seconds(60);
     sim.expect(
         sim.is_target("c1") && sim.phase() != "Degraded",
-        "back on a pod that still runs",
+        "the rollback keeps the running pod",
     );
 }
 
 #[test]
-fn a_daemon_that_was_away_past_the_dead_line_looks_before_it_judges() {
+fn a_daemon_that_was_down_past_the_deadline_observes_before_it_judges() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -728,11 +739,11 @@ fn a_daemon_that_was_away_past_the_dead_line_looks_before_it_judges() {
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c2");
-    sim.expect(sim.image(&sim.pod("web").uid) == slow, "the new one");
+    sim.expect(sim.image(&sim.pod("web").uid) == slow, "the new image runs");
 }
 
 #[test]
-fn a_commit_that_is_not_in_the_clone_is_waited_for() {
+fn a_missing_commit_is_waited_for() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -747,7 +758,7 @@ fn a_commit_that_is_not_in_the_clone_is_waited_for() {
     sim.run_seconds(3600);
     sim.expect(
         sim.phase() != "Healthy" && sim.alive() == before,
-        "it is not called healthy, and it runs on",
+        "the commit is not healthy, and its pods keep running",
     );
     sim.commits = kept;
     sim.crash(false);
@@ -756,7 +767,7 @@ fn a_commit_that_is_not_in_the_clone_is_waited_for() {
 }
 
 #[test]
-fn a_commit_that_reads_as_another_one_stops_no_more_than_the_budget_allows() {
+fn a_commit_with_other_content_stops_no_more_than_the_budget_allows() {
     let mut sim = sim();
     let names = ["a", "b", "c", "d"];
     let of = |id: &str, names: &[&str]| {
@@ -767,30 +778,30 @@ fn a_commit_that_reads_as_another_one_stops_no_more_than_the_budget_allows() {
     sim.push(of("c1", &names).build());
     sim.run_seconds(30);
     let before = sim.alive();
-    // As after a change of `source.paths`: the same commit, other content.
+    // The same commit has other content, as after a change of `source.paths`.
     sim.commits
         .insert(commit_id("c1"), of("c1", &["a"]).build());
     sim.crash(false);
     sim.run_seconds(60);
-    sim.expect(sim.alive() == before, "nothing stopped");
-    let held = sim.ask_cluster().held;
+    sim.expect(sim.alive() == before, "no container stopped");
+    let held = sim.decision().held;
     sim.expect(
         held.as_ref()
             .is_some_and(|held| held.workloads.len() == 3 && held.running == 4),
         &format!("{held:?}"),
     );
-    sim.expect_quiet();
+    sim.expect_idle();
     sim.push(of("c2", &["a"]).allow_deletions().build());
     sim.run_seconds(60);
     sim.expect_healthy("c2");
     sim.expect(
-        sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(),
-        "meant",
+        sim.state.pods.len() == 1 && sim.decision().held.is_none(),
+        "the allowed deletions are not held",
     );
 }
 
 #[test]
-fn what_commits_took_away_one_after_the_other_is_not_held() {
+fn deletions_by_a_rollback_are_not_held() {
     let mut sim = sim();
     let of = |id: &str, names: &[&str]| {
         names
@@ -802,7 +813,7 @@ fn what_commits_took_away_one_after_the_other_is_not_held() {
     };
     sim.push(of("c1", &["a"]));
     sim.run_seconds(30);
-    // A bad commit with much that is new: going back takes all of it away again.
+    // A bad commit adds many workloads: the rollback deletes all of them again.
     let names = ["a", "b", "c", "d", "e"];
     let bad = names.iter().fold(commit("c2"), |commit, name| {
         commit.with(bare(name, pod("web:1")))
@@ -811,14 +822,17 @@ fn what_commits_took_away_one_after_the_other_is_not_held() {
     sim.run_seconds(120);
     sim.expect_healthy("c1");
     sim.expect(
-        sim.state.pods.len() == 1 && sim.ask_cluster().held.is_none(),
-        "only what was there before",
+        sim.state.pods.len() == 1 && sim.decision().held.is_none(),
+        "only the pod of the healthy commit is left",
     );
-    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left of it");
+    sim.expect(
+        sim.state.rollout.left.is_empty(),
+        "no superseded commit is left",
+    );
 }
 
 #[test]
-fn what_fails_for_no_known_reason_has_until_the_dead_line() {
+fn a_failure_of_unknown_reason_is_waited_for_until_the_deadline() {
     let mut sim = sim();
     sim.registry.push("web:hook", Behaviour::HookFails);
     sim.push(
@@ -836,13 +850,16 @@ fn what_fails_for_no_known_reason_has_until_the_dead_line() {
     }
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(40);
-    sim.expect(sim.is_bad("c2"), "a hook that fails is not waited for");
+    sim.expect(
+        sim.is_bad("c2"),
+        "the failing hook fails the commit at the deadline",
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c1");
 }
 
 #[test]
-fn what_was_driven_on_the_way_is_judged_too() {
+fn pods_of_a_superseded_commit_must_be_replaced_before_the_next_is_healthy() {
     let mut sim = sim();
     let web =
         |id: &str, image: &str| commit(id).with(deployment("web", 1, pod(image).with_readiness()));
@@ -850,24 +867,30 @@ fn what_was_driven_on_the_way_is_judged_too() {
     sim.run_seconds(30);
     sim.push(web("c2", "web:deaf").build());
     sim.run_seconds(20);
-    // The workloads of c1 again: nothing differs from the healthy commit, and pods of c2 are still
-    // there.
+    // c3 has the workloads of c1: they do not differ from the healthy commit, while pods of c2
+    // still exist.
     sim.push(
         web("c3", "web:1")
             .service("web", "web", node_port(None))
             .build(),
     );
-    sim.expect(sim.state.pods.len() == 2, "one of c2 is still there");
+    sim.expect(sim.state.pods.len() == 2, "a pod of c2 still exists");
     sim.run_seconds(1);
-    sim.expect(sim.phase() != "Healthy", "it must settle and soak");
+    sim.expect(
+        sim.phase() != "Healthy",
+        "the commit must settle and soak first",
+    );
     sim.run_seconds(60);
     sim.expect_healthy("c3");
-    sim.expect(sim.state.rollout.left.is_empty(), "nothing is left behind");
-    sim.expect_quiet();
+    sim.expect(
+        sim.state.rollout.left.is_empty(),
+        "no superseded commit is left",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn a_bad_commit_does_not_go_on_because_the_next_one_waits_for_the_registry() {
+fn a_bad_commit_is_rolled_back_while_the_next_one_waits_for_the_registry() {
     let mut sim = sim();
     let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
     sim.push(web("c1", "web:1"));
@@ -877,25 +900,28 @@ fn a_bad_commit_does_not_go_on_because_the_next_one_waits_for_the_registry() {
     sim.registry.reachable = false;
     sim.push(web("c3", "web:2"));
     sim.run_seconds(120);
-    sim.expect(sim.is_bad("c2"), "it is judged all the same");
+    sim.expect(sim.is_bad("c2"), "c2 is judged");
     sim.expect(
-        sim.fate("c2")
+        sim.outcome("c2")
             .is_some_and(|(state, _)| state == CommitState::RolledBack),
         "history",
     );
     sim.expect(
         sim.is_target("c3") && sim.phase() == "Preparing",
-        "the next one is still wanted",
+        "c3 is still the target",
     );
-    sim.expect(sim.ready("web") == 1, "what was healthy runs again");
+    sim.expect(
+        sim.ready("web") == 1,
+        "the pod of the healthy commit runs again",
+    );
     sim.registry.reachable = true;
     sim.run_seconds(400);
     sim.expect_healthy("c3");
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_head_that_went_back_to_the_healthy_commit_needs_no_registry() {
+fn a_head_that_returns_to_the_healthy_commit_needs_no_registry() {
     let mut sim = sim();
     let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
     sim.push(web("c1", "web:1"));
@@ -906,7 +932,7 @@ fn a_head_that_went_back_to_the_healthy_commit_needs_no_registry() {
     sim.push(web("c1", "web:1"));
     sim.run_seconds(120);
     sim.expect_healthy("c1");
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -916,17 +942,20 @@ fn a_retry_of_a_degraded_commit_prepares_it_again() {
     sim.run_seconds(60);
     sim.expect(
         sim.phase() == "Degraded" && sim.is_bad("c1"),
-        "there is nothing to go back to",
+        "there is no healthy commit to go back to",
     );
     let now = sim.now;
     let cleared = retry(&mut sim.state.rollout, None, now);
-    sim.expect(cleared == 1 && !sim.is_bad("c1"), "the mark is cleared");
+    sim.expect(
+        cleared == 1 && !sim.is_bad("c1"),
+        "the commit is not bad after the retry",
+    );
     sim.cycle();
-    sim.expect(sim.phase() == "Preparing", "it is tried afresh");
+    sim.expect(sim.phase() == "Preparing", "the commit is prepared again");
     sim.run_seconds(10);
     sim.expect(
         sim.phase() == "Degraded" && sim.is_bad("c1"),
-        "and fails again",
+        "the commit fails again",
     );
     sim.registry.push("late:1", Behaviour::Fine);
     let now = sim.now;
@@ -935,16 +964,19 @@ fn a_retry_of_a_degraded_commit_prepares_it_again() {
     sim.run_seconds(30);
     sim.expect_healthy("c1");
     sim.expect(
-        sim.fate("c1")
+        sim.outcome("c1")
             .is_some_and(|(state, _)| state == CommitState::Healthy),
         "history",
     );
-    sim.expect(sim.state.rollout.history.len() == 1, "one entry");
-    sim.expect_quiet();
+    sim.expect(
+        sim.state.rollout.history.len() == 1,
+        "the history has one entry",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn marks_of_bad_commits_and_restarts_of_what_has_left_do_not_pile_up() {
+fn old_bad_commits_and_restarts_of_deleted_workloads_are_dropped() {
     let mut sim = sim();
     let good = |id: &str, more: &str| {
         commit(id)
@@ -967,13 +999,13 @@ fn marks_of_bad_commits_and_restarts_of_what_has_left_do_not_pile_up() {
     }
     sim.expect(
         sim.state.rollout.bad.len() < 60 && sim.is_bad("bad79"),
-        "as many as the history has",
+        "no more bad commits are kept than the history has",
     );
     sim.push(good("c2", "new").build());
     sim.run_seconds(60);
     sim.expect_healthy("c2");
     sim.expect(
         sim.state.rollout.restarts.is_empty(),
-        "nobody restarts what is not there",
+        "no restart is kept for a deleted workload",
     );
 }
