@@ -1,11 +1,10 @@
-//! Prints the CPU time of a full cycle with nothing to do: 1,000 workloads, 3,000 pods, all on one
-//! node.
+//! Prints the CPU time of a cycle without changes: 1,000 workloads, 3,000 pods, all on one node.
 //!
 //! `cargo run --release -p reconciler --example idle_cycle [WORKLOADS] [PODS-EACH] [CYCLES]`
-#![expect(clippy::print_stdout, reason = "printing is what it is for")]
+#![expect(clippy::print_stdout, reason = "the program prints its measurement")]
 #![expect(
     clippy::disallowed_methods,
-    reason = "it measures time, as nothing in the core may"
+    reason = "the program measures time, which the core must not read"
 )]
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
@@ -56,7 +55,7 @@ fn main() {
         planning += cpu_time() - decided;
         assert!(
             changes == 0 && plan.lanes.is_empty(),
-            "there was something to do"
+            "the measured cycle was not idle"
         );
     }
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(cycles.max(1));
@@ -69,7 +68,8 @@ fn main() {
     );
 }
 
-/// What this thread has used of a processor: other builds on the machine do not count.
+/// The processor time of this thread. Unlike the time of the clock it does not contain other work
+/// on the machine.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text
@@ -202,15 +202,15 @@ impl Host {
         plan
     }
 
-    /// Until nothing is to be done, soaking included.
+    /// Runs cycles until the commit has soaked and nothing is left to do.
     fn converge(&mut self) {
-        let mut quiet = 0;
-        while quiet < 3 {
+        let mut idle_cycles = 0;
+        while idle_cycles < 3 {
             let changes = self.decide();
             let plan = self.plan();
             let idle = changes == 0 && plan.lanes.is_empty();
-            quiet = if idle && plan.next == Next::AwaitChange {
-                quiet + 1
+            idle_cycles = if idle && plan.next == Next::AwaitChange {
+                idle_cycles + 1
             } else {
                 0
             };

@@ -1,11 +1,11 @@
-//! Prints how many pods a second are placed on so many nodes, and how long it takes to place those
-//! of a lost node anew.
+//! Prints how many pods a second are placed on clusters of several sizes, and how long it takes to
+//! replace the pods of a lost node.
 //!
 //! `cargo run --release -p reconciler --example placement [NODES...]`
-#![expect(clippy::print_stdout, reason = "printing is what it is for")]
+#![expect(clippy::print_stdout, reason = "the program prints its measurements")]
 #![expect(
     clippy::disallowed_methods,
-    reason = "it measures time, as nothing in the core may"
+    reason = "the program measures time, which the core must not read"
 )]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -22,9 +22,10 @@ use reconciler::{
     state::{PodPlace, PodRecord},
 };
 
-/// Pods a node, and pods a workload.
+/// The number of pods for each node, and of each workload.
 const PODS: usize = 30;
-/// What is printed is the mean of so many rounds: the clock of a thread's processor time is coarse.
+/// The printed times are the mean of this many rounds: the clock of a thread's processor time is
+/// coarse.
 const ROUNDS: u32 = 10;
 
 fn main() {
@@ -44,12 +45,12 @@ fn main() {
             let rounds: Vec<Placed> = (0..ROUNDS)
                 .map(|_| cluster.place_all(&namespaces))
                 .collect();
-            let taken: Duration = rounds.iter().map(|round| round.time).sum();
+            let total_time: Duration = rounds.iter().map(|round| round.time).sum();
             let Some(placed) = rounds.into_iter().next() else {
                 return;
             };
             let lost: Vec<Lost> = (0..ROUNDS)
-                .map(|_| cluster.lose_one(&namespaces, &placed.records))
+                .map(|_| cluster.lose_node(&namespaces, &placed.records))
                 .collect();
             let counting: Duration = lost.iter().map(|round| round.counting).sum();
             let placing: Duration = lost.iter().map(|round| round.placing).sum();
@@ -58,7 +59,7 @@ fn main() {
                  {} pods, of that {:.1} ms to count the others",
                 mix.name(),
                 nodes * PODS,
-                (nodes * PODS) as f64 * f64::from(ROUNDS) / taken.as_secs_f64(),
+                (nodes * PODS) as f64 * f64::from(ROUNDS) / total_time.as_secs_f64(),
                 placed.unplaced,
                 milliseconds(counting + placing),
                 lost.iter().map(|round| round.pods).max().unwrap_or(0),
@@ -72,7 +73,8 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0 / f64::from(ROUNDS)
 }
 
-/// What this thread has used of a processor: other builds on the machine do not count.
+/// The processor time of this thread. Unlike the time of the clock it does not contain other work
+/// on the machine.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text
@@ -84,11 +86,10 @@ fn cpu_time() -> Duration {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mix {
-    /// Nobody asks for anything.
+    /// No workload has constraints or requests.
     Plain,
-    /// Of ten workloads two select a disk, one tolerates a taint and keeps to it, six ask for
-    /// resources, one keeps its pods on different nodes, one spreads over zones, one prefers to be
-    /// apart.
+    /// Of ten workloads two select a disk, one tolerates a taint, six request resources, one keeps
+    /// its pods on different nodes, one spreads over zones, one prefers different nodes.
     Mixed,
 }
 
@@ -149,8 +150,9 @@ impl Cluster {
         }
     }
 
-    /// A node near the middle is lost: its pods are placed elsewhere, counting all others first.
-    fn lose_one(&self, namespaces: &BTreeMap<String, Meta>, records: &[PodRecord]) -> Lost {
+    /// Loses a node near the middle: counts the pods of all other nodes, then places the pods of
+    /// the lost one.
+    fn lose_node(&self, namespaces: &BTreeMap<String, Meta>, records: &[PodRecord]) -> Lost {
         let lost = self.nodes[self.nodes.len() / 2 + 1].name.clone();
         let nodes: Arc<[Candidate]> = self
             .nodes
@@ -167,20 +169,20 @@ impl Cluster {
             .collect();
         let start = cpu_time();
         let mut placer = Placer::new(nodes, 2 * PODS, namespaces);
-        let mut homeless = Vec::new();
+        let mut to_replace = Vec::new();
         for record in records {
             if record.place.node() == Some(&lost) {
-                homeless.extend(workloads.get(&record.owner).copied());
+                to_replace.extend(workloads.get(&record.owner).copied());
             } else {
                 placer.add(record, || workloads.get(&record.owner).copied());
             }
         }
         let counted = cpu_time();
-        let placed = homeless
+        let placed = to_replace
             .iter()
             .filter(|workload| placer.place(workload).is_ok())
             .count();
-        assert_eq!(placed, homeless.len(), "there is room elsewhere");
+        assert_eq!(placed, to_replace.len(), "the other nodes have room");
         Lost {
             pods: placed,
             counting: counted - start,
@@ -253,7 +255,7 @@ fn workload(number: usize, mix: Mix) -> Workload {
         ..PodSpec::default()
     };
     if mix == Mix::Mixed {
-        ask(&mut spec, number, &labels);
+        add_constraints(&mut spec, number, &labels);
     }
     Workload {
         key: WorkloadKey {
@@ -281,17 +283,17 @@ fn workload(number: usize, mix: Mix) -> Workload {
     }
 }
 
-fn ask(spec: &mut PodSpec, number: usize, labels: &BTreeMap<String, String>) {
-    let own = BTreeMap::from([("app".to_owned(), labels["app"].clone())]);
-    let own = Selector {
-        labels: own,
+fn add_constraints(spec: &mut PodSpec, number: usize, labels: &BTreeMap<String, String>) {
+    let own_labels = BTreeMap::from([("app".to_owned(), labels["app"].clone())]);
+    let own_labels = Selector {
+        labels: own_labels,
         expressions: Vec::new(),
     };
     let pods = PodSelector {
-        labels: Some(own),
+        labels: Some(own_labels),
         ..PodSelector::default()
     };
-    let apart = PodTerm {
+    let other_hosts = PodTerm {
         pods: pods.clone(),
         topology_key: "kubernetes.io/hostname".to_owned(),
         ..PodTerm::default()
@@ -312,7 +314,7 @@ fn ask(spec: &mut PodSpec, number: usize, labels: &BTreeMap<String, String>) {
             effect: None,
             for_at_most: None,
         }),
-        3 => spec.affinity.anti.required.push(apart),
+        3 => spec.affinity.anti.required.push(other_hosts),
         4 => spec.spread.push(SpreadConstraint {
             max_skew: 1,
             topology_key: "topology.kubernetes.io/zone".to_owned(),
@@ -322,7 +324,7 @@ fn ask(spec: &mut PodSpec, number: usize, labels: &BTreeMap<String, String>) {
             honor_affinity: true,
             honor_taints: false,
         }),
-        5 => spec.affinity.anti.preferred.push((100, apart)),
+        5 => spec.affinity.anti.preferred.push((100, other_hosts)),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests this project exists for are accepted, and nothing that is made of them makes the
+//! The manifests that this project was made for are accepted, and no change of them makes the
 //! reader panic.
 
 #[path = "inputs/advice.rs"]
@@ -65,11 +65,11 @@ fn read(path: &str, text: &str) -> (Objects, String) {
 
 #[test]
 fn every_manifest_is_accepted() {
-    let said: String = MANIFESTS
+    let problems: String = MANIFESTS
         .iter()
         .map(|(path, text)| read(path, text).1)
         .collect();
-    insta::assert_snapshot!(said, @"
+    insta::assert_snapshot!(problems, @"
     services.yaml:9:3: warning: spec.externalName: an address, not a name: DNS answers it as an A record, which Kubernetes does not
     services.yaml:22:3: warning: spec.selector: no pod of the namespace default in this commit has these labels: correct them, or add the pods
     ");
@@ -102,7 +102,7 @@ fn every_manifest_becomes_its_objects() {
     ");
 }
 
-/// A manifest with a few pieces of it replaced, doubled or taken out.
+/// A manifest in which a few pieces are replaced, duplicated or removed.
 fn mutated() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\n".to_owned()),
@@ -125,9 +125,9 @@ fn mutated() -> impl Strategy<Value = String> {
     let edit = (any::<prop::sample::Index>(), 0_usize..20, piece);
     (0..MANIFESTS.len(), prop::collection::vec(edit, 1..6)).prop_map(|(manifest, edits)| {
         let mut text: Vec<char> = MANIFESTS[manifest].1.chars().collect();
-        for (at, cut, piece) in edits {
+        for (at, removed, piece) in edits {
             let at = at.index(text.len() + 1);
-            let end = (at + cut).min(text.len());
+            let end = (at + removed).min(text.len());
             text.splice(at..end, piece.chars());
         }
         text.into_iter().collect()
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_manifests_never_panic_and_problems_have_places(text in mutated()) {
+    fn changed_manifests_never_panic_and_problems_have_positions(text in mutated()) {
         let file = SourceFile { path: "a.yaml", content: text.as_bytes() };
         let (_, problems) = desired::read(&[file], &Limits::default(), &CheckSettings::default(), ReadAs::NewHead);
         let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX) + 1;
@@ -166,6 +166,6 @@ proptest! {
         order.sort_unstable();
         let sorted = read(&order);
         prop_assert_eq!(&shuffled, &sorted);
-        prop_assert!(sorted.1.iter().any(|problem| problem.severity == Severity::Error), "they reuse names");
+        prop_assert!(sorted.1.iter().any(|problem| problem.severity == Severity::Error), "the manifests reuse names");
     }
 }

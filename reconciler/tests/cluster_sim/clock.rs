@@ -1,42 +1,47 @@
-//! Clocks. The world's time never jumps; each host's own wall clock does.
+//! Clocks of the simulation. Virtual time only moves forward; the wall clock of a host can be wrong
+//! and can jump.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Milliseconds since the world began: what a monotonic clock shows.
+/// Milliseconds since the simulation began, as a monotonic clock shows them.
 pub(crate) type Time = u64;
 
-/// The world's time as engines and probers of the simulation take it.
+/// Virtual time as a timestamp, for the simulated engines and probers.
 pub(crate) fn stamp(at: Time) -> Timestamp {
     Timestamp::UNIX_EPOCH
         + SignedDuration::from_secs(1_000_000)
         + SignedDuration::from_millis(at as i64)
 }
 
-/// A wall clock: by how much it is off, and since when.
+/// A wall clock: by how much the clock is wrong, and since when.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     jumps: Vec<(Timestamp, SignedDuration)>,
 }
 
 impl Clock {
-    pub(crate) fn new(off_by: SignedDuration) -> Self {
+    pub(crate) fn new(offset: SignedDuration) -> Self {
         Self {
-            jumps: vec![(Timestamp::UNIX_EPOCH, off_by)],
+            jumps: vec![(Timestamp::UNIX_EPOCH, offset)],
         }
     }
 
-    /// What this clock showed then.
+    /// The time that this clock showed at a point of virtual time.
     pub(crate) fn wall(&self, at: Timestamp) -> Timestamp {
-        let off = self
+        let offset = self
             .jumps
             .iter()
             .rfind(|(since, _)| *since <= at)
-            .map(|(_, off)| *off);
-        at + off.unwrap_or_default()
+            .map(|(_, offset)| *offset);
+        at + offset.unwrap_or_default()
     }
 
     pub(crate) fn jump(&mut self, now: Timestamp, by: SignedDuration) {
-        let off = self.jumps.last().map(|(_, off)| *off).unwrap_or_default();
-        self.jumps.push((now, off + by));
+        let offset = self
+            .jumps
+            .last()
+            .map(|(_, offset)| *offset)
+            .unwrap_or_default();
+        self.jumps.push((now, offset + by));
     }
 }

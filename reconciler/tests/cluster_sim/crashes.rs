@@ -1,218 +1,227 @@
-//! Crashes at every step: short tales in which nothing goes wrong but this, told once for each
-//! point at which a daemon can be cut in half, with a crash exactly there.
+//! A crash at every step: short scenarios in which the only fault is one crash. Each scenario runs
+//! once for each point at which a daemon can crash, with a crash at exactly that point.
 //!
-//! One that ends badly is printed with its tale and point, and told again aloud by the test
-//! `one_crash` with `WINDLASS_SIM_TALE=bad-commit`, `WINDLASS_SIM_POINT=123` and
-//! `WINDLASS_SIM_DOWN=9000`.
+//! A scenario with a violation is printed with its name and point. The test `one_crash` runs it
+//! again and prints crash_everywhere events, with `WINDLASS_SIM_SCENARIO=found_violations-commit`, `WINDLASS_SIM_POINT=123`
+//! and `WINDLASS_SIM_DOWN=9000`.
 
-mod tale;
-mod telling;
+mod playback;
+mod scenario;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tale::{TALES, Tale};
-use telling::Telling;
+use playback::Playback;
+use scenario::{SCENARIOS, Scenario};
 
 use crate::{clock::Time, on_two_threads, setting, store::Sabotage, text_setting};
 
-/// For how long a daemon that crashed is down: within its leases, and so long that its node is
+/// For how long a crashed daemon is down: shorter than its leases, and so long that its node is
 /// given up.
 const DOWN: [Time; 2] = [1_500, 9_000];
-/// How many points there are between two places from which a tale is told again.
-const APART: u64 = 10;
+/// How many crash points lie between two snapshots of a scenario.
+const SNAPSHOT_DISTANCE: u64 = 10;
 
-/// A tale with a crash in it.
+/// A scenario with a crash.
 #[derive(Clone, Copy)]
 struct Crash<'a> {
-    tale: &'static Tale,
-    /// Where the telling begins: anywhere before the crash.
-    from: &'a Telling,
+    scenario: &'static Scenario,
+    /// The snapshot to start from: any one before the crash.
+    from: &'a Playback,
     point: u64,
     down: Time,
 }
 
-/// One that ended badly.
-struct Bad {
-    tale: &'static str,
+/// A crash after which a rule was violated.
+struct CrashViolation {
+    scenario: &'static str,
     point: u64,
     down: Time,
-    what: String,
-    wrong: String,
+    crash_point: String,
+    violation: String,
     tail: String,
 }
 
 impl Crash<'_> {
-    /// What is wrong with its end; a panic of the core is a bad end like any other.
-    fn tell(self) -> Option<Bad> {
+    /// Runs the scenario to its end. A panic of the core is reported as a violation.
+    fn play(self) -> Option<CrashViolation> {
         let Self {
-            tale, point, down, ..
-        } = self;
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            let mut telling = self.from.clone();
-            telling.world.cuts.at = Some((point, down));
-            telling.end(tale)
-        }));
-        let bad = |what, wrong, tail| Bad {
-            tale: tale.name,
+            scenario,
             point,
             down,
-            what,
-            wrong,
+            ..
+        } = self;
+        let finished = catch_unwind(AssertUnwindSafe(|| {
+            let mut playback = self.from.clone();
+            playback.world.crash_points.at = Some((point, down));
+            playback.finish(scenario)
+        }));
+        let with_violation = |crash_point, violation, tail| CrashViolation {
+            scenario: scenario.name,
+            point,
+            down,
+            crash_point,
+            violation,
             tail,
         };
-        let Ok(world) = told else {
-            return Some(bad(
+        let Ok(world) = finished else {
+            return Some(with_violation(
                 "somewhere".to_owned(),
-                "it panicked, see above".to_owned(),
+                "the core panicked, see above".to_owned(),
                 String::new(),
             ));
         };
-        let nowhere = || "there is no such point: the tale is not the same again".to_owned();
-        let wrong = world
-            .wrong
+        let nowhere = || "there is no such point: the scenario did not repeat exactly".to_owned();
+        let violation = world
+            .violation
             .clone()
-            .or_else(|| world.cuts.done.is_none().then(nowhere))?;
-        Some(bad(
-            world.cuts.done.clone().unwrap_or_default(),
-            wrong,
+            .or_else(|| world.crash_points.reached.is_none().then(nowhere))?;
+        Some(with_violation(
+            world.crash_points.reached.clone().unwrap_or_default(),
+            violation,
             world.transcript.tail(150),
         ))
     }
 }
 
-impl Bad {
+impl CrashViolation {
     fn line(&self) -> String {
         let Self {
-            tale,
+            scenario,
             point,
             down,
-            what,
+            crash_point,
             ..
         } = self;
         format!(
-            "{tale} {point} {down}: {what}: {}",
-            self.wrong.lines().next().unwrap_or_default()
+            "{scenario} {point} {down}: {crash_point}: {}",
+            self.violation.lines().next().unwrap_or_default()
         )
     }
 
     fn report(&self) -> String {
         let Self {
-            tale,
+            scenario,
             point,
             down,
-            what,
-            wrong,
+            crash_point,
+            violation,
             tail,
         } = self;
         format!(
-            "{tail}\n{tale}, point {point}: {what}, crashes and is down for {down} ms: {wrong}\nagain: \
-             WINDLASS_SIM_TALE={tale} WINDLASS_SIM_POINT={point} WINDLASS_SIM_DOWN={down} cargo test -p reconciler --test \
+            "{tail}\n{scenario}, point {point}: {crash_point}, crashes and is down for {down} ms: {violation}\nto repeat: \
+             WINDLASS_SIM_SCENARIO={scenario} WINDLASS_SIM_POINT={point} WINDLASS_SIM_DOWN={down} cargo test -p reconciler --test \
              cluster_sim one_crash -- --nocapture"
         )
     }
 }
 
-/// Tells a tale without a crash. How many points it has, and places from which it can be told
-/// again, with how many points lie before them.
-fn points(tale: &Tale, sabotage: Sabotage) -> (u64, Vec<(u64, Telling)>) {
-    let mut telling = Telling::new(tale, sabotage, false);
-    let mut places = vec![(0, telling.clone())];
-    while telling.go_on(tale) {
-        let passed = telling.world.cuts.passed;
-        if places
+/// Runs a scenario without a crash. Returns how many crash points it has, and snapshots to start
+/// from, each with the number of points before it.
+fn points(scenario: &Scenario, sabotage: Sabotage) -> (u64, Vec<(u64, Playback)>) {
+    let mut playback = Playback::new(scenario, sabotage, false);
+    let mut snapshots = vec![(0, playback.clone())];
+    while playback.advance(scenario) {
+        let passed = playback.world.crash_points.passed;
+        if snapshots
             .last()
-            .is_none_or(|(before, _)| passed >= before + APART)
+            .is_none_or(|(before, _)| passed >= before + SNAPSHOT_DISTANCE)
         {
-            places.push((passed, telling.clone()));
+            snapshots.push((passed, playback.clone()));
         }
     }
-    let points = telling.world.cuts.passed;
-    let world = telling.end(tale);
+    let points = playback.world.crash_points.passed;
+    let world = playback.finish(scenario);
     let tail = || world.transcript.tail(150);
     assert_eq!(
-        world.wrong,
+        world.violation,
         None,
         "{}\n{} without a crash",
         tail(),
-        tale.name
+        scenario.name
     );
-    (points, places)
+    (points, snapshots)
 }
 
-/// All tales with a crash at each of their points: how many those are, and what ends badly.
-fn all(sabotage: Sabotage, enough: usize) -> (u64, Vec<Bad>) {
-    let tales = TALES.each_ref().map(|tale| (tale, points(tale, sabotage)));
+/// Runs crash_everywhere scenarios with a crash at each of their points. Returns the number of points, and the
+/// violations.
+fn crash_everywhere(sabotage: Sabotage, limit: usize) -> (u64, Vec<CrashViolation>) {
+    let scenarios = SCENARIOS
+        .each_ref()
+        .map(|scenario| (scenario, points(scenario, sabotage)));
     let mut crashes = Vec::new();
-    for (tale, (points, places)) in &tales {
+    for (scenario, (points, snapshots)) in &scenarios {
         assert!(
-            *points >= tale.least,
-            "{} has {points} points, and should have {}",
-            tale.name,
-            tale.least
+            *points >= scenario.least_points,
+            "{} has {points} crash points, expected at least_points {}",
+            scenario.name,
+            scenario.least_points
         );
         for point in 1..=*points {
-            let Some((_, from)) = places.iter().rfind(|(before, _)| *before < point) else {
+            let Some((_, from)) = snapshots.iter().rfind(|(before, _)| *before < point) else {
                 continue;
             };
             crashes.extend(DOWN.map(|down| Crash {
-                tale,
+                scenario,
                 from,
                 point,
                 down,
             }));
         }
     }
-    let bad = on_two_threads(crashes.len() as u64, enough, |index| {
-        crashes[index as usize].tell()
+    let found_violations = on_two_threads(crashes.len() as u64, limit, |index| {
+        crashes[index as usize].play()
     });
-    (crashes.len() as u64 / DOWN.len() as u64, bad)
+    (crashes.len() as u64 / DOWN.len() as u64, found_violations)
 }
 
 #[test]
-fn every_tale_ends_well_wherever_a_daemon_crashes() {
-    let (count, bad) = all(Sabotage::None, 100);
-    assert!(count > 1_600, "{count} points: where are the others?");
-    if let Some(first) = bad.first() {
-        let lines: Vec<String> = bad.iter().map(Bad::line).collect();
+fn every_scenario_ends_as_wanted_with_a_crash_at_any_point() {
+    let (count, found_violations) = crash_everywhere(Sabotage::None, 100);
+    assert!(count > 1_600, "only {count} crash points");
+    if let Some(first) = found_violations.first() {
+        let lines: Vec<String> = found_violations.iter().map(CrashViolation::line).collect();
         panic!(
-            "{}\n{} of {count} points end badly:\n{}",
+            "{}\n{} of {count} crash points lead to violations:\n{}",
             first.report(),
-            bad.len(),
+            found_violations.len(),
             lines.join("\n")
         );
     }
 }
 
-/// Aloud, for whoever looks into a crash.
+/// Prints crash_everywhere events of a crash, to examine a failure.
 #[test]
 fn one_crash() {
-    let named = text_setting("WINDLASS_SIM_TALE");
-    let tale = TALES
+    let named = text_setting("WINDLASS_SIM_SCENARIO");
+    let scenario = SCENARIOS
         .iter()
-        .find(|tale| named.as_deref().is_none_or(|name| tale.name == name));
-    let tale = tale.expect("there is no tale of that name");
-    let from = Telling::new(tale, Sabotage::None, named.is_some());
+        .find(|scenario| named.as_deref().is_none_or(|name| scenario.name == name));
+    let scenario = scenario.expect("there is no scenario of that name");
+    let from = Playback::new(scenario, Sabotage::None, named.is_some());
     let point = setting("WINDLASS_SIM_POINT").unwrap_or(1);
     let down = setting("WINDLASS_SIM_DOWN").unwrap_or(DOWN[0]);
-    let bad = Crash {
-        tale,
+    let found_violations = Crash {
+        scenario,
         from: &from,
         point,
         down,
     }
-    .tell();
+    .play();
     assert!(
-        bad.is_none(),
+        found_violations.is_none(),
         "{}",
-        bad.as_ref().map(Bad::report).unwrap_or_default()
+        found_violations
+            .as_ref()
+            .map(CrashViolation::report)
+            .unwrap_or_default()
     );
 }
 
 #[test]
-fn a_daemon_that_remembers_nothing_after_a_crash_is_noticed() {
-    let (_, bad) = all(Sabotage::Forgets, 1);
+fn a_daemon_that_forgets_its_memory_in_a_crash_is_detected() {
+    let (_, found_violations) = crash_everywhere(Sabotage::ForgetsMemory, 1);
     assert!(
-        !bad.is_empty(),
-        "what a daemon does not write down is not missed"
+        !found_violations.is_empty(),
+        "no rule detects a daemon that forgets its memory in a crash"
     );
 }

@@ -1,4 +1,4 @@
-//! What a host's daemon does: it looks, acts, and keeps its leases.
+//! What a host's daemon does: it runs cycles, and renews its leases.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     world::{Event, World},
 };
 
-/// A time as milliseconds, rounded up: never too early.
+/// A duration in milliseconds, rounded up, so that nothing happens too early.
 pub(crate) fn milliseconds(wait: Duration) -> Time {
     Time::try_from(wait.as_micros().div_ceil(1000))
         .unwrap_or(Time::MAX)
@@ -27,29 +27,29 @@ pub(crate) fn milliseconds(wait: Duration) -> Time {
 }
 
 impl World {
-    /// One look: observe, plan, remember, act, report.
-    pub(crate) fn look(&mut self, index: usize) {
+    /// One cycle: observe, plan, record, act, report.
+    pub(crate) fn cycle(&mut self, index: usize) {
         let now = self.now;
-        self.looks += 1;
+        self.cycles += 1;
         let host = &mut self.hosts[index];
         let Some(daemon) = &mut host.daemon else {
             return;
         };
-        if daemon.look_at.is_none_or(|at| at > now) {
+        if daemon.cycle_at.is_none_or(|at| at > now) {
             return;
         }
-        daemon.look_at = None;
+        daemon.cycle_at = None;
         if host.view.marker.is_none() {
-            // Before it has joined it runs nothing.
+            // A host that has not joined yet runs nothing.
             return;
         }
-        self.judge_belief(index);
+        self.check_trust(index);
         let host = &mut self.hosts[index];
         host.engine.tick(stamp(now));
         if host.engine.engine_down {
-            // An engine that does not answer is not a host without containers: there is nothing to
-            // plan from.
-            self.look_after(index, 5_000);
+            // An engine that does not answer gives no information about containers: there is
+            // nothing to plan from.
+            self.cycle_after(index, 5_000);
             return;
         }
         let observed = host.observed(now);
@@ -58,8 +58,8 @@ impl World {
             zone: "cluster.local".to_owned(),
             ..DnsFacts::default()
         };
-        let credulous = self.store.sabotage == Sabotage::Credulous;
-        let everything: BTreeMap<_, _> = if credulous {
+        let skips_verification = self.store.sabotage == Sabotage::SkipsVerification;
+        let everything: BTreeMap<_, _> = if skips_verification {
             self.pushed
                 .iter()
                 .map(|commit| (commit.id.clone(), Arc::clone(commit)))
@@ -75,8 +75,8 @@ impl World {
             network: &host.network,
             dns: &dns,
             drain: Duration::from_secs(2),
-            state: &host.view.believed().state,
-            commits: if credulous {
+            state: &host.view.trusted().state,
+            commits: if skips_verification {
                 &everything
             } else {
                 &host.verified
@@ -86,18 +86,18 @@ impl World {
             observed: &observed,
             memory: &host.memory,
             pins: &host.pins,
-            peers: &host.view.believed().facts,
-            reports: &host.view.believed().reports,
+            peers: &host.view.trusted().facts,
+            reports: &host.view.trusted().reports,
         });
         host.memory = plan.memory;
         for (commit, image, pin) in plan.inherited {
             host.pins.entry(commit).or_default().insert(image, pin);
         }
-        let kept = plan.lanes.is_empty();
+        let has_lanes = !plan.lanes.is_empty();
         let tasks = host.probe_tasks(plan.probes);
-        if !kept
-            && self.is_cut(index, || {
-                "has planned, remembered and begun nothing".to_owned()
+        if has_lanes
+            && self.crashes_here(index, || {
+                "has planned and recorded, and has started no lane".to_owned()
             })
         {
             return;
@@ -126,33 +126,34 @@ impl World {
         if let Some(services) = plan.services {
             daemon.services = Some(services);
         }
-        let told = daemon.report.as_deref() == Some(&plan.report);
-        if !told {
+        let unchanged = daemon.report.as_deref() == Some(&plan.report);
+        if !unchanged {
             daemon.report = Some(Arc::new(plan.report));
         }
         let probes = daemon.prober.next(&host.engine, stamp(now));
         let ends = host.engine.next_end();
         for (key, takes) in started {
             let takes = takes + self.random.within(0, takes / 2 + 2);
+            // Each lane draws a random delay, so that lanes of different pods overtake each other.
             self.after(takes, Event::Step(index, generation, key));
         }
-        if !told {
+        if !unchanged {
             self.after(1, Event::Send(index, generation));
         }
         if cancelled {
-            // A lane that ends is looked at, however it ended.
-            self.look_after(index, 1);
+            // A cycle follows the end of each lane, also of a cancelled one.
+            self.cycle_after(index, 1);
         }
         if let Next::After(wait) = plan.next {
-            self.look_after(index, milliseconds(wait));
+            self.cycle_after(index, milliseconds(wait));
         }
         for at in [probes, ends].into_iter().flatten() {
             let wait = Duration::try_from(at.duration_since(stamp(now))).unwrap_or_default();
-            self.look_after(index, milliseconds(wait));
+            self.cycle_after(index, milliseconds(wait));
         }
     }
 
-    /// A step of a lane has had its time.
+    /// A step of a lane has taken its time, and has its effect now.
     pub(crate) fn step(&mut self, index: usize, key: &LaneKey) {
         let now = stamp(self.now);
         self.hosts[index].engine.tick(now);
@@ -165,20 +166,22 @@ impl World {
         };
         let Running { lane, mut at } = running;
         let step = lane.steps[at].clone();
-        if self.is_cut(index, || format!("is about to {}", words(&step))) {
+        if self.crashes_here(index, || format!("is about to {}", describe_step(&step))) {
             return;
         }
         self.before_effect(index, &lane, &step);
         if Engine::has_middle(&step)
-            && self.is_cut(index, || format!("is in the middle of {}", words(&step)))
+            && self.crashes_here(index, || {
+                format!("is in the middle of {}", describe_step(&step))
+            })
         {
             return self.hosts[index].engine.begin(&step, now);
         }
         let host = &mut self.hosts[index];
-        let done = host.engine.apply(&step, &host.registry, now);
+        let result = host.engine.apply(&step, &host.registry, now);
         self.after_effect(index, &step);
-        if self.is_cut(index, || {
-            format!("has done and not recorded {}", words(&step))
+        if self.crashes_here(index, || {
+            format!("has result and not recorded {}", describe_step(&step))
         }) {
             return;
         }
@@ -187,7 +190,7 @@ impl World {
         let Some(daemon) = &mut host.daemon else {
             return;
         };
-        match done {
+        match result {
             Ok(record) => {
                 match record {
                     Record::Nothing => {}
@@ -228,10 +231,10 @@ impl World {
                 );
             }
         }
-        self.look_after(index, 1);
+        self.cycle_after(index, 1);
     }
 
-    /// Renews the node's lease and the leader's, and campaigns where nobody leads.
+    /// Renews the node's lease and the leader's; where there is no leader, the host is a candidate.
     pub(crate) fn keep(&mut self, index: usize) {
         let now = self.now;
         let connected = self.is_connected(index);
@@ -240,15 +243,14 @@ impl World {
         }
         let before = self.store.revision;
         if connected {
-            self.tell_alive(index);
+            self.publish_presence(index);
         }
         let host = &mut self.hosts[index];
         let (name, generation) = (host.name.clone(), host.generation);
         if connected {
-            // Nobody leads by a store that he does not believe, or that somebody who lives does
-            // not.
+            // No host leads by a store that it, or another live host, does not trust.
             let may_lead =
-                host.view.believes() && !host.view.contents.is_doubted() && !host.removed;
+                host.view.trusts() && !host.view.contents.is_distrusted() && !host.removed;
             let Some(daemon) = &mut host.daemon else {
                 return;
             };
@@ -260,7 +262,7 @@ impl World {
                 Some(_) => {
                     daemon.leading = None;
                     self.transcript
-                        .note(now, format!("{name} finds that it does not lead any more"));
+                        .note(now, format!("{name} is not the leader any more"));
                 }
                 None => campaigns = may_lead,
             }
@@ -284,15 +286,15 @@ impl World {
             }
             if self.store.revision != before {
                 self.leases_changed();
-                self.written();
+                self.after_write();
             }
-            self.mind_leases();
+            self.schedule_expiry();
             self.watch_after(index, 5);
-            if elected && self.is_cut(index, || "is elected".to_owned()) {
+            if elected && self.crashes_here(index, || "is elected".to_owned()) {
                 return;
             }
         } else if let Some(daemon) = &mut host.daemon {
-            daemon.calm_since = None;
+            daemon.connected_since = None;
             if let Some(leading) = &mut daemon.leading {
                 leading.answered_since = now;
                 if now >= leading.valid_until {
@@ -300,7 +302,7 @@ impl World {
                 }
             }
         }
-        let settled = self.calm
+        let settled = self.faults_over
             && self.store.contents.leader.is_some()
             && self.hosts.iter().all(|host| {
                 let present = self.store.contents.present.get(&host.name);
@@ -315,8 +317,8 @@ impl World {
 }
 
 impl World {
-    /// Says in the store that a host is there, what it is, and how it stands with the store.
-    pub(crate) fn tell_alive(&mut self, index: usize) {
+    /// Publishes that a host is alive, its facts, and whether it trusts the store.
+    pub(crate) fn publish_presence(&mut self, index: usize) {
         let host = &self.hosts[index];
         let view = &host.view;
         let joined = view.marker.is_some();
@@ -324,41 +326,41 @@ impl World {
         {
             self.store.facts(&host.facts);
         }
-        let doubts = joined && !view.believes();
-        let unready = match (host.engine.engine_down, doubts) {
+        let distrusts = joined && !view.trusts();
+        let unready = match (host.engine.engine_down, distrusts) {
             (true, _) => Some("its engine does not answer"),
             (false, true) => Some("it does not trust the store"),
             (false, false) => None,
         };
         let unready = unready.map(|why| NotReady::Reported(ForeignText::new(why)));
         self.store
-            .keep_node(&host.name, Presence { unready, doubts }, self.now);
+            .keep_node(&host.name, Presence { unready, distrusts }, self.now);
     }
 
-    /// A host that never was in the cluster takes up the store once it was there for a while and
-    /// nobody who knows better objects.
+    /// A host that was never a member joins when it has reached the store for a while and no other
+    /// host distrusts the store.
     fn become_member(&mut self, index: usize) {
         let now = self.now;
         let host = &mut self.hosts[index];
         let Some(daemon) = &mut host.daemon else {
             return;
         };
-        let calm = now - *daemon.calm_since.get_or_insert(now) >= NODE_LEASE;
+        let stable = now - *daemon.connected_since.get_or_insert(now) >= NODE_LEASE;
         let view = &mut host.view;
         let good = view.reads(&self.store)
             && view.contents.identity.is_some()
-            && !view.contents.is_doubted();
-        if view.marker.is_none() && calm && good {
+            && !view.contents.is_distrusted();
+        if view.marker.is_none() && stable && good {
             view.join(&self.store);
             let name = host.name.clone();
             self.note(|| format!("{name} joins"));
-            self.look_after(index, 1);
+            self.cycle_after(index, 1);
         }
     }
 }
 
-/// A step in a few words.
-fn words(step: &Step) -> String {
+/// A short description of a step.
+fn describe_step(step: &Step) -> String {
     let text = format!("{step:?}");
     let word = text
         .split(|letter: char| !letter.is_alphanumeric())

@@ -1,4 +1,5 @@
-//! How a story must end: exactly what the last commit says runs, and nothing happens any more.
+//! The state in which a history must end: exactly the workloads of the last commit run, and no
+//! event is left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,84 +12,84 @@ use reconciler::{
     state::{ClusterState, CommitState, Phase, PodRecord},
 };
 
-use crate::{clock::Time, store::Sabotage, story::Wanted, world::World};
+use crate::{clock::Time, history::WantedWorkload, store::Sabotage, world::World};
 
-/// What became of a story.
+/// The outcome of a history.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
     pub(crate) hash: u64,
-    pub(crate) wrong: Option<String>,
+    pub(crate) violation: Option<String>,
     pub(crate) tail: String,
-    pub(crate) looks: u64,
+    pub(crate) cycles: u64,
     pub(crate) decisions: u64,
 }
 
-/// Long enough for every back-off, deadline and clock that was set an hour ahead.
-const PATIENCE: Time = 4 * 3_600_000;
+/// Longer than every back-off and deadline, also with a clock that is an hour ahead.
+const END_LIMIT: Time = 4 * 3_600_000;
 
-/// Tells the story of a seed to its end.
-pub(crate) fn tell(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
+/// Runs the history of a seed to its end.
+pub(crate) fn play(seed: u64, sabotage: Sabotage, verbose: bool) -> Outcome {
     let mut world = World::new(seed, sabotage);
-    world.transcript.aloud = aloud;
-    let end = world.tell();
+    world.transcript.verbose = verbose;
+    let end = world.schedule_history();
     world.run_until(end);
-    world.come_to_rest();
+    world.end_faults_and_wait();
     let end = world.now + 300_000;
     world.run_until(end);
-    world.push_the_end();
-    world.settle();
+    world.push_last_commit();
+    world.expect_settled();
     Outcome {
         seed,
         hash: world.transcript.hash(),
-        tail: world.transcript.tail(if aloud { 0 } else { 150 }),
-        wrong: world.wrong,
-        looks: world.looks,
+        tail: world.transcript.tail(if verbose { 0 } else { 150 }),
+        violation: world.violation,
+        cycles: world.cycles,
         decisions: world.decisions,
     }
 }
 
 impl World {
-    /// All is well again, and nothing goes wrong any more.
-    pub(crate) fn come_to_rest(&mut self) {
-        self.heal();
-        // Who does not believe the store waits for a person.
-        let patience = self.now + 300_000;
-        while self.wrong.is_none() {
+    /// Ends all faults, and waits until the store is trusted everywhere.
+    pub(crate) fn end_faults_and_wait(&mut self) {
+        self.end_faults();
+        // A host that distrusts the store waits until a person adopts a copy.
+        let deadline = self.now + 300_000;
+        while self.violation.is_none() {
             self.run_until(self.now + 5_000);
-            if !self.is_frozen() || self.now > patience {
+            if !self.is_frozen() || self.now > deadline {
                 break;
             }
         }
         let end = self.now + 25_000;
         self.run_until(end);
-        self.calm = true;
+        self.faults_over = true;
         let end = self.now + 20_000;
         self.run_until(end);
     }
 
-    /// Until nothing happens any more; then all must be as the last commit says.
-    fn settle(&mut self) {
+    /// Waits until no event is left, and then checks that the last commit is in effect.
+    fn expect_settled(&mut self) {
         if let Some(last) = self.pushed.last().map(|commit| commit.id.clone()) {
-            self.settle_on(&last);
+            self.expect_settled_on(&last);
         }
     }
 
-    /// Until nothing happens any more; then all must be as the repository says, and this commit
-    /// healthy.
-    pub(crate) fn settle_on(&mut self, last: &CommitId) {
-        let end = self.now + PATIENCE;
-        let dry = self.run_dry(end);
+    /// Waits until no event is left, and then checks that the content of the repository runs and
+    /// that this commit is healthy.
+    pub(crate) fn expect_settled_on(&mut self, last: &CommitId) {
+        let end = self.now + END_LIMIT;
+        let is_idle = self.run_until_idle(end);
         let next = self.next_at();
-        self.require(dry, || {
-            format!("it never comes to rest: the next thing happens at {next:?}")
+        self.require(is_idle, || {
+            format!("events never end: the next one is at {next:?}")
         });
-        if self.wrong.is_none() {
-            self.judge_end(last);
+        if self.violation.is_none() {
+            self.check_end(last);
         }
     }
 
-    fn judge_end(&mut self, last: &CommitId) {
+    fn check_end(&mut self, last: &CommitId) {
         let state = self.store.contents.state.clone();
         let settled =
             state.rollout.phase == Phase::Healthy && state.rollout.target.as_ref() == Some(last);
@@ -109,7 +110,7 @@ impl World {
             format!("outages are left: {outages:?}")
         });
         for (name, wanted) in self.repository.workloads.clone() {
-            self.judge_workload(&name, &wanted, state.pods.values());
+            self.check_workload(&name, &wanted, state.pods.values());
         }
         let unknown = state
             .pods
@@ -124,16 +125,16 @@ impl World {
         self.require(unknown.is_none(), || {
             format!("a pod of no workload is left: {unknown:?}")
         });
-        self.judge_hosts(&state.pods);
-        self.judge_traffic(&state);
-        self.judge_fates(&state, last);
+        self.check_hosts(&state.pods);
+        self.check_traffic(&state);
+        self.check_history(&state, last);
     }
 
-    /// Every host sends the traffic of each Service to exactly the pods that run for it, on
-    /// whichever host.
-    fn judge_traffic(&mut self, state: &ClusterState) {
+    /// Every host sends the traffic of each Service to exactly the ready pods of its workload, on
+    /// all hosts.
+    fn check_traffic(&mut self, state: &ClusterState) {
         for host in 0..self.hosts.len() {
-            self.look_after(host, 0);
+            self.cycle_after(host, 0);
         }
         let end = self.now;
         self.run_until(end);
@@ -153,8 +154,8 @@ impl World {
                         .map(|(_, address)| *address)
                 })
                 .collect();
-            let given = state.services.get(&ObjectKey::new("default", service));
-            let Some(address) = given.and_then(|given| given.cluster_ip) else {
+            let allocation = state.services.get(&ObjectKey::new("default", service));
+            let Some(address) = allocation.and_then(|allocation| allocation.cluster_ip) else {
                 self.require(false, || format!("service {name} has no address"));
                 return;
             };
@@ -177,25 +178,25 @@ impl World {
         }
     }
 
-    /// The history says of each commit what became of it.
-    fn judge_fates(&mut self, state: &ClusterState, last: &CommitId) {
+    /// The rollout's history records the outcome of each commit.
+    fn check_history(&mut self, state: &ClusterState, last: &CommitId) {
         let healthy = |id: &CommitId| {
             let mut entries = state.rollout.history.iter();
             entries.any(|entry| entry.commit == *id && entry.state == CommitState::Healthy)
         };
-        let loved = self.bad.iter().find(|id| healthy(id)).cloned();
-        self.require(loved.is_none(), || {
-            format!("{loved:?} cannot run and the history calls it healthy")
+        let wrongly_healthy = self.bad.iter().find(|id| healthy(id)).cloned();
+        self.require(wrongly_healthy.is_none(), || {
+            format!("{wrongly_healthy:?} cannot run, and the history records it as healthy")
         });
         self.require(healthy(last), || {
-            "the history does not know the last commit as healthy".to_owned()
+            "the history does not record the last commit as healthy".to_owned()
         });
     }
 
-    fn judge_workload<'a>(
+    fn check_workload<'a>(
         &mut self,
         name: &str,
-        wanted: &Wanted,
+        wanted: &WantedWorkload,
         records: impl Iterator<Item = &'a PodRecord>,
     ) {
         let members: Vec<NodeName> = self
@@ -224,7 +225,7 @@ impl World {
             let host = place.and_then(|node| self.hosts.iter().find(|host| host.name == *node));
             let Some(host) = host.filter(|host| !host.removed) else {
                 self.require(false, || {
-                    format!("{name}: {} is nowhere: {:?}", record.uid, record.place)
+                    format!("{name}: {} has no node: {:?}", record.uid, record.place)
                 });
                 return;
             };
@@ -233,11 +234,11 @@ impl World {
                 .registry
                 .find(&wanted.image)
                 .map(|image| image.id.clone());
-            let runs = host.engine.containers.iter().any(|(id, one)| {
-                one.identity.uid == record.uid
-                    && one.role == Role::Main
-                    && one.state.is_alive()
-                    && Some(&one.image) == image.as_ref()
+            let runs = host.engine.containers.iter().any(|(id, container)| {
+                container.identity.uid == record.uid
+                    && container.role == Role::Main
+                    && container.state.is_alive()
+                    && Some(&container.image) == image.as_ref()
                     && host.is_probed_ready(id, self.now)
             });
             let (uid, node) = (record.uid.clone(), host.name.clone());
@@ -245,8 +246,8 @@ impl World {
                 format!("{name}: {uid} does not run {} on {node}", wanted.image)
             });
         }
-        // What was there before may have been in the way, and then one node has one more than its
-        // share.
+        // A pod that stopped may have occupied a place when the new pods were placed: then one node
+        // has one pod more than its share.
         let share = count.div_ceil(members.len().max(1)) + 1;
         let crowded = self.changed_last.as_deref() == Some(name)
             && matches!(
@@ -257,24 +258,24 @@ impl World {
         self.require(!crowded, || {
             format!("{name} is not spread over {members:?}: {nodes:?}")
         });
-        let twice =
+        let not_once_per_node =
             wanted.kind == WorkloadKind::DaemonSet && nodes.values().any(|count| *count != 1);
-        self.require(!twice, || {
-            format!("{name} is not once on each node: {nodes:?}")
+        self.require(!not_once_per_node, || {
+            format!("{name} does not have container pod on each node: {nodes:?}")
         });
     }
 
-    /// Every container is of a pod that belongs there, and nothing else is left.
-    fn judge_hosts(&mut self, pods: &BTreeMap<PodUid, PodRecord>) {
+    /// Every container belongs to a pod of its host, and nothing else is left on the hosts.
+    fn check_hosts(&mut self, pods: &BTreeMap<PodUid, PodRecord>) {
         let mut left = Vec::new();
         for host in self.hosts.iter().filter(|host| !host.removed) {
             let belongs = |uid: &PodUid| {
                 pods.get(uid)
                     .is_some_and(|record| record.place.node() == Some(&host.name))
             };
-            for one in host.engine.containers.values() {
-                if !belongs(&one.identity.uid) {
-                    left.push(format!("{}: {one:?}", host.name));
+            for container in host.engine.containers.values() {
+                if !belongs(&container.identity.uid) {
+                    left.push(format!("{}: {container:?}", host.name));
                 }
             }
             for uid in host.engine.files.keys().chain(host.memory.pods.keys()) {

@@ -1,4 +1,4 @@
-//! What goes wrong, and what people do.
+//! Faults, and actions of people.
 
 use jiff::SignedDuration;
 use reconciler::name::{ContainerId, Installation, NodeName};
@@ -10,92 +10,101 @@ use crate::{
     world::{Event, World},
 };
 
-/// Something that happens to the world. Times are for how long.
+/// A fault, or an action of a person. Times are durations.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// A commit is pushed; what it says is decided then.
+    /// A commit is pushed; its content is drawn at that time.
     Push { good: bool },
-    /// A daemon is killed; `halfway` its steps have happened and nobody knows.
+    /// A daemon is killed; with `halfway` its running steps have their effects, and are not
+    /// recorded.
     Kill {
-        host: Whom,
+        host: FaultTarget,
         halfway: bool,
         down: Time,
     },
-    /// A daemon ends in order and says when it is back.
-    Restart { host: Whom, down: Time },
-    /// A daemon starts.
+    /// A daemon shuts down, and publishes when it will be back.
+    Restart { host: FaultTarget, down: Time },
+    /// The daemon of a host starts.
     Start(usize),
     /// A daemon is stopped by a signal.
-    Pause { host: Whom, long: Time },
-    /// And goes on.
+    Pause { host: FaultTarget, long: Time },
+    /// A stopped daemon continues.
     Resume(usize),
-    /// A clock is set.
-    Jump { host: Whom, seconds: i64 },
-    /// A host does not reach the store, the other hosts, or neither.
+    /// The wall clock of a host is set.
+    Jump { host: FaultTarget, seconds: i64 },
+    /// A host cannot reach the store, the other hosts, or both.
     Cut {
-        host: Whom,
+        host: FaultTarget,
         store: bool,
         peers: bool,
         long: Time,
     },
-    /// And reaches them again.
+    /// A host that was cut off reaches the store and the other hosts again.
     Join(usize),
-    /// The store has no quorum.
+    /// The store loses its quorum.
     StoreDown(Time),
-    /// And has it again.
+    /// The store has a quorum again.
     StoreUp,
-    /// The store forgets its history.
+    /// The store drops its history of transactions.
     Compact,
-    /// Somebody deletes everything under the prefix.
+    /// A person deletes all keys under the prefix.
     Wipe,
-    /// Somebody makes a backup of the store.
+    /// A person makes a backup of the store.
     Backup,
-    /// Somebody stops the store and puts a backup in its place.
+    /// A person stops the store and puts a backup in its place.
     Restore(Time),
-    /// And starts it again.
+    /// A person starts the restored store; `long` if it was down so long that the leader noticed.
     Restored { long: bool },
-    /// Somebody says that a host's copy is to be believed.
+    /// A person adopts the store with the copy of a host.
     Adopt,
-    /// An engine hangs.
-    EngineDown { host: Whom, long: Time },
-    /// And answers again.
+    /// The engine of a host does not answer.
+    EngineDown { host: FaultTarget, long: Time },
+    /// The engine answers again.
     EngineUp(usize),
-    /// A host loses power; its containers may be lost with it.
-    PowerOff { host: Whom, lost: bool, long: Time },
-    /// And has it again.
+    /// A host loses power; with `lost` its containers are lost too.
+    PowerOff {
+        host: FaultTarget,
+        lost: bool,
+        long: Time,
+    },
+    /// A host has power again.
     PowerOn(usize),
-    /// Somebody kills a container.
-    KillContainer { host: Whom },
-    /// A registry does not answer for one host.
-    Registry { host: Whom, long: Time },
-    /// And does again.
+    /// A person kills a container.
+    KillContainer { host: FaultTarget },
+    /// The registry does not answer one host.
+    Registry { host: FaultTarget, long: Time },
+    /// The registry answers the host again.
     RegistryUp(usize),
     /// The forge does not answer one host.
-    Forge { host: Whom, long: Time },
-    /// And does again.
+    Forge { host: FaultTarget, long: Time },
+    /// The forge answers the host again.
     ForgeUp(usize),
     /// A new node joins.
     NewNode,
-    /// A node dies for good and somebody gives it up by hand; it may be installed anew later.
-    GiveUp { host: Whom, again: Option<Time> },
-    /// A host that was given up is installed anew, under its old name.
+    /// A node fails for ever and a person removes it; with `again` the host is installed anew after
+    /// this time.
+    GiveUp {
+        host: FaultTarget,
+        again: Option<Time>,
+    },
+    /// A removed host is installed anew, under its old name.
     Reinstall(usize),
 }
 
-/// Which host.
+/// Which host a fault hits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Whom {
+pub(crate) enum FaultTarget {
     Number(usize),
-    /// Whoever leads.
+    /// The leader at that time, or the first host if there is none.
     Leader,
 }
 
 impl World {
-    fn whom(&self, whom: Whom) -> usize {
-        match (whom, self.store.contents.leader) {
-            (Whom::Leader, Some((leader, _))) => leader,
-            (Whom::Leader, None) => 0,
-            (Whom::Number(number), _) => number % self.hosts.len(),
+    fn target_index(&self, target: FaultTarget) -> usize {
+        match (target, self.store.contents.leader) {
+            (FaultTarget::Leader, Some((leader, _))) => leader,
+            (FaultTarget::Leader, None) => 0,
+            (FaultTarget::Number(number), _) => number % self.hosts.len(),
         }
     }
 
@@ -103,31 +112,31 @@ impl World {
         self.hosts[host].name.clone()
     }
 
-    pub(crate) fn strike(&mut self, fault: Fault) {
-        if self.calm {
+    pub(crate) fn apply_fault(&mut self, fault: Fault) {
+        if self.faults_over {
             return;
         }
         self.note(|| format!("--- {fault:?}"));
         match fault {
-            Fault::Push { good } => self.push_something(good),
+            Fault::Push { good } => self.push_random_commit(good),
             Fault::Kill {
                 host,
                 halfway,
                 down,
             } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.kill(host, halfway);
                 self.after(down, Event::Fault(Fault::Start(host)));
             }
             Fault::Restart { host, down } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.leave(host, down * 2);
                 self.kill(host, false);
                 self.after(down, Event::Fault(Fault::Start(host)));
             }
             Fault::Start(host) => self.start(host),
             Fault::Pause { host, long } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 if self.hosts[host].is_awake() {
                     self.hosts[host].paused = Some(Vec::new());
                     self.after(long, Event::Fault(Fault::Resume(host)));
@@ -135,11 +144,11 @@ impl World {
             }
             Fault::Resume(host) => self.resume(host),
             Fault::Jump { host, seconds } => {
-                let (host, now) = (self.whom(host), stamp(self.now));
+                let (host, now) = (self.target_index(host), stamp(self.now));
                 self.hosts[host]
                     .clock
                     .jump(now, SignedDuration::from_secs(seconds));
-                // It notices by its other clock.
+                // The daemon detects the jump by its monotonic clock.
                 if let Some(leading) = self.hosts[host]
                     .daemon
                     .as_mut()
@@ -154,7 +163,7 @@ impl World {
                 peers,
                 long,
             } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 let one = &mut self.hosts[host];
                 one.reaches_store &= !store;
                 one.reaches_peers &= !peers;
@@ -174,13 +183,13 @@ impl World {
             Fault::Restored { long } => self.restored(long),
             Fault::Adopt => self.adopt(),
             Fault::EngineDown { host, long } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.hosts[host].engine.engine_down = true;
                 self.after(long, Event::Fault(Fault::EngineUp(host)));
             }
             Fault::EngineUp(host) => self.engine_up(host),
             Fault::PowerOff { host, lost, long } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.power_off(host, lost);
                 self.after(long, Event::Fault(Fault::PowerOn(host)));
             }
@@ -190,12 +199,12 @@ impl World {
             }
             Fault::KillContainer { host } => self.kill_container(host),
             Fault::Registry { host, long } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.hosts[host].registry.reachable = false;
                 self.after(long, Event::Fault(Fault::RegistryUp(host)));
             }
             Fault::Forge { host, long } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 self.hosts[host].reaches_forge = false;
                 self.after(long, Event::Fault(Fault::ForgeUp(host)));
             }
@@ -208,13 +217,13 @@ impl World {
             }
             Fault::Reinstall(host) => self.reinstall(host),
             Fault::GiveUp { host, again } => {
-                let host = self.whom(host);
+                let host = self.target_index(host);
                 let left = self.hosts.iter().filter(|host| !host.removed).count();
                 if left > 3 && !self.hosts[host].removed {
                     self.power_off(host, true);
                     self.hosts[host].removed = true;
                     let name = self.name(host);
-                    self.given_up.push(name);
+                    self.removed_nodes.push(name);
                     if let Some(again) = again {
                         self.after(again, Event::Fault(Fault::Reinstall(host)));
                     }
@@ -232,7 +241,8 @@ impl World {
             self.after(5_000, Event::Fault(Fault::Reinstall(host)));
             return;
         }
-        self.given_up.retain(|given_up| *given_up != name);
+        self.removed_nodes
+            .retain(|removed_nodes| *removed_nodes != name);
         let old = &mut self.hosts[host];
         let mut new = Host::new(host, SignedDuration::ZERO);
         new.facts.installation = Installation::new(format!("{}-again", old.facts.installation));
@@ -240,7 +250,7 @@ impl World {
         (new.generation, new.reports) = (old.generation, old.reports);
         new.view = View::new();
         *old = new;
-        self.has_forgotten(host);
+        self.was_reinstalled(host);
         self.start(host);
     }
 
@@ -253,7 +263,7 @@ impl World {
         let within = self.hosts[host].view.may_publish().then_some(within);
         self.store.leave(&name, within);
         self.leases_changed();
-        self.written();
+        self.after_write();
     }
 
     fn resume(&mut self, host: usize) {
@@ -277,18 +287,18 @@ impl World {
         }
     }
 
-    /// Hosts hear of it one after another.
+    /// The hosts reach the store again one after another.
     pub(crate) fn store_answers(&mut self) {
         for host in 0..self.hosts.len() {
             let wait = self.random.within(1, 1_000);
             self.watch_after(host, wait);
         }
-        self.mind_leases();
+        self.schedule_expiry();
     }
 
     fn engine_up(&mut self, host: usize) {
         self.hosts[host].engine.engine_down = false;
-        self.look_after(host, 100);
+        self.cycle_after(host, 100);
     }
 
     fn power_off(&mut self, host: usize, lost: bool) {
@@ -306,8 +316,8 @@ impl World {
         }
     }
 
-    fn kill_container(&mut self, host: Whom) {
-        let host = self.whom(host);
+    fn kill_container(&mut self, host: FaultTarget) {
+        let host = self.target_index(host);
         let index = self.random.index(64);
         let now = stamp(self.now);
         let one = &mut self.hosts[host];
@@ -320,7 +330,7 @@ impl World {
             .collect();
         if let Some(id) = alive.get(index % alive.len().max(1)) {
             one.engine.end(id, 137, now);
-            self.look_after(host, 5);
+            self.cycle_after(host, 5);
         }
     }
 
@@ -331,9 +341,9 @@ impl World {
         }
     }
 
-    /// Everything outside works again; who was gone comes back.
-    pub(crate) fn heal(&mut self) {
-        self.note(|| "--- everything is healed".to_owned());
+    /// Ends all faults; all hosts that were not removed run again.
+    pub(crate) fn end_faults(&mut self) {
+        self.note(|| "--- all faults end".to_owned());
         self.restoring = false;
         self.store_up();
         for host in 0..self.hosts.len() {

@@ -1,4 +1,4 @@
-//! One host of the cluster: its engine and disk, its daemon if that runs, and what it can reach.
+//! One simulated host: its engine and disk, its daemon if that runs, and what it can reach.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,7 +29,6 @@ use crate::{
     world::Event,
 };
 
-/// A host.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) name: NodeName,
@@ -37,80 +36,81 @@ pub(crate) struct Host {
     pub(crate) network: HostNetwork,
     pub(crate) clock: Clock,
     pub(crate) engine: Engine,
-    /// The registry as this host sees it: one image may be bad here only.
+    /// The registry as this host reaches it: an image may be bad on this host only.
     pub(crate) registry: Registry,
     pub(crate) powered: bool,
-    /// It was given up by hand and never comes back.
+    /// A person removed the host; it does not come back.
     pub(crate) removed: bool,
     pub(crate) reaches_forge: bool,
     pub(crate) reaches_store: bool,
     pub(crate) reaches_peers: bool,
-    // On its disk.
+    // What the host keeps on its disk.
     pub(crate) view: View,
     pub(crate) memory: NodeMemory,
     pub(crate) pins: Pins,
     pub(crate) hooked: BTreeSet<ContainerId>,
     pub(crate) verified: Commits,
     pub(crate) head: Head,
-    // The daemon.
+    // The daemon that runs on the host.
     pub(crate) daemon: Option<Daemon>,
-    /// One more for each start: what was under way before happens to nobody.
+    /// Counts the starts of the daemon: events for an earlier start are dropped.
     pub(crate) generation: u64,
-    /// Stopped by a signal: what would have happened waits.
+    /// Events that wait while the daemon is stopped by a signal.
     pub(crate) paused: Option<Vec<Event>>,
-    /// One more for each report.
+    /// Counts the reports that were sent.
     pub(crate) reports: u64,
 }
 
-/// A daemon that runs: what it loses when it is killed.
+/// A running daemon: everything that is lost when it is killed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) lanes: BTreeMap<LaneKey, Running>,
     pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
     pub(crate) prober: Prober,
-    pub(crate) look_at: Option<Time>,
+    pub(crate) cycle_at: Option<Time>,
     pub(crate) watch_at: Option<Time>,
     pub(crate) lead_at: Option<Time>,
     pub(crate) report: Option<Arc<NodeReport>>,
-    /// The number of the report that is on its way, or has arrived.
-    pub(crate) told: Option<Arc<NodeReport>>,
+    /// The last report that was sent.
+    pub(crate) sent_report: Option<Arc<NodeReport>>,
     pub(crate) leading: Option<Leading>,
-    /// Since when the store has been there without a break, for a host that joins.
-    pub(crate) calm_since: Option<Time>,
-    /// What its NAT table holds.
+    /// Since when a host that wants to join has reached the store without a break.
+    pub(crate) connected_since: Option<Time>,
+    /// The content of the host's NAT table.
     pub(crate) services: Option<ServiceTable>,
 }
 
-/// A lane under way.
+/// A lane that runs, and the index of its current step.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) lane: Lane,
     pub(crate) at: usize,
 }
 
-/// What a daemon that believes to lead knows.
+/// What a daemon knows while it takes itself for the leader.
 #[derive(Clone, Debug)]
 pub(crate) struct Leading {
     pub(crate) epoch: Revision,
     pub(crate) since: Time,
-    /// Until when it may believe it, by its monotonic clock.
+    /// Until when the daemon may take itself for the leader, by its monotonic clock.
     pub(crate) valid_until: Time,
     /// Since when the store has answered without a break.
     pub(crate) answered_since: Time,
-    /// Its view may miss something that was written: it reads everything before it decides.
+    /// Whether the daemon's view may miss a write: then the daemon reads the whole store before it
+    /// decides.
     pub(crate) must_relist: bool,
     pub(crate) silent: BTreeMap<NodeName, Time>,
     pub(crate) lost: BTreeMap<NodeName, Time>,
-    /// What is decided and not written yet.
+    /// Transactions that are decided and not yet written.
     pub(crate) pending: VecDeque<Vec<Change>>,
-    /// Time in which nobody led is no commit's.
+    /// Whether the deadlines were extended by the time without a leader.
     pub(crate) excused: bool,
-    /// Which commit was driven when it was decided.
+    /// The driving commit of the decision that is being written.
     pub(crate) decided_on: Option<CommitId>,
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, off_by: SignedDuration) -> Self {
+    pub(crate) fn new(index: usize, offset: SignedDuration) -> Self {
         let name = NodeName::new(format!("n{index}"));
         let number = u8::try_from(index + 1).unwrap();
         let network = HostNetwork {
@@ -137,7 +137,7 @@ impl Host {
             name,
             facts,
             network,
-            clock: Clock::new(off_by),
+            clock: Clock::new(offset),
             engine: Engine::default(),
             registry: Registry::default(),
             powered: true,
@@ -158,25 +158,26 @@ impl Host {
         }
     }
 
-    /// Its wall clock now.
+    /// The time on the host's wall clock.
     pub(crate) fn wall(&self, now: Time) -> Timestamp {
         self.clock.wall(stamp(now))
     }
 
-    /// Its daemon runs and is not stopped by a signal.
+    /// Whether the host's daemon runs and is not stopped by a signal.
     pub(crate) fn is_awake(&self) -> bool {
         self.daemon.is_some() && self.paused.is_none()
     }
 
-    /// What is observed now: the engine's times are those that the wall clock showed then.
+    /// What the daemon observes. The engine stamps its containers by the host's wall clock, which
+    /// may have jumped since.
     pub(crate) fn observed(&self, now: Time) -> Observed {
         let Some(daemon) = &self.daemon else {
             return Observed::default();
         };
         let wall = |at: Timestamp| self.clock.wall(at);
-        let containers = self.engine.containers.iter().map(|(id, one)| {
-            let mut one = one.clone();
-            match &mut one.state {
+        let containers = self.engine.containers.iter().map(|(id, container)| {
+            let mut container = container.clone();
+            match &mut container.state {
                 ContainerState::Running { started } | ContainerState::Paused { started } => {
                     *started = wall(*started);
                 }
@@ -188,7 +189,7 @@ impl Host {
                 }
                 ContainerState::Created | ContainerState::Dead => {}
             }
-            (id.clone(), one)
+            (id.clone(), container)
         });
         let facts = daemon.prober.facts(&self.engine, stamp(now)).into_iter();
         Observed {
@@ -219,7 +220,7 @@ impl Host {
         }
     }
 
-    /// Probes as the prober of the simulation takes them: in the world's time.
+    /// Probes with their times converted to virtual time, which the simulated prober uses.
     pub(crate) fn probe_tasks(&self, tasks: Vec<ProbeTask>) -> Vec<ProbeTask> {
         let started = |task: &ProbeTask| match self.engine.containers.get(&task.container)?.state {
             ContainerState::Running { started } | ContainerState::Paused { started } => {

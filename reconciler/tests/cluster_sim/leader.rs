@@ -1,5 +1,5 @@
-//! What the leading daemon does: it judges lives, decides, and writes what it decided, one
-//! transaction after another.
+//! What the leader does: it judges the lives of nodes, decides, and writes its decisions in
+//! transactions, one after another.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     world::World,
 };
 
-/// More decisions than any story needs.
+/// More decisions than any history needs.
 const MOST_DECISIONS: u64 = 20_000;
 
 impl World {
@@ -39,12 +39,13 @@ impl World {
         let Some(leading) = &mut daemon.leading else {
             return;
         };
-        // What was decided is on its way: whether this is still the leader is for the store to say.
+        // A decided transaction is written even if this leader's lease may have expired: the store
+        // refuses it if another leader was elected.
         if let Some(changes) = leading.pending.pop_front() {
             self.write(index, &changes);
             return;
         }
-        if now >= leading.valid_until && !self.calm {
+        if now >= leading.valid_until && !self.faults_over {
             daemon.leading = None;
             let name = self.hosts[index].name.clone();
             self.note(|| format!("{name} steps down: its lease may have run out"));
@@ -56,24 +57,24 @@ impl World {
                 return;
             }
             leading.must_relist = false;
-            let news = self.hosts[index].view.relist(&self.store);
-            self.take_news(index, news);
-            self.look_after(index, 1);
+            let result = self.hosts[index].view.relist(&self.store);
+            self.handle_read(index, result);
+            self.cycle_after(index, 1);
         }
-        if !self.hosts[index].view.believes() {
+        if !self.hosts[index].view.trusts() {
             return;
         }
-        if self.hosts[index].view.contents.is_doubted() {
+        if self.hosts[index].view.contents.is_distrusted() {
             let name = self.hosts[index].name.clone();
-            self.note(|| format!("{name} leaves leading: another host doubts the store"));
+            self.note(|| format!("{name} resigns: another host distrusts the store"));
             return self.resign(index);
         }
         self.excuse_gap(index);
         self.decide(index);
     }
 
-    /// As the daemon does: for a new leader the deadlines begin anew, since its own clock may show
-    /// another time.
+    /// As the product does: a new leader extends the deadlines by the time without a leader, since
+    /// its own clock may differ from that of the leader before.
     fn excuse_gap(&mut self, index: usize) {
         let now = self.now;
         let host = &mut self.hosts[index];
@@ -91,7 +92,7 @@ impl World {
 
     fn write(&mut self, index: usize, changes: &[Change]) {
         let connected = self.is_connected(index);
-        let (lost, unanswered) = if self.calm {
+        let (lost, unanswered) = if self.faults_over {
             (false, false)
         } else {
             (self.random.percent(2), self.random.percent(3))
@@ -118,7 +119,7 @@ impl World {
             return;
         };
         if !connected || lost {
-            // Whether it was written nobody here knows.
+            // The leader does not know whether the transaction was written.
             leading.pending.clear();
             leading.must_relist = true;
             leading.excused = false;
@@ -126,8 +127,8 @@ impl World {
             return;
         }
         let driven = leading.decided_on.clone();
-        if self.is_cut(index, || {
-            format!("is about to write {}", all_words(changes))
+        if self.crashes_here(index, || {
+            format!("is about to write {}", describe_changes(changes))
         }) {
             return;
         }
@@ -141,8 +142,11 @@ impl World {
                 self.note(|| format!("{name} is fenced off and steps down"));
             }
             Written::Done(revision) => {
-                let cut = self.is_cut(index, || {
-                    format!("has written and not heard of {}", all_words(changes))
+                let crashed = self.crashes_here(index, || {
+                    format!(
+                        "has written, without an answer, {}",
+                        describe_changes(changes)
+                    )
                 });
                 let host = &mut self.hosts[index];
                 if let Some(leading) = host
@@ -160,12 +164,12 @@ impl World {
                 }
                 let name = self.hosts[index].name.clone();
                 for change in changes {
-                    self.note(|| format!("{name} writes {}", words(change)));
+                    self.note(|| format!("{name} writes {}", describe_change(change)));
                 }
-                self.judge_transaction(epoch, driven.as_ref(), &before);
-                self.written();
-                if !cut {
-                    self.look_after(index, 1);
+                self.check_transaction(epoch, driven.as_ref(), &before);
+                self.after_write();
+                if !crashed {
+                    self.cycle_after(index, 1);
                     self.lead_after(index, wait);
                 }
             }
@@ -185,7 +189,7 @@ impl World {
         self.decisions += 1;
         let decisions = self.decisions;
         self.require(decisions < MOST_DECISIONS, || {
-            "the leader decides for ever".to_owned()
+            "the leader never stops deciding".to_owned()
         });
         let (nodes, mut next) = self.nodes(index);
         let host = &self.hosts[index];
@@ -204,7 +208,7 @@ impl World {
             .verified
             .iter()
             .filter(|(id, _)| wanted.contains(*id))
-            .map(|(id, commit)| (id.clone(), misread(commit, self.store.sabotage)))
+            .map(|(id, commit)| (id.clone(), as_read_by_leader(commit, self.store.sabotage)))
             .collect();
         let input = ClusterInput {
             now: host.wall(now),
@@ -222,13 +226,13 @@ impl World {
         let driven = contents.state.rollout.driving.clone();
         next = next.sooner(decided.next);
         let removals: Vec<Change> = self
-            .given_up
+            .removed_nodes
             .iter()
             .filter(|node| !contents.state.removed.contains_key(*node))
             .flat_map(|node| {
-                // Whoever leads may have joined since: it is asked on a host that knows which
+                // The leader may have joined after the node was last seen. Another host knows which
                 // installation is meant.
-                let hosts = self.hosts.iter().map(|host| &host.view.believed().facts);
+                let hosts = self.hosts.iter().map(|host| &host.view.trusted().facts);
                 let facts = std::iter::once(&contents.facts)
                     .chain(hosts)
                     .find_map(|facts| facts.get(node));
@@ -251,8 +255,8 @@ impl World {
             return;
         }
         changes.splice(0..0, removals);
-        // The count goes first: a leader that dies in between has wasted names, and gives none
-        // twice.
+        // The serial is written first: a leader that crashes between the transactions then loses
+        // some names, and never gives a name twice.
         if let Some(at) = changes
             .iter()
             .position(|change| matches!(change, Change::Put(Record::Serial(_))))
@@ -260,9 +264,9 @@ impl World {
             let serial = changes.remove(at);
             changes.insert(0, serial);
         }
-        let at_once = match self.part {
+        let at_once = match self.changes_per_write {
             Some(part) => part,
-            None if self.calm || !self.random.percent(25) => changes.len(),
+            None if self.faults_over || !self.random.percent(25) => changes.len(),
             None => 1 + self.random.index(6),
         };
         let wait = self.random.within(2, 12);
@@ -277,7 +281,7 @@ impl World {
         self.lead_after(index, wait);
     }
 
-    /// The nodes as this leader sees them, and when it must look again.
+    /// The nodes as this leader judges them, and when it must judge them again.
     fn nodes(&mut self, index: usize) -> (BTreeMap<NodeName, KnownNode>, Next) {
         let now = self.now;
         let contents = &self.hosts[index].view.contents;
@@ -363,13 +367,13 @@ impl World {
         {
             next = next.sooner(Next::After(Duration::from_secs(1)));
         }
-        let hasty = self.store.sabotage == Sabotage::Hasty;
+        let gives_up_at_once = self.store.sabotage == Sabotage::GivesUpAtOnce;
         let nodes = judged
             .lives
             .into_iter()
             .filter_map(|(name, life)| {
                 let facts = contents.facts.get(&name)?.clone();
-                let life = if hasty && life.is_out() {
+                let life = if gives_up_at_once && life.is_out() {
                     NodeLife::Lost
                 } else {
                     life
@@ -381,16 +385,17 @@ impl World {
     }
 }
 
-/// A commit as the leader reads it; wrongly, where that is what is broken on purpose.
-fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
+/// A commit as the leader reads it: changed, if the sabotage is a leader that ignores a part of a
+/// commit.
+fn as_read_by_leader(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
     let mut objects = match sabotage {
-        Sabotage::Uproots | Sabotage::Overlaps => commit.objects.clone(),
+        Sabotage::IgnoresDisks | Sabotage::RecreateOverlaps => commit.objects.clone(),
         _ => return Arc::clone(commit),
     };
     for workload in objects.workloads.values_mut() {
         match (sabotage, &mut workload.control) {
-            (Sabotage::Uproots, _) => workload.template.spec.volumes.clear(),
-            (Sabotage::Overlaps, Control::Deployment { strategy, .. })
+            (Sabotage::IgnoresDisks, _) => workload.template.spec.volumes.clear(),
+            (Sabotage::RecreateOverlaps, Control::Deployment { strategy, .. })
                 if *strategy == DeploymentStrategy::Recreate =>
             {
                 let (max_surge, max_unavailable) = (IntOrPercent::Int(0), IntOrPercent::Int(1));
@@ -413,12 +418,16 @@ fn misread(commit: &Arc<Commit>, sabotage: Sabotage) -> Arc<Commit> {
     })
 }
 
-fn all_words(changes: &[Change]) -> String {
-    changes.iter().map(words).collect::<Vec<_>>().join("; ")
+fn describe_changes(changes: &[Change]) -> String {
+    changes
+        .iter()
+        .map(describe_change)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
-/// A change in a few words.
-fn words(change: &Change) -> String {
+/// A short description of a change.
+fn describe_change(change: &Change) -> String {
     match change {
         Change::Put(Record::Pod(record)) => {
             let place = record.place.node().map_or("nowhere", |node| node.as_str());

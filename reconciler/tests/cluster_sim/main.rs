@@ -1,42 +1,51 @@
-//! The core as a cluster: leaders, hosts and a store that are played, with real decisions and
-//! plans, in virtual time. Hosts die and come back, links are cut, messages are late, lost and
-//! repeated, daemons are killed between any two steps; an independent referee looks at every
-//! transaction and every effect, and at how it all ends.
+//! Simulated clusters: hosts, a store, links and clocks are simulated, in virtual time; decisions
+//! and plans are those of the product's core. Hosts crash and come back, links are cut, messages
+//! are late, lost and repeated, daemons are killed between any two steps. An independent referee
+//! checks every transaction, every effect, and the state at the end.
 //!
-//! One seed is one story. `WINDLASS_SIM_SEEDS=20000` tells more of them, `WINDLASS_SIM_SEED=123`
-//! with the test `one_seed` tells one aloud. Besides there are a few fixed tales in which a daemon
-//! crashes at every point in turn.
+//! One seed gives one random history. `WINDLASS_SIM_SEEDS=20000` runs more of them, and
+//! `WINDLASS_SIM_SEED=123` with the test `one_seed` runs one and prints all its events. Besides, a
+//! few fixed scenarios are run once for each point at which a daemon can crash.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../simulated/build.rs"]
-#[allow(dead_code, reason = "each of the simulations builds other commits")]
+#[allow(
+    dead_code,
+    reason = "the other simulation uses other parts of this module"
+)]
 mod build;
 mod clock;
+mod crash_point;
 mod crashes;
-mod cut;
 mod daemon;
 mod ending;
 #[path = "../simulated/engine.rs"]
-#[allow(dead_code, reason = "each of the simulations breaks other things")]
+#[allow(
+    dead_code,
+    reason = "the other simulation uses other parts of this module"
+)]
 mod engine;
 mod faults;
+mod history;
 mod host;
 #[path = "../invariants/invariants.rs"]
 #[allow(dead_code, reason = "the simulation of one host checks plans")]
 mod invariants;
 mod leader;
-mod loss;
 #[path = "../simulated/prober.rs"]
 mod prober;
 mod random;
 mod referee;
 #[path = "../simulated/registry.rs"]
-#[allow(dead_code, reason = "each of the simulations runs other images")]
+#[allow(
+    dead_code,
+    reason = "the other simulation uses other parts of this module"
+)]
 mod registry;
 mod sabotages;
+mod scenarios;
 mod store;
-mod story;
-mod tales;
+mod store_loss;
 mod transcript;
 mod view;
 mod world;
@@ -46,15 +55,15 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use ending::{Outcome, tell};
+use ending::{Outcome, play};
 use store::Sabotage;
 
-/// How many stories are told where nobody says how many.
+/// How many random histories run if the environment gives no number.
 const SEEDS: u64 = 2_000;
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "which stories are told is for whoever runs them to say"
+    reason = "the person who runs the simulation chooses the histories by environment variables"
 )]
 fn text_setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -64,14 +73,14 @@ fn setting(name: &str) -> Option<u64> {
     text_setting(name)?.parse().ok()
 }
 
-/// One story; a panic of the core is a bad end like any other.
-fn outcome(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| tell(seed, sabotage, aloud))).unwrap_or_else(|_| Outcome {
+/// Runs one history. A panic of the core is reported as a violation.
+fn outcome(seed: u64, sabotage: Sabotage, verbose: bool) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| play(seed, sabotage, verbose))).unwrap_or_else(|_| Outcome {
         seed,
         hash: 0,
-        wrong: Some("it panicked, see above".to_owned()),
+        violation: Some("the core panicked, see above".to_owned()),
         tail: String::new(),
-        looks: 0,
+        cycles: 0,
         decisions: 0,
     })
 }
@@ -79,95 +88,96 @@ fn outcome(seed: u64, sabotage: Sabotage, aloud: bool) -> Outcome {
 fn report(outcome: &Outcome) -> String {
     let seed = outcome.seed;
     format!(
-        "{}\nseed {seed}: {}\nagain: WINDLASS_SIM_SEED={seed} cargo test -p reconciler --test cluster_sim one_seed -- \
+        "{}\nseed {seed}: {}\nto repeat: WINDLASS_SIM_SEED={seed} cargo test -p reconciler --test cluster_sim one_seed -- \
          --nocapture",
         outcome.tail,
-        outcome.wrong.as_deref().unwrap_or_default()
+        outcome.violation.as_deref().unwrap_or_default()
     )
 }
 
-/// Does so many things side by side, until enough have come to something; what they came to, in
-/// order.
+/// Runs `task` for 0 to `count` on two threads until `limit` of them have given a result. Returns
+/// the results, ordered by their index.
 fn on_two_threads<T: Send>(
     count: u64,
-    enough: usize,
-    one: impl Fn(u64) -> Option<T> + Sync,
+    limit: usize,
+    task: impl Fn(u64) -> Option<T> + Sync,
 ) -> Vec<T> {
     let (next, results) = (AtomicU64::new(0), AtomicUsize::new(0));
     let worker = || {
-        let mut found = Vec::new();
-        while results.load(Ordering::Relaxed) < enough {
+        let mut indexed = Vec::new();
+        while results.load(Ordering::Relaxed) < limit {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
                 break;
             }
-            if let Some(result) = one(index) {
+            if let Some(result) = task(index) {
                 results.fetch_add(1, Ordering::Relaxed);
-                found.push((index, result));
+                indexed.push((index, result));
             }
         }
-        found
+        indexed
     };
-    let mut found: Vec<(u64, T)> = std::thread::scope(|scope| {
+    let mut indexed: Vec<(u64, T)> = std::thread::scope(|scope| {
         let workers = [scope.spawn(worker), scope.spawn(worker)];
         workers
             .into_iter()
             .flat_map(|worker| worker.join().unwrap())
             .collect()
     });
-    found.sort_by_key(|(index, _)| *index);
-    found.into_iter().map(|(_, result)| result).collect()
+    indexed.sort_by_key(|(index, _)| *index);
+    indexed.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Tells many stories; those that end badly, by seed.
-fn many(first: u64, count: u64, sabotage: Sabotage, enough: usize) -> Vec<Outcome> {
-    on_two_threads(count, enough, |index| {
-        Some(outcome(first + index, sabotage, false)).filter(|outcome| outcome.wrong.is_some())
+/// Runs many histories, and returns those with a violation, ordered by seed.
+fn bad_histories(first: u64, count: u64, sabotage: Sabotage, limit: usize) -> Vec<Outcome> {
+    on_two_threads(count, limit, |index| {
+        let outcome = outcome(first + index, sabotage, false);
+        outcome.violation.is_some().then_some(outcome)
     })
 }
 
 #[test]
-fn every_story_ends_well() {
+fn every_random_history_ends_as_the_last_commit_wants() {
     let first = setting("WINDLASS_SIM_FIRST").unwrap_or(1);
     let count = setting("WINDLASS_SIM_SEEDS").unwrap_or(SEEDS);
-    let bad = many(first, count, Sabotage::None, 100);
+    let bad = bad_histories(first, count, Sabotage::None, 100);
     if let Some(shortest) = bad
         .iter()
         .min_by_key(|outcome| (outcome.decisions, outcome.seed))
     {
-        let all: Vec<String> = bad
+        let violations: Vec<String> = bad
             .iter()
             .map(|outcome| {
-                let wrong = outcome
-                    .wrong
+                let violation = outcome
+                    .violation
                     .as_deref()
                     .unwrap_or_default()
                     .lines()
                     .next()
                     .unwrap_or_default();
-                format!("{}: {wrong}", outcome.seed)
+                format!("{}: {violation}", outcome.seed)
             })
             .collect();
         panic!(
-            "{}\n{} of {count} end badly:\n{}",
+            "{}\n{} of {count} histories have violations:\n{}",
             report(shortest),
             bad.len(),
-            all.join("\n")
+            violations.join("\n")
         );
     }
 }
 
-/// Aloud, for whoever looks into a story.
+/// Prints all events of a history, to examine a failure.
 #[test]
 fn one_seed() {
     let seed = setting("WINDLASS_SIM_SEED");
     let outcome = outcome(seed.unwrap_or(1), Sabotage::None, seed.is_some());
-    assert!(outcome.wrong.is_none(), "{}", report(&outcome));
-    assert!(outcome.looks > 0 && outcome.decisions > 0);
+    assert!(outcome.violation.is_none(), "{}", report(&outcome));
+    assert!(outcome.cycles > 0 && outcome.decisions > 0);
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
+fn the_same_seed_gives_the_same_history() {
     for seed in 1..20 {
         let (one, other) = (
             outcome(seed, Sabotage::None, false),
@@ -177,7 +187,7 @@ fn the_same_seed_tells_the_same_story() {
         assert_ne!(
             one.hash,
             outcome(seed + 1, Sabotage::None, false).hash,
-            "seed {seed} and the next"
+            "seed {seed} and the next seed give different histories"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Chance from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Pseudo-random numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
 
-/// Gives the same numbers for the same seed, for ever.
+/// Gives the same sequence of numbers for the same seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -17,7 +17,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from `low` up to and without `high`.
+    /// A number from `low` up to, and without, `high`.
     pub(crate) fn within(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low).max(1)
     }
@@ -26,7 +26,7 @@ impl Random {
         (self.next() % count.max(1) as u64) as usize
     }
 
-    /// True so many times out of a hundred.
+    /// True with a probability of `chance` in 100.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.next() % 100 < chance
     }

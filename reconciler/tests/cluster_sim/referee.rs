@@ -1,10 +1,10 @@
-//! The referee: what must hold of every transaction and every effect, worked out from the world
-//! itself and not from what any of its parts believes.
+//! The referee: the rules that hold for every transaction and every effect. It derives them from
+//! the simulated world itself, and not from what any host or leader has read.
 
-mod alone;
 mod bounds;
+mod duplicates;
 mod effects;
-mod lines;
+mod lost_stores;
 mod records;
 mod recreate;
 mod renames;
@@ -15,7 +15,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use lines::Lines;
+use lost_stores::LostStores;
 use reconciler::{
     name::{CommitId, NodeName, ObjectKey, PodUid},
     state::ClusterState,
@@ -27,41 +27,41 @@ use crate::{
     world::World,
 };
 
-/// For so long a leader may not know yet what the store knows: a watch that is late, and a decision
+/// For how long a leader may act on an outdated view: the longest delay of a watch, and a decision
 /// under way.
-const BLIND: Time = 6_000;
-/// Losses within this time count together.
-const BRAKE: Time = 60_000;
+const MAX_VIEW_AGE: Time = 6_000;
+/// Nodes that lose their leases within this time count as one outage.
+const OUTAGE_WINDOW: Time = 60_000;
 
-/// What the referee remembers.
+/// What the referee remembers of a history.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Referee {
     newest_epoch: Revision,
-    /// Pods that ever had a stop record.
+    /// Pods that have, or had, a stop record.
     stopped: BTreeSet<PodUid>,
-    /// Pods that the store says are ready, by node.
+    /// Pods that are ready by the reports in the store, by node.
     ready: BTreeMap<NodeName, BTreeSet<PodUid>>,
-    /// Since when it has said so of those, and until when of the others.
+    /// Since when these pods are ready, and until when the others were.
     ready_since: BTreeMap<PodUid, Time>,
     ready_until: BTreeMap<PodUid, Time>,
-    /// Since when a node has no lease, and when others had theirs again.
+    /// Since when nodes have no lease, and when other nodes got theirs again.
     absent: BTreeMap<NodeName, Time>,
     back: BTreeMap<NodeName, Time>,
     cluster_ips: BTreeMap<ObjectKey, Ipv4Addr>,
-    /// Pods that may run beside those that took their places: their node was given up.
+    /// Pods on a lost node: they may run beside the pods that replace them.
     left_behind: BTreeSet<PodUid>,
-    lines: Lines,
-    /// Commits that were called bad.
+    lost_stores: LostStores,
+    /// Commits that were recorded as bad, with the reason.
     pub(crate) called_bad: BTreeMap<CommitId, String>,
 }
 
 impl Referee {
-    /// A node's report has come to the store.
+    /// A node's report was written to the store.
     pub(crate) fn report(&mut self, now: Time, node: &NodeName, contents: &Contents) {
         let ready: BTreeSet<PodUid> = contents
             .reports
             .get(node)
-            // Who said that it comes back has left its pods running.
+            // The pods of a node that published its return keep running.
             .filter(|_| contents.present.contains_key(node) || contents.away.contains_key(node))
             .into_iter()
             .flat_map(|report| &report.pods)
@@ -81,7 +81,7 @@ impl Referee {
         }
     }
 
-    /// Leases came or went.
+    /// A lease was made, or expired.
     pub(crate) fn leases<'a>(
         &mut self,
         now: Time,
@@ -100,33 +100,36 @@ impl Referee {
         }
     }
 
-    /// Whether a leader with the oldest view it may have could take a pod for ready.
+    /// Whether a pod may be ready in the view of a leader, however outdated that is.
     fn could_be_ready(&self, now: Time, uid: &PodUid) -> bool {
         self.ready_since.contains_key(uid)
             || self
                 .ready_until
                 .get(uid)
-                .is_some_and(|until| now - until <= BLIND)
+                .is_some_and(|until| now - until <= MAX_VIEW_AGE)
     }
 
-    /// Whether a leader with the oldest view it may have must take a pod for ready.
+    /// Whether a pod is ready in the view of each leader, however outdated that is.
     fn must_be_ready(&self, now: Time, uid: &PodUid) -> bool {
         self.ready_since
             .get(uid)
-            .is_some_and(|since| now - since > BLIND)
+            .is_some_and(|since| now - since > MAX_VIEW_AGE)
     }
 
-    /// Whether a leader may take a node for silent.
+    /// Whether a node may be silent in the view of a leader.
     fn may_be_silent(&self, now: Time, node: &NodeName) -> bool {
         self.absent.contains_key(node)
-            || self.back.get(node).is_some_and(|back| now - back <= BLIND)
+            || self
+                .back
+                .get(node)
+                .is_some_and(|back| now - back <= MAX_VIEW_AGE)
     }
 }
 
 impl World {
-    /// A leader's transaction is in the store. `driven` is the commit it decided by, `before` what
-    /// was there.
-    pub(crate) fn judge_transaction(
+    /// A leader's transaction was written to the store. `driven` is the commit of the decision,
+    /// `before` the state before the transaction.
+    pub(crate) fn check_transaction(
         &mut self,
         epoch: Revision,
         driven: Option<&CommitId>,
@@ -135,23 +138,23 @@ impl World {
         let after = self.store.contents.state.clone();
         let newest = self.referee.newest_epoch;
         self.require(epoch >= newest, || {
-            format!("a leader of epoch {epoch} wrote after one of {newest}")
+            format!("a leader of epoch {epoch} wrote after a leader of epoch {newest}")
         });
         self.referee.newest_epoch = newest.max(epoch);
         let commit = driven
             .and_then(|id| self.pushed.iter().find(|commit| commit.id == *id))
             .cloned();
-        self.judge_records(before, &after, commit.as_deref());
-        self.judge_renames(before, &after, commit.as_deref());
-        self.judge_losses(before, &after);
-        self.judge_rollout(before, &after);
-        self.judge_services(&after);
-        self.judge_canaries(before, &after);
+        self.check_records(before, &after, commit.as_deref());
+        self.check_renames(before, &after, commit.as_deref());
+        self.check_losses(before, &after);
+        self.check_rollout(before, &after);
+        self.check_services(&after);
+        self.check_canaries(before, &after);
         if let Some(commit) = &commit {
             for workload in commit.objects.workloads.values() {
-                self.judge_bounds(workload, commit, before, &after);
-                self.judge_recreate(workload, before, &after);
-                self.judge_alone(workload, before, &after);
+                self.check_bounds(workload, commit, before, &after);
+                self.check_recreate(workload, before, &after);
+                self.check_duplicates(workload, before, &after);
             }
         }
     }

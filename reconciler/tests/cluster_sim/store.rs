@@ -1,5 +1,5 @@
-//! A simulated etcd: one linear history of transactions, leases, an election key; a person may wipe
-//! it, or put an older backup in its place.
+//! A simulated etcd: one linear history of transactions, leases and an election key. A person may
+//! wipe it, or replace its content by an older backup.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,87 +14,88 @@ use reconciler::{
 use crate::clock::Time;
 
 pub(crate) type Revision = u64;
-/// Who led: incarnation of the store, and creation revision of the election key.
+/// The term of a leader: the incarnation of the store, and the creation revision of the election
+/// key.
 pub(crate) type Epoch = (u64, Revision);
 
-/// What tests break on purpose to see that it is noticed.
+/// A defect that a test adds, to check that the referee detects it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     #[default]
     None,
-    /// The leader's transactions do not compare the creation revision of its key.
+    /// Transactions of a leader do not depend on the creation revision of its election key.
     Unfenced,
-    /// A stop record loses its way into the store: the pod is forgotten instead.
-    ForgetStops,
-    /// A leader calls every silent node lost at once, whoever else is silent.
-    Hasty,
-    /// A leader goes on from what it believes after a write whose outcome it does not know.
+    /// A stop record is lost: the record of the pod is deleted instead.
+    LosesStops,
+    /// A leader gives up each silent node at once, even if most nodes are silent.
+    GivesUpAtOnce,
+    /// A leader does not read the store again after a write of unknown outcome.
     NoRelist,
     /// Hosts take every commit for verified.
-    Credulous,
-    /// A leader makes anew elsewhere what wrote to the disk of a lost node.
-    Uproots,
-    /// A leader makes the next pods of a Deployment that recreates before the last are gone.
-    Overlaps,
-    /// A daemon that is killed has written nothing down of its pods.
-    Forgets,
-    /// Hosts believe whatever store there is.
-    Believes,
-    /// Nobody asks what runs after a store was adopted.
+    SkipsVerification,
+    /// A leader replaces pods that wrote to the disk of a lost node.
+    IgnoresDisks,
+    /// A leader makes the new pods of a Deployment with `strategy: Recreate` before the old ones
+    /// are gone.
+    RecreateOverlaps,
+    /// A killed daemon has not saved the memory of its pods.
+    ForgetsMemory,
+    /// Hosts trust every store.
+    TrustsEveryStore,
+    /// After an adoption the leader decides before it has the reports of all nodes.
     NoStock,
 }
 
-/// How long a node's lease lasts, and the leader's.
+/// How long the lease of a node lasts, and that of the leader.
 pub(crate) const NODE_LEASE: Time = 5_000;
 pub(crate) const LEADER_LEASE: Time = 3_000;
-/// So many transactions stay readable for watchers that were away.
-const KEPT: usize = 400;
-/// So many backups are kept.
-const BACKUPS: usize = 8;
+/// How many transactions are kept for watchers that were away.
+const MAX_LOG: usize = 400;
+/// How many backups are kept.
+const MAX_BACKUPS: usize = 8;
 
-/// One key's new value.
+/// The new value of one key.
 #[derive(Clone, Debug)]
 pub(crate) enum Put {
-    /// What the leader decided.
+    /// A decision of the leader.
     Decided(Change),
-    /// What a node says of itself once.
+    /// The facts of a node.
     Facts(NodeFacts),
-    /// A node's lease is there.
+    /// The lease of a node exists.
     Present(NodeName, Presence),
-    /// A node's lease is gone.
+    /// The lease of a node has ended.
     Absent(NodeName),
-    /// What a node says of its pods.
+    /// A report of a node.
     Report(NodeName, Arc<NodeReport>),
-    /// A node said that it comes back within so long.
+    /// A node published within which time it will be back.
     Away(NodeName, Option<Time>),
-    /// Who leads, and the creation revision of its key.
+    /// The leader, and the creation revision of its election key.
     Leader(Option<(usize, Revision)>),
-    /// Who led when something was last decided.
+    /// The term of the last decision.
     Epoch(Epoch),
-    /// How often a person has said that this store is to be believed.
+    /// The incarnation of the store.
     Identity(u64),
-    /// Everything under the prefix is deleted.
+    /// All keys under the prefix are deleted.
     Wiped,
 }
 
-/// What a node says by being there.
+/// What a node publishes with its lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Presence {
-    /// Why it takes no pods.
+    /// Why the node takes no pods, if it does not.
     pub(crate) unready: Option<NotReady>,
-    /// It does not believe this store.
-    pub(crate) doubts: bool,
+    /// Whether the node distrusts this store.
+    pub(crate) distrusts: bool,
 }
 
-/// Everything under the prefix.
+/// All keys under the prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
-    /// How often a person has said that this store is to be believed; `None` where there is no
-    /// cluster.
+    /// The incarnation of the store; `None` if the store has no cluster.
     pub(crate) identity: Option<u64>,
-    /// Who led when something was last decided.
+    /// The term of the last decision.
     pub(crate) epoch: Epoch,
-    /// When the records that are always there were last written.
+    /// The revision at which a record that every cluster has was last written.
     pub(crate) decided: Revision,
     pub(crate) state: ClusterState,
     pub(crate) facts: BTreeMap<NodeName, NodeFacts>,
@@ -130,7 +131,7 @@ impl Contents {
             Put::Epoch(epoch) => self.epoch = *epoch,
             Put::Identity(incarnation) => self.identity = Some(*incarnation),
             Put::Wiped => {
-                // The cluster's id is on every host's disk.
+                // The cluster's id is also on the disk of every host.
                 let state = ClusterState {
                     cluster: self.state.cluster.clone(),
                     ..ClusterState::default()
@@ -150,38 +151,36 @@ impl Contents {
         self.state.apply(vec![change.clone()]);
     }
 
-    /// Whether somebody who lives does not believe this store.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.present.values().any(|presence| presence.doubts)
+    /// Whether a live node distrusts this store.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.present.values().any(|presence| presence.distrusts)
     }
 }
 
-/// What became of a leader's transaction.
+/// The outcome of a leader's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     Done(Revision),
-    /// The election key is not the writer's any more.
+    /// Another leader has the election key.
     Fenced,
 }
 
-/// The store.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) up: bool,
     pub(crate) revision: Revision,
     pub(crate) contents: Contents,
     pub(crate) sabotage: Sabotage,
-    /// etcd's own id: another one where it was made anew from a backup.
+    /// The id of the etcd cluster; a backup may be restored into a new one.
     pub(crate) etcd: u64,
-    /// Counts the backups that were put in place: every connection ends with that.
+    /// Counts the restores: each of them ends every connection.
     pub(crate) life: u64,
     backups: VecDeque<(Revision, Contents)>,
     pub(crate) log: BTreeMap<Revision, Arc<Vec<Put>>>,
-    /// When each node's lease ends.
+    /// When the lease of each node ends.
     leases: BTreeMap<NodeName, Time>,
     leader_lease: Time,
-    /// The number of the newest report of each node: an older one that comes late counts for
-    /// nothing.
+    /// The number of the newest report of each node: an older report that arrives later is dropped.
     reported: BTreeMap<NodeName, u64>,
 }
 
@@ -217,14 +216,14 @@ impl Store {
             self.contents.apply(put, self.revision);
         }
         self.log.insert(self.revision, Arc::new(puts));
-        if self.log.len() > KEPT {
+        if self.log.len() > MAX_LOG {
             self.log.pop_first();
         }
         self.revision
     }
 
-    /// A transaction of a leader: all of its changes, if its election key is still the one of its
-    /// epoch.
+    /// A transaction of a leader: all changes are written if the leader still has the election key
+    /// of its epoch.
     pub(crate) fn commit(&mut self, leader: usize, epoch: Epoch, changes: &[Change]) -> Written {
         let leads = self.contents.leader == Some((leader, epoch.1));
         if !leads && self.sabotage != Sabotage::Unfenced {
@@ -233,7 +232,7 @@ impl Store {
         let sabotage = self.sabotage;
         let puts = changes.iter().map(|change| match change {
             Change::Put(Record::Pod(record))
-                if record.stop.is_some() && sabotage == Sabotage::ForgetStops =>
+                if record.stop.is_some() && sabotage == Sabotage::LosesStops =>
             {
                 Put::Decided(Change::Delete(RecordKey::Pod(record.uid.clone())))
             }
@@ -243,7 +242,7 @@ impl Store {
         Written::Done(self.write(begins.into_iter().chain(puts).collect()))
     }
 
-    /// Leases that have run out take their keys along; true if one has.
+    /// Deletes the keys of expired leases. Returns which leases have ended.
     pub(crate) fn expire(&mut self, now: Time) -> Vec<String> {
         if !self.up {
             return Vec::new();
@@ -267,18 +266,16 @@ impl Store {
         ended
     }
 
-    /// When the next lease runs out.
+    /// When the next lease expires.
     pub(crate) fn next_expiry(&self) -> Option<Time> {
+        if !self.up {
+            return None;
+        }
         let leader = self.contents.leader.map(|_| self.leader_lease);
-        self.leases
-            .values()
-            .copied()
-            .chain(leader)
-            .min()
-            .filter(|_| self.up)
+        self.leases.values().copied().chain(leader).min()
     }
 
-    /// A node keeps its lease, or has a new one; true if something was written.
+    /// Renews the lease of a node, or makes a new one. Returns true if a key was written.
     pub(crate) fn keep_node(&mut self, node: &NodeName, presence: Presence, now: Time) -> bool {
         self.leases.insert(node.clone(), now + NODE_LEASE);
         let mut puts = Vec::new();
@@ -301,7 +298,7 @@ impl Store {
         }
     }
 
-    /// A daemon that stops in order gives its lease back and says when it will be here again.
+    /// A daemon that shuts down ends its lease and publishes within which time it will be back.
     pub(crate) fn leave(&mut self, node: &NodeName, within: Option<Time>) {
         self.leases.remove(node);
         let away = within.map(|within| Put::Away(node.clone(), Some(within)));
@@ -312,7 +309,7 @@ impl Store {
         );
     }
 
-    /// The leader's lease, if the key is still its own.
+    /// Renews the lease of a leader that still has the election key.
     pub(crate) fn keep_leader(&mut self, leader: usize, epoch: Revision, now: Time) -> bool {
         let own = self.contents.leader == Some((leader, epoch));
         if own {
@@ -321,7 +318,7 @@ impl Store {
         own
     }
 
-    /// Whoever comes first when nobody leads.
+    /// Makes a host the leader if there is none.
     pub(crate) fn campaign(&mut self, host: usize, now: Time) -> Option<Revision> {
         if self.contents.leader.is_some() {
             return None;
@@ -356,7 +353,7 @@ impl Store {
         true
     }
 
-    /// A store that has a quorum again gives every lease its whole time, as etcd does.
+    /// A store that has a quorum again extends every lease by its full time, as etcd does.
     pub(crate) fn come_back(&mut self, now: Time) {
         self.up = true;
         for ends in self.leases.values_mut() {
@@ -369,22 +366,22 @@ impl Store {
         self.log.clear();
     }
 
-    /// Somebody keeps a copy of everything.
+    /// A person keeps a copy of the store's content.
     pub(crate) fn back_up(&mut self) {
-        if self.backups.len() == BACKUPS {
+        if self.backups.len() == MAX_BACKUPS {
             self.backups.pop_front();
         }
         self.backups
             .push_back((self.revision, self.contents.clone()));
     }
 
-    /// How many backups there are.
+    /// The number of backups.
     pub(crate) fn backups(&self) -> usize {
         self.backups.len()
     }
 
-    /// A backup takes the store's place: revisions go on from there, leases that were in it have
-    /// their whole time, and all history is gone.
+    /// Replaces the content by that of a backup: revisions continue from the backup's, leases in it
+    /// get their full time, and the history of transactions is lost.
     pub(crate) fn restore(&mut self, backup: usize, same_etcd: bool, now: Time) {
         let Some((revision, contents)) = self.backups.get(backup).cloned() else {
             return;

@@ -1,19 +1,20 @@
-//! What happened, for people, and a digest of it, for the test that nothing depends on chance.
+//! The events of a history as text, and a hash over the text: equal hashes show that a history
+//! depends only on its seed.
 
 use std::collections::VecDeque;
 
 use crate::clock::Time;
 
-/// So many lines are kept for people.
-const KEPT: usize = 400;
+/// How many lines are kept, to be printed with a violation.
+const KEPT_LINES: usize = 400;
 
-/// The end of the story, and a hash of all of it.
+/// The last lines of a history, and a hash over all of its lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Transcript {
     lines: VecDeque<String>,
     hash: u64,
-    /// Whether every line is printed as it comes.
-    pub(crate) aloud: bool,
+    /// Whether each line is printed at once.
+    pub(crate) verbose: bool,
 }
 
 impl Default for Transcript {
@@ -21,7 +22,7 @@ impl Default for Transcript {
         Self {
             lines: VecDeque::new(),
             hash: 0xcbf2_9ce4_8422_2325,
-            aloud: false,
+            verbose: false,
         }
     }
 }
@@ -29,14 +30,14 @@ impl Default for Transcript {
 impl Transcript {
     pub(crate) fn note(&mut self, now: Time, line: String) {
         let line = format!("{:9.3} {line}", now as f64 / 1000.0);
-        // FNV-1a.
+        // The hash is FNV-1a.
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.lines.len() == KEPT {
+        if self.lines.len() == KEPT_LINES {
             self.lines.pop_front();
         }
-        if self.aloud {
+        if self.verbose {
             eprintln!("{line}");
         }
         self.lines.push_back(line);

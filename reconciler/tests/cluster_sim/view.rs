@@ -1,4 +1,4 @@
-//! What one host knows of the store, and whether it believes it.
+//! What one host has read of the store, and whether the host trusts it.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use reconciler::state::{Change, RecordKey};
 
 use crate::store::{Contents, Epoch, Put, Revision, Sabotage, Store};
 
-/// The revision alone is put on disk after so many.
-const UNSAVED: Revision = 50;
+/// A revision without other changes is saved to disk only after this many revisions.
+const MAX_UNSAVED: Revision = 50;
 
-/// What a host must not forget of the store, so that no other one is believed in its place.
+/// What a host remembers of the store on its disk, so that it trusts no other store in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) incarnation: u64,
@@ -18,8 +18,8 @@ pub(crate) struct Marker {
     epoch: Epoch,
     /// When the records that are always there were last written.
     pub(crate) decided: Revision,
-    /// The store went back in time: that holds until a person says what is to be believed.
-    doubt: bool,
+    /// The store went back in time: the host distrusts it until a person adopts a copy.
+    distrusted: bool,
 }
 
 impl Default for Marker {
@@ -30,57 +30,57 @@ impl Default for Marker {
             revision: 0,
             epoch: (0, 0),
             decided: 0,
-            doubt: false,
+            distrusted: false,
         }
     }
 }
 
-/// What a host thinks of a store.
+/// The judgement of a host on a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Believed,
-    /// A person has said that it is to be believed.
+enum StoreTrust {
+    Trusted,
+    /// A person has adopted the store.
     Adopted,
-    Doubted {
-        lasts: bool,
+    Distrusted {
+        permanent: bool,
     },
 }
 
 impl Marker {
-    fn verdict(&self, contents: &Contents, revision: Revision, etcd: u64) -> Verdict {
+    fn trust(&self, contents: &Contents, revision: Revision, etcd: u64) -> StoreTrust {
         let Some(incarnation) = contents.identity else {
-            return Verdict::Doubted { lasts: false };
+            return StoreTrust::Distrusted { permanent: false };
         };
         if incarnation > self.incarnation {
-            return Verdict::Adopted;
+            return StoreTrust::Adopted;
         }
-        let other = incarnation < self.incarnation || self.doubt || etcd != self.etcd;
+        let other = incarnation < self.incarnation || self.distrusted || etcd != self.etcd;
         let earlier = revision < self.revision || contents.decided < self.decided;
         match other || earlier || contents.epoch < self.epoch {
-            true => Verdict::Doubted {
-                lasts: earlier && !other,
+            true => StoreTrust::Distrusted {
+                permanent: earlier && !other,
             },
-            false => Verdict::Believed,
+            false => StoreTrust::Trusted,
         }
     }
 }
 
-/// What one host knows of the store; kept on its disk.
+/// What one host has read of the store; saved on its disk.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) revision: Revision,
-    /// What the store says, as far as it was read.
+    /// The store's content, as far as the host has read it.
     pub(crate) contents: Contents,
-    /// What the host goes on with while it does not believe that.
+    /// The content that the host keeps to while it distrusts the store.
     kept: Option<Box<Contents>>,
-    /// None as long as the host has not joined.
+    /// `None` while the host has not joined the cluster.
     pub(crate) marker: Option<Marker>,
-    /// The revision that is on its disk.
+    /// The revision that is saved on the host's disk.
     saved: Revision,
-    /// Which life of the store it is connected to.
+    /// Which life of the store the host is connected to: each restore begins another one.
     life: u64,
-    /// Keys that this host has written itself, with the revision: what a watch brings later is
-    /// older.
+    /// Keys that this host has written itself, with the revision: values of earlier revisions that
+    /// a watch delivers later are outdated.
     own: BTreeMap<RecordKey, Revision>,
 }
 
@@ -98,23 +98,23 @@ impl Default for View {
     }
 }
 
-/// What reading the store brought.
+/// What a read of the store showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct News {
-    /// Something decided.
+pub(crate) struct ReadResult {
+    /// A decision of a leader.
     pub(crate) decided: bool,
-    /// Something that nodes say, or their leases.
-    pub(crate) said: bool,
-    /// Everything was listed.
+    /// A report or a lease of a node.
+    pub(crate) reported: bool,
+    /// The whole store was read.
     pub(crate) listed: bool,
-    /// Nothing of the store is believed any more.
-    pub(crate) doubts: bool,
-    /// It is believed again.
-    pub(crate) believes: bool,
+    /// The host distrusts the store from now on.
+    pub(crate) distrusts: bool,
+    /// The host trusts the store again.
+    pub(crate) trusts: bool,
 }
 
 impl View {
-    /// Of a host that never was in the cluster.
+    /// The view of a host that was never a member.
     pub(crate) fn new() -> Self {
         Self {
             marker: None,
@@ -122,27 +122,27 @@ impl View {
         }
     }
 
-    /// Whether the host goes by what the store says.
-    pub(crate) fn believes(&self) -> bool {
+    /// Whether the host trusts the store, and so follows it.
+    pub(crate) fn trusts(&self) -> bool {
         self.marker.is_some() && self.kept.is_none()
     }
 
-    /// What the host goes by.
-    pub(crate) fn believed(&self) -> &Contents {
+    /// The content that the host follows.
+    pub(crate) fn trusted(&self) -> &Contents {
         self.kept.as_deref().unwrap_or(&self.contents)
     }
 
-    /// Whether it reads this store, as it is since a backup took its place.
+    /// Whether the host is connected to this life of the store.
     pub(crate) fn reads(&self, store: &Store) -> bool {
         self.life == store.life
     }
 
-    /// Whether what the host says of itself belongs into this store.
+    /// Whether the host may publish its facts and reports in this store.
     pub(crate) fn may_publish(&self) -> bool {
         self.contents.identity.is_some()
     }
 
-    /// A newcomer takes up what it has read.
+    /// A new member remembers the store that it has read.
     pub(crate) fn join(&mut self, store: &Store) {
         self.marker = Some(Marker {
             incarnation: self.contents.identity.unwrap_or(1),
@@ -150,11 +150,11 @@ impl View {
             revision: self.revision,
             epoch: self.contents.epoch,
             decided: self.contents.decided,
-            doubt: false,
+            distrusted: false,
         });
     }
 
-    /// The daemon is gone, and what only it knew.
+    /// The daemon was killed: what it had not saved is lost.
     pub(crate) fn lose_connection(&mut self) {
         self.life = 0;
         if let Some(marker) = &mut self.marker {
@@ -162,28 +162,27 @@ impl View {
         }
     }
 
-    /// Everything there is, instead of what was known.
-    pub(crate) fn relist(&mut self, store: &Store) -> News {
+    /// Reads the whole store in place of the content so far.
+    pub(crate) fn relist(&mut self, store: &Store) -> ReadResult {
         let before = std::mem::replace(&mut self.contents, store.contents.clone());
         self.revision = store.revision;
         self.life = store.life;
         self.own.clear();
-        let mut news = News {
+        let mut result = ReadResult {
             decided: true,
-            said: true,
+            reported: true,
             listed: true,
-            ..News::default()
+            ..ReadResult::default()
         };
-        self.judge(store, Some(before), &mut news);
-        news
+        self.check_store(store, Some(before), &mut result);
+        result
     }
 
-    /// All that has happened since, up to a revision; a list of everything where that is not kept
-    /// any more.
-    pub(crate) fn follow(&mut self, store: &Store, up_to: Revision) -> News {
-        let mut news = News::default();
+    /// Reads the changes up to a revision; the whole store if the changes are not kept any more.
+    pub(crate) fn follow(&mut self, store: &Store, up_to: Revision) -> ReadResult {
+        let mut result = ReadResult::default();
         if self.life == store.life && self.revision >= store.revision {
-            return news;
+            return result;
         }
         let kept = store
             .log
@@ -196,17 +195,17 @@ impl View {
             let wiped = puts.iter().any(|put| matches!(put, Put::Wiped));
             let before = wiped.then(|| self.contents.clone());
             for put in puts.iter() {
-                self.take_in(put, *revision, &mut news);
+                self.apply_put(put, *revision, &mut result);
             }
             self.revision = *revision;
-            self.judge(store, before, &mut news);
+            self.check_store(store, before, &mut result);
         }
-        news
+        result
     }
 
-    fn take_in(&mut self, put: &Put, revision: Revision, news: &mut News) {
+    fn apply_put(&mut self, put: &Put, revision: Revision, result: &mut ReadResult) {
         if let Put::Decided(change) = put {
-            news.decided = true;
+            result.decided = true;
             let key = change.key();
             match self.own.get(&key) {
                 Some(own) if *own > revision => return,
@@ -216,25 +215,25 @@ impl View {
                 _ => {}
             }
         } else {
-            news.said = true;
+            result.reported = true;
         }
         self.contents.apply(put, revision);
     }
 
-    /// Whether what was read is the store that this host knows.
-    fn judge(&mut self, store: &Store, before: Option<Contents>, news: &mut News) {
+    /// Judges whether the store is the one that this host remembers.
+    fn check_store(&mut self, store: &Store, before: Option<Contents>, result: &mut ReadResult) {
         let Some(marker) = &mut self.marker else {
             return;
         };
-        let verdict = match store.sabotage {
-            Sabotage::Believes => Verdict::Believed,
-            _ => marker.verdict(&self.contents, self.revision, store.etcd),
+        let trust = match store.sabotage {
+            Sabotage::TrustsEveryStore => StoreTrust::Trusted,
+            _ => marker.trust(&self.contents, self.revision, store.etcd),
         };
-        let Verdict::Doubted { lasts } = verdict else {
+        let StoreTrust::Distrusted { permanent } = trust else {
             let old = self.kept.take().map(|kept| *kept);
-            (news.believes, news.doubts) = (news.believes || old.is_some(), false);
-            // A store that was filled anew says nothing of those who are away: what they said last
-            // holds.
+            (result.trusts, result.distrusts) = (result.trusts || old.is_some(), false);
+            // An adopted store has no facts and reports of nodes that are away: the last ones that
+            // this host has read still hold.
             if let Some(before) = old.or(before) {
                 for (node, facts) in before.facts {
                     self.contents.facts.entry(node).or_insert(facts);
@@ -244,7 +243,7 @@ impl View {
                 }
             }
             let decided = self.contents.decided;
-            let adopted = verdict == Verdict::Adopted;
+            let adopted = trust == StoreTrust::Adopted;
             let after = Marker {
                 incarnation: self.contents.identity.unwrap_or(marker.incarnation),
                 etcd: store.etcd,
@@ -255,28 +254,28 @@ impl View {
                 } else {
                     marker.decided.max(decided)
                 },
-                doubt: false,
+                distrusted: false,
             };
             let unsaved = self.revision.saturating_sub(self.saved);
             if (Marker {
                 revision: marker.revision,
                 ..after.clone()
             }) != *marker
-                || unsaved >= UNSAVED
+                || unsaved >= MAX_UNSAVED
             {
                 self.saved = self.revision;
             }
             *marker = after;
             return;
         };
-        marker.doubt |= lasts;
+        marker.distrusted |= permanent;
         if self.kept.is_none() {
             self.kept = Some(Box::new(before.unwrap_or_else(|| self.contents.clone())));
-            (news.believes, news.doubts) = (false, true);
+            (result.trusts, result.distrusts) = (false, true);
         }
     }
 
-    /// What this host wrote itself it knows at once.
+    /// Takes over what this host wrote itself, without waiting for the watch.
     pub(crate) fn wrote(&mut self, revision: Revision, epoch: Epoch, changes: &[Change]) {
         self.contents.epoch = epoch;
         for change in changes {

@@ -1,4 +1,5 @@
-//! The world: hosts, a store and time, in which one thing happens after another.
+//! The simulated world: hosts, a store and virtual time, with a queue of events that happen one
+//! after another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,43 +18,43 @@ use reconciler::{
 
 use crate::{
     clock::{Time, stamp},
-    cut::Cuts,
+    crash_point::CrashPoints,
     faults::Fault,
+    history::Repository,
     host::Host,
     random::Random,
     referee::Referee,
     store::{Sabotage, Store},
-    story::Repository,
     transcript::Transcript,
-    view::News,
+    view::ReadResult,
 };
 
-/// Something that happens at a time. The number is the generation of the daemon it happens to.
+/// An event of the queue. The second number is the generation of the daemon that the event is for:
+/// an event for an earlier generation is dropped.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A daemon observes, plans and acts.
-    Look(usize, u64),
-    /// A step of a lane is done.
+    /// A daemon runs a cycle: it observes, plans and acts.
+    Cycle(usize, u64),
+    /// A step of a lane has taken its time and has its effect now.
     Step(usize, u64, LaneKey),
-    /// A daemon's watch brings what has happened.
+    /// A daemon's watch delivers the changes of the store.
     Watch(usize, u64),
-    /// A daemon renews its leases, and campaigns.
+    /// A daemon renews its leases, and is a candidate for leader.
     Keep(usize, u64),
-    /// A leader decides, or writes what it has decided.
+    /// A leader decides, or writes its next decided changes.
     Lead(usize, u64),
     /// A daemon sends its report.
     Send(usize, u64),
     /// A report arrives at the store.
     Arrive(NodeName, u64, Arc<NodeReport>),
-    /// A host's clone has a commit, fetched and verified.
+    /// A host has fetched and verified a commit.
     Fetch(usize, CommitId),
-    /// Leases may have run out.
+    /// A lease may have expired.
     Expire,
-    /// The story goes on.
+    /// A fault, or an action of a person.
     Fault(Fault),
 }
 
-/// The world.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) now: Time,
@@ -63,33 +64,34 @@ pub(crate) struct World {
     pub(crate) settings: ClusterSettings,
     /// All commits that were pushed, oldest first.
     pub(crate) pushed: Vec<Arc<Commit>>,
-    /// What somebody wants now; bad commits differ from it.
+    /// The content of the repository that must run in the end; bad commits differ from it.
     pub(crate) repository: Repository,
     /// Commits that cannot run.
     pub(crate) bad: BTreeSet<CommitId>,
-    /// Commits that cannot run on one host.
-    pub(crate) doubtful: BTreeSet<CommitId>,
-    /// Nodes that somebody gave up by hand.
-    pub(crate) given_up: Vec<NodeName>,
+    /// Commits that cannot run on one host, and can on the others.
+    pub(crate) bad_on_one_host: BTreeSet<CommitId>,
+    /// Nodes that a person has removed from the cluster, and that the leader must still record as
+    /// removed.
+    pub(crate) removed_nodes: Vec<NodeName>,
     pub(crate) referee: Referee,
     pub(crate) transcript: Transcript,
-    /// The first thing that must not be.
-    pub(crate) wrong: Option<String>,
-    /// Faults are over: nobody dawdles, and leases need no keeping.
-    pub(crate) calm: bool,
-    /// Workloads that were given another name: the old one and the new one.
+    /// The first violated rule. It ends the history.
+    pub(crate) violation: Option<String>,
+    /// There are no more faults and delays, and leases do not expire.
+    pub(crate) faults_over: bool,
+    /// Workloads that a commit renamed: the old name and the new name.
     pub(crate) renames: BTreeSet<(String, String)>,
     /// The workload that the last push changed.
     pub(crate) changed_last: Option<String>,
-    pub(crate) looks: u64,
+    pub(crate) cycles: u64,
     pub(crate) decisions: u64,
-    /// So many changes are written at a time; by chance where nobody says.
-    pub(crate) part: Option<usize>,
-    /// Where daemons can be cut in half.
-    pub(crate) cuts: Cuts,
-    /// A backup is about to take the store's place.
+    /// How many changes a leader writes in one transaction; a random number if this is `None`.
+    pub(crate) changes_per_write: Option<usize>,
+    /// The points at which daemons can crash.
+    pub(crate) crash_points: CrashPoints,
+    /// Whether the store is stopped, to be replaced by a backup.
     pub(crate) restoring: bool,
-    /// Somebody is about to adopt a store.
+    /// Whether an adoption of the store by a person is in the queue.
     pub(crate) adopting: bool,
     queue: BTreeMap<(Time, u64), Event>,
     number: u64,
@@ -121,18 +123,18 @@ impl World {
             pushed: Vec::new(),
             repository: Repository::default(),
             bad: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
-            given_up: Vec::new(),
+            bad_on_one_host: BTreeSet::new(),
+            removed_nodes: Vec::new(),
             referee: Referee::default(),
             transcript: Transcript::default(),
-            wrong: None,
-            calm: false,
+            violation: None,
+            faults_over: false,
             renames: BTreeSet::new(),
             changed_last: None,
-            looks: 0,
+            cycles: 0,
             decisions: 0,
-            part: None,
-            cuts: Cuts::default(),
+            changes_per_write: None,
+            crash_points: CrashPoints::default(),
             restoring: false,
             adopting: false,
             queue: BTreeMap::new(),
@@ -154,42 +156,42 @@ impl World {
         self.transcript.note(self.now, line());
     }
 
-    /// Something is as it must not be: nothing happens any more.
+    /// Records a violation if a rule does not hold. The history ends with its first violation.
     pub(crate) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if !holds && self.wrong.is_none() {
-            let what = otherwise();
-            self.transcript.note(self.now, format!("WRONG: {what}"));
-            self.wrong = Some(what);
+        if !holds && self.violation.is_none() {
+            let violation = otherwise();
+            self.transcript
+                .note(self.now, format!("VIOLATION: {violation}"));
+            self.violation = Some(violation);
         }
     }
 
-    /// Everything that happens up to a time.
+    /// Handles all events up to a time.
     pub(crate) fn run_until(&mut self, end: Time) {
-        while self.wrong.is_none()
+        while self.violation.is_none()
             && let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end)
         {
             let ((time, _), event) = next.remove_entry();
             self.now = time;
-            self.happen(event);
+            self.handle_event(event);
         }
         self.now = self.now.max(end);
     }
 
-    /// Everything that happens by itself, until nothing does, or this time has come; true if
-    /// nothing does.
-    pub(crate) fn run_dry(&mut self, end: Time) -> bool {
+    /// Handles all events up to a time. Returns true if no event is left.
+    pub(crate) fn run_until_idle(&mut self, end: Time) -> bool {
         self.run_until(end);
         self.queue.is_empty()
     }
 
-    /// When the next thing happens.
+    /// The time of the next event.
     pub(crate) fn next_at(&self) -> Option<Time> {
         self.queue.first_key_value().map(|((time, _), _)| *time)
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         let daemon = match &event {
-            Event::Look(host, generation)
+            Event::Cycle(host, generation)
             | Event::Step(host, generation, _)
             | Event::Watch(host, generation)
             | Event::Keep(host, generation)
@@ -208,7 +210,7 @@ impl World {
             }
         }
         match event {
-            Event::Look(host, _) => self.look(host),
+            Event::Cycle(host, _) => self.cycle(host),
             Event::Step(host, _, key) => self.step(host, &key),
             Event::Watch(host, _) => self.watch(host),
             Event::Keep(host, _) => self.keep(host),
@@ -217,35 +219,36 @@ impl World {
             Event::Arrive(node, number, report) => self.arrive(&node, number, &report),
             Event::Fetch(host, commit) => self.fetch(host, &commit),
             Event::Expire => self.expire(),
-            Event::Fault(fault) => self.strike(fault),
+            Event::Fault(fault) => self.apply_fault(fault),
         }
     }
 
-    /// Whether a host can speak with the store.
+    /// Whether a host can reach the store.
     pub(crate) fn is_connected(&self, host: usize) -> bool {
         let one = &self.hosts[host];
         self.store.up && one.powered && one.reaches_store
     }
 
-    /// The store has something new: watches bring it after a while, and a lease may end sooner than
-    /// was thought.
-    pub(crate) fn written(&mut self) {
+    /// The store was written: watches deliver the change after a delay, and a lease may expire
+    /// earlier than was planned.
+    pub(crate) fn after_write(&mut self) {
         for host in 0..self.hosts.len() {
             let wait = self.watch_delay();
             self.watch_after(host, wait);
         }
-        self.mind_leases();
+        self.schedule_expiry();
     }
 
     fn watch_delay(&mut self) -> Time {
         match self.random.within(0, 100) {
-            0..3 if !self.calm => self.random.within(300, 2_000),
+            0..3 if !self.faults_over => self.random.within(300, 2_000),
             3..20 => self.random.within(20, 200),
             _ => self.random.within(1, 20),
         }
     }
 
-    /// One watch is on its way at a time: it brings all there is when it arrives.
+    /// At most one delivery is in the queue for each daemon: it brings all changes up to the time
+    /// when it arrives.
     pub(crate) fn watch_after(&mut self, host: usize, wait: Time) {
         if !self.is_connected(host) {
             return;
@@ -261,15 +264,15 @@ impl World {
         }
     }
 
-    pub(crate) fn look_after(&mut self, host: usize, wait: Time) {
+    pub(crate) fn cycle_after(&mut self, host: usize, wait: Time) {
         let at = self.now + wait;
         let one = &mut self.hosts[host];
         let generation = one.generation;
         if let Some(daemon) = &mut one.daemon
-            && daemon.look_at.is_none_or(|sooner| sooner > at)
+            && daemon.cycle_at.is_none_or(|sooner| sooner > at)
         {
-            daemon.look_at = Some(at);
-            self.at(at, Event::Look(host, generation));
+            daemon.cycle_at = Some(at);
+            self.at(at, Event::Cycle(host, generation));
         }
     }
 
@@ -286,8 +289,8 @@ impl World {
         }
     }
 
-    pub(crate) fn mind_leases(&mut self) {
-        if self.calm {
+    pub(crate) fn schedule_expiry(&mut self) {
+        if self.faults_over {
             return;
         }
         if let Some(at) = self.store.next_expiry()
@@ -302,16 +305,16 @@ impl World {
         if self.expire_at.is_some_and(|at| at <= self.now) {
             self.expire_at = None;
         }
-        if self.calm {
+        if self.faults_over {
             return;
         }
         let ended = self.store.expire(self.now);
         if !ended.is_empty() {
             self.note(|| ended.join(", "));
             self.leases_changed();
-            self.written();
+            self.after_write();
         }
-        self.mind_leases();
+        self.schedule_expiry();
     }
 
     pub(crate) fn leases_changed(&mut self) {
@@ -320,8 +323,8 @@ impl World {
     }
 
     fn watch(&mut self, host: usize) {
-        let again = !self.calm && self.random.percent(2);
-        let partly = !self.calm && self.random.percent(10);
+        let again = !self.faults_over && self.random.percent(2);
+        let partly = !self.faults_over && self.random.percent(10);
         let connected = self.is_connected(host);
         let up_to = if partly && self.store.revision > self.hosts[host].view.revision {
             self.random
@@ -338,11 +341,11 @@ impl World {
         if !connected {
             return;
         }
-        let mut news = one.view.follow(&self.store, up_to);
+        let mut result = one.view.follow(&self.store, up_to);
         if again {
             let listed = one.view.relist(&self.store);
-            news = News {
-                doubts: news.doubts || listed.doubts,
+            result = ReadResult {
+                distrusts: result.distrusts || listed.distrusts,
                 ..listed
             };
         }
@@ -351,11 +354,11 @@ impl World {
             let wait = self.watch_delay();
             self.watch_after(host, wait);
         }
-        self.take_news(host, news);
-        if news.decided {
-            self.look_after(host, 1);
+        self.handle_read(host, result);
+        if result.decided {
+            self.cycle_after(host, 1);
         }
-        if news.said || news.decided {
+        if result.reported || result.decided {
             self.lead_after(host, 5);
         }
     }
@@ -368,7 +371,7 @@ impl World {
         if !one.powered || one.removed || !one.reaches_forge {
             return;
         }
-        // A fetch brings everything up to the commit.
+        // A fetch brings all commits up to this one.
         for commit in &self.pushed[..=index] {
             one.verified
                 .entry(commit.id.clone())
@@ -386,14 +389,14 @@ impl World {
         let name = one.name.clone();
         self.note(|| format!("{name} has fetched {id}"));
         if self.hosts[host].is_awake() {
-            self.look_after(host, 1);
+            self.cycle_after(host, 1);
             self.lead_after(host, 5);
         }
     }
 
     fn send(&mut self, host: usize) {
         let connected = self.is_connected(host);
-        let (lost, twice) = if self.calm {
+        let (lost, twice) = if self.faults_over {
             (false, false)
         } else {
             (self.random.percent(5), self.random.percent(5))
@@ -408,19 +411,19 @@ impl World {
         let Some(report) = daemon
             .report
             .clone()
-            .filter(|report| daemon.told.as_ref() != Some(report))
+            .filter(|report| daemon.sent_report.as_ref() != Some(report))
         else {
             return;
         };
         let belongs = one.view.may_publish();
         if !connected || lost || !belongs {
-            // Sent again until it is told.
+            // The report was not sent: the daemon tries again until it is.
             let wait = if connected { 300 } else { 1_000 };
             self.after(wait, Event::Send(host, generation));
             return;
         }
-        daemon.told = Some(Arc::clone(&report));
-        if self.is_cut(host, || "is about to send its report".to_owned()) {
+        daemon.sent_report = Some(Arc::clone(&report));
+        if self.crashes_here(host, || "is about to send its report".to_owned()) {
             return;
         }
         let one = &mut self.hosts[host];
@@ -433,7 +436,7 @@ impl World {
             );
         }
         self.after(wait, Event::Arrive(name, number, report));
-        self.is_cut(host, || "has sent its report".to_owned());
+        self.crashes_here(host, || "has sent its report".to_owned());
     }
 
     fn arrive(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) {
@@ -441,10 +444,10 @@ impl World {
             return;
         };
         if !self.is_connected(host) {
-            // It was lost on the way: the daemon does not know, and its next session tells
-            // everything again.
+            // The report was lost on its way. The daemon does not know that; its next session with
+            // the store sends everything again.
             if let Some(daemon) = &mut self.hosts[host].daemon {
-                daemon.told = None;
+                daemon.sent_report = None;
                 let generation = self.hosts[host].generation;
                 self.after(1_000, Event::Send(host, generation));
             }
@@ -452,18 +455,18 @@ impl World {
         }
         if self.store.report(node, number, report) {
             self.referee.report(self.now, node, &self.store.contents);
-            self.written();
+            self.after_write();
         }
     }
 
-    /// Adds a commit to the repository; every host fetches it when it comes to it.
+    /// Adds a commit to the repository; each host fetches it after a delay of its own.
     pub(crate) fn push(&mut self, commit: Arc<Commit>) {
         let id = commit.id.clone();
         self.note(|| format!("push {id}: {}", commit.subject));
         self.pushed.push(commit);
         for host in 0..self.hosts.len() {
             let wait = match self.random.within(0, 10) {
-                0 if !self.calm => self.random.within(5_000, 90_000),
+                0 if !self.faults_over => self.random.within(5_000, 90_000),
                 1..4 => self.random.within(500, 5_000),
                 _ => self.random.within(50, 500),
             };
@@ -471,7 +474,7 @@ impl World {
         }
     }
 
-    /// A host's daemon starts from its disk.
+    /// A host's daemon starts with what is on the host's disk.
     pub(crate) fn start(&mut self, host: usize) {
         let one = &mut self.hosts[host];
         if !one.powered || one.daemon.is_some() || one.removed {
@@ -480,22 +483,22 @@ impl World {
         one.generation += 1;
         one.daemon = Some(crate::host::Daemon::default());
         let (name, generation) = (one.name.clone(), one.generation);
-        let doubts = one.view.marker.is_some() && !one.view.believes();
+        let distrusts = one.view.marker.is_some() && !one.view.trusts();
         self.note(|| format!("{name}: the daemon starts"));
-        if doubts {
-            self.call_for_adoption();
+        if distrusts {
+            self.alert_person();
         }
         self.after(10, Event::Keep(host, generation));
         self.watch_after(host, 20);
-        self.look_after(host, 15);
+        self.cycle_after(host, 15);
         if let Some(newest) = self.pushed.last().map(|commit| commit.id.clone()) {
             let wait = self.random.within(100, 3_000);
             self.after(wait, Event::Fetch(host, newest));
         }
     }
 
-    /// The daemon is gone from one moment to the next; with `halfway`, the effects of the steps
-    /// under way have happened and nobody has recorded them.
+    /// A daemon is killed. With `halfway` the steps that were under way have their effects, and no
+    /// daemon has recorded them.
     pub(crate) fn kill(&mut self, host: usize, halfway: bool) {
         let now = stamp(self.now);
         let one = &mut self.hosts[host];
@@ -504,7 +507,7 @@ impl World {
         };
         one.paused = None;
         one.view.lose_connection();
-        if self.store.sabotage == Sabotage::Forgets {
+        if self.store.sabotage == Sabotage::ForgetsMemory {
             one.memory = NodeMemory::default();
         }
         let steps: Vec<_> = daemon

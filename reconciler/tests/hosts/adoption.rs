@@ -1,5 +1,5 @@
-//! A store that was lost: what an older copy does not know runs on, and nothing is there twice
-//! because of it.
+//! A lost store: pods that an adopted older copy does not contain keep running, and no pod runs
+//! twice because of the adoption.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,7 @@ fn uids(world: &World, owner: &str) -> Vec<PodUid> {
 }
 
 #[test]
-fn what_is_made_from_an_older_state_is_none_of_what_was_made_since() {
+fn pods_made_from_an_older_state_have_other_names_and_uids() {
     let mut world = World::new(&["a", "b"]);
     let before = world.state.clone();
     world.push(
@@ -48,7 +48,7 @@ fn what_is_made_from_an_older_state_is_none_of_what_was_made_since() {
 }
 
 #[test]
-fn nothing_is_made_beside_what_is_found_running() {
+fn nothing_is_made_beside_pods_that_are_observed_running() {
     let workloads = [
         deployment("web", 2, pod("web:1")),
         replica_set("set", 2, pod("set:1")),
@@ -60,56 +60,57 @@ fn nothing_is_made_beside_what_is_found_running() {
     world.push(commit.build());
     world.run(30);
     let before = [uids(&world, "set"), uids(&world, "web")].concat();
-    world.forget_that_it_runs(&before);
+    world.forget_records(&before);
     world.run(30);
     assert_eq!(
         [uids(&world, "set"), uids(&world, "web")].concat(),
         before,
-        "all of them, and no others"
+        "exactly these pods are in the state again"
     );
     assert!(world.stops.is_empty(), "{:?}", world.stops);
 }
 
-/// One that the state knows beside one of the same owner that it does not.
-fn found_beside_another(workload: Workload, on: &str, known: &str) -> (World, PodUid, PodUid) {
+/// A pod that the state contains, beside one of the same owner that it does not contain. Returns
+/// both uids.
+fn observed_beside_another(workload: Workload, on: &str, known: &str) -> (World, PodUid, PodUid) {
     let owner = workload.key.object.name.clone();
     let mut world = World::new(&["a", "b"]);
     world.push(commit("c1").with(workload).build());
     world.run(30);
     let record = world.pods(&owner)[0].clone();
-    let mut found = World::identity(&record);
-    found.uid = PodUid::new("found");
-    world.running.entry(name(on)).or_default().push(found);
+    let mut observed = World::identity(&record);
+    observed.uid = PodUid::new("observed");
+    world.running.entry(name(on)).or_default().push(observed);
     world.state.pods.get_mut(&record.uid).unwrap().place = PodPlace::Node(name(known));
-    (world, record.uid, PodUid::new("found"))
+    (world, record.uid, PodUid::new("observed"))
 }
 
 #[test]
-fn of_two_bare_pods_of_one_name_the_one_stays_that_is_known() {
-    let (mut world, known, found) = found_beside_another(bare("one", pod("one:1")), "b", "a");
+fn of_two_bare_pods_with_one_name_the_recorded_one_stays() {
+    let (mut world, known, observed) = observed_beside_another(bare("one", pod("one:1")), "b", "a");
     world.run(30);
     assert_eq!(uids(&world, "one"), [known]);
-    assert!(world.stops.contains_key(&found));
+    assert!(world.stops.contains_key(&observed));
 }
 
 #[test]
-fn of_two_bare_pods_of_one_name_the_one_stays_that_is_heard_of() {
-    let (mut world, known, found) = found_beside_another(bare("one", pod("one:1")), "b", "a");
-    world.live("a", NodeLife::Lost);
+fn of_two_bare_pods_with_one_name_the_reported_one_stays_if_the_other_node_is_lost() {
+    let (mut world, known, observed) = observed_beside_another(bare("one", pod("one:1")), "b", "a");
+    world.set_life("a", NodeLife::Lost);
     world.run(30);
-    assert_eq!(uids(&world, "one"), [found]);
+    assert_eq!(uids(&world, "one"), [observed]);
     assert!(world.stops.contains_key(&known));
 }
 
 #[test]
-fn of_two_daemons_on_a_node_one_stays() {
-    let (mut world, ..) = found_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
+fn of_two_daemon_pods_on_a_node_one_stays() {
+    let (mut world, ..) = observed_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
     world.run(30);
-    assert_eq!(world.places("agent"), ["a", "b"]);
+    assert_eq!(world.nodes_of("agent"), ["a", "b"]);
 }
 
 #[test]
-fn of_two_daemons_on_a_node_that_is_not_updated_yet_one_stays() {
+fn of_two_daemon_pods_on_a_node_that_is_not_updated_yet_one_stays() {
     let slow = |id: &str, image: &str| {
         let mut agent = daemon_set("agent", pod(image));
         if let Control::DaemonSet { min_ready, .. } = &mut agent.control {
@@ -122,19 +123,20 @@ fn of_two_daemons_on_a_node_that_is_not_updated_yet_one_stays() {
     world.run(60);
     world.push(slow("c2", "agent:2"));
     world.run(5);
-    let mut found = World::identity(world.on("agent", "b").unwrap());
+    let mut observed = World::identity(world.on("agent", "b").unwrap());
     assert_ne!(
-        found.template,
+        observed.template,
         world.on("agent", "a").unwrap().template,
-        "it comes after the other node"
+        "node b is not updated yet"
     );
-    found.uid = PodUid::new("found");
-    world.running.entry(name("b")).or_default().push(found);
+    observed.uid = PodUid::new("observed");
+    world.running.entry(name("b")).or_default().push(observed);
     world.run(2);
-    assert_eq!(world.places("agent"), ["a", "b"]);
+    assert_eq!(world.nodes_of("agent"), ["a", "b"]);
 }
 
-/// A DaemonSet, a bare Pod and a Deployment on two nodes, and what the newest copy knows of them.
+/// Two nodes with a DaemonSet, a bare Pod and a Deployment, whose store was adopted from the state
+/// that `copy` leaves.
 fn adopted(copy: impl FnOnce(&mut World)) -> World {
     let all = commit("c1")
         .with(daemon_set("agent", pod("agent:1")))
@@ -150,80 +152,80 @@ fn adopted(copy: impl FnOnce(&mut World)) -> World {
 }
 
 #[test]
-fn what_an_adopted_copy_does_not_know_stays_and_what_is_gone_since_is_not_begun() {
-    let all = |world: &World| -> BTreeSet<PodUid> {
+fn pods_missing_in_an_adopted_copy_stay_and_pods_gone_since_are_not_started() {
+    let all_uids = |world: &World| -> BTreeSet<PodUid> {
         ["agent", "one", "web"]
             .iter()
             .flat_map(|owner| uids(world, owner))
             .collect()
     };
-    let mut since = BTreeSet::new();
+    let mut newer = BTreeSet::new();
     let mut world = adopted(|world| {
-        // Everything was replaced since the copy was made.
+        // Every pod was replaced after the copy was made.
         let before = world.state.clone();
-        since = all(world);
+        newer = all_uids(world);
         let mut old = before.clone();
-        for uid in &since {
+        for uid in &newer {
             let mut record = old.pods.remove(uid).unwrap();
             record.uid = PodUid::new(format!("old-{uid}"));
             world.absent.insert(record.uid.clone());
             old.pods.insert(record.uid.clone(), record);
         }
-        world.forget_that_it_runs(&Vec::from_iter(since.clone()));
+        world.forget_records(&Vec::from_iter(newer.clone()));
         world.state.pods = old.pods;
     });
-    world.second();
-    assert_eq!(all(&world), since);
+    world.run_second();
+    assert_eq!(all_uids(&world), newer);
     world.run(30);
-    assert_eq!(all(&world), since);
+    assert_eq!(all_uids(&world), newer);
     assert!(world.stops.is_empty(), "{:?}", world.stops);
     assert!(world.state.rollout.adopted.unwrap().stock_taken);
 }
 
 #[test]
-fn nothing_is_decided_before_every_node_that_is_not_lost_has_said_what_it_runs() {
+fn nothing_is_decided_before_every_node_that_is_not_lost_has_reported_its_pods() {
     for (life, waits) in [
         (NodeLife::Silent(Silence::DaemonAnswers), true),
         (NodeLife::Lost, false),
     ] {
         let mut world = adopted(|world| {
             let bare = uids(world, "one");
-            world.forget_that_it_runs(&bare);
+            world.forget_records(&bare);
         });
         let node = world.running.keys().next().unwrap().clone();
-        world.live(node.as_str(), life);
+        world.set_life(node.as_str(), life);
         world.run(30);
         assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
-        let said = world.notes.contains(&Note::StockMissing(node.clone()));
-        assert_eq!(said, waits, "{:?}", world.notes);
-        world.live(node.as_str(), NodeLife::Ready);
+        let noted = world.notes.contains(&Note::StockMissing(node.clone()));
+        assert_eq!(noted, waits, "{:?}", world.notes);
+        world.set_life(node.as_str(), NodeLife::Ready);
         world.run(30);
         assert_eq!(
             uids(&world, "one").len(),
             1,
-            "one of two stops where one was made meanwhile"
+            "if a second pod was made meanwhile, one of the two stops"
         );
         world.expect_healthy("c1");
     }
 }
 
 #[test]
-fn a_node_that_comes_back_says_what_it_runs_before_anything_is_begun_there() {
+fn a_node_that_comes_back_reports_its_pods_before_any_pod_starts_there() {
     let mut agent = PodUid::new("");
     let mut world = adopted(|world| {
         agent = world.on("agent", "b").unwrap().uid.clone();
-        world.forget_that_it_runs(std::slice::from_ref(&agent));
+        world.forget_records(std::slice::from_ref(&agent));
     });
-    world.live("b", NodeLife::Lost);
+    world.set_life("b", NodeLife::Lost);
     world.run(30);
     assert!(world.state.rollout.adopted.unwrap().stock_taken);
-    // It is heard of again, and what it said last is of before.
-    world.live("b", NodeLife::Ready);
-    world.mute.insert(name("b"));
+    // The node is back, and its last report is from before the adoption.
+    world.set_life("b", NodeLife::Ready);
+    world.without_new_reports.insert(name("b"));
     world.run(5);
-    assert_eq!(world.places("agent"), ["a"]);
-    world.mute.clear();
+    assert_eq!(world.nodes_of("agent"), ["a"]);
+    world.without_new_reports.clear();
     world.run(5);
     assert_eq!(
         world.on("agent", "b").map(|record| &record.uid),
@@ -233,15 +235,15 @@ fn a_node_that_comes_back_says_what_it_runs_before_anything_is_begun_there() {
 }
 
 #[test]
-fn nothing_stops_of_two_before_both_were_heard_of() {
-    let (mut world, ..) = found_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
+fn of_two_daemon_pods_the_absent_one_stops() {
+    let (mut world, ..) = observed_beside_another(daemon_set("agent", pod("agent:1")), "a", "a");
     let known = world.on("agent", "a").unwrap().uid.clone();
     world.absent.insert(known.clone());
     world.run(30);
     assert_eq!(
         world.on("agent", "a").map(|record| record.uid.as_str()),
-        Some("found"),
-        "it runs"
+        Some("observed"),
+        "the running pod stays"
     );
     assert!(world.stops.contains_key(&known));
 }

@@ -1,4 +1,4 @@
-//! A commit comes to a few nodes first.
+//! Canary rollouts: a commit reaches a few nodes first.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -29,16 +29,16 @@ fn settled() -> World {
 
 fn updated<'a>(world: &'a World, owner: &str) -> Vec<&'a str> {
     let c2 = commit_id("c2");
-    let hash = &world.commits[&c2]
+    let workload = &world.commits[&c2]
         .objects
         .workloads
         .values()
-        .find(|one| one.key.object.name == owner)
+        .find(|workload| workload.key.object.name == owner)
         .unwrap();
     let mut nodes: Vec<&str> = world
         .pods(owner)
         .into_iter()
-        .filter(|record| record.template == hash.template.hash)
+        .filter(|record| record.template == workload.template.hash)
         .map(|record| record.place.node().unwrap().as_str())
         .collect();
     nodes.sort_unstable();
@@ -46,7 +46,7 @@ fn updated<'a>(world: &'a World, owner: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn only_canaries_move_until_they_have_soaked() {
+fn only_the_canaries_are_updated_until_they_have_soaked() {
     let mut world = settled();
     world.push(both("c2", 2));
     world.run(25);
@@ -55,12 +55,12 @@ fn only_canaries_move_until_they_have_soaked() {
     assert_eq!(
         world.pods("web").len(),
         4,
-        "as many as are wanted run all the while"
+        "the wanted number of pods runs throughout"
     );
     assert_eq!(
         world.pods("set").len(),
         1,
-        "what cannot go in two steps waits"
+        "a workload that cannot be updated in two steps waits"
     );
     assert_eq!(world.state.rollout.phase.as_str(), "Progressing");
     world.run(60);
@@ -76,7 +76,7 @@ fn only_canaries_move_until_they_have_soaked() {
 }
 
 #[test]
-fn what_fails_on_the_canary_has_touched_nothing_else() {
+fn a_failure_on_the_canary_changes_no_other_node() {
     let mut world = settled();
     let on_others = |world: &World| -> BTreeSet<PodUid> {
         let agents = world.pods("agent").into_iter();
@@ -97,7 +97,7 @@ fn what_fails_on_the_canary_has_touched_nothing_else() {
 }
 
 #[test]
-fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
+fn only_the_canary_replaces_pods_even_if_other_nodes_have_more() {
     for replicas in [3, 1] {
         let web = |id: &str, version: u32| {
             commit(id)
@@ -120,19 +120,18 @@ fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
             before.len(),
             if replicas == 3 { 2 } else { 1 },
             "{:?}",
-            world.places("web")
+            world.nodes_of("web")
         );
         world.push(web("c2", 2));
         world.run(25);
         assert_eq!(updated(&world, "web"), ["b"]);
         assert_eq!(on_a(&world), before, "{replicas} replicas");
-        // What the canary had has made room; where it had nothing, the new one is there beside the
-        // others.
+        // The canary's old pod was replaced. If the canary had none, the new pod runs in addition.
         assert_eq!(
             world.pods("web").len(),
             before.len() + 1,
             "{:?}",
-            world.places("web")
+            world.nodes_of("web")
         );
         world.run(60);
         world.expect_healthy("c2");
@@ -141,9 +140,9 @@ fn only_the_canary_gives_up_pods_for_it_also_where_others_have_more() {
 }
 
 #[test]
-fn what_fails_elsewhere_since_before_holds_up_no_canary() {
+fn an_earlier_failure_on_another_node_does_not_delay_the_canary() {
     let mut world = settled();
-    // It was healthy when it was judged: whatever is wrong with this node came later.
+    // The commit was healthy when it was judged: the failure of this node began later.
     world.break_on("c", "c1");
     world.run(30);
     world.expect_healthy("c1");
@@ -156,7 +155,7 @@ fn what_fails_elsewhere_since_before_holds_up_no_canary() {
 }
 
 #[test]
-fn what_begins_to_fail_elsewhere_holds_up_no_canary() {
+fn a_new_failure_on_another_node_does_not_delay_the_canary() {
     let mut world = settled();
     world.break_on("c", "c1");
     world.push(both("c2", 2));
@@ -165,9 +164,9 @@ fn what_begins_to_fail_elsewhere_holds_up_no_canary() {
 }
 
 #[test]
-fn without_a_living_canary_there_is_no_wave() {
+fn without_a_ready_canary_there_is_no_wave() {
     let mut world = settled();
-    world.live("b", NodeLife::Lost);
+    world.set_life("b", NodeLife::Lost);
     world.push(both("c2", 2));
     world.run(29);
     world.expect_healthy("c2");
@@ -175,35 +174,35 @@ fn without_a_living_canary_there_is_no_wave() {
 }
 
 #[test]
-fn a_canary_that_is_lost_on_the_way_holds_the_others_back() {
+fn a_canary_lost_during_the_wave_delays_the_other_nodes() {
     let mut world = settled();
     world.push(both("c2", 2));
     world.run(5);
-    world.live("b", NodeLife::Lost);
+    world.set_life("b", NodeLife::Lost);
     world.run(60);
     assert_eq!(world.state.rollout.phase.as_str(), "Progressing");
     assert!(world.state.rollout.waiting);
-    world.live("b", NodeLife::Ready);
+    world.set_life("b", NodeLife::Ready);
     world.run(90);
     world.expect_healthy("c2");
 }
 
 #[test]
-fn healing_goes_on_with_the_old_commit_during_a_wave() {
+fn lost_pods_are_replaced_from_the_old_commit_during_a_wave() {
     let mut world = settled();
     world.push(both("c2", 2));
     world.run(5);
-    world.live("c", NodeLife::Lost);
+    world.set_life("c", NodeLife::Lost);
     world.run(10);
-    assert_eq!(world.pods("web").len(), 4, "{:?}", world.places("web"));
+    assert_eq!(world.pods("web").len(), 4, "{:?}", world.nodes_of("web"));
     assert_eq!(updated(&world, "web"), ["b"]);
-    world.live("c", NodeLife::Ready);
+    world.set_life("c", NodeLife::Ready);
     world.run(90);
     world.expect_healthy("c2");
 }
 
 #[test]
-fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
+fn pods_of_a_superseded_commit_stay_during_the_canary_wave() {
     let mut world = World::new(&["a", "b", "c"]);
     world.push(
         commit("c1")
@@ -217,9 +216,9 @@ fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
             .with(deployment("web", 3, pod("web:2")))
             .build(),
     );
-    // All of it has moved, and it is not healthy yet.
+    // All pods are updated, and the commit is not healthy yet.
     for _ in 0..60 {
-        world.second();
+        world.run_second();
         if world.state.rollout.phase.as_str() == "Soaking" {
             break;
         }
@@ -233,5 +232,5 @@ fn pods_that_an_earlier_commit_brought_stay_while_the_canaries_move() {
     world.push(next.build());
     world.run(120);
     world.expect_healthy("c3");
-    assert_eq!(world.bounds["web"], (3, 3), "none of them is stopped");
+    assert_eq!(world.bounds["web"], (3, 3), "no pod is stopped");
 }

@@ -1,4 +1,4 @@
-//! Emptying a node by Git.
+//! Draining a node by a commit.
 
 use std::sync::Arc;
 
@@ -17,21 +17,24 @@ use crate::{
     world::{World, name},
 };
 
-/// A commit with these workloads that drains `node`.
+/// A commit with these workloads that drains `node`, if any.
 fn draining(id: &str, node: Option<&str>, workloads: Vec<Workload>) -> Arc<Commit> {
     let builder = workloads
         .into_iter()
         .fold(commit(id), |builder, workload| builder.with(workload));
-    let mut made = Arc::into_inner(builder.build()).unwrap();
+    let mut commit_with_nodes = Arc::into_inner(builder.build()).unwrap();
     if let Some(node) = node {
         let object = NodeObject {
             drain: true,
             unschedulable: true,
             ..NodeObject::default()
         };
-        made.objects.nodes.insert(NodeName::new(node), object);
+        commit_with_nodes
+            .objects
+            .nodes
+            .insert(NodeName::new(node), object);
     }
-    Arc::new(made)
+    Arc::new(commit_with_nodes)
 }
 
 fn settled(workloads: Vec<Workload>) -> World {
@@ -52,7 +55,7 @@ fn why_it_stays(world: &World) -> Undrained {
 }
 
 #[test]
-fn pods_leave_a_drained_node_without_one_missing() {
+fn pods_leave_a_drained_node_and_stay_available() {
     let workloads = || {
         vec![
             deployment("web", 3, pod("web:1")),
@@ -65,9 +68,9 @@ fn pods_leave_a_drained_node_without_one_missing() {
     world.expect_healthy("c2");
     for owner in ["web", "set"] {
         assert!(
-            !world.places(owner).contains(&"b"),
+            !world.nodes_of(owner).contains(&"b"),
             "{owner}: {:?}",
-            world.places(owner)
+            world.nodes_of(owner)
         );
         assert_eq!(world.bounds[owner], (3, 4), "{owner}");
     }
@@ -83,7 +86,7 @@ fn pods_leave_a_drained_node_without_one_missing() {
 }
 
 #[test]
-fn daemons_and_bare_pods_stay_and_a_note_says_so() {
+fn daemon_and_bare_pods_stay_on_a_drained_node_with_a_note() {
     let workloads = || {
         vec![
             daemon_set("agent", pod("agent:1")),
@@ -91,28 +94,28 @@ fn daemons_and_bare_pods_stay_and_a_note_says_so() {
         ]
     };
     let mut world = settled(workloads());
-    let node = world.places("one")[0].to_owned();
+    let node = world.nodes_of("one")[0].to_owned();
     world.push(draining("c2", Some(&node), workloads()));
     world.run(30);
     world.expect_healthy("c2");
-    assert_eq!(world.places("agent"), ["a", "b", "c"]);
-    assert_eq!(world.places("one"), [node.as_str()]);
+    assert_eq!(world.nodes_of("agent"), ["a", "b", "c"]);
+    assert_eq!(world.nodes_of("one"), [node.as_str()]);
     assert_eq!(why_it_stays(&world), Undrained::BarePod);
 }
 
 #[test]
-fn what_writes_to_the_hosts_disk_stays() {
+fn pods_that_write_to_the_hosts_disk_stay() {
     let workload = || vec![deployment("db", 1, pod("db:1").with_disk())];
     let mut world = settled(workload());
-    let node = world.places("db")[0].to_owned();
+    let node = world.nodes_of("db")[0].to_owned();
     world.push(draining("c2", Some(&node), workload()));
     world.run(30);
-    assert_eq!(world.places("db"), [node.as_str()]);
+    assert_eq!(world.nodes_of("db"), [node.as_str()]);
     assert_eq!(why_it_stays(&world), Undrained::WritesToDisk);
 }
 
 #[test]
-fn what_no_other_node_takes_stays_and_a_note_says_why() {
+fn pods_that_no_other_node_takes_stay_with_a_note() {
     let workload = |make: fn(&str, u32, reconciler::object::PodSpec) -> Workload| {
         let mut spec = pod("web:1");
         spec.node_selector
@@ -122,15 +125,19 @@ fn what_no_other_node_takes_stays_and_a_note_says_why() {
     let mut world = settled(workload(deployment));
     world.push(draining("c2", Some("b"), workload(deployment)));
     world.run(30);
-    assert!(world.on("web", "b").is_some(), "{:?}", world.places("web"));
+    assert!(
+        world.on("web", "b").is_some(),
+        "{:?}",
+        world.nodes_of("web")
+    );
     assert!(matches!(why_it_stays(&world), Undrained::Unplaced(_)));
     let mut world = settled(workload(recreate));
     world.push(draining("c2", Some("b"), workload(recreate)));
     world.run(30);
     assert_eq!(
-        world.places("web"),
+        world.nodes_of("web"),
         ["b"],
-        "nothing is stopped that nobody takes over"
+        "a pod without another node is not stopped"
     );
 }
 
@@ -138,7 +145,7 @@ fn what_no_other_node_takes_stays_and_a_note_says_why() {
 fn recreate_moves_one_pod_at_a_time() {
     let workload = || vec![recreate("web", 2, pod("web:1"))];
     let mut world = settled(workload());
-    let node = world.places("web")[0].to_owned();
+    let node = world.nodes_of("web")[0].to_owned();
     world.push(draining("c2", Some(&node), workload()));
     world.run(30);
     world.expect_healthy("c2");
@@ -148,7 +155,7 @@ fn recreate_moves_one_pod_at_a_time() {
 }
 
 #[test]
-fn replica_sets_that_run_an_old_template_are_named() {
+fn replica_sets_with_pods_of_an_old_template_are_noted() {
     let mut world = settled(vec![replica_set("set", 2, pod("set:1"))]);
     assert!(world.notes.is_empty());
     world.push(draining(
@@ -166,7 +173,7 @@ fn replica_sets_that_run_an_old_template_are_named() {
 }
 
 #[test]
-fn what_a_taint_evicts_counts_before_anything_is_replaced() {
+fn pods_evicted_by_a_taint_count_as_unavailable() {
     let web = |image: &str| {
         rolling(
             "web",
@@ -197,6 +204,6 @@ fn what_a_taint_evicts_counts_before_anything_is_replaced() {
     world.push(Arc::new(next));
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!(world.bounds["web"].0, 1, "one may be unavailable");
-    assert_eq!(world.places("web"), ["b", "b"]);
+    assert_eq!(world.bounds["web"].0, 1, "maxUnavailable is 1");
+    assert_eq!(world.nodes_of("web"), ["b", "b"]);
 }

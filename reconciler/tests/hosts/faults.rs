@@ -1,4 +1,4 @@
-//! What is the commit's fault, and what a node's.
+//! Failures of a commit, and failures of a node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ fn daemons(id: &str, image: &str) -> Arc<Commit> {
     commit(id).with(daemon_set("agent", pod(image))).build()
 }
 
-/// Three nodes that run the first commit.
+/// Three nodes on which the first commit is healthy.
 fn settled(first: Arc<Commit>) -> World {
     let mut world = World::new(&["a", "b", "c"]);
     let id = first.id.clone();
@@ -42,23 +42,23 @@ fn a_node_that_fails_alone_does_not_fail_the_commit() {
     world.expect_healthy("c2");
     assert!(world.faulty.contains(&name("b")));
     assert_eq!(
-        world.places("web"),
+        world.nodes_of("web"),
         ["a", "a", "c"],
-        "its pod runs elsewhere"
+        "the pod of node b runs on another node"
     );
     assert!(
         world.bounds["web"].1 <= 4,
-        "surge is kept: {:?}",
+        "maxSurge is honoured: {:?}",
         world.bounds
     );
     assert!(
         world.state.rollout.faulty.is_empty(),
-        "nothing of it is left there"
+        "no pod of the commit is left on the faulty node"
     );
 }
 
 #[test]
-fn what_recreates_leaves_a_faulty_node_before_another_takes_its_place() {
+fn a_recreate_deployment_stops_the_pod_on_a_faulty_node_before_it_makes_another() {
     let web = |id: &str, image: &str| commit(id).with(recreate("web", 3, pod(image))).build();
     let mut world = settled(web("c1", "web:1"));
     world.break_on("b", "c2");
@@ -67,25 +67,25 @@ fn what_recreates_leaves_a_faulty_node_before_another_takes_its_place() {
     world.expect_healthy("c2");
     assert!(world.faulty.contains(&name("b")));
     assert_eq!(
-        world.places("web"),
+        world.nodes_of("web"),
         ["a", "a", "c"],
-        "its pod runs elsewhere"
+        "the pod of node b runs on another node"
     );
     assert_eq!(
         world.bounds["web"].1, 3,
-        "and never beside the one that failed: {:?}",
+        "never beside the failed pod: {:?}",
         world.bounds
     );
 }
 
 #[test]
-fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
+fn a_daemon_pod_stays_on_its_faulty_node_and_the_other_nodes_are_updated() {
     let mut world = settled(daemons("c1", "agent:1"));
     world.break_on("b", "c2");
     world.push(daemons("c2", "agent:2"));
     world.run(90);
     world.expect_healthy("c2");
-    assert_eq!(world.places("agent"), ["a", "b", "c"]);
+    assert_eq!(world.nodes_of("agent"), ["a", "b", "c"]);
     assert!(
         world
             .pods("agent")
@@ -94,19 +94,22 @@ fn a_daemon_stays_on_its_faulty_node_and_the_others_go_on() {
     );
     let why = &world.state.rollout.faulty[&name("b")];
     assert!(why.to_string().contains("crash loop"), "{why}");
-    // Neither its absence nor its return makes it well.
+    // The node stays faulty when it is lost, and when it comes back.
     for life in [NodeLife::Lost, NodeLife::Ready] {
-        world.live("b", life);
+        world.set_life("b", life);
         world.run(30);
         assert!(world.state.rollout.faulty.contains_key(&name("b")));
     }
     world.broken.clear();
     world.run(30);
-    assert!(world.state.rollout.faulty.is_empty(), "it has healed");
+    assert!(
+        world.state.rollout.faulty.is_empty(),
+        "node b is no longer faulty"
+    );
 }
 
 #[test]
-fn two_of_three_nodes_are_the_commits_fault() {
+fn failures_on_two_of_three_nodes_fail_the_commit() {
     let mut world = settled(web("c1", "web:1"));
     world.break_on("b", "c2");
     world.break_on("c", "c2");
@@ -123,7 +126,7 @@ fn two_of_three_nodes_are_the_commits_fault() {
 }
 
 #[test]
-fn the_first_node_that_fails_is_the_commits_fault() {
+fn a_failure_on_the_first_updated_node_fails_the_commit() {
     let mut world = settled(daemons("c1", "agent:1"));
     world.break_on("a", "c2");
     world.push(daemons("c2", "agent:2"));
@@ -133,7 +136,7 @@ fn the_first_node_that_fails_is_the_commits_fault() {
 }
 
 #[test]
-fn a_bare_pod_has_no_other_node_to_prove_itself() {
+fn a_bare_pod_that_fails_on_its_only_node_fails_the_commit() {
     let mut world = settled(web("c1", "web:1"));
     world.break_on("a", "c2");
     world.break_on("b", "c2");
@@ -148,7 +151,7 @@ fn a_bare_pod_has_no_other_node_to_prove_itself() {
 }
 
 #[test]
-fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
+fn a_node_that_cannot_pull_the_images_does_not_delay_the_others() {
     for preparation in [
         Preparation::Failed(ForeignText::new("no such platform")),
         Preparation::Waiting(ForeignText::new("no disk")),
@@ -170,7 +173,7 @@ fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
         assert_eq!(
             old.commit,
             commit_id("c1"),
-            "nothing is stopped before its image is there"
+            "no pod is stopped before the new image is present"
         );
         world.prepared.clear();
         world.run(30);
@@ -180,15 +183,15 @@ fn a_node_that_cannot_get_the_images_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
+fn a_node_that_cannot_fetch_the_commit_does_not_delay_the_others() {
     let mut world = settled(daemons("c1", "agent:1"));
-    world.unread.insert(name("c"));
+    world.without_commit.insert(name("c"));
     world.push(daemons("c2", "agent:2"));
     world.run(20);
     assert_eq!(
         world.state.rollout.phase.as_str(),
         "Preparing",
-        "it may still come"
+        "the commit may still arrive"
     );
     world.run(70);
     world.expect_healthy("c2");
@@ -198,13 +201,14 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
             .contains("has not got the commit")
     );
     assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c1"));
-    world.unread.clear();
+    world.without_commit.clear();
     world.run(30);
     assert_eq!(world.on("agent", "c").unwrap().commit, commit_id("c2"));
     assert!(world.state.rollout.faulty.is_empty());
 
-    // Two of three are not one node's matter: nothing goes on, and it is said why.
-    world.unread.extend([name("b"), name("c")]);
+    // Two of three nodes without the commit are not a failure of one node: the rollout waits, and
+    // gives the reason.
+    world.without_commit.extend([name("b"), name("c")]);
     world.push(daemons("c3", "agent:3"));
     world.run(60);
     assert!(
@@ -214,11 +218,11 @@ fn a_node_that_cannot_get_the_commit_does_not_hold_up_the_others() {
     );
 }
 
-/// What must not run twice, on one node that is lost.
+/// A workload whose pod must not run twice, on a node that is lost when the workload changes.
 fn lost_with(workload: impl Fn(&str) -> Workload) -> World {
     let mut world = settled(commit("c1").with(workload("one:1")).build());
-    let node = world.places("one")[0].to_owned();
-    world.live(&node, NodeLife::Lost);
+    let node = world.nodes_of("one")[0].to_owned();
+    world.set_life(&node, NodeLife::Lost);
     world.run(20);
     world.push(commit("c2").with(workload("one:2")).build());
     world.run(900);
@@ -226,14 +230,14 @@ fn lost_with(workload: impl Fn(&str) -> Workload) -> World {
 }
 
 #[test]
-fn a_lost_node_holds_up_no_recreated_deployment() {
+fn a_lost_node_does_not_delay_a_recreate_deployment() {
     let world = lost_with(|image| recreate("one", 1, pod(image)));
     world.expect_healthy("c2");
     assert_eq!(world.pods("one").len(), 1);
 }
 
 #[test]
-fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
+fn a_commit_that_waits_for_a_lost_node_does_not_become_bad() {
     let with_data = |image: &str| recreate("one", 1, pod(image).with_disk());
     let workloads: [&dyn Fn(&str) -> Workload; 2] = [&|image| bare("one", pod(image)), &with_data];
     for workload in workloads {
@@ -247,16 +251,17 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
         );
         assert!(
             world.pods("one").is_empty(),
-            "nothing beside what may still run there"
+            "no pod is made while the old one may still run on the lost node"
         );
-        // Neither by going back: the old pod may still be there, though the commit wants it again.
+        // Going back makes no pod either: the old pod may still run there, though the commit wants
+        // its template again.
         world.push(commit("c3").with(workload("one:1")).build());
         world.run(30);
         assert!(world.pods("one").is_empty());
         let nodes: Vec<NodeName> = world.nodes.keys().cloned().collect();
         nodes
             .iter()
-            .for_each(|node| world.live(node.as_str(), NodeLife::Ready));
+            .for_each(|node| world.set_life(node.as_str(), NodeLife::Ready));
         world.run(60);
         world.expect_healthy("c3");
         assert_eq!(world.pods("one").len(), 1);
@@ -264,7 +269,7 @@ fn a_commit_that_waits_for_a_lost_node_is_not_called_bad() {
 }
 
 #[test]
-fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
+fn images_that_two_of_three_nodes_cannot_pull_fail_the_commit() {
     let mut world = settled(daemons("c1", "agent:1"));
     for node in ["b", "c"] {
         world.prepared.insert(
@@ -276,15 +281,20 @@ fn images_that_two_of_three_nodes_cannot_get_fail_the_commit() {
     world.run(30);
     world.expect_healthy("c1");
     assert_eq!(
-        world.state.rollout.rollback.as_ref().map(|one| one.class),
+        world
+            .state
+            .rollout
+            .rollback
+            .as_ref()
+            .map(|rollback| rollback.class),
         Some(FailureClass::Image)
     );
 }
 
 #[test]
-fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
+fn a_lost_node_is_not_waited_for_and_its_daemon_pod_is_not_changed() {
     let mut world = settled(daemons("c1", "agent:1"));
-    world.live("c", NodeLife::Lost);
+    world.set_life("c", NodeLife::Lost);
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
@@ -296,13 +306,13 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
         world.on("agent", "b").map(|record| &record.commit),
         Some(&commit_id("c2"))
     );
-    world.live("c", NodeLife::Ready);
+    world.set_life("c", NodeLife::Ready);
     world.join("d");
     world.run(30);
     assert_eq!(
-        world.places("agent"),
+        world.nodes_of("agent"),
         ["a", "b", "c", "d"],
-        "who joins gets its pod"
+        "a new node gets its pod"
     );
     assert!(
         world
@@ -313,21 +323,21 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_is_left_alone() {
 }
 
 #[test]
-fn pods_of_a_lost_node_do_not_keep_a_deployment_from_settling() {
+fn pods_on_a_lost_node_do_not_keep_a_deployment_from_settling() {
     let mut world = settled(web("c1", "web:1"));
-    world.live("c", NodeLife::Lost);
+    world.set_life("c", NodeLife::Lost);
     world.run(20);
     assert_eq!(world.pods("web").len(), 3);
     world.push(web("c2", "web:2"));
     world.run(60);
     world.expect_healthy("c2");
-    assert!(!world.places("web").contains(&"c"));
+    assert!(!world.nodes_of("web").contains(&"c"));
 }
 
 #[test]
-fn a_node_that_is_not_ready_is_a_node_fault() {
+fn a_failure_on_a_node_that_is_not_ready_is_the_nodes() {
     let mut world = settled(daemons("c1", "agent:1"));
-    world.live(
+    world.set_life(
         "c",
         NodeLife::NotReady(NotReady::Reported(ForeignText::new("the engine hangs"))),
     );
@@ -343,7 +353,7 @@ fn a_node_that_is_not_ready_is_a_node_fault() {
 }
 
 #[test]
-fn daemons_honour_max_unavailable_over_all_nodes() {
+fn a_daemon_set_honours_max_unavailable_over_all_nodes() {
     let mut world = World::new(&["a", "b", "c", "d", "e"]);
     world.push(daemons("c1", "agent:1"));
     world.run(30);
@@ -351,11 +361,11 @@ fn daemons_honour_max_unavailable_over_all_nodes() {
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!(world.bounds["agent"].0, 4, "one at a time");
+    assert_eq!(world.bounds["agent"].0, 4, "one node at a time");
 }
 
 #[test]
-fn many_nodes_one_after_another_take_their_time() {
+fn the_deadline_begins_again_with_each_updated_node() {
     let slow = |id: &str, image: &str| {
         let mut agent = daemon_set("agent", pod(image));
         if let Control::DaemonSet { min_ready, .. } = &mut agent.control {
@@ -374,7 +384,7 @@ fn many_nodes_one_after_another_take_their_time() {
 }
 
 #[test]
-fn surge_and_unavailability_hold_over_several_nodes() {
+fn max_surge_and_max_unavailable_hold_over_several_nodes() {
     let web = |id: &str, image: &str| {
         let workload = rolling(
             "web",

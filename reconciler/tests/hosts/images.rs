@@ -1,5 +1,5 @@
-//! Which hosts pull which images, and when: before a commit is driven those that need them, after
-//! it all others.
+//! Which hosts pull which images, and when: the hosts that need an image before their commit
+//! becomes the driving one, and all others after it is healthy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,18 +24,18 @@ use crate::{
     world::{World, name},
 };
 
-/// What hosts pull, each by its own plan.
+/// The images of the hosts. Each host pulls by its own plan.
 #[derive(Default)]
 pub(crate) struct Images {
     pins: BTreeMap<NodeName, Pins>,
-    /// Hosts whose pulls do not end.
+    /// Hosts whose pulls never end.
     stuck: BTreeSet<NodeName>,
     /// Hosts whose pulls fail, and why.
     failing: BTreeMap<NodeName, FaultKind>,
     under_way: BTreeMap<NodeName, BTreeSet<LaneKey>>,
-    /// Who pulled what, and in which phase.
+    /// Each pull: the host, the image, and the phase of the rollout.
     pulled: Vec<(NodeName, ImageReference, String)>,
-    /// The tags that are asked for now mean this.
+    /// The image that all tags point to at present.
     generation: u32,
 }
 
@@ -53,19 +53,19 @@ impl Images {
         containers.all(|container| pins.is_some_and(|pins| pins.contains_key(&container.image)))
     }
 
-    /// One look of a host at its images.
+    /// One cycle of a host: it plans its pulls, and they succeed at once.
     pub(crate) fn pull(
         &mut self,
         world: &World,
         host: &NodeName,
     ) -> (BTreeMap<CommitId, Preparation>, Option<u64>) {
-        let own = &world.nodes[host].facts;
+        let own_facts = &world.nodes[host].facts;
         let network = HostNetwork {
             pod_range: "10.42.0.0/16".parse().unwrap(),
-            pod_subnet: own.pod_subnet,
+            pod_subnet: own_facts.pod_subnet,
             service_range: "10.96.0.0/16".parse().unwrap(),
             dns: "10.96.0.10".parse().unwrap(),
-            node_address: own.address,
+            node_address: own_facts.address,
             mtu: 1500,
             vxlan: VxlanSettings::default(),
         };
@@ -73,7 +73,7 @@ impl Images {
             .nodes
             .values()
             .map(|known| &known.facts)
-            .filter(|facts| facts.name != own.name);
+            .filter(|facts| facts.name != own_facts.name);
         let peers: BTreeMap<NodeName, NodeFacts> = others
             .map(|facts| (facts.name.clone(), facts.clone()))
             .collect();
@@ -111,7 +111,7 @@ impl Images {
         let plan = node(&NodeInput {
             now: world.now,
             node: host,
-            facts: own,
+            facts: own_facts,
             settings: &world.settings,
             network: &network,
             dns: &DnsFacts {
@@ -183,22 +183,23 @@ impl World {
         self.images().stuck = nodes.into_iter().collect();
     }
 
-    /// The hosts that pulled an image in phases of this kind, sorted.
+    /// The hosts that pulled an image while the commit was healthy, or while it was not, sorted.
     fn pulled(&self, image: &str, healthy: bool) -> Vec<&str> {
         let pulled = &self.images.as_ref().unwrap().pulled;
-        let these = pulled
-            .iter()
-            .filter(|(_, one, phase)| one.as_str() == image && (phase == "Healthy") == healthy);
+        let these = pulled.iter().filter(|(_, pulled, phase)| {
+            pulled.as_str() == image && (phase == "Healthy") == healthy
+        });
         let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
         hosts.sort_unstable();
         hosts
     }
 
-    /// Where pods of the target would go, while all pulls last.
+    /// The nodes that are chosen for the pods of the target. No pull ends until `stick` is called
+    /// again.
     fn chosen(&mut self) -> Vec<NodeName> {
         let all = self.nodes.keys().cloned().collect::<Vec<_>>();
         self.stick(all);
-        self.second();
+        self.run_second();
         let shares = self.state.rollout.shares_of_target().unwrap();
         shares
             .nodes
@@ -209,7 +210,7 @@ impl World {
     }
 }
 
-/// Ten nodes that run two pods of the first commit, and all have its image.
+/// Ten nodes that run two pods of the first commit; all nodes have its image.
 fn two_on_ten() -> World {
     let mut world = World::pulling(&TEN);
     world.push(web("c1", 2, "web:1"));
@@ -219,7 +220,7 @@ fn two_on_ten() -> World {
 }
 
 #[test]
-fn an_image_is_pulled_where_its_pods_go_and_on_two_more_and_later_everywhere() {
+fn an_image_is_pulled_by_the_chosen_nodes_and_two_spare_ones_and_later_by_all() {
     let mut world = two_on_ten();
     assert_eq!(world.pulled("web:1", false).len(), 4);
     world.push(web("c2", 2, "web:2"));
@@ -227,29 +228,29 @@ fn an_image_is_pulled_where_its_pods_go_and_on_two_more_and_later_everywhere() {
     world.expect_healthy("c2");
     let before = world.pulled("web:2", false);
     assert_eq!(before.len(), 4, "{before:?}");
-    for place in world.places("web") {
-        assert!(before.contains(&place), "{place} is none of {before:?}");
+    for place in world.nodes_of("web") {
+        assert!(before.contains(&place), "{place} is not one of {before:?}");
     }
     assert_eq!(
         world.pulled("web:2", true).len(),
         6,
-        "all others after it was healthy"
+        "the other nodes pull after the commit was healthy"
     );
 }
 
 #[test]
-fn without_spare_images_only_those_pull_that_run_pods() {
+fn without_spare_images_only_the_chosen_nodes_pull() {
     let mut world = two_on_ten();
     world.settings.rollout.spare_images = 0;
     world.push(web("c2", 2, "web:2"));
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!(world.pulled("web:2", false), world.places("web"));
+    assert_eq!(world.pulled("web:2", false), world.nodes_of("web"));
     assert_eq!(world.pulled("web:2", true).len(), 8);
 }
 
 #[test]
-fn a_chosen_host_that_never_ends_its_pull_holds_nothing_up() {
+fn a_chosen_host_whose_pull_never_ends_delays_nothing() {
     let mut world = two_on_ten();
     world.push(web("c2", 2, "web:2"));
     let chosen = world.chosen();
@@ -259,15 +260,15 @@ fn a_chosen_host_that_never_ends_its_pull_holds_nothing_up() {
     assert_eq!(
         world.state.rollout.phase.as_str(),
         "Preparing",
-        "it may still come"
+        "the image may still arrive"
     );
     world.run(60);
     world.expect_healthy("c2");
-    assert!(!world.places("web").contains(&chosen[0].as_str()));
+    assert!(!world.nodes_of("web").contains(&chosen[0].as_str()));
     assert_eq!(
         world.pulled("web:2", false).len(),
         3,
-        "the spare ones are enough"
+        "the spare nodes have the image"
     );
     assert_eq!(world.pulled("web:2", true).len(), 6);
     world.stick([]);
@@ -275,13 +276,13 @@ fn a_chosen_host_that_never_ends_its_pull_holds_nothing_up() {
     assert_eq!(
         world.pulled("web:2", true).len(),
         7,
-        "it follows when it can"
+        "the chosen node pulls when it can"
     );
     assert!(world.state.rollout.faulty.is_empty());
 }
 
 #[test]
-fn alone_with_an_image_a_slow_host_is_given_up_at_the_dead_line() {
+fn a_slow_host_that_alone_pulls_an_image_is_waited_for_until_the_deadline() {
     let mut world = two_on_ten();
     world.settings.rollout.spare_images = 0;
 
@@ -307,11 +308,11 @@ fn alone_with_an_image_a_slow_host_is_given_up_at_the_dead_line() {
     assert_eq!(
         world.state.rollout.phase.as_str(),
         "Preparing",
-        "nobody shows that it can be had"
+        "no other node shows that the image can be pulled"
     );
     world.run(60);
     world.expect_healthy("c3");
-    assert!(!world.places("one").contains(&chosen[0].as_str()));
+    assert!(!world.nodes_of("one").contains(&chosen[0].as_str()));
 }
 
 #[test]
@@ -320,21 +321,25 @@ fn a_chosen_host_that_is_lost_is_replaced() {
     world.settings.rollout.spare_images = 0;
     world.push(web("c2", 2, "web:2"));
     let chosen = world.chosen();
-    world.live(chosen[0].as_str(), NodeLife::Lost);
+    world.set_life(chosen[0].as_str(), NodeLife::Lost);
     world.stick([]);
     world.run(60);
     world.expect_healthy("c2");
-    let places: Vec<String> = world.places("web").into_iter().map(str::to_owned).collect();
+    let places: Vec<String> = world
+        .nodes_of("web")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert!(!places.contains(&chosen[0].to_string()));
     assert_eq!(
         world.pulled("web:2", false),
         places,
-        "another one in its place, and nobody else"
+        "one node replaces the lost one, and no other node pulls"
     );
 }
 
 #[test]
-fn daemons_are_prepared_wherever_they_run() {
+fn daemon_sets_are_prepared_on_every_node() {
     let daemons = |id: &str, image: &str| commit(id).with(daemon_set("agent", pod(image))).build();
     let mut world = World::pulling(&["a", "b", "c"]);
     world.push(daemons("c1", "agent:1"));
@@ -354,7 +359,7 @@ fn daemons_are_prepared_wherever_they_run() {
     assert_eq!(
         world.on("agent", "c").unwrap().commit,
         commit_id("c1"),
-        "nothing is stopped before"
+        "no pod is stopped before its image is present"
     );
     world.stick([]);
     world.run(30);
@@ -362,7 +367,7 @@ fn daemons_are_prepared_wherever_they_run() {
 }
 
 #[test]
-fn who_may_never_run_a_pod_never_pulls_its_image() {
+fn a_node_that_may_never_run_a_pod_never_pulls_its_image() {
     let mut world = World::pulling(&TEN);
     for node in ["h", "i", "j"] {
         let facts = &mut world.nodes.get_mut(&name(node)).unwrap().facts;
@@ -389,7 +394,7 @@ fn who_may_never_run_a_pod_never_pulls_its_image() {
 }
 
 #[test]
-fn an_image_that_does_not_exist_fails_the_commit_where_nobody_has_it() {
+fn an_image_that_no_node_has_and_that_does_not_exist_fails_the_commit() {
     let mut world = two_on_ten();
     let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
     world.images().failing = all
@@ -400,13 +405,18 @@ fn an_image_that_does_not_exist_fails_the_commit_where_nobody_has_it() {
     world.run(20);
     world.expect_healthy("c1");
     assert_eq!(
-        world.state.rollout.rollback.as_ref().map(|one| one.class),
+        world
+            .state
+            .rollout
+            .rollback
+            .as_ref()
+            .map(|rollback| rollback.class),
         Some(FailureClass::Image)
     );
 }
 
 #[test]
-fn a_registry_that_nobody_reaches_is_waited_for_and_one_host_without_it_is_not() {
+fn a_registry_that_no_host_reaches_is_waited_for_and_a_single_host_without_it_is_not() {
     let mut world = two_on_ten();
     let all: Vec<NodeName> = world.nodes.keys().cloned().collect();
     world.images().failing = all
@@ -421,7 +431,7 @@ fn a_registry_that_nobody_reaches_is_waited_for_and_one_host_without_it_is_not()
         world.state.rollout.phase
     );
     let shares = world.state.rollout.shares_of_target().unwrap().clone();
-    assert_eq!(shares.nodes.len(), 4, "nobody else is asked: {shares:?}");
+    assert_eq!(shares.nodes.len(), 4, "no other node pulls: {shares:?}");
     let first = shares
         .nodes
         .iter()
@@ -432,11 +442,11 @@ fn a_registry_that_nobody_reaches_is_waited_for_and_one_host_without_it_is_not()
     world.images().failing.retain(|node, _| *node == first);
     world.run(90);
     world.expect_healthy("c2");
-    assert!(!world.places("web").contains(&first.as_str()));
+    assert!(!world.nodes_of("web").contains(&first.as_str()));
 }
 
 #[test]
-fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
+fn an_unchanged_workload_keeps_its_image_on_every_host() {
     let with = |id: &str, other: &str| {
         commit(id)
             .with(deployment("web", 2, pod("web:latest")))
@@ -459,15 +469,15 @@ fn what_did_not_change_keeps_its_image_on_hosts_that_pull_nothing() {
 }
 
 #[test]
-fn a_host_is_lost_and_its_pods_go_where_their_image_is() {
+fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
     let mut world = two_on_ten();
     world.push(web("c2", 2, "web:2"));
     world.chosen();
     world.stick([]);
-    // As soon as it is healthy, before the others have pulled anything.
+    // Wait only until the commit is soaking, before the other nodes have pulled its image.
     for _ in 0..30 {
         if world.state.rollout.phase != Phase::Soaking {
-            world.second();
+            world.run_second();
         }
     }
     assert_eq!(world.state.rollout.phase, Phase::Soaking);
@@ -480,13 +490,13 @@ fn a_host_is_lost_and_its_pods_go_where_their_image_is() {
     world.stick(all);
     world.run(15);
     world.expect_healthy("c2");
-    let node = world.places("web")[0].to_owned();
-    world.live(&node, NodeLife::Lost);
+    let node = world.nodes_of("web")[0].to_owned();
+    world.set_life(&node, NodeLife::Lost);
     world.run(5);
-    for place in world.places("web") {
+    for place in world.nodes_of("web") {
         assert!(
-            place != node && before.iter().any(|one| one == place),
-            "{place} is none of {before:?}"
+            place != node && before.iter().any(|node| node == place),
+            "{place} is not one of {before:?}"
         );
     }
 }

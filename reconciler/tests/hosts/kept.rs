@@ -1,5 +1,5 @@
-//! What runs of a commit that is not eligible any more is kept up in place, and nothing new of it
-//! is started.
+//! Pods of a commit that is not eligible any more are kept running in place, and no new pod of the
+//! commit is started.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{commit, commit_id, node_port, pod, replica_set},
-    refusals::{ask, ask_with, forge, one, settled},
+    refusals::{forge, plan_of, plan_with, pod_on, settled},
     world::World,
 };
 
@@ -30,7 +30,7 @@ fn wants_image(plan: &NodePlan, image: &str) -> bool {
         .any(|lane| matches!(&lane.key, LaneKey::Image(_, wanted) if wanted.as_str() == image))
 }
 
-/// A set of two, one on each host, of a commit that is not eligible any more.
+/// A ReplicaSet with a pod on each of two hosts, of a commit that is not eligible any more.
 fn withdrawn() -> World {
     let mut world = settled(
         commit("c1")
@@ -42,12 +42,12 @@ fn withdrawn() -> World {
 }
 
 #[test]
-fn a_pod_that_was_begun_is_gone_on_with_and_a_new_one_is_not_begun() {
+fn a_started_pod_is_completed_and_a_new_one_is_not_started() {
     let mut world = withdrawn();
-    let running = one(&world, "set", "a");
+    let running = pod_on(&world, "set", "a");
     let forged = forge(&mut world, &running, "a");
-    // The sandbox alone runs: the container is to be made again, which its image comes before.
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&running));
+    // Only the sandbox runs: the container must be made again, and its image must be pulled before.
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&running));
     assert!(
         has_lane(&plan, &running) || wants_image(&plan, "set:1"),
         "{:#?}",
@@ -58,15 +58,15 @@ fn a_pod_that_was_begun_is_gone_on_with_and_a_new_one_is_not_begun() {
         plan.memory.pods[&running].origin.as_ref().unwrap().commit,
         commit_id("c1")
     );
-    // On a host that has nothing of it, nothing is started at all.
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    // On a host without a pod of the commit nothing is started.
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(plan.lanes.is_empty(), "{:#?}", plan.lanes);
 }
 
 #[test]
-fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
+fn after_a_reboot_the_hosts_own_record_gives_the_origin_of_a_pod() {
     let mut world = withdrawn();
-    let running = one(&world, "set", "a");
+    let running = pod_on(&world, "set", "a");
     let template = world.state.pods[&running].template.clone();
     let origin = Origin {
         commit: commit_id("c1"),
@@ -81,8 +81,8 @@ fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
         pods: BTreeMap::from([(running.clone(), memory)]),
         ..NodeMemory::default()
     };
-    let ask = |world: &World| {
-        ask_with(
+    let plan_of = |world: &World| {
+        plan_with(
             world,
             "a",
             Vec::new(),
@@ -91,17 +91,17 @@ fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
             &memory,
         )
     };
-    let plan = ask(&world);
+    let plan = plan_of(&world);
     assert!(
         wants_image(&plan, "set:1") || has_lane(&plan, &running),
         "{:#?}",
         plan.lanes
     );
-    // What the store says of it by now does not change what it is.
+    // A changed record in the store does not change the origin of the pod.
     let record = world.state.pods.get_mut(&running).unwrap();
     record.commit = commit_id("c9");
     record.template = TemplateHash::new("1-0123456789");
-    let plan = ask(&world);
+    let plan = plan_of(&world);
     assert_eq!(
         plan.memory.pods[&running].origin.as_ref().unwrap().commit,
         commit_id("c1")
@@ -114,14 +114,19 @@ fn after_a_reboot_the_hosts_own_record_says_what_a_pod_was() {
 }
 
 #[test]
-fn the_leader_makes_nothing_of_it_and_takes_up_what_is_pushed_next() {
+fn the_leader_makes_no_pod_of_it_and_follows_the_next_commit() {
     let mut world = withdrawn();
-    let lost = one(&world, "set", "b");
+    let lost = pod_on(&world, "set", "b");
     world.state.pods.remove(&lost);
     world.now += Duration::from_secs(60);
     world.run(30);
-    assert_eq!(world.places("set"), ["a"], "nothing new of it is started");
-    // The same workload, signed: the pod that runs is of it, and the missing one is made.
+    assert_eq!(
+        world.nodes_of("set"),
+        ["a"],
+        "no new pod of the commit is started"
+    );
+    // The same workload in an eligible commit: the running pod belongs to it, and the missing pod
+    // is made.
     world.push(
         commit("c2")
             .with(replica_set("set", 2, pod("set:1")))
@@ -129,11 +134,11 @@ fn the_leader_makes_nothing_of_it_and_takes_up_what_is_pushed_next() {
     );
     world.run(60);
     world.expect_healthy("c2");
-    assert_eq!(world.places("set"), ["a", "b"]);
+    assert_eq!(world.nodes_of("set"), ["a", "b"]);
 }
 
 #[test]
-fn what_a_new_commit_takes_away_from_it_counts_against_the_budget() {
+fn workloads_that_a_new_commit_deletes_from_it_count_against_the_budget() {
     let set = |name: &str| replica_set(name, 1, pod(&format!("{name}:1")));
     let build = commit("c1")
         .with(set("one"))
@@ -149,11 +154,11 @@ fn what_a_new_commit_takes_away_from_it_counts_against_the_budget() {
         (&last.commit, last.state),
         (&commit_id("c2"), CommitState::Held)
     );
-    assert_eq!(world.places("two").len(), 1);
+    assert_eq!(world.nodes_of("two").len(), 1);
 }
 
 #[test]
-fn a_commit_that_fails_does_not_go_back_to_it() {
+fn a_failed_commit_is_not_rolled_back_to_it() {
     let mut world = withdrawn();
     world.push(
         commit("c2")
@@ -174,7 +179,7 @@ fn a_commit_that_fails_does_not_go_back_to_it() {
 }
 
 #[test]
-fn services_of_it_lead_to_its_pods_on_hosts_that_have_some_and_on_those_that_have_none() {
+fn its_services_lead_to_its_pods_on_hosts_with_and_without_pods() {
     let build = commit("c1")
         .with(replica_set("set", 1, pod("set:1")))
         .service("set", "set", node_port(None));
@@ -194,18 +199,21 @@ fn services_of_it_lead_to_its_pods_on_hosts_that_have_some_and_on_those_that_hav
             status.address = Some(address);
         }
     }
-    let plan = ask(&world, other, Vec::new(), &[]);
+    let plan = plan_of(&world, other, Vec::new(), &[]);
     assert!(
         format!("{:?}", plan.services).contains(&address.to_string()),
         "{:?}",
         plan.services
     );
-    let plan = ask(&world, &host, Vec::new(), std::slice::from_ref(&uid));
-    assert!(plan.services.is_some(), "what runs here keeps its Services");
+    let plan = plan_of(&world, &host, Vec::new(), std::slice::from_ref(&uid));
+    assert!(
+        plan.services.is_some(),
+        "a host with a pod keeps its Services"
+    );
 }
 
 #[test]
-fn what_a_host_has_judged_not_to_be_eligible_goes_elsewhere() {
+fn an_assignment_of_a_commit_that_is_not_eligible_on_a_host_is_refused_for_this_host() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 1, pod("set:1")))
@@ -220,7 +228,7 @@ fn what_a_host_has_judged_not_to_be_eligible_goes_elsewhere() {
         .to_owned();
     world.commits.clear();
     world.barred.insert(commit_id("c1"));
-    let plan = ask(&world, &host, Vec::new(), &[]);
+    let plan = plan_of(&world, &host, Vec::new(), &[]);
     let why = &plan.report.refused[&uid];
     assert!(
         why.is_for_this_node() && why.to_string().contains("may not run on this node"),
@@ -229,7 +237,7 @@ fn what_a_host_has_judged_not_to_be_eligible_goes_elsewhere() {
 }
 
 #[test]
-fn a_record_that_is_rewritten_does_not_change_what_a_pod_is() {
+fn a_rewritten_record_does_not_change_the_template_of_a_pod() {
     let build = commit("c1")
         .with(replica_set("set", 1, pod("set:1")))
         .with(replica_set("other", 1, pod("other:1")));
@@ -266,7 +274,7 @@ fn a_record_that_is_rewritten_does_not_change_what_a_pod_is() {
         owner: "ReplicaSet/default/set".parse().unwrap(),
         ..running
     };
-    let plan = ask_with(
+    let plan = plan_with(
         &world,
         &host,
         Vec::new(),
@@ -278,12 +286,12 @@ fn a_record_that_is_rewritten_does_not_change_what_a_pod_is() {
         plan.memory.pods[&uid].origin.as_ref().unwrap().template,
         template
     );
-    let own = plan
+    let lanes_of_pod = plan
         .lanes
         .iter()
         .filter(|lane| lane.key == LaneKey::Pod(uid.clone()));
     assert!(
-        !format!("{:?}", own.collect::<Vec<_>>()).contains("other:1"),
+        !format!("{:?}", lanes_of_pod.collect::<Vec<_>>()).contains("other:1"),
         "{:#?}",
         plan.lanes
     );

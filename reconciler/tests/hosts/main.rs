@@ -1,9 +1,9 @@
-//! Several hosts under one leader, in a few scenarios each of which says what must become of it.
+//! Several hosts under one leader: scenarios, each with its expected outcome.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod adoption;
 #[path = "../simulated/build.rs"]
-#[allow(dead_code, reason = "the simulation of one host uses the rest")]
+#[allow(dead_code, reason = "the simulation of one host uses the other parts")]
 mod build;
 mod canary;
 mod drain;

@@ -1,4 +1,4 @@
-//! What a host does not believe of what the store says.
+//! Assignments and stops in the store that a host refuses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use crate::{
     world::{World, facts, name},
 };
 
-/// A healthy cluster of two, whose store somebody writes to.
+/// Two hosts on which a commit is healthy; a test then changes the store.
 pub(crate) fn settled(commit: Arc<Commit>) -> World {
     let mut world = World::new(&["a", "b"]);
     world.push(commit);
@@ -35,13 +35,19 @@ pub(crate) fn settled(commit: Arc<Commit>) -> World {
     world
 }
 
-/// What a host makes of the store; `running` are pods that it has containers of.
-pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodUid]) -> NodePlan {
+/// The plan of a host by the content of the store; `running` are pods whose sandboxes run on the
+/// host.
+pub(crate) fn plan_of(
+    world: &World,
+    host: &str,
+    taints: Vec<Taint>,
+    running: &[PodUid],
+) -> NodePlan {
     let running = running
         .iter()
         .map(|uid| World::identity(&world.state.pods[uid]))
         .collect();
-    ask_with(
+    plan_with(
         world,
         host,
         taints,
@@ -51,7 +57,7 @@ pub(crate) fn ask(world: &World, host: &str, taints: Vec<Taint>, running: &[PodU
     )
 }
 
-pub(crate) fn ask_with(
+pub(crate) fn plan_with(
     world: &World,
     host: &str,
     taints: Vec<Taint>,
@@ -60,19 +66,19 @@ pub(crate) fn ask_with(
     memory: &NodeMemory,
 ) -> NodePlan {
     let number = if host == "a" { 1 } else { 2 };
-    let mut own = facts(number, host);
-    own.taints = taints;
-    own.system = NodeSystem {
+    let mut own_facts = facts(number, host);
+    own_facts.taints = taints;
+    own_facts.system = NodeSystem {
         cpus: 2,
         memory_kib: 1024 * 1024,
         ..NodeSystem::default()
     };
     let network = HostNetwork {
         pod_range: "10.42.0.0/16".parse().unwrap(),
-        pod_subnet: own.pod_subnet,
+        pod_subnet: own_facts.pod_subnet,
         service_range: "10.96.0.0/16".parse().unwrap(),
         dns: "10.96.0.10".parse().unwrap(),
-        node_address: own.address,
+        node_address: own_facts.address,
         mtu: 1500,
         vxlan: reconciler::network::VxlanSettings::default(),
     };
@@ -92,13 +98,13 @@ pub(crate) fn ask_with(
         .nodes
         .values()
         .map(|known| known.facts.clone())
-        .filter(|facts| facts.name != own.name);
+        .filter(|facts| facts.name != own_facts.name);
     let peers: BTreeMap<NodeName, NodeFacts> =
         others.map(|facts| (facts.name.clone(), facts)).collect();
     node(&NodeInput {
         now: world.now,
         node: &name(host),
-        facts: &own,
+        facts: &own_facts,
         settings: &world.settings,
         network: &network,
         dns: &DnsFacts {
@@ -118,8 +124,8 @@ pub(crate) fn ask_with(
     })
 }
 
-/// The lanes of pods: such a host has no image yet, and pulls those of its commit behind.
-fn of_pods(plan: &NodePlan) -> Vec<&LaneKey> {
+/// The lanes of pods. The lanes that pull the images of the commit are left out.
+fn pod_lanes(plan: &NodePlan) -> Vec<&LaneKey> {
     plan.lanes
         .iter()
         .map(|lane| &lane.key)
@@ -127,7 +133,7 @@ fn of_pods(plan: &NodePlan) -> Vec<&LaneKey> {
         .collect()
 }
 
-/// Writes one more pod like `uid` into the store, on this host.
+/// Adds a record to the store, like that of `uid`, for a pod on this host.
 pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     let mut record = world.state.pods[uid].clone();
     world.state.serial += 1;
@@ -140,7 +146,7 @@ pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     uid
 }
 
-/// Gives a pod that was placed on one host to another one, and nobody has it yet.
+/// Moves the record of a pod to another host; no host has the pod.
 pub(crate) fn misplace(world: &mut World, uid: &PodUid, host: &str) {
     world.state.pods.get_mut(uid).unwrap().place = PodPlace::Node(name(host));
     world
@@ -149,7 +155,7 @@ pub(crate) fn misplace(world: &mut World, uid: &PodUid, host: &str) {
         .for_each(|report| drop(report.pods.remove(uid)));
 }
 
-pub(crate) fn tell_to_stop(world: &mut World, uid: &PodUid) {
+pub(crate) fn request_stop(world: &mut World, uid: &PodUid) {
     let stop = StopRecord {
         at: world.now,
         reason: StopReason::OwnerRemoved,
@@ -157,12 +163,12 @@ pub(crate) fn tell_to_stop(world: &mut World, uid: &PodUid) {
     world.state.pods.get_mut(uid).unwrap().stop = Some(stop);
 }
 
-pub(crate) fn one(world: &World, owner: &str, host: &str) -> PodUid {
+pub(crate) fn pod_on(world: &World, owner: &str, host: &str) -> PodUid {
     world.on(owner, host).unwrap().uid.clone()
 }
 
 #[test]
-fn nothing_is_refused_of_what_the_leader_decides() {
+fn no_decision_of_the_leader_is_refused() {
     let world = settled(
         commit("c1")
             .with(replica_set("set", 2, pod("set:1")))
@@ -171,13 +177,13 @@ fn nothing_is_refused_of_what_the_leader_decides() {
             .build(),
     );
     for host in ["a", "b"] {
-        let plan = ask(&world, host, Vec::new(), &[]);
+        let plan = plan_of(&world, host, Vec::new(), &[]);
         assert!(plan.report.refused.is_empty(), "{:?}", plan.report.refused);
     }
 }
 
 #[test]
-fn surplus_pods_are_not_started_and_the_oldest_are() {
+fn the_oldest_pods_are_started_and_surplus_ones_are_refused() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 2, pod("set:1")))
@@ -185,15 +191,15 @@ fn surplus_pods_are_not_started_and_the_oldest_are() {
             .with(bare("one", pod("one:1")))
             .build(),
     );
-    let set = one(&world, "set", "a");
+    let set = pod_on(&world, "set", "a");
     let forged: Vec<PodUid> = (0..3).map(|_| forge(&mut world, &set, "a")).collect();
-    let agent = one(&world, "agent", "a");
+    let agent = pod_on(&world, "agent", "a");
     let second = forge(&mut world, &agent, "a");
     let bare = world.pods("one")[0].uid.clone();
     let twin = forge(&mut world, &bare, "a");
-    let plan = ask(&world, "a", Vec::new(), &[]);
+    let plan = plan_of(&world, "a", Vec::new(), &[]);
     let refused = &plan.report.refused;
-    // One more than wanted may be there for a drain.
+    // A drain may make one pod more than the workload wants.
     assert!(!refused.contains_key(&forged[0]), "{refused:?}");
     assert_eq!(refused[&forged[1]], Refused::Surplus { pods: 5, most: 3 });
     assert!(
@@ -211,33 +217,33 @@ fn surplus_pods_are_not_started_and_the_oldest_are() {
             .unwrap()
             .contains("no commit in use asks for more than 1")
     );
-    // What runs already is not stopped for that.
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&twin));
+    // A pod that runs already is not stopped for being surplus.
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&twin));
     assert!(!plan.report.refused.contains_key(&twin));
 }
 
 #[test]
-fn nothing_is_started_beside_what_runs_in_its_place() {
+fn a_pod_is_refused_while_another_runs_in_its_place() {
     let mut world = settled(
         commit("c1")
             .with(daemon_set("agent", pod("agent:1")))
             .build(),
     );
-    let known = one(&world, "agent", "a");
+    let known = pod_on(&world, "agent", "a");
     let newer = forge(&mut world, &known, "a");
-    // It runs, though it was made later.
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&newer));
+    // The newer pod runs: the older one is refused.
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&newer));
     assert_eq!(
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
-    // It runs, though nothing is known of it.
-    let found = World::identity(&world.state.pods.remove(&newer).unwrap());
-    let plan = ask_with(
+    // A running pod without a record also counts.
+    let unrecorded = World::identity(&world.state.pods.remove(&newer).unwrap());
+    let plan = plan_with(
         &world,
         "a",
         Vec::new(),
-        vec![found],
+        vec![unrecorded],
         Observed::default(),
         &NodeMemory::default(),
     );
@@ -245,9 +251,9 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
-    // It stops, and is not gone.
+    // A pod that is stopping also counts, until it is gone.
     let stops = forge(&mut world, &known, "a");
-    tell_to_stop(&mut world, &stops);
+    request_stop(&mut world, &stops);
     world
         .state
         .pods
@@ -257,7 +263,7 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
         .as_mut()
         .unwrap()
         .reason = StopReason::ScaledDown;
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&stops));
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&stops));
     assert_eq!(
         plan.report.refused,
         BTreeMap::from([(known, Refused::Surplus { pods: 2, most: 1 })])
@@ -265,13 +271,13 @@ fn nothing_is_started_beside_what_runs_in_its_place() {
 }
 
 #[test]
-fn a_pod_that_is_made_again_while_its_record_is_lost_keeps_its_address() {
+fn a_pod_that_restarts_while_its_record_is_missing_keeps_its_address() {
     let mut world = settled(
         commit("c1")
             .with(daemon_set("agent", pod("agent:1")))
             .build(),
     );
-    let uid = one(&world, "agent", "a");
+    let uid = pod_on(&world, "agent", "a");
     world.state.pods.remove(&uid);
     let known = PodMemory {
         address: Some("10.42.1.7".parse().unwrap()),
@@ -281,54 +287,60 @@ fn a_pod_that_is_made_again_while_its_record_is_lost_keeps_its_address() {
         pods: BTreeMap::from([(uid.clone(), known.clone())]),
         ..NodeMemory::default()
     };
-    // Its lane has removed what was left of it, and has not come further.
+    // The lane of the pod has removed the old containers, and has made no new ones yet.
     let lanes = BTreeSet::from([LaneKey::Pod(uid.clone())]);
     let observed = Observed {
         lanes,
         ..Observed::default()
     };
-    let plan = ask_with(&world, "a", Vec::new(), Vec::new(), observed, &memory);
+    let plan = plan_with(&world, "a", Vec::new(), Vec::new(), observed, &memory);
     assert_eq!(plan.memory.pods, BTreeMap::from([(uid, known)]));
-    assert!(of_pods(&plan).is_empty() && plan.cancel.is_empty());
+    assert!(pod_lanes(&plan).is_empty() && plan.cancel.is_empty());
 }
 
 #[test]
-fn pods_whose_node_is_out_do_not_count() {
+fn pods_on_a_lost_node_are_not_counted_as_surplus() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 2, pod("set:1")))
             .build(),
     );
-    let set = one(&world, "set", "a");
+    let set = pod_on(&world, "set", "a");
     let more: Vec<PodUid> = (0..2).map(|_| forge(&mut world, &set, "a")).collect();
-    assert_eq!(ask(&world, "a", Vec::new(), &[]).report.refused.len(), 1);
+    assert_eq!(
+        plan_of(&world, "a", Vec::new(), &[]).report.refused.len(),
+        1
+    );
     let outage = reconciler::state::Outage {
         since: world.now,
         lost: true,
     };
     world.state.outages.insert(name("b"), outage);
     assert!(
-        ask(&world, "a", Vec::new(), &[]).report.refused.is_empty(),
+        plan_of(&world, "a", Vec::new(), &[])
+            .report
+            .refused
+            .is_empty(),
         "{more:?}"
     );
 }
 
 #[test]
-fn hard_rules_hold_whatever_the_store_says() {
+fn a_host_refuses_pods_that_break_its_hard_rules() {
     let mut spec = pod("set:1");
     spec.node_selector
         .insert("kubernetes.io/hostname".into(), "a".into());
     let mut world = settled(commit("c1").with(replica_set("set", 1, spec)).build());
-    let set = one(&world, "set", "a");
+    let set = pod_on(&world, "set", "a");
     let misplaced = forge(&mut world, &set, "b");
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(matches!(plan.report.refused[&misplaced], Refused::Unfit(_)));
     let taint = Taint {
         key: "gpu".into(),
         value: String::new(),
         effect: TaintEffect::NoSchedule,
     };
-    let plan = ask(&world, "a", vec![taint], &[]);
+    let plan = plan_of(&world, "a", vec![taint], &[]);
     assert_eq!(
         plan.report.refused[&set],
         Refused::Unfit(UnfitReason::Placement(Unfit::Taint("gpu".to_owned())).into())
@@ -336,7 +348,7 @@ fn hard_rules_hold_whatever_the_store_says() {
 }
 
 #[test]
-fn a_host_port_and_the_number_of_pods_are_this_hosts_own() {
+fn a_taken_host_port_and_a_full_host_are_refused() {
     let web = |name| replica_set(name, 1, pod("web:1").with_host_port(8080));
     let mut world = settled(commit("c1").with(web("first")).with(web("second")).build());
     let second = world.pods("second")[0].uid.clone();
@@ -347,13 +359,13 @@ fn a_host_port_and_the_number_of_pods_are_this_hosts_own() {
         .as_str()
         .to_owned();
     misplace(&mut world, &second, &host);
-    let plan = ask(&world, &host, Vec::new(), &[]);
+    let plan = plan_of(&world, &host, Vec::new(), &[]);
     assert!(matches!(
         plan.report.refused[&second],
         Refused::HostPort { port: 8080, .. }
     ));
     world.settings.max_pods = 0;
-    let plan = ask(&world, &host, Vec::new(), &[]);
+    let plan = plan_of(&world, &host, Vec::new(), &[]);
     assert!(
         plan.report
             .refused
@@ -364,7 +376,7 @@ fn a_host_port_and_the_number_of_pods_are_this_hosts_own() {
 }
 
 #[test]
-fn an_unknown_template_is_refused_by_name() {
+fn an_unknown_template_is_refused() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 1, pod("set:1")))
@@ -379,23 +391,23 @@ fn an_unknown_template_is_refused_by_name() {
         .to_owned();
     let record = world.state.pods.get_mut(&uid).unwrap();
     record.template = TemplateHash::new("1-forged");
-    let plan = ask(&world, &host, Vec::new(), &[]);
+    let plan = plan_of(&world, &host, Vec::new(), &[]);
     assert_eq!(plan.report.refused[&uid], Refused::Unresolved);
 }
 
 #[test]
-fn a_pod_whose_owner_is_in_the_commit_is_not_stopped_for_its_removal() {
+fn a_stop_for_a_removed_owner_is_refused_while_the_commit_has_the_owner() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 2, pod("set:1")))
             .build(),
     );
-    let uid = one(&world, "set", "a");
-    tell_to_stop(&mut world, &uid);
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&uid));
+    let uid = pod_on(&world, "set", "a");
+    request_stop(&mut world, &uid);
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&uid));
     assert_eq!(plan.report.refused[&uid], Refused::OwnerStays);
     assert!(plan.report.pods.contains_key(&uid) && !plan.report.gone.contains(&uid));
-    // A stop of before the commit that brought the owner back is obeyed.
+    // A stop from before the commit that added the owner again is carried out.
     world
         .state
         .pods
@@ -405,19 +417,20 @@ fn a_pod_whose_owner_is_in_the_commit_is_not_stopped_for_its_removal() {
         .as_mut()
         .unwrap()
         .at = jiff::Timestamp::UNIX_EPOCH;
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&uid));
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&uid));
     assert!(plan.report.refused.is_empty());
 }
 
 #[test]
-fn owners_that_no_commit_took_away_go_only_within_the_budget() {
+fn stops_of_owners_that_no_commit_removed_are_limited_by_the_budget() {
     let all = || {
         (0..4).fold(commit("c1"), |builder, number| {
             builder.with(daemon_set(&format!("d{number}"), pod("agent:1")))
         })
     };
     let mut world = settled(all().build());
-    // Another commit that has only one of them, with nothing to explain where the others went.
+    // Another commit has only one of the owners, and no superseded commit explains the removal of
+    // the others.
     let other = commit("c9").with(daemon_set("d0", pod("agent:1"))).build();
     world.commits.insert(other.id.clone(), other);
     let rollout = &mut world.state.rollout;
@@ -427,12 +440,12 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
         Some(commit_id("c9")),
     );
     let uids: Vec<PodUid> = (0..4)
-        .map(|number| one(&world, &format!("d{number}"), "a"))
+        .map(|number| pod_on(&world, &format!("d{number}"), "a"))
         .collect();
     uids[1..]
         .iter()
-        .for_each(|uid| tell_to_stop(&mut world, uid));
-    let plan = ask(&world, "a", Vec::new(), &uids);
+        .for_each(|uid| request_stop(&mut world, uid));
+    let plan = plan_of(&world, "a", Vec::new(), &uids);
     assert_eq!(plan.report.refused.len(), 3);
     assert_eq!(
         plan.report.refused[&uids[1]],
@@ -442,29 +455,29 @@ fn owners_that_no_commit_took_away_go_only_within_the_budget() {
             allowed: 1
         }
     );
-    // A commit that was left explains it.
+    // A superseded commit that had these owners explains their removal.
     world.state.rollout.left.push(commit_id("c1"));
-    let plan = ask(&world, "a", Vec::new(), &uids);
+    let plan = plan_of(&world, "a", Vec::new(), &uids);
     assert!(plan.report.refused.is_empty());
 }
 
 #[test]
-fn what_waited_for_its_commit_is_checked_once_that_is_there() {
+fn an_assignment_that_waits_for_its_commit_is_checked_when_the_commit_arrives() {
     let mut spec = pod("set:1");
     spec.node_selector
         .insert("kubernetes.io/hostname".into(), "a".into());
     let mut world = settled(commit("c1").with(replica_set("set", 1, spec)).build());
-    let set = one(&world, "set", "a");
+    let set = pod_on(&world, "set", "a");
     let misplaced = forge(&mut world, &set, "b");
     let commits = std::mem::take(&mut world.commits);
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(
         plan.report.refused.is_empty() && plan.lanes.is_empty(),
         "{plan:?}"
     );
     world.memory = plan.memory;
     world.commits = commits;
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(
         matches!(plan.report.refused[&misplaced], Refused::Unfit(_)),
         "{:?}",
@@ -473,7 +486,7 @@ fn what_waited_for_its_commit_is_checked_once_that_is_there() {
 }
 
 #[test]
-fn a_pod_of_a_commit_that_is_not_there_takes_no_part_and_keeps_nothing_from_being_led() {
+fn an_assignment_of_a_missing_commit_does_not_keep_services_from_being_updated() {
     let web = replica_set("web", 2, pod("web:1"));
     let mut world = settled(
         commit("c1")
@@ -481,7 +494,7 @@ fn a_pod_of_a_commit_that_is_not_there_takes_no_part_and_keeps_nothing_from_bein
             .service("web", "web", node_port(None))
             .build(),
     );
-    let uid = one(&world, "web", "a");
+    let uid = pod_on(&world, "web", "a");
     let unknown = forge(&mut world, &uid, "a");
     let record = world.state.pods.get_mut(&unknown).unwrap();
     (record.commit, record.template) = (commit_id("c9"), TemplateHash::new("1-of-c9"));
@@ -491,46 +504,56 @@ fn a_pod_of_a_commit_that_is_not_there_takes_no_part_and_keeps_nothing_from_bein
         .map(|record| record.uid.clone())
         .collect::<Vec<_>>();
     assert!(
-        ask(&world, "a", Vec::new(), &running[..1])
+        plan_of(&world, "a", Vec::new(), &running[..1])
             .services
             .is_some()
     );
-    // One that runs here, and whose commit is gone, may be what a Service leads to: that stays as
-    // it is.
-    assert!(ask(&world, "a", Vec::new(), &[unknown]).services.is_none());
+    // A running pod whose commit is missing may be an endpoint of a Service: the Services stay as
+    // they are.
+    assert!(
+        plan_of(&world, "a", Vec::new(), &[unknown])
+            .services
+            .is_none()
+    );
 }
 
 #[test]
-fn a_pod_that_another_host_runs_is_not_begun_a_second_time() {
+fn a_pod_that_another_host_runs_is_refused() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("set", 2, pod("set:1")))
             .build(),
     );
-    let uid = one(&world, "set", "a");
+    let uid = pod_on(&world, "set", "a");
     let record = world.state.pods.get_mut(&uid).unwrap();
     record.place = PodPlace::Node(name("b"));
-    // Host a still has it, and says so, whatever its record says by now; and it keeps its address.
+    // Host a still runs the pod and reports it, although the record names host b; the pod keeps its
+    // address.
     let memory = PodMemory {
         address: "10.42.1.7".parse().ok(),
         ..PodMemory::default()
     };
     world.memory.pods.insert(uid.clone(), memory.clone());
-    let plan = ask(&world, "a", Vec::new(), std::slice::from_ref(&uid));
+    let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&uid));
     assert!(
-        of_pods(&plan).is_empty() && plan.report.orphans.is_empty(),
+        pod_lanes(&plan).is_empty() && plan.report.orphans.is_empty(),
         "{plan:?}"
     );
     assert_eq!(plan.memory.pods.get(&uid), Some(&memory));
-    let said = plan.report.pods[&uid].message.clone().unwrap();
-    assert_eq!(said, "it runs here, and its record names b");
+    let message = plan.report.pods[&uid].message.clone().unwrap();
+    assert_eq!(message, "it runs here, and its record names b");
     world.reports.insert(name("a"), plan.report);
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert_eq!(
         plan.report.refused[&uid],
         Refused::Elsewhere { node: name("a") }
     );
-    // One that is not there any more says nothing.
+    // A host without a report does not keep the pod from starting.
     world.reports.remove(&name("a"));
-    assert!(ask(&world, "b", Vec::new(), &[]).report.refused.is_empty());
+    assert!(
+        plan_of(&world, "b", Vec::new(), &[])
+            .report
+            .refused
+            .is_empty()
+    );
 }

@@ -1,5 +1,5 @@
-//! What leaves a commit runs on until what the commit adds in its place is available, except where
-//! both need one thing.
+//! A workload that a commit deletes runs until the workloads that the commit adds are available,
+//! unless both need the same port, disk or place.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     world::{World, name},
 };
 
-/// A commit of these, with a Service `web` that selects one of them.
+/// A commit with these workloads and a Service `web` that selects the pods of `selected`.
 fn with(id: &str, workloads: impl IntoIterator<Item = Workload>, selected: &str) -> Arc<Commit> {
     let commit = workloads
         .into_iter()
@@ -30,7 +30,7 @@ fn web(replicas: u32) -> Workload {
     deployment("web", replicas, pod("web:1"))
 }
 
-/// These run and are healthy.
+/// Nodes on which these workloads are healthy.
 fn settled(nodes: &[&str], workloads: impl IntoIterator<Item = Workload>) -> World {
     settled_in(World::new(nodes), workloads)
 }
@@ -41,7 +41,7 @@ fn settled_in(mut world: World, workloads: impl IntoIterator<Item = Workload>) -
     world.expect_healthy("c1");
     world.bounds.clear();
     world.stops.clear();
-    world.fewest = usize::MAX;
+    world.fewest_available = usize::MAX;
     world
 }
 
@@ -54,7 +54,7 @@ fn uids(world: &World, owner: &str) -> BTreeSet<PodUid> {
 }
 
 #[test]
-fn what_left_the_commit_runs_until_what_was_added_is_available() {
+fn a_deleted_workload_runs_until_the_added_one_is_available() {
     let mut world = settled(&["a", "b"], [web(3)]);
     let before = uids(&world, "web");
     world.unready.insert("site".to_owned());
@@ -71,17 +71,17 @@ fn what_left_the_commit_runs_until_what_was_added_is_available() {
     assert_eq!(
         world.pods("web").len(),
         3,
-        "without a probe it takes time to show that it works"
+        "a pod without a probe must run for a while before it counts"
     );
     world.run(6);
     assert!(world.pods("web").is_empty(), "{:?}", world.pods("web"));
     world.run(30);
     world.expect_healthy("c2");
-    assert!(world.fewest >= 2, "{}", world.fewest);
+    assert!(world.fewest_available >= 2, "{}", world.fewest_available);
 }
 
 #[test]
-fn a_service_says_which_of_the_added_ones_are_waited_for() {
+fn a_service_decides_which_added_workloads_are_waited_for() {
     let mut world = settled(&["a", "b"], [web(1), deployment("lonely", 1, pod("web:1"))]);
     world.unready.insert("batch".to_owned());
     let added = [
@@ -92,12 +92,12 @@ fn a_service_says_which_of_the_added_ones_are_waited_for() {
     world.run(30);
     assert!(
         world.pods("web").is_empty(),
-        "its Service leads to what is available"
+        "its Service selects an available workload"
     );
     assert_eq!(
         world.pods("lonely").len(),
         1,
-        "no Service selects it: it waits for all that was added"
+        "without a Service it waits for all added workloads"
     );
     world.unready.clear();
     world.run(30);
@@ -106,19 +106,19 @@ fn a_service_says_which_of_the_added_ones_are_waited_for() {
 }
 
 #[test]
-fn what_nothing_is_added_for_stops_at_once() {
+fn a_deleted_workload_stops_at_once_if_no_workload_was_added() {
     let mut world = settled(&["a"], [web(1), deployment("other", 1, pod("web:1"))]);
     world.unready.insert("other".to_owned());
     world.push(with("c2", [deployment("other", 1, pod("web:2"))], "web"));
     world.run(2);
     assert!(
         world.pods("web").is_empty(),
-        "what was only changed takes no place"
+        "a changed workload is not an added one"
     );
 }
 
 #[test]
-fn a_rename_that_crashes_has_touched_nothing() {
+fn a_rename_whose_new_pods_crash_changes_no_old_pod() {
     let mut world = settled(&["a", "b"], [web(2)]);
     let before = uids(&world, "web");
     world.break_on("a", "c2");
@@ -139,7 +139,7 @@ fn a_rename_that_crashes_has_touched_nothing() {
 }
 
 #[test]
-fn a_rename_in_the_middle_of_another_leaves_nothing_of_either() {
+fn a_rename_during_another_rename_stops_both_old_workloads() {
     let mut world = settled(&["a", "b"], [web(2)]);
     world.unready.insert("site".to_owned());
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
@@ -150,17 +150,17 @@ fn a_rename_in_the_middle_of_another_leaves_nothing_of_either() {
     assert_eq!(
         (world.pods("web").len(), world.pods("site").len()),
         (2, 2),
-        "both wait for the last"
+        "both wait for the last added workload"
     );
     world.unready.remove("shop");
     world.run(30);
     world.expect_healthy("c3");
     assert!(world.pods("web").is_empty() && world.pods("site").is_empty());
-    assert!(world.fewest >= 2, "{}", world.fewest);
+    assert!(world.fewest_available >= 2, "{}", world.fewest_available);
 }
 
 #[test]
-fn a_rename_that_is_taken_back_in_the_middle_stops_nothing_old() {
+fn a_rename_that_is_reverted_stops_no_old_pod() {
     let mut world = settled(&["a", "b"], [web(2)]);
     let before = uids(&world, "web");
     world.unready.insert("site".to_owned());
@@ -173,7 +173,7 @@ fn a_rename_that_is_taken_back_in_the_middle_stops_nothing_old() {
 }
 
 #[test]
-fn many_renames_in_a_row_are_still_explained_and_leave_nothing() {
+fn many_renames_in_a_row_leave_only_the_last_workload() {
     let mut world = settled(&["a", "b"], [web(1), deployment("x", 1, pod("web:1"))]);
     for number in 2..14 {
         let name = format!("site{number}");
@@ -207,7 +207,7 @@ fn many_renames_in_a_row_are_still_explained_and_leave_nothing() {
 }
 
 #[test]
-fn a_roll_out_that_ends_badly_with_nothing_to_go_back_to_ends_the_wait() {
+fn a_failed_rollout_without_a_healthy_commit_ends_the_wait() {
     let mut world = World::new(&["a"]);
     world.unready.insert("web".to_owned());
     world.push(with("c1", [web(1)], "web"));
@@ -218,16 +218,16 @@ fn a_roll_out_that_ends_badly_with_nothing_to_go_back_to_ends_the_wait() {
     assert_eq!(
         world.pods("web").len(),
         1,
-        "it waits as long as the rollout lasts"
+        "the old workload runs while the rollout lasts"
     );
     world.run(200);
     assert_eq!(world.state.rollout.phase.as_str(), "Degraded");
     assert!(world.pods("web").is_empty());
 }
 
-/// Renames `web` to `site` where each node has room for one of them, and says when both were on one
-/// node.
-fn squeezed(nodes: &[&str], old: Workload, new: Workload, world: World) -> World {
+/// Renames `web` to `site` on nodes that have room for one pod of both, and checks that no node had
+/// both at a time.
+fn rename_without_room(nodes: &[&str], old: Workload, new: Workload, world: World) -> World {
     let mut world = settled_in(world, [old]);
     let count = world.pods("web").len();
     world.push(with("c2", [new], "site"));
@@ -236,49 +236,52 @@ fn squeezed(nodes: &[&str], old: Workload, new: Workload, world: World) -> World
     world.expect_healthy("c2");
     assert!(world.pods("web").is_empty());
     assert_eq!(world.pods("site").len(), count);
-    assert!(!world.shared, "both were on one node at a time");
     assert!(
-        world.fewest + 1 >= nodes.len(),
-        "only {} were up, of {count}",
-        world.fewest
+        !world.shared_node,
+        "pods of both were on one node at the same time"
+    );
+    assert!(
+        world.fewest_available + 1 >= nodes.len(),
+        "only {} of {count} pods were available",
+        world.fewest_available
     );
     world
 }
 
 #[test]
-fn where_both_need_a_host_port_the_old_pods_make_room_one_at_a_time() {
+fn workloads_with_the_same_host_port_are_exchanged_one_pod_at_a_time() {
     let nodes = ["a", "b", "c"];
     let spec = |image: &str| pod(image).with_host_port(8080);
     let (old, new) = (
         deployment("web", 3, spec("web:1")),
         deployment("site", 3, spec("web:2")),
     );
-    squeezed(&nodes, old, new, World::new(&nodes));
+    rename_without_room(&nodes, old, new, World::new(&nodes));
     let (old, new) = (
         daemon_set("web", spec("web:1")),
         daemon_set("site", spec("web:2")),
     );
-    squeezed(&nodes, old, new, World::new(&nodes));
+    rename_without_room(&nodes, old, new, World::new(&nodes));
 }
 
 #[test]
-fn where_both_write_to_one_path_of_a_host_they_are_never_there_together() {
+fn workloads_that_write_to_the_same_path_are_never_on_one_node_together() {
     let disk = |image: &str| pod(image).with_disk();
     let (old, new) = (
         deployment("web", 1, disk("web:1")),
         deployment("site", 1, disk("web:2")),
     );
-    squeezed(&["a"], old, new, World::new(&["a"]));
+    rename_without_room(&["a"], old, new, World::new(&["a"]));
     let nodes = ["a", "b", "c"];
     let (old, new) = (
         daemon_set("web", disk("web:1")),
         daemon_set("site", disk("web:2")),
     );
-    squeezed(&nodes, old, new, World::new(&nodes));
+    rename_without_room(&nodes, old, new, World::new(&nodes));
 }
 
 #[test]
-fn what_writes_to_a_host_begins_nowhere_before_the_old_one_is_gone() {
+fn a_workload_that_writes_to_a_host_starts_after_the_old_one_is_gone() {
     let nodes = ["a", "b", "c"];
     let disk = |image: &str| pod(image).with_disk();
     let mut world = settled_in(World::new(&nodes), [deployment("web", 3, disk("web:1"))]);
@@ -286,22 +289,25 @@ fn what_writes_to_a_host_begins_nowhere_before_the_old_one_is_gone() {
     world.run(30);
     world.expect_healthy("c2");
     assert_eq!(
-        (world.places("site"), world.pods("web").len()),
+        (world.nodes_of("site"), world.pods("web").len()),
         (nodes.to_vec(), 0)
     );
-    assert!(!world.shared, "both were on one node at a time");
+    assert!(
+        !world.shared_node,
+        "pods of both were on one node at the same time"
+    );
 }
 
 #[test]
-fn on_full_nodes_the_old_pods_make_room_one_at_a_time() {
+fn on_full_nodes_workloads_are_exchanged_one_pod_at_a_time() {
     let nodes = ["a", "b", "c"];
     let full = || {
         let mut world = World::new(&nodes);
         world.settings.max_pods = 1;
         world
     };
-    squeezed(&nodes, web(3), deployment("site", 3, pod("web:2")), full());
-    squeezed(
+    rename_without_room(&nodes, web(3), deployment("site", 3, pod("web:2")), full());
+    rename_without_room(
         &nodes,
         daemon_set("web", pod("web:1")),
         daemon_set("site", pod("web:2")),
@@ -320,11 +326,11 @@ fn on_full_nodes_the_old_pods_make_room_one_at_a_time() {
         deployment("web", 3, requests("web:1")),
         deployment("site", 3, requests("web:2")),
     );
-    squeezed(&nodes, old, new, small);
+    rename_without_room(&nodes, old, new, small);
 }
 
 #[test]
-fn a_rename_that_is_never_ready_on_full_nodes_takes_one_pod_away_at_most() {
+fn a_rename_that_is_never_ready_on_full_nodes_stops_one_pod_at_most() {
     let mut world = World::new(&["a", "b", "c"]);
     world.settings.max_pods = 1;
     let mut world = settled_in(world, [web(3)]);
@@ -338,7 +344,7 @@ fn a_rename_that_is_never_ready_on_full_nodes_takes_one_pod_away_at_most() {
 }
 
 #[test]
-fn a_bare_pod_of_another_name_waits_like_all_others() {
+fn a_renamed_bare_pod_runs_until_the_new_one_is_ready() {
     let mut world = settled(&["a"], [bare("web", pod("web:1"))]);
     world.unready.insert("site".to_owned());
     world.push(with("c2", [bare("site", pod("web:2"))], "site"));
@@ -351,12 +357,12 @@ fn a_bare_pod_of_another_name_waits_like_all_others() {
 }
 
 #[test]
-fn a_bare_pod_under_the_name_of_another_owners_pod_comes_after_it() {
+fn a_bare_pod_with_the_name_of_an_old_pod_starts_after_that_is_gone() {
     let mut world = settled(&["a"], [daemon_set("web", pod("web:1"))]);
     let taken = world.pods("web")[0].key.name.clone();
-    let mut heir = bare("site", pod("web:2"));
-    heir.key.object.name.clone_from(&taken);
-    world.push(with("c2", [heir], "site"));
+    let mut renamed = bare("site", pod("web:2"));
+    renamed.key.object.name.clone_from(&taken);
+    world.push(with("c2", [renamed], "site"));
     world.run(30);
     world.expect_healthy("c2");
     let kinds: Vec<WorkloadKind> = world
@@ -382,43 +388,43 @@ fn another_kind_under_the_same_name_is_another_workload() {
             .values()
             .all(|record| record.owner.kind == WorkloadKind::DaemonSet)
     );
-    assert!(world.fewest >= 2, "{}", world.fewest);
+    assert!(world.fewest_available >= 2, "{}", world.fewest_available);
 }
 
 #[test]
-fn canaries_take_the_new_name_first_and_the_old_one_stays_until_all_have_it() {
+fn canaries_get_the_renamed_daemon_set_first_and_the_old_one_stays_until_all_have_it() {
     let mut world = World::new(&["a", "b", "c"]);
     world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
     let mut world = settled_in(world, [daemon_set("web", pod("web:1"))]);
     world.push(with("c2", [daemon_set("site", pod("web:2"))], "site"));
     world.run(20);
-    assert_eq!(world.places("site"), ["b"]);
-    assert_eq!(world.places("web"), ["a", "b", "c"]);
+    assert_eq!(world.nodes_of("site"), ["b"]);
+    assert_eq!(world.nodes_of("web"), ["a", "b", "c"]);
     world.run(60);
     world.expect_healthy("c2");
     assert_eq!(
-        (world.places("site"), world.pods("web").len()),
+        (world.nodes_of("site"), world.pods("web").len()),
         (vec!["a", "b", "c"], 0)
     );
-    assert!(world.fewest >= 3, "{}", world.fewest);
+    assert!(world.fewest_available >= 3, "{}", world.fewest_available);
 }
 
 #[test]
-fn canaries_do_not_wait_for_what_another_workload_holds_until_the_second_step() {
+fn canaries_do_not_wait_for_a_host_port_that_the_old_daemon_set_holds() {
     let nodes = ["a", "b", "c"];
     let mut world = World::new(&nodes);
     world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
     let spec = |image: &str| pod(image).with_host_port(8080);
-    let world = squeezed(
+    let world = rename_without_room(
         &nodes,
         daemon_set("web", spec("web:1")),
         daemon_set("site", spec("web:2")),
         world,
     );
-    let on: BTreeSet<&NodeName> = world
+    let nodes_of_site: BTreeSet<&NodeName> = world
         .pods("site")
         .iter()
         .filter_map(|pod| pod.place.node())
         .collect();
-    assert_eq!(on.len(), 3);
+    assert_eq!(nodes_of_site.len(), 3);
 }

@@ -1,5 +1,5 @@
-//! What pods say of each other and ask of a host, held by the host itself; and what a leader makes
-//! of a host that refuses.
+//! Rules between pods, and requests to a host, that the host checks itself; and what the leader
+//! does if a host refuses a pod.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{PodSpecExt, bare, commit, pod, replica_set, rolling},
-    refusals::{ask, ask_with, forge, misplace, one, settled, tell_to_stop},
+    refusals::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
     world::{World, name},
 };
 
@@ -62,7 +62,7 @@ fn spread(mut spec: PodSpec, app: &str) -> PodSpec {
     spec
 }
 
-fn asking(mut spec: PodSpec, cpu: u64) -> PodSpec {
+fn requesting(mut spec: PodSpec, cpu: u64) -> PodSpec {
     spec.containers[0].resources.cpu_request_milli = Some(cpu);
     spec
 }
@@ -74,7 +74,7 @@ fn only_on(mut spec: PodSpec, node: &str) -> PodSpec {
 
 #[track_caller]
 fn expect_refused(world: &World, host: &str, uid: &PodUid, why: Unfit) {
-    let plan = ask(world, host, Vec::new(), &[]);
+    let plan = plan_of(world, host, Vec::new(), &[]);
     let refused = &plan.report.refused;
     assert_eq!(
         refused.get(uid),
@@ -85,13 +85,13 @@ fn expect_refused(world: &World, host: &str, uid: &PodUid, why: Unfit) {
 }
 
 #[test]
-fn nothing_is_refused_of_what_a_leader_places_by_these_rules() {
+fn no_placement_of_the_leader_by_these_rules_is_refused() {
     let world = settled(
         commit("c1")
             .with(replica_set(
                 "web",
                 2,
-                asking(apart(pod("web:1"), "web"), 900),
+                requesting(apart(pod("web:1"), "web"), 900),
             ))
             .with(replica_set(
                 "set",
@@ -102,7 +102,7 @@ fn nothing_is_refused_of_what_a_leader_places_by_these_rules() {
             .build(),
     );
     for host in ["a", "b"] {
-        let plan = ask(&world, host, Vec::new(), &[]);
+        let plan = plan_of(&world, host, Vec::new(), &[]);
         assert!(
             plan.report.refused.is_empty(),
             "{host}: {:?}",
@@ -112,17 +112,17 @@ fn nothing_is_refused_of_what_a_leader_places_by_these_rules() {
 }
 
 #[test]
-fn pods_that_must_be_apart_are_not_begun_together() {
+fn a_host_refuses_a_pod_beside_one_that_anti_affinity_excludes() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("web", 2, apart(pod("web:1"), "web")))
             .build(),
     );
-    let uid = one(&world, "web", "a");
+    let uid = pod_on(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
     expect_refused(&world, "a", &forged, Unfit::PodAntiAffinity);
 
-    // Whom another one keeps off.
+    // The anti-affinity of another pod excludes this pod.
     let both = || {
         let lonely = only_on(apart(pod("lonely:1"), "web"), "a");
         commit("c1")
@@ -141,7 +141,7 @@ fn pods_that_must_be_apart_are_not_begun_together() {
 }
 
 #[test]
-fn a_spread_that_must_hold_is_held() {
+fn a_host_refuses_a_pod_that_breaks_a_required_spread() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("web", 4, spread(pod("web:1"), "web")))
@@ -152,11 +152,11 @@ fn a_spread_that_must_hold_is_held() {
     let other = if host == name("a") { "b" } else { "a" };
     misplace(&mut world, &newest, other);
     expect_refused(&world, other, &newest, Unfit::Spread);
-    // One that is on its way out was there when the new one was placed.
+    // A pod that is stopping counted when the new one was placed.
     let gone = forge(&mut world, &newest, host.as_str());
-    tell_to_stop(&mut world, &gone);
+    request_stop(&mut world, &gone);
     assert!(
-        ask(&world, other, Vec::new(), &[])
+        plan_of(&world, other, Vec::new(), &[])
             .report
             .refused
             .is_empty()
@@ -164,52 +164,52 @@ fn a_spread_that_must_hold_is_held() {
 }
 
 #[test]
-fn a_pod_that_must_be_near_another_is_not_begun_elsewhere() {
+fn a_host_refuses_a_pod_without_the_pod_that_its_affinity_requires() {
     let commit = commit("c1")
         .with(bare("web", only_on(pod("web:1"), "a")))
         .with(replica_set("set", 1, near(pod("set:1"), "web")));
     let mut world = settled(commit.build());
-    let uid = one(&world, "set", "a");
+    let uid = pod_on(&world, "set", "a");
     misplace(&mut world, &uid, "b");
     expect_refused(&world, "b", &uid, Unfit::PodAffinity);
 }
 
 #[test]
-fn a_host_begins_no_more_than_it_has_room_for() {
+fn a_host_refuses_a_pod_that_it_has_no_room_for() {
     let mut world = settled(
         commit("c1")
-            .with(replica_set("web", 2, asking(pod("web:1"), 1500)))
+            .with(replica_set("web", 2, requesting(pod("web:1"), 1500)))
             .build(),
     );
-    let uid = one(&world, "web", "a");
+    let uid = pod_on(&world, "web", "a");
     let forged = forge(&mut world, &uid, "a");
     expect_refused(&world, "a", &forged, Unfit::Cpu);
-    // What runs is not stopped for it.
-    let plan = ask(&world, "a", Vec::new(), &[uid, forged]);
+    // Running pods are not stopped for lack of room.
+    let plan = plan_of(&world, "a", Vec::new(), &[uid, forged]);
     assert!(plan.report.refused.is_empty(), "{:?}", plan.report.refused);
 }
 
 #[test]
-fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
+fn running_pods_count_by_their_labels_and_not_by_their_records() {
     let all = || {
         commit("c1")
             .with(replica_set(
                 "web",
                 2,
-                asking(apart(pod("web:1"), "web"), 1500),
+                requesting(apart(pod("web:1"), "web"), 1500),
             ))
             .with(replica_set("port", 2, pod("port:1").with_host_port(8080)))
             .build()
     };
     for serial in [0, 1, u64::MAX] {
         let mut world = settled(all());
-        let (web, port) = (one(&world, "web", "a"), one(&world, "port", "a"));
+        let (web, port) = (pod_on(&world, "web", "a"), pod_on(&world, "port", "a"));
         let (forged_web, forged_port) =
             (forge(&mut world, &web, "a"), forge(&mut world, &port, "a"));
         for uid in [&forged_web, &forged_port] {
             world.state.pods.get_mut(uid).unwrap().serial = serial;
         }
-        // What runs says by its own labels what it is.
+        // A running pod is known by its own labels.
         let running = [
             World::identity(&world.state.pods[&web]),
             World::identity(&world.state.pods[&port]),
@@ -217,7 +217,7 @@ fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
         for uid in [&web, &port] {
             world.state.pods.get_mut(uid).unwrap().template = TemplateHash::new("1-forged");
         }
-        let plan = ask_with(
+        let plan = plan_with(
             &world,
             "a",
             Vec::new(),
@@ -234,19 +234,19 @@ fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
             matches!(refused.get(&forged_port), Some(Refused::HostPort { .. })),
             "{serial}: {refused:?}"
         );
-        // As many as there may be, however old they claim to be.
+        // Pods above the wanted number are refused, whatever serial their records have.
         let more: Vec<PodUid> = (0..3)
             .map(|_| forge(&mut world, &forged_port, "b"))
             .collect();
         let running: Vec<PodUid> = world
             .on("port", "b")
             .into_iter()
-            .map(|one| one.uid.clone())
+            .map(|record| record.uid.clone())
             .collect();
         for uid in &more {
             world.state.pods.get_mut(uid).unwrap().serial = serial;
         }
-        let plan = ask(&world, "b", Vec::new(), &running);
+        let plan = plan_of(&world, "b", Vec::new(), &running);
         assert!(
             more.iter().all(|uid| plan.report.refused.contains_key(uid)),
             "{:?}",
@@ -256,52 +256,52 @@ fn what_runs_counts_whatever_its_record_and_that_of_a_new_one_say() {
 }
 
 #[test]
-fn a_pod_that_its_host_refuses_is_made_anew_elsewhere() {
+fn a_pod_that_its_host_refuses_is_replaced_on_another_host() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("web", 2, pod("web:1")))
             .build(),
     );
-    let uid = one(&world, "web", "a");
+    let uid = pod_on(&world, "web", "a");
     world.refused.insert(uid.clone(), Refused::Full { most: 1 });
     world.run(3);
     assert_eq!(world.stops.get(&uid), Some(&StopReason::NodeExcluded));
     assert!(!world.state.pods.contains_key(&uid));
-    assert_eq!(world.places("web"), ["b", "b"]);
+    assert_eq!(world.nodes_of("web"), ["b", "b"]);
 }
 
 #[test]
-fn a_host_turns_a_pod_away_when_it_has_refused_it_for_a_while() {
+fn a_host_turns_a_pod_away_after_it_has_refused_it_for_ten_seconds() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("web", 1, only_on(pod("web:1"), "a")))
             .build(),
     );
-    let uid = one(&world, "web", "a");
+    let uid = pod_on(&world, "web", "a");
     misplace(&mut world, &uid, "b");
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(plan.report.refused.contains_key(&uid) && plan.report.turned_away.is_empty());
     assert_eq!(plan.next, Next::After(Duration::from_secs(10)));
     world.memory = plan.memory;
     world.now += Duration::from_secs(9);
-    let plan = ask(&world, "b", Vec::new(), &[]);
+    let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(plan.report.turned_away.is_empty());
     world.memory = plan.memory;
     world.now += Duration::from_secs(1);
     assert!(
-        ask(&world, "b", Vec::new(), &[])
+        plan_of(&world, "b", Vec::new(), &[])
             .report
             .turned_away
             .contains(&uid)
     );
-    // One that may run here after all begins anew.
+    // A pod that may run here again is no longer recorded as refused.
     misplace(&mut world, &uid, "a");
-    let plan = ask(&world, "a", Vec::new(), &[]);
+    let plan = plan_of(&world, "a", Vec::new(), &[]);
     assert_eq!(plan.memory.pods[&uid].refused, None);
 }
 
 #[test]
-fn nodes_have_as_many_pods_as_each_of_them_takes() {
+fn nodes_get_at_most_their_own_maximum_of_pods() {
     let mut world = World::new(&["a", "b"]);
     world
         .nodes
@@ -317,18 +317,18 @@ fn nodes_have_as_many_pods_as_each_of_them_takes() {
     );
     world.run(30);
     world.expect_healthy("c1");
-    assert_eq!(world.places("web"), ["a", "b", "b", "b"]);
+    assert_eq!(world.nodes_of("web"), ["a", "b", "b", "b"]);
 }
 
 #[test]
-fn a_stop_that_a_host_does_not_believe_ends_with_one_pod_in_its_place() {
+fn a_refused_stop_ends_with_the_wanted_number_of_pods() {
     let mut world = settled(
         commit("c1")
             .with(replica_set("web", 2, pod("web:1")))
             .build(),
     );
-    let uid = one(&world, "web", "a");
-    tell_to_stop(&mut world, &uid);
+    let uid = pod_on(&world, "web", "a");
+    request_stop(&mut world, &uid);
     world.refused.insert(uid.clone(), Refused::OwnerStays);
     world.run(5);
     assert!(
@@ -341,9 +341,9 @@ fn a_stop_that_a_host_does_not_believe_ends_with_one_pod_in_its_place() {
 }
 
 #[test]
-fn a_canary_keeps_to_the_rules_too() {
-    // Where a pod may be down, the canary's old one goes first. Where none may, the canary is
-    // passed over.
+fn a_canary_keeps_the_rules_between_pods() {
+    // If a pod may be unavailable, the canary's old pod stops first. If none may, the canary is
+    // skipped.
     for (surge, unavailable, replicas) in [(1, 0, 2), (0, 1, 2), (0, 1, 3), (1, 1, 3)] {
         let web = |image: &str| {
             let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
@@ -357,7 +357,7 @@ fn a_canary_keeps_to_the_rules_too() {
         };
         let mut world = World::new(&["a", "b", "c"]);
         world.settings.rollout.canary_nodes.insert(name("a"));
-        // What does not change is not spoken of, though the canary has no room for it.
+        // An unchanged workload causes no note, although the canary has no room for its pods.
         let unchanged = |name, spec: PodSpec| {
             rolling(
                 name,
@@ -378,7 +378,7 @@ fn a_canary_keeps_to_the_rules_too() {
         );
         world.run(60);
         world.expect_healthy("c1");
-        assert!(world.places("web").contains(&"a"));
+        assert!(world.nodes_of("web").contains(&"a"));
         world.push(
             commit("c2")
                 .with(first())
@@ -386,14 +386,14 @@ fn a_canary_keeps_to_the_rules_too() {
                 .with(web("web:2"))
                 .build(),
         );
-        let mut said = false;
+        let mut noted = false;
         for _ in 0..60 {
             world.run(1);
-            let taken = world.places("web");
+            let nodes = world.nodes_of("web");
             let case = format!("surge {surge}, unavailable {unavailable}, {replicas} pods");
             assert!(
-                taken.windows(2).all(|pair| pair[0] != pair[1]),
-                "{case}: two on one node: {taken:?}"
+                nodes.windows(2).all(|pair| pair[0] != pair[1]),
+                "{case}: two on one node: {nodes:?}"
             );
             let barred: Vec<(&str, &str)> = world
                 .notes
@@ -405,14 +405,14 @@ fn a_canary_keeps_to_the_rules_too() {
                     _ => None,
                 })
                 .collect();
-            said |= barred.contains(&("web", "a"));
+            noted |= barred.contains(&("web", "a"));
             assert!(
                 barred.iter().all(|(workload, _)| *workload != "second"),
                 "{barred:?}"
             );
         }
         assert_eq!(
-            said,
+            noted,
             unavailable == 0,
             "surge {surge}, unavailable {unavailable}, {replicas} pods"
         );
@@ -421,7 +421,7 @@ fn a_canary_keeps_to_the_rules_too() {
 }
 
 #[test]
-fn a_roll_out_leaves_the_new_pods_spread() {
+fn a_rollout_keeps_the_new_pods_spread() {
     for (surge, unavailable) in [(1, 0), (0, 1), (3, 0), (1, 1)] {
         let web = |image: &str| {
             rolling(
@@ -444,7 +444,7 @@ fn a_roll_out_leaves_the_new_pods_spread() {
             world.run(60);
             world.expect_healthy(&format!("c{round}"));
             assert_eq!(
-                world.places("web"),
+                world.nodes_of("web"),
                 ["a", "b", "c"],
                 "surge {surge}, unavailable {unavailable}"
             );

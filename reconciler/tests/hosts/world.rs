@@ -1,4 +1,4 @@
-//! A cluster whose hosts do at once what they are told, and say so.
+//! A cluster whose hosts carry out all decisions at once, and report so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,41 +33,41 @@ pub(crate) struct World {
     pub(crate) commits: Commits,
     /// Commits that hosts judged not to be eligible.
     pub(crate) barred: BTreeSet<CommitId>,
-    /// Commits that are not eligible, of which something runs.
+    /// Commits that are not eligible any more, and whose pods run.
     pub(crate) kept: Commits,
     pub(crate) nodes: BTreeMap<NodeName, KnownNode>,
     pub(crate) reports: BTreeMap<NodeName, NodeReport>,
     pub(crate) notes: Vec<Note>,
     /// Nodes on which new pods of a commit crash.
     pub(crate) broken: BTreeSet<(NodeName, CommitId)>,
-    /// What nodes say of the images of the target, where they are not ready.
+    /// The preparation that nodes report for the target, if it is not ready.
     pub(crate) prepared: BTreeMap<NodeName, Preparation>,
-    /// Where hosts pull images themselves, as their own plans say.
+    /// If set, hosts pull images by their own plans.
     pub(crate) images: Option<Images>,
-    /// Nodes that cannot get the target.
-    pub(crate) unread: BTreeSet<NodeName>,
-    /// What a host remembers that is asked by itself.
+    /// Nodes that cannot fetch the target.
+    pub(crate) without_commit: BTreeSet<NodeName>,
+    /// The memory of a host whose plan a test makes.
     pub(crate) memory: NodeMemory,
-    /// What hosts do not do as they are told.
+    /// Assignments and stops that hosts refuse.
     pub(crate) refused: BTreeMap<PodUid, Refused>,
-    /// What runs on nodes, whether the state knows it or not.
+    /// Pods that run on nodes without a record in the state.
     pub(crate) running: BTreeMap<NodeName, Vec<PodIdentity>>,
     /// Pods of which nothing is on their nodes.
     pub(crate) absent: BTreeSet<PodUid>,
-    /// Nodes that say nothing new.
-    pub(crate) mute: BTreeSet<NodeName>,
-    /// All stops that were ever told.
+    /// Nodes that send no new report.
+    pub(crate) without_new_reports: BTreeSet<NodeName>,
+    /// All stop records that were made.
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
-    /// Which nodes were called faulty.
+    /// All nodes that were recorded as faulty.
     pub(crate) faulty: BTreeSet<NodeName>,
-    /// The fewest available pods and the most active ones of each owner.
+    /// The fewest_available available pods of each owner, and its most active pods.
     pub(crate) bounds: BTreeMap<String, (usize, usize)>,
     /// Owners whose pods are not ready.
     pub(crate) unready: BTreeSet<String>,
-    /// The fewest available pods of all owners together.
-    pub(crate) fewest: usize,
-    /// Pods of two owners were on one node at a time.
-    pub(crate) shared: bool,
+    /// The fewest_available available pods of all owners together.
+    pub(crate) fewest_available: usize,
+    /// Whether pods of two owners were on one node at the same time.
+    pub(crate) shared_node: bool,
 }
 
 pub(crate) fn name(node: &str) -> NodeName {
@@ -119,18 +119,18 @@ impl World {
             broken: BTreeSet::new(),
             prepared: BTreeMap::new(),
             images: None,
-            unread: BTreeSet::new(),
+            without_commit: BTreeSet::new(),
             memory: NodeMemory::default(),
             refused: BTreeMap::new(),
             running: BTreeMap::new(),
             absent: BTreeSet::new(),
-            mute: BTreeSet::new(),
+            without_new_reports: BTreeSet::new(),
             stops: BTreeMap::new(),
             faulty: BTreeSet::new(),
             bounds: BTreeMap::new(),
             unready: BTreeSet::new(),
-            fewest: usize::MAX,
-            shared: false,
+            fewest_available: usize::MAX,
+            shared_node: false,
         };
         nodes.iter().for_each(|node| world.join(node));
         world
@@ -145,7 +145,7 @@ impl World {
         self.nodes.insert(name(node), known);
     }
 
-    pub(crate) fn live(&mut self, node: &str, life: NodeLife) {
+    pub(crate) fn set_life(&mut self, node: &str, life: NodeLife) {
         self.nodes.get_mut(&name(node)).unwrap().life = life;
     }
 
@@ -158,26 +158,26 @@ impl World {
         self.commits.insert(commit.id.clone(), commit);
     }
 
-    /// A commit that is not eligible any more.
+    /// Makes a commit not eligible any more.
     pub(crate) fn keep_only(&mut self, commit: &str) {
         let (id, commit) = self.commits.remove_entry(&commit_id(commit)).unwrap();
         self.barred.insert(id.clone());
         self.kept.insert(id, commit);
     }
 
-    /// Until it has been quiet for so long.
+    /// Runs for a number of seconds.
     pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            self.second();
+            self.run_second();
         }
     }
 
-    pub(crate) fn second(&mut self) {
+    pub(crate) fn run_second(&mut self) {
         self.now += Duration::from_secs(1);
         for round in 0.. {
             assert!(
                 round < 50,
-                "the decisions do not come to rest: {:#?}",
+                "the decisions do not settle: {:#?}",
                 self.state.rollout
             );
             self.report();
@@ -223,13 +223,19 @@ impl World {
             counts.0 += usize::from(self.is_ready(&record.uid));
             counts.1 += 1;
         }
-        self.fewest = self
-            .fewest
+        self.fewest_available = self
+            .fewest_available
             .min(now.values().map(|(available, _)| available).sum());
-        let there = |record: &PodRecord| Some((record.place.node()?.clone(), record.owner.clone()));
-        let there: BTreeSet<_> = self.state.pods.values().filter_map(there).collect();
-        let nodes: BTreeSet<_> = there.iter().map(|(node, _)| node).collect();
-        self.shared |= there.len() > nodes.len();
+        let owners_on_nodes =
+            |record: &PodRecord| Some((record.place.node()?.clone(), record.owner.clone()));
+        let owners_on_nodes: BTreeSet<_> = self
+            .state
+            .pods
+            .values()
+            .filter_map(owners_on_nodes)
+            .collect();
+        let nodes: BTreeSet<_> = owners_on_nodes.iter().map(|(node, _)| node).collect();
+        self.shared_node |= owners_on_nodes.len() > nodes.len();
         for (owner, (available, active)) in now {
             let bounds = self.bounds.entry(owner).or_insert((available, active));
             *bounds = (bounds.0.min(available), bounds.1.max(active));
@@ -249,7 +255,10 @@ impl World {
     fn report(&mut self) {
         let rollout = &self.state.rollout;
         for (node, known) in &self.nodes {
-            if known.life.is_out() || known.life == NodeLife::Away || self.mute.contains(node) {
+            if known.life.is_out()
+                || known.life == NodeLife::Away
+                || self.without_new_reports.contains(node)
+            {
                 continue;
             }
             let report = self.reports.entry(node.clone()).or_default();
@@ -264,11 +273,11 @@ impl World {
                     .is_some_and(|record| record.stop.is_some())
             };
             let here = self.running.entry(node.clone()).or_default();
-            here.retain(|one| !stops(&one.uid));
-            let found = here
+            here.retain(|identity| !stops(&identity.uid));
+            let unrecorded = here
                 .iter()
-                .filter(|one| !self.state.pods.contains_key(&one.uid));
-            report.orphans = found.cloned().collect();
+                .filter(|identity| !self.state.pods.contains_key(&identity.uid));
+            report.orphans = unrecorded.cloned().collect();
             report.clock = ReceivedTime::receive(rollout.clock, report.clock, self.now);
             report
                 .pods
@@ -342,10 +351,8 @@ impl World {
             if self.images.is_some() {
                 continue;
             }
-            if let Some(target) = rollout
-                .target
-                .as_ref()
-                .filter(|_| !self.unread.contains(node))
+            if let Some(target) = &rollout.target
+                && !self.without_commit.contains(node)
             {
                 let prepared = self
                     .prepared
@@ -357,7 +364,7 @@ impl World {
         }
     }
 
-    /// Hosts pull what their plans say, and say how far they are.
+    /// Hosts pull images by their plans, and report the result.
     fn pull(&mut self) {
         let Some(mut images) = self.images.take() else {
             return;
@@ -371,7 +378,7 @@ impl World {
         self.images = Some(images);
     }
 
-    /// What a pod runs by.
+    /// The identity that is written on the containers of a pod.
     pub(crate) fn identity(record: &PodRecord) -> PodIdentity {
         PodIdentity {
             uid: record.uid.clone(),
@@ -382,8 +389,8 @@ impl World {
         }
     }
 
-    /// The state is of an earlier time: it does not know these pods any more, and they run on.
-    pub(crate) fn forget_that_it_runs(&mut self, uids: &[PodUid]) {
+    /// Replaces the state by an older one without these pods, which keep running.
+    pub(crate) fn forget_records(&mut self, uids: &[PodUid]) {
         for uid in uids {
             let Some(record) = self.state.pods.remove(uid) else {
                 continue;
@@ -398,23 +405,24 @@ impl World {
         }
     }
 
-    /// The pods of an owner that are not told to stop, oldest first.
+    /// The pods of an owner without a stop record, oldest first.
     pub(crate) fn pods(&self, owner: &str) -> Vec<&PodRecord> {
-        let mine = |record: &&PodRecord| record.owner.object.name == owner && record.stop.is_none();
-        let mut pods: Vec<&PodRecord> = self.state.pods.values().filter(mine).collect();
+        let selected =
+            |record: &&PodRecord| record.owner.object.name == owner && record.stop.is_none();
+        let mut pods: Vec<&PodRecord> = self.state.pods.values().filter(selected).collect();
         pods.sort_by_key(|record| record.serial);
         pods
     }
 
-    /// On which nodes they are, sorted.
-    pub(crate) fn places(&self, owner: &str) -> Vec<&str> {
-        let mut places: Vec<&str> = self
+    /// The nodes of an owner's pods, sorted.
+    pub(crate) fn nodes_of(&self, owner: &str) -> Vec<&str> {
+        let mut nodes: Vec<&str> = self
             .pods(owner)
             .iter()
             .map(|record| record.place.node().map_or("nowhere", NodeName::as_str))
             .collect();
-        places.sort_unstable();
-        places
+        nodes.sort_unstable();
+        nodes
     }
 
     /// The pod of an owner on a node.

@@ -1,5 +1,5 @@
-//! Whatever is refused although Kubernetes takes it says what to write in its place, and never just
-//! to leave it out.
+//! Each refusal of a manifest that Kubernetes accepts says what to write in its place, and never
+//! only to remove it.
 
 use reconciler::{
     desired::{self, CheckSettings},
@@ -75,7 +75,7 @@ const OF_SERVICE: &[&str] = &[
     "ipFamilyPolicy: RequireDualStack",
 ];
 
-/// Kinds of Kubernetes and of others, as `apiVersion kind`.
+/// Kinds of Kubernetes and of other projects, as `apiVersion kind`.
 const KINDS: &[&str] = &[
     "v1 Endpoints",
     "discovery.k8s.io/v1 EndpointSlice",
@@ -124,7 +124,7 @@ fn pod(field: &str, container: &str) -> String {
 }
 
 #[test]
-fn every_refusal_says_what_to_do_and_not_what_it_warns_of() {
+fn every_refusal_advises_an_alternative_and_not_what_it_warns_of() {
     let of_pod = OF_POD.iter().map(|field| pod(&format!("  {field}\n"), ""));
     let of_container = OF_CONTAINER
         .iter()
@@ -145,7 +145,7 @@ fn every_refusal_says_what_to_do_and_not_what_it_warns_of() {
         let Problem { field, message, .. } = &errors[0];
         let (_, advice) = message.split_once(": ").unwrap_or_default();
         let advice = advice.split_once("; ").map_or(advice, |(_, advice)| advice);
-        // Nothing on Linux reads it.
+        // Linux ignores windowsOptions: removing it is harmless.
         let harmless = field.ends_with("windowsOptions");
         assert!(
             harmless || advice.split(' ').count() > 1,
@@ -153,7 +153,7 @@ fn every_refusal_says_what_to_do_and_not_what_it_warns_of() {
         );
         assert!(
             harmless || !advice.contains("remove"),
-            "leaving it out is what the message warns of: {message}"
+            "the message warns of ignoring the field, and advises to remove it: {message}"
         );
         all.push_str(&format!("{field}: {message}\n"));
     }

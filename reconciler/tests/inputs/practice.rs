@@ -6,7 +6,7 @@ use reconciler::{
     object::Objects,
 };
 
-/// A file of this directory with its name.
+/// A file of the directory `practice`, with its name.
 macro_rules! file {
     ($name:literal) => {
         ($name, include_str!(concat!("practice/", $name, ".yaml")))
@@ -37,14 +37,15 @@ fn read(text: &str, read_as: ReadAs) -> (Objects, String, bool) {
     )
 }
 
-fn said(files: &[(&str, &str)]) -> String {
-    let one = |(name, text): &(&str, &str)| format!("{name}\n{}", read(text, ReadAs::NewHead).1);
-    files.iter().map(one).collect()
+fn problems_of(files: &[(&str, &str)]) -> String {
+    let read_file =
+        |(name, text): &(&str, &str)| format!("{name}\n{}", read(text, ReadAs::NewHead).1);
+    files.iter().map(read_file).collect()
 }
 
 #[test]
-fn what_kubernetes_takes_is_taken() {
-    insta::assert_snapshot!(said(&[
+fn manifests_that_kubernetes_accepts_are_accepted() {
+    insta::assert_snapshot!(problems_of(&[
         file!("bug-w1-recreate-in-extensions-v1beta1"),
         file!("bug-w2-capability-lower-case"),
         file!("bug-w4-mountpath-relative"),
@@ -58,8 +59,8 @@ fn what_kubernetes_takes_is_taken() {
 }
 
 #[test]
-fn what_kubernetes_refuses_is_refused() {
-    insta::assert_snapshot!(said(&[
+fn manifests_that_kubernetes_refuses_are_refused() {
+    insta::assert_snapshot!(problems_of(&[
         file!("bug-a1-basic-auth-without-keys"),
         file!("bug-a2-dockerconfigjson-not-json"),
         file!("bug-a4-externalTrafficPolicy-on-ClusterIP"),
@@ -75,8 +76,8 @@ fn what_kubernetes_refuses_is_refused() {
 }
 
 #[test]
-fn what_only_a_tool_elsewhere_understands_is_named() {
-    insta::assert_snapshot!(said(&[
+fn manifests_for_other_tools_are_named() {
+    insta::assert_snapshot!(problems_of(&[
         file!("msg-flux-variable"),
         file!("msg-httproute"),
         file!("msg-knative-service"),
@@ -101,8 +102,8 @@ fn what_only_a_tool_elsewhere_understands_is_named() {
 }
 
 #[test]
-fn what_is_not_supported_yet_says_what_to_use() {
-    insta::assert_snapshot!(said(&[
+fn unsupported_fields_name_an_alternative() {
+    insta::assert_snapshot!(problems_of(&[
         file!("top-01-pvc"),
         file!("top-02-runAsNonRoot-with-runAsUser"),
         file!("top-03-fsGroup-without-persistent-volume"),
@@ -169,7 +170,7 @@ fn with_image(container: &str) -> String {
 }
 
 #[test]
-fn names_numbers_and_paths_are_taken_as_kubernetes_takes_them() {
+fn names_numbers_and_paths_are_read_as_in_kubernetes() {
     for (name, text) in [
         ("a capability in mixed case", with_image("securityContext: {capabilities: {add: [net_Admin]}}")),
         (
@@ -229,7 +230,7 @@ fn names_numbers_and_paths_are_taken_as_kubernetes_takes_them() {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused_as_in_kubernetes() {
+fn contradictions_are_refused_as_in_kubernetes() {
     let texts = [
         with_image("securityContext: {allowPrivilegeEscalation: false, privileged: true}"),
         with_image(
@@ -256,7 +257,7 @@ fn what_contradicts_itself_is_refused_as_in_kubernetes() {
     "#);
 }
 
-/// One document for each rule that older versions did not have.
+/// A document for each rule that older versions did not have.
 fn newly_refused() -> Vec<String> {
     let secret = |kind: &str, data: &str| {
         format!(
@@ -291,7 +292,7 @@ fn newly_refused() -> Vec<String> {
         with_image("env: [{name: A, value: 'ENC[AES256_GCM,data:AA,iv:AA,tag:AA,type:str]'}]"),
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: 'ENC[AES256_GCM,data:AA,type:str]'}\n".to_owned(),
         include_str!("practice/msg-sops-after-following-the-advice.yaml").to_owned(),
-        // The same in base64.
+        // An encrypted value in base64.
         secret("x", "data: {a: RU5DW0FFUzI1Nl9HQ00sZGF0YTpBQSx0eXBlOnN0cl0=}"),
     ];
     for image in [
@@ -308,7 +309,7 @@ fn newly_refused() -> Vec<String> {
 }
 
 #[test]
-fn a_new_rule_refuses_new_heads_and_warns_of_accepted_ones_with_the_same_objects() {
+fn a_new_rule_refuses_new_heads_and_only_warns_of_accepted_commits() {
     let mut all = String::new();
     for text in newly_refused() {
         let (as_new, problems, refused) = read(&text, ReadAs::NewHead);
@@ -318,7 +319,7 @@ fn a_new_rule_refuses_new_heads_and_warns_of_accepted_ones_with_the_same_objects
         assert!(!refused, "{text}{problems}");
         assert!(problems.contains("accepted before this rule"), "{problems}");
         assert_eq!(format!("{as_new:?}"), format!("{as_accepted:?}"), "{text}");
-        // A secret's value shows in no `Debug`.
+        // `Debug` does not print the values of Secrets: they are compared separately.
         let values = |objects: &Objects| -> Vec<Vec<u8>> {
             let data = objects
                 .secrets
@@ -363,7 +364,7 @@ fn a_new_rule_refuses_new_heads_and_warns_of_accepted_ones_with_the_same_objects
 }
 
 #[test]
-fn what_was_always_refused_is_refused_of_accepted_commits_too() {
+fn older_rules_refuse_accepted_commits_too() {
     for text in [
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {conainers: []}\n",
         include_str!("practice/msg-sops-data.yaml"),
@@ -371,18 +372,18 @@ fn what_was_always_refused_is_refused_of_accepted_commits_too() {
     ] {
         assert!(read(text, ReadAs::Accepted).2, "{text}");
     }
-    // An error behind more warnings than are told is not lost.
+    // An error after more warnings than are kept is not lost.
     let variables: String = (0..300).map(|_| "{name: A, value: x}, ").collect();
     let text = with_image(&format!(
         "env: [{variables}]\n    resources: {{limits: {{memory: 5Mi}}}}"
     ));
     assert!(read(&text, ReadAs::NewHead).2);
-    // Older versions lost it.
+    // Older versions lost that error and accepted such commits.
     assert!(!read(&text, ReadAs::Accepted).2);
 }
 
 #[test]
-fn placeholders_are_named_where_they_make_something_invalid_and_only_there() {
+fn placeholders_are_named_only_where_they_make_a_value_invalid() {
     let text = "apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -424,7 +425,7 @@ metadata: {name: ${APP}}
 }
 
 #[test]
-fn what_sops_encrypted_is_recognised_wherever_it_stands() {
+fn documents_encrypted_by_sops_are_recognised_everywhere() {
     let text = "apiVersion: ENC[AES256_GCM,data:AA,type:str]
 kind: ENC[AES256_GCM,data:AA,type:str]
 sops: {mac: x}
@@ -455,22 +456,26 @@ sops: {version: 3.8.1}
 }
 
 #[test]
-fn a_byte_order_mark_may_stand_before_every_document() {
-    let one = |name: &str| {
+fn a_byte_order_mark_is_allowed_before_every_document() {
+    let document = |name: &str| {
         format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: \"\u{feff}v\"}}\n"
         )
     };
     let bom = '\u{feff}';
     for text in [
-        format!("{bom}{}---\n{bom}{}", one("a"), one("b")),
-        format!("{}{bom}---\n{}", one("a"), one("b")),
+        format!("{bom}{}---\n{bom}{}", document("a"), document("b")),
+        format!("{}{bom}---\n{}", document("a"), document("b")),
         format!(
             "{bom}---\n{}\n{bom}--- # next\n\n# about b\n{bom}{}",
-            one("a"),
-            one("b")
+            document("a"),
+            document("b")
         ),
-        format!("{}...\r\n{bom}---\n{bom}# about b\n{}", one("a"), one("b")),
+        format!(
+            "{}...\r\n{bom}---\n{bom}# about b\n{}",
+            document("a"),
+            document("b")
+        ),
     ] {
         let (objects, problems, _) = read(&text, ReadAs::NewHead);
         assert_eq!(problems, "", "{text:?}");
@@ -501,16 +506,17 @@ fn a_byte_order_mark_may_stand_before_every_document() {
 }
 
 #[test]
-fn a_file_may_have_four_mebibytes_and_its_problems_have_places() {
-    let one = |number: usize| {
+fn a_file_may_have_four_mebibytes_and_its_problems_have_line_numbers() {
+    let header = |number: usize| {
         format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{number}}}\ndata:\n")
     };
-    // About a value for every twenty bytes, as in the bundles of custom resource definitions.
+    // The file has a value for about every twenty bytes, as bundles of custom resource definitions
+    // have.
     let mut text = String::new();
     let mut documents = 0;
     while text.len() < (4 << 20) - 40_000 {
         documents += 1;
-        text.push_str(&one(documents));
+        text.push_str(&header(documents));
         for line in 0..1_000 {
             text.push_str(&format!("  key{line:04}: value {line:04}\n"));
         }
@@ -538,6 +544,6 @@ fn a_file_may_have_four_mebibytes_and_its_problems_have_places() {
     let text = format!("a: &a [{}]\nb: [{}]\n", "1,".repeat(999), "*a,".repeat(999));
     assert!(
         read(&text, ReadAs::NewHead).1.contains("too many values"),
-        "a small file may not expand"
+        "a small file must not expand by its aliases"
     );
 }

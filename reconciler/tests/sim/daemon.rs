@@ -1,5 +1,5 @@
-//! The control loop as the daemon runs it, in virtual time, with the referee looking on; and what
-//! it may lose.
+//! The control loop as the daemon runs it, in virtual time. The referee checks every decision and
+//! every plan. Crashes lose what the daemon has only in memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ use crate::{
     registry::Registry,
 };
 
-/// A lane under way.
+/// A lane that runs: the index of its current step, and when the step ends.
 #[derive(Debug)]
 struct Running {
     lane: Lane,
@@ -49,7 +49,7 @@ pub(crate) struct Sim {
     pub(crate) host: Engine,
     pub(crate) registry: Registry,
     pub(crate) settings: ClusterSettings,
-    /// Of the daemon's configuration.
+    /// The taints in the daemon's configuration.
     pub(crate) taints: Vec<Taint>,
     // The repository.
     pub(crate) head: Head,
@@ -61,22 +61,22 @@ pub(crate) struct Sim {
     pub(crate) hooked: BTreeSet<ContainerId>,
     // In the daemon's memory.
     pub(crate) report: Option<NodeReport>,
-    pub(crate) last: Option<NodePlan>,
+    pub(crate) last_plan: Option<NodePlan>,
     pub(crate) failures: BTreeMap<LaneKey, LaneFailure>,
     lanes: BTreeMap<LaneKey, Running>,
     prober: Prober,
     due: Option<Timestamp>,
-    // For the test.
+    // What the test observes.
     pub(crate) transcript: Vec<String>,
-    pub(crate) marks: Marks,
+    pub(crate) extremes: Extremes,
 }
 
-/// What was seen since the last reset.
+/// Extremes that were observed since the last reset.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
-    /// Fewest ready pods of an owner, by its name.
+pub(crate) struct Extremes {
+    /// The fewest ready pods of each owner, by the owner's name.
     pub(crate) least_ready: BTreeMap<String, usize>,
-    /// Most pods of an owner that run and are not told to stop.
+    /// The most pods without a stop record of each owner.
     pub(crate) most_active: BTreeMap<String, usize>,
 }
 
@@ -107,18 +107,18 @@ impl Default for Sim {
             pins: Pins::new(),
             hooked: BTreeSet::new(),
             report: None,
-            last: None,
+            last_plan: None,
             failures: BTreeMap::new(),
             lanes: BTreeMap::new(),
             prober: Prober::default(),
             due: None,
             transcript: Vec::new(),
-            marks: Marks::default(),
+            extremes: Extremes::default(),
         }
     }
 }
 
-/// The only node.
+/// The name of the only node.
 pub(crate) fn here() -> NodeName {
     NodeName::new("one")
 }
@@ -157,7 +157,7 @@ fn network() -> HostNetwork {
 }
 
 impl Sim {
-    /// A commit is pushed, verified and read.
+    /// Pushes a commit, which is verified and read at once.
     pub(crate) fn push(&mut self, commit: Arc<Commit>) {
         self.note(format!("push {}", commit.id));
         self.head = Head::Accepted(commit.id.clone());
@@ -165,14 +165,14 @@ impl Sim {
         self.cycle();
     }
 
-    /// Time passes, with everything that happens in it.
+    /// Runs for a duration, with all events that happen in it.
     pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         let mut at_once = 0;
         while let Some(next) = self.next_event().filter(|next| *next <= end) {
             at_once = if next <= self.now { at_once + 1 } else { 0 };
             if at_once > 100 {
-                self.fail("the loop spins without time passing");
+                self.fail("the loop runs again and again at one time");
             }
             self.now = self.now.max(next);
             self.host.tick(self.now);
@@ -258,17 +258,17 @@ impl Sim {
         }
     }
 
-    /// One turn of the loop: decide, plan, start lanes; once more if what is reported has changed.
+    /// One cycle: decide, plan, start lanes. The cycle is repeated if the report has changed.
     pub(crate) fn cycle(&mut self) {
         self.due = None;
         for round in 0.. {
             if round > 20 {
-                self.fail("what is reported changes for ever");
+                self.fail("the report never stops changing");
             }
             self.decide();
             if self.host.engine_down {
-                // An engine that does not answer is not a host without containers: there is nothing
-                // to plan from.
+                // An engine that does not answer gives no information about containers: there is
+                // nothing to plan from.
                 self.wake(Next::After(Duration::from_secs(5)));
                 return;
             }
@@ -278,7 +278,7 @@ impl Sim {
                 break;
             }
         }
-        self.mark();
+        self.update_extremes();
     }
 
     fn wake(&mut self, next: Next) {
@@ -291,9 +291,9 @@ impl Sim {
     fn decide(&mut self) {
         for round in 0.. {
             if round > 20 {
-                self.fail("the decisions change for ever");
+                self.fail("the decisions never stop changing");
             }
-            let change = self.ask_cluster();
+            let change = self.decision();
             if change.changes.is_empty() {
                 self.wake(change.next);
                 return;
@@ -306,8 +306,8 @@ impl Sim {
         }
     }
 
-    /// What the leader would decide now.
-    pub(crate) fn ask_cluster(&self) -> ClusterChange {
+    /// The decision that the leader would make now.
+    pub(crate) fn decision(&self) -> ClusterChange {
         let nodes = nodes(&self.taints);
         let reports = self
             .report
@@ -322,7 +322,7 @@ impl Sim {
             .commits
             .iter()
             .filter(|(id, _)| wanted.contains(*id))
-            .map(|(id, c)| (id.clone(), c.clone()));
+            .map(|(id, commit)| (id.clone(), commit.clone()));
         let commits = commits.collect();
         let input = ClusterInput {
             now: self.now,
@@ -342,7 +342,7 @@ impl Sim {
         change
     }
 
-    /// What is observed now.
+    /// What the daemon would observe now.
     pub(crate) fn observed(&self) -> Observed {
         Observed {
             containers: self.host.containers.clone(),
@@ -362,8 +362,8 @@ impl Sim {
         }
     }
 
-    /// What the host would do now.
-    pub(crate) fn ask_node(&self) -> NodePlan {
+    /// The plan that the host would make now.
+    pub(crate) fn planned(&self) -> NodePlan {
         let observed = self.observed();
         let network = network();
         let dns = DnsFacts {
@@ -399,7 +399,7 @@ impl Sim {
     }
 
     fn plan(&mut self) {
-        let plan = self.ask_node();
+        let plan = self.planned();
         self.memory = plan.memory.clone();
         for (commit, image, pin) in plan.inherited.iter().cloned() {
             self.pins.entry(commit).or_default().insert(image, pin);
@@ -411,28 +411,29 @@ impl Sim {
             self.lanes.remove(key);
         }
         for lane in plan.lanes.iter().cloned() {
-            self.note(format!("{:?}: {}", lane.why, phrase(&lane)));
+            self.note(format!("{:?}: {}", lane.why, describe_steps(&lane)));
             let due = self.now + self.host.duration(&lane.steps[0]);
             self.lanes
                 .insert(lane.key.clone(), Running { lane, at: 0, due });
         }
-        self.last = Some(plan);
+        self.last_plan = Some(plan);
     }
 
-    /// The daemon is killed and starts again. With `halfway`, the effects of the steps under way
-    /// have happened, and nobody has recorded them.
+    /// The daemon is killed and starts again. With `halfway` the steps that were under way have
+    /// their effects, and no daemon has recorded them.
     pub(crate) fn crash(&mut self, halfway: bool) {
         self.note(format!("the daemon is killed, halfway: {halfway}"));
         let lanes = std::mem::take(&mut self.lanes);
         for running in lanes.into_values() {
             let step = &running.lane.steps[running.at];
             match step {
-                // Between the engine's two calls.
+                // The daemon is killed between the two calls to the engine: the container is
+                // created and not started.
                 Step::StartContainer(spec) if !halfway => {
-                    let sandbox = self.host.containers.values().any(|one| {
-                        one.identity.uid == spec.identity.uid
-                            && one.role == reconciler::plan::Role::Sandbox
-                            && one.state.is_alive()
+                    let sandbox = self.host.containers.values().any(|container| {
+                        container.identity.uid == spec.identity.uid
+                            && container.role == reconciler::plan::Role::Sandbox
+                            && container.state.is_alive()
                     });
                     if sandbox && self.host.images.contains_key(&spec.image) {
                         self.host.create(
@@ -452,12 +453,13 @@ impl Sim {
         }
         self.failures.clear();
         self.report = None;
-        self.last = None;
+        self.last_plan = None;
         self.prober = Prober::default();
         self.cycle();
     }
 
-    /// The host loses power: containers end, links go, and the daemon starts from its disk.
+    /// The host reboots: containers end, links are removed, and the daemon starts with what is on
+    /// the disk.
     pub(crate) fn reboot(&mut self) {
         self.note("reboot".to_owned());
         self.lanes.clear();
@@ -465,14 +467,14 @@ impl Sim {
         self.crash(false);
     }
 
-    /// What is under way for a pod.
+    /// The running lane of a pod.
     pub(crate) fn lane(&self, pod: &PodUid) -> Option<&Lane> {
         self.lanes
             .get(&LaneKey::Pod(pod.clone()))
             .map(|running| &running.lane)
     }
 
-    /// Whether anything is under way.
+    /// Whether any lane runs.
     pub(crate) fn is_busy(&self) -> bool {
         !self.lanes.is_empty()
     }
@@ -482,7 +484,7 @@ impl Sim {
         self.transcript.push(format!("{at:9.3} {line}"));
     }
 
-    /// The test has failed: says what happened before.
+    /// Fails the test, and prints the last events before the failure.
     pub(crate) fn fail(&self, what: &str) -> ! {
         let tail = self
             .transcript
@@ -496,7 +498,7 @@ impl Sim {
         panic!("{tail}\n{what}\nrollout: {:#?}", self.state.rollout);
     }
 
-    fn mark(&mut self) {
+    fn update_extremes(&mut self) {
         let owners: BTreeSet<String> = self
             .state
             .pods
@@ -506,15 +508,19 @@ impl Sim {
         for owner in owners {
             let ready = self.ready(&owner);
             let active = self.pods(&owner).len();
-            let least = self.marks.least_ready.entry(owner.clone()).or_insert(ready);
+            let least = self
+                .extremes
+                .least_ready
+                .entry(owner.clone())
+                .or_insert(ready);
             *least = (*least).min(ready);
-            let most = self.marks.most_active.entry(owner).or_insert(active);
+            let most = self.extremes.most_active.entry(owner).or_insert(active);
             *most = (*most).max(active);
         }
     }
 }
 
-fn phrase(lane: &Lane) -> String {
+fn describe_steps(lane: &Lane) -> String {
     let steps: Vec<String> = lane
         .steps
         .iter()

@@ -1,5 +1,5 @@
-//! Properties: whatever is pushed and whatever happens, the referee is content at every step, and
-//! after quiet time everything has converged.
+//! Properties of random histories: with any commits and any events the referee accepts every
+//! decision and plan, and after a time without events the host has converged.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     registry::Behaviour,
 };
 
-/// Images; the first `GOOD` of them run.
+/// The images of the workloads. The first `GOOD` of them run.
 const IMAGES: [(&str, Behaviour); 10] = [
     ("good:1", Behaviour::Fine),
     ("good:2", Behaviour::Fine),
@@ -35,9 +35,9 @@ const IMAGES: [(&str, Behaviour); 10] = [
 ];
 const GOOD: usize = 5;
 
-/// A workload of a commit: its name, kind, replicas, image and variant.
+/// A workload of a commit: its kind, replicas, image and variant, as numbers.
 #[derive(Clone, Debug)]
-struct Wanted {
+struct WorkloadPlan {
     kind: u8,
     replicas: u32,
     image: usize,
@@ -46,7 +46,7 @@ struct Wanted {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Push(BTreeMap<u8, Wanted>, bool),
+    Push(BTreeMap<u8, WorkloadPlan>, bool),
     Pass(u64),
     Crash(bool),
     Reboot,
@@ -62,8 +62,8 @@ enum Event {
     LoseState,
 }
 
-fn wanted(images: std::ops::Range<usize>) -> impl Strategy<Value = Wanted> {
-    (0..9_u8, 0..4_u32, images, 0..8_u8).prop_map(|(kind, replicas, image, variant)| Wanted {
+fn wanted(images: std::ops::Range<usize>) -> impl Strategy<Value = WorkloadPlan> {
+    (0..9_u8, 0..4_u32, images, 0..8_u8).prop_map(|(kind, replicas, image, variant)| WorkloadPlan {
         kind,
         replicas,
         image,
@@ -71,7 +71,7 @@ fn wanted(images: std::ops::Range<usize>) -> impl Strategy<Value = Wanted> {
     })
 }
 
-fn commits(images: std::ops::Range<usize>) -> impl Strategy<Value = BTreeMap<u8, Wanted>> {
+fn commits(images: std::ops::Range<usize>) -> impl Strategy<Value = BTreeMap<u8, WorkloadPlan>> {
     proptest::collection::btree_map(0..4_u8, wanted(images), 1..4)
 }
 
@@ -97,7 +97,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn spec(wanted: &Wanted) -> PodSpec {
+fn spec(wanted: &WorkloadPlan) -> PodSpec {
     let mut spec = pod(IMAGES[wanted.image].0).with_readiness();
     if wanted.image == 8 {
         spec = spec.with_post_start();
@@ -120,7 +120,7 @@ fn spec(wanted: &Wanted) -> PodSpec {
     }
 }
 
-fn workload(name: &str, wanted: &Wanted) -> Workload {
+fn workload(name: &str, wanted: &WorkloadPlan) -> Workload {
     let spec = spec(wanted);
     match wanted.kind {
         0 => bare(name, spec.with_policy(policy(wanted.variant))),
@@ -149,13 +149,13 @@ fn policy(variant: u8) -> RestartPolicy {
     }
 }
 
-fn made(number: usize, all: &BTreeMap<u8, Wanted>, allow: bool) -> Arc<Commit> {
+fn build_commit(number: usize, all: &BTreeMap<u8, WorkloadPlan>, allow: bool) -> Arc<Commit> {
     in_order(number, all.iter(), allow)
 }
 
 fn in_order<'a>(
     number: usize,
-    all: impl Iterator<Item = (&'a u8, &'a Wanted)>,
+    all: impl Iterator<Item = (&'a u8, &'a WorkloadPlan)>,
     allow: bool,
 ) -> Arc<Commit> {
     let mut commit =
@@ -184,14 +184,14 @@ fn sim() -> Sim {
     sim
 }
 
-fn happen(sim: &mut Sim, number: usize, event: &Event) {
+fn apply_event(sim: &mut Sim, number: usize, event: &Event) {
     sim.note(format!("event {event:?}"));
     let pick = |sim: &Sim, index: usize| -> Option<ContainerId> {
         let all: Vec<&ContainerId> = sim.host.containers.keys().collect();
         (!all.is_empty()).then(|| all[index % all.len()].clone())
     };
     match event {
-        Event::Push(all, allow) => sim.push(made(number, all, *allow)),
+        Event::Push(all, allow) => sim.push(build_commit(number, all, *allow)),
         Event::Pass(milliseconds) => sim.run(Duration::from_millis(*milliseconds)),
         Event::Crash(halfway) => sim.crash(*halfway),
         Event::Reboot => sim.reboot(),
@@ -244,8 +244,8 @@ fn happen(sim: &mut Sim, number: usize, event: &Event) {
     sim.cycle();
 }
 
-/// Everything outside works again and enough time passes.
-fn calm(sim: &mut Sim) {
+/// Ends all faults, and runs long enough to converge.
+fn end_faults(sim: &mut Sim) {
     sim.host.disk_full = false;
     sim.host.engine_down = false;
     sim.registry.reachable = true;
@@ -254,15 +254,15 @@ fn calm(sim: &mut Sim) {
     sim.run_seconds(4000);
 }
 
-/// What must hold when nothing happens any more. A commit that crashes for ever is never calm, so
-/// this is asked only where a good one runs.
-fn converged(sim: &mut Sim) {
+/// Expects that all workloads of the driving commit have converged. A commit that fails for ever is
+/// not checked.
+fn expect_converged(sim: &mut Sim) {
     let phase = sim.state.rollout.phase.clone();
     match &phase {
         Phase::Healthy => {}
         Phase::Degraded { .. } | Phase::Empty => return,
         Phase::Preparing { .. } | Phase::Progressing { .. } | Phase::Soaking => {
-            sim.fail("the rollout has not come to an end");
+            sim.fail("the rollout has not ended");
         }
     }
     let Some(driving) = sim.state.rollout.driving.clone() else {
@@ -289,11 +289,11 @@ fn converged(sim: &mut Sim) {
             .iter()
             .filter(|record| sim.status(&record.uid).phase.is_final())
             .count();
-        let bad_old = matches!(
+        let may_keep_old_pods = matches!(
             workload.control,
             Control::Replicas { .. } | Control::DaemonSet { .. }
         );
-        if sim.ready(name) + ended != wanted && !bad_old {
+        if sim.ready(name) + ended != wanted && !may_keep_old_pods {
             sim.fail(&format!(
                 "{key} has {} ready pods and wants {wanted}",
                 sim.ready(name)
@@ -302,8 +302,9 @@ fn converged(sim: &mut Sim) {
     }
 }
 
-/// Nothing crashes for ever among what is driven, so that quiet is possible.
-fn is_calm(sim: &Sim) -> bool {
+/// Whether all pods are ready or have ended, so that the loop can become idle. A pod that crashes
+/// for ever never lets it.
+fn can_become_idle(sim: &Sim) -> bool {
     sim.state.rollout.phase == Phase::Healthy
         && sim.state.pods.values().all(|record| {
             let status = sim.status(&record.uid);
@@ -311,7 +312,7 @@ fn is_calm(sim: &Sim) -> bool {
         })
 }
 
-fn story() -> impl Strategy<Value = Vec<Event>> {
+fn history() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event(), 1..14)
 }
 
@@ -319,59 +320,60 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 400, ..ProptestConfig::with_cases(cases(96)) })]
 
     #[test]
-    fn whatever_happens_every_step_is_sound_and_the_end_is_quiet(events in story()) {
+    fn every_plan_is_sound_and_the_loop_becomes_idle_after_any_history(events in history()) {
         let mut sim = sim();
         for (number, event) in events.iter().enumerate() {
-            happen(&mut sim, number, event);
+            apply_event(&mut sim, number, event);
         }
-        calm(&mut sim);
-        converged(&mut sim);
-        if is_calm(&sim) {
-            sim.expect_quiet();
+        end_faults(&mut sim);
+        expect_converged(&mut sim);
+        if can_become_idle(&sim) {
+            sim.expect_idle();
         }
     }
 
     #[test]
-    fn a_good_commit_becomes_healthy_whatever_happened_before(
-        events in story(),
+    fn a_good_commit_becomes_healthy_after_any_history(
+        events in history(),
         last in commits(0..GOOD),
     ) {
         let mut sim = sim();
         for (number, event) in events.iter().enumerate() {
-            happen(&mut sim, number, event);
+            apply_event(&mut sim, number, event);
         }
         sim.host.disk_full = false;
         sim.host.engine_down = false;
         sim.registry.reachable = true;
-        sim.push(made(999, &last, true));
+        sim.push(build_commit(999, &last, true));
         sim.run_seconds(60);
-        // What its kind never replaces by itself somebody must restart.
+        // Pods of these kinds are not replaced by their controllers when the template changes: a
+        // person must restart them.
         let serial = sim.state.serial;
-        let stuck = |record: &PodRecord| {
+        let is_not_replaced = |record: &PodRecord| {
             use reconciler::name::WorkloadKind as Kind;
             matches!(record.owner.kind, Kind::ReplicaSet | Kind::ReplicationController | Kind::DaemonSet)
         };
         let owners: Vec<WorkloadKey> =
-            sim.state.pods.values().filter(|one| stuck(one)).map(|one| one.owner.clone()).collect();
+            sim.state.pods.values().filter(|record| is_not_replaced(record)).map(|record| record.owner.clone()).collect();
         sim.state.rollout.restarts.extend(owners.into_iter().map(|owner| (owner, serial)));
         sim.cycle();
         sim.run_seconds(4000);
         sim.expect_healthy("c999");
-        converged(&mut sim);
+        expect_converged(&mut sim);
     }
 
     #[test]
-    fn the_same_input_in_another_order_gives_the_same_decisions_and_steps(events in story()) {
+    fn the_same_input_in_another_order_gives_the_same_decisions_and_steps(events in history()) {
         let (mut one, mut other) = (sim(), sim());
         for (number, event) in events.iter().enumerate() {
-            happen(&mut one, number, event);
+            apply_event(&mut one, number, event);
             match event {
                 Event::Push(all, allow) => {
                     other.note(format!("event {event:?}"));
                     other.push(in_order(number, all.iter().rev(), *allow));
                     other.cycle();
                 }
-                _ => happen(&mut other, number, event),
+                _ => apply_event(&mut other, number, event),
             }
         }
         prop_assert_eq!(&one.transcript, &other.transcript);
@@ -380,23 +382,23 @@ proptest! {
     }
 
     #[test]
-    fn a_crash_in_any_step_of_a_roll_out_still_converges(
+    fn a_crash_in_any_step_of_a_rollout_still_converges(
         first in commits(0..GOOD),
         second in commits(0..GOOD),
         milliseconds in 0..8_000_u64,
         halfway in any::<bool>(),
     ) {
         let mut sim = sim();
-        sim.push(made(1, &first, true));
+        sim.push(build_commit(1, &first, true));
         sim.run_seconds(200);
         sim.expect_healthy("c001");
-        sim.push(made(2, &second, true));
+        sim.push(build_commit(2, &second, true));
         sim.run(Duration::from_millis(milliseconds));
         sim.crash(halfway);
         sim.run_seconds(400);
         sim.expect_healthy("c002");
-        converged(&mut sim);
-        sim.expect_quiet();
+        expect_converged(&mut sim);
+        sim.expect_idle();
         let known: usize = sim.state.pods.len();
         prop_assert_eq!(sim.memory.pods.len(), known);
         prop_assert_eq!(sim.host.files.len(), known);
@@ -405,7 +407,7 @@ proptest! {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "how many cases are run is for whoever runs them to say"
+    reason = "the person who runs the tests chooses the number of cases"
 )]
 fn cases(default: u32) -> u32 {
     std::env::var("PROPTEST_CASES")

@@ -1,4 +1,4 @@
-//! Scenarios, by what they are about.
+//! Scenarios, by subject.
 
 mod convergence;
 mod images;

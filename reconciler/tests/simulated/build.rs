@@ -1,4 +1,4 @@
-//! Commits made by hand.
+//! Commits that tests build.
 
 #[path = "../../../tests/support/ids.rs"]
 mod ids;
@@ -20,7 +20,7 @@ use reconciler::{
 
 pub(crate) use self::ids::commit_id;
 
-/// A pod of one container, `main`, of this image.
+/// A pod with one container, `main`, of this image.
 pub(crate) fn pod(image: &str) -> PodSpec {
     PodSpec {
         termination_grace: Duration::from_secs(30),
@@ -30,13 +30,13 @@ pub(crate) fn pod(image: &str) -> PodSpec {
     }
 }
 
-/// A container; pull policy as the tag says.
+/// A container with the pull policy that Kubernetes gives its tag by default.
 pub(crate) fn container(name: &str, image: &str) -> Container {
-    let moving = !image.contains(':') || image.ends_with(":latest");
+    let may_change = !image.contains(':') || image.ends_with(":latest");
     Container {
         name: name.to_owned(),
         image: ImageReference::new(image),
-        pull: if moving {
+        pull: if may_change {
             PullPolicy::Always
         } else {
             PullPolicy::IfNotPresent
@@ -61,7 +61,7 @@ pub(crate) fn probe() -> Probe {
     }
 }
 
-/// What tests change of a pod.
+/// Changes that tests make to a pod.
 pub(crate) trait PodSpecExt: Sized {
     fn with_readiness(self) -> Self;
     fn with_liveness(self) -> Self;
@@ -124,7 +124,7 @@ impl PodSpecExt for PodSpec {
         self
     }
 
-    /// It writes to its host's disk.
+    /// Mounts a directory of the host that the pod writes to.
     fn with_disk(mut self) -> Self {
         let volume = VolumeSource::HostPath {
             path: "/srv/db".into(),
@@ -147,7 +147,7 @@ fn workload(kind: WorkloadKind, name: &str, spec: PodSpec, control: Control) -> 
         labels: labels(name),
         annotations: BTreeMap::new(),
     };
-    let written = sha256_hex(format!("{meta:?}{spec:?}").as_bytes());
+    let content_hash = sha256_hex(format!("{meta:?}{spec:?}").as_bytes());
     Workload {
         key: WorkloadKey {
             kind,
@@ -157,7 +157,7 @@ fn workload(kind: WorkloadKind, name: &str, spec: PodSpec, control: Control) -> 
         template: PodTemplate {
             meta,
             spec,
-            hash: TemplateHash::new(format!("1-{}", &written[..16])),
+            hash: TemplateHash::new(format!("1-{}", &content_hash[..16])),
         },
         control,
         place: Place {
@@ -200,7 +200,8 @@ pub(crate) fn replication_controller(name: &str, replicas: u32, spec: PodSpec) -
     workload(WorkloadKind::ReplicationController, name, spec, control)
 }
 
-/// 25 % surge and unavailable, deadline 600 s.
+/// A Deployment with the defaults of Kubernetes: `maxSurge` and `maxUnavailable` 25 %, deadline 600
+/// s.
 pub(crate) fn deployment(name: &str, replicas: u32, spec: PodSpec) -> Workload {
     rolling(
         name,
@@ -234,11 +235,11 @@ pub(crate) fn rolling(
 }
 
 pub(crate) fn recreate(name: &str, replicas: u32, spec: PodSpec) -> Workload {
-    let mut made = deployment(name, replicas, spec);
-    if let Control::Deployment { strategy, .. } = &mut made.control {
+    let mut workload = deployment(name, replicas, spec);
+    if let Control::Deployment { strategy, .. } = &mut workload.control {
         *strategy = DeploymentStrategy::Recreate;
     }
-    made
+    workload
 }
 
 pub(crate) fn paused(mut workload: Workload) -> Workload {

@@ -1,4 +1,4 @@
-//! A simulated engine and disk: what each step does, as `plan.rs` documents it.
+//! A simulated engine and disk. Each step has the effect that `plan.rs` documents.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use reconciler::{
 
 use crate::registry::{Behaviour, Registry};
 
-/// What a step that is done leaves for the daemon to record.
+/// What the daemon must record after a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     Nothing,
@@ -25,7 +25,7 @@ pub(crate) enum Record {
     Hooked(ContainerId),
 }
 
-/// The engine and the disk of one host. It survives the daemon.
+/// The engine and the disk of one host. Both survive a crash of the daemon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Engine {
     pub(crate) containers: BTreeMap<ContainerId, ObservedContainer>,
@@ -37,7 +37,7 @@ pub(crate) struct Engine {
     /// Containers that the engine cannot remove.
     pub(crate) stuck: BTreeSet<ContainerId>,
     tags: BTreeMap<String, ImageId>,
-    made: u64,
+    created_count: u64,
 }
 
 impl Engine {
@@ -66,18 +66,18 @@ impl Engine {
         self.images.get(&self.containers.get(id)?.image).copied()
     }
 
-    /// Does a step.
+    /// Carries out a step.
     pub(crate) fn apply(
         &mut self,
         step: &Step,
         registry: &Registry,
         now: Timestamp,
     ) -> Result<Record, Fault> {
-        let network_only = matches!(
+        let without_engine = matches!(
             step,
             Step::PrepareFiles(_) | Step::RemoveFiles(_) | Step::Drain(_)
         );
-        if self.engine_down && !network_only {
+        if self.engine_down && !without_engine {
             return Err(Fault::new(
                 FaultKind::EngineUnreachable,
                 "the engine does not answer",
@@ -86,12 +86,12 @@ impl Engine {
         if self.disk_full && matches!(step, Step::PrepareFiles(_) | Step::StartContainer(_)) {
             return Err(Fault::new(FaultKind::DiskFull, "no space left on the disk"));
         }
-        let done = self.effect(step, registry, now);
+        let result = self.effect(step, registry, now);
         self.drop_dead_links();
-        done
+        result
     }
 
-    /// Whether a step does several things one after another.
+    /// Whether a step has several effects, so that a daemon can be killed between two of them.
     pub(crate) fn has_middle(step: &Step) -> bool {
         match step {
             Step::StartSandbox(_) | Step::StartContainer(_) => true,
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    /// As far as a daemon comes that is killed in the middle of a step.
+    /// Carries out the part of a step that comes before its middle, where the daemon is killed.
     pub(crate) fn begin(&mut self, step: &Step, now: Timestamp) {
         match step {
             Step::StartSandbox(spec) => {
@@ -172,7 +172,7 @@ impl Engine {
                 let running = self
                     .containers
                     .get(container)
-                    .is_some_and(|one| one.state.is_alive());
+                    .is_some_and(|container| container.state.is_alive());
                 if !running {
                     return Err(Fault::new(FaultKind::Gone, "the container does not run"));
                 }
@@ -186,11 +186,11 @@ impl Engine {
                 return Ok(Record::Hooked(container.clone()));
             }
             Step::Unpause(id) => {
-                let Some(one) = self.containers.get_mut(id) else {
+                let Some(container) = self.containers.get_mut(id) else {
                     return Err(Fault::new(FaultKind::Gone, "the container is gone"));
                 };
-                if let ContainerState::Paused { started } = one.state {
-                    one.state = ContainerState::Running { started };
+                if let ContainerState::Paused { started } = container.state {
+                    container.state = ContainerState::Running { started };
                 }
             }
             Step::Drain(_) => {}
@@ -284,14 +284,16 @@ impl Engine {
     }
 
     fn sandbox(&self, pod: &PodUid) -> Option<&ContainerId> {
-        let found = self.containers.iter().find(|(_, one)| {
-            one.identity.uid == *pod && one.role == Role::Sandbox && one.state.is_alive()
+        let sandbox = self.containers.iter().find(|(_, container)| {
+            container.identity.uid == *pod
+                && container.role == Role::Sandbox
+                && container.state.is_alive()
         });
-        found.map(|(id, _)| id)
+        sandbox.map(|(id, _)| id)
     }
 
-    /// Creates and starts a container, or starts the one of that name which was created before a
-    /// crash.
+    /// Creates and starts a container, or starts the container of that name that was created before
+    /// a crash.
     fn start(
         &mut self,
         identity: &PodIdentity,
@@ -302,15 +304,15 @@ impl Engine {
         now: Timestamp,
     ) {
         let id = self.create(identity, role, name, attempt, image);
-        let Some(one) = self.containers.get_mut(&id) else {
+        let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
-        if one.state == ContainerState::Created {
-            one.state = ContainerState::Running { started: now };
+        if container.state == ContainerState::Created {
+            container.state = ContainerState::Running { started: now };
         }
     }
 
-    /// Only creates it: as far as a daemon comes that is killed in between.
+    /// Creates a container without starting it: the state after a crash between both.
     pub(crate) fn create(
         &mut self,
         identity: &PodIdentity,
@@ -319,22 +321,22 @@ impl Engine {
         attempt: u32,
         image: &ImageId,
     ) -> ContainerId {
-        let known = self.containers.iter().find(|(_, one)| {
-            one.identity.uid == identity.uid
-                && one.role == role
-                && one.name == name
-                && one.attempt == attempt
+        let known = self.containers.iter().find(|(_, container)| {
+            container.identity.uid == identity.uid
+                && container.role == role
+                && container.name == name
+                && container.attempt == attempt
         });
-        if let Some((id, one)) = known {
-            let usable = one.state == ContainerState::Created || one.state.is_alive();
+        if let Some((id, container)) = known {
+            let usable = container.state == ContainerState::Created || container.state.is_alive();
             assert!(
                 usable,
-                "the engine has a container of this name that has ended: {one:?}"
+                "the engine has a container of this name that has ended: {container:?}"
             );
             return id.clone();
         }
-        self.made += 1;
-        let id = ContainerId::new(format!("c{:05}", self.made));
+        self.created_count += 1;
+        let id = ContainerId::new(format!("c{:05}", self.created_count));
         self.containers.insert(
             id.clone(),
             ObservedContainer {
@@ -382,11 +384,11 @@ impl Engine {
 
     /// A container ends.
     pub(crate) fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
-        if let Some(one) = self.containers.get_mut(id)
+        if let Some(container) = self.containers.get_mut(id)
             && let ContainerState::Running { started } | ContainerState::Paused { started } =
-                one.state
+                container.state
         {
-            one.state = ContainerState::Exited {
+            container.state = ContainerState::Exited {
                 started,
                 finished: now,
                 code,
@@ -397,7 +399,7 @@ impl Engine {
         self.drop_dead_links();
     }
 
-    /// The engine and everything in it ends; with a reboot.
+    /// All containers end, as in a reboot.
     pub(crate) fn end_all(&mut self, now: Timestamp) {
         let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
         for id in ids {
@@ -405,33 +407,33 @@ impl Engine {
         }
     }
 
-    /// Somebody removes a container by force.
+    /// A person removes a container by force.
     pub(crate) fn remove(&mut self, id: &ContainerId) {
         self.containers.remove(id);
         self.drop_dead_links();
     }
 
-    /// Somebody pauses a container.
+    /// A person pauses a container.
     pub(crate) fn pause(&mut self, id: &ContainerId) {
-        if let Some(one) = self.containers.get_mut(id)
-            && let ContainerState::Running { started } = one.state
+        if let Some(container) = self.containers.get_mut(id)
+            && let ContainerState::Running { started } = container.state
         {
-            one.state = ContainerState::Paused { started };
+            container.state = ContainerState::Paused { started };
         }
     }
 
-    /// Somebody removes an image from the disk.
+    /// A person removes an image.
     pub(crate) fn remove_image(&mut self, id: &ImageId) {
         self.images.remove(id);
     }
 
-    /// A pair of links goes with the last process of its namespace.
+    /// The kernel removes a pair of veth links with the last process of their network namespace.
     fn drop_dead_links(&mut self) {
         let alive: BTreeSet<&PodUid> = self
             .containers
             .values()
-            .filter(|one| one.state.is_alive())
-            .map(|one| &one.identity.uid)
+            .filter(|container| container.state.is_alive())
+            .map(|container| &container.identity.uid)
             .collect();
         self.links.retain(|_, (pod, _)| alive.contains(pod));
     }
@@ -455,7 +457,7 @@ impl Engine {
         }
     }
 
-    /// Time passes.
+    /// Ends the containers that end by themselves up to this time.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         let ends: Vec<(ContainerId, Timestamp, i64)> = self
             .containers

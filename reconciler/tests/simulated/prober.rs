@@ -1,4 +1,5 @@
-//! A simulated prober: its facts follow from what a container does and from how long it was probed.
+//! A simulated prober: its facts follow from the behaviour of a container and the time since its
+//! probe began.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,14 +14,14 @@ use crate::{engine::Engine, registry::Behaviour};
 
 type Key = (ContainerId, ProbeKind);
 
-/// The probes that run, and since when; lost with the daemon.
+/// The probes that run, and since when. They are lost with the daemon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prober {
     tasks: BTreeMap<Key, (ProbeTask, Timestamp)>,
 }
 
 impl Prober {
-    /// The complete set of probes from now on.
+    /// Replaces the set of probes.
     pub(crate) fn replace(&mut self, tasks: Vec<ProbeTask>, now: Timestamp) {
         let mut before = std::mem::take(&mut self.tasks);
         for task in tasks {
@@ -30,7 +31,7 @@ impl Prober {
         }
     }
 
-    /// What is known by now.
+    /// The results of the probes up to now.
     pub(crate) fn facts(&self, host: &Engine, now: Timestamp) -> BTreeMap<Key, ProbeFact> {
         let mut facts = BTreeMap::new();
         for (key, (task, since)) in &self.tasks {
@@ -49,7 +50,7 @@ impl Prober {
         facts
     }
 
-    /// When something new will be known.
+    /// The time of the next change of a result.
     pub(crate) fn next(&self, host: &Engine, now: Timestamp) -> Option<Timestamp> {
         self.tasks
             .values()
@@ -65,23 +66,26 @@ fn transitions(host: &Engine, task: &ProbeTask, since: Timestamp) -> Vec<(Timest
         return Vec::new();
     };
     let first = (task.started + task.probe.initial_delay).max(since);
-    let good = first + Duration::from_millis(50);
-    let patience = task.probe.period * task.probe.failure_threshold;
+    let first_success = first + Duration::from_millis(50);
+    let until_failure = task.probe.period * task.probe.failure_threshold;
     match (task.kind, behaviour) {
         (ProbeKind::Readiness, Behaviour::NeverReady)
         | (ProbeKind::Startup, Behaviour::NeverStarts) => {
-            vec![(first + patience, false)]
+            vec![(first + until_failure, false)]
         }
         (ProbeKind::Readiness, Behaviour::SlowReady(after)) => {
-            vec![(good.max(task.started + after), true)]
+            vec![(first_success.max(task.started + after), true)]
         }
         (ProbeKind::Liveness, Behaviour::FailsLivenessAfter(after)) => {
             vec![
-                (good, true),
-                (good.max(task.started + after) + patience, false),
+                (first_success, true),
+                (
+                    first_success.max(task.started + after) + until_failure,
+                    false,
+                ),
             ]
         }
         (_, Behaviour::ExitsAtOnce(_)) => Vec::new(),
-        _ => vec![(good, true)],
+        _ => vec![(first_success, true)],
     }
 }

@@ -1,35 +1,34 @@
-//! A registry of images whose containers behave as the test says.
+//! A registry of images; the test chooses the behaviour of their containers.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use reconciler::{digest::sha256_hex, name::ImageId};
 
-/// What a container made from an image does.
+/// The behaviour of the containers of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// Runs, is ready and alive at once.
     Fine,
     /// Ends with this code 100 ms after its start.
     ExitsAtOnce(i64),
-    /// Ends with this code after so long.
+    /// Ends with this code after this time.
     Ends(Duration, i64),
     /// Its readiness probe never succeeds.
     NeverReady,
-    /// Its readiness probe succeeds after so long.
+    /// Its readiness probe succeeds after this time.
     SlowReady(Duration),
     /// Its startup probe never succeeds.
     NeverStarts,
-    /// Its liveness probe fails from then on.
+    /// Its liveness probe fails after this time.
     FailsLivenessAfter(Duration),
     /// The engine refuses to start it.
     Rejected,
     /// Its postStart hook fails.
     HookFails,
-    /// Does not end on TERM.
+    /// Does not end on SIGTERM.
     IgnoresTerm,
 }
 
-/// One image.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) id: ImageId,
@@ -37,11 +36,11 @@ pub(crate) struct Image {
     pub(crate) behaviour: Behaviour,
 }
 
-/// What can be pulled.
+/// The images that can be pulled.
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
     pub(crate) reachable: bool,
-    /// Whatever is asked for fails in a way that nobody knows.
+    /// Whether every pull fails for a reason that is not known to Windlass.
     pub(crate) strange: bool,
     tags: BTreeMap<String, Image>,
     digests: BTreeMap<String, Image>,
@@ -61,7 +60,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Pushes an image under a tag; a tag that was there moves.
+    /// Pushes an image under a tag, and moves the tag if it exists.
     pub(crate) fn push(&mut self, name: &str, behaviour: Behaviour) -> ImageId {
         self.pushes += 1;
         let hash = sha256_hex(format!("{name} {behaviour:?} {}", self.pushes).as_bytes());

@@ -1,4 +1,4 @@
-//! How many pods an owner may have, and how many of them must be there.
+//! How many pods an owner may have at most, and how many of them must be available.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// maxSurge where pods are made, maxUnavailable where pods are stopped that run well.
-    pub(super) fn judge_bounds(
+    /// Checks `maxSurge` if a pod was made, and `maxUnavailable` if an available pod was stopped.
+    pub(super) fn check_bounds(
         &mut self,
         workload: &Workload,
         commit: &Commit,
@@ -32,7 +32,7 @@ impl World {
             .any(|record| is_new(record) && self.is_made(&record.uid));
         let now = self.now;
         let ready = |record: &PodRecord| self.referee.could_be_ready(now, &record.uid);
-        // One that has started anew is ready before it is available.
+        // A pod that restarted is ready before it is available.
         let is_available = |record: &PodRecord| {
             let report = record
                 .place
@@ -41,7 +41,7 @@ impl World {
             let status = report.and_then(|report| report.pods.get(&record.uid));
             status.is_some_and(|status| status.available(workload.control.min_ready()))
         };
-        // Pods that ran well and that somebody chose to stop.
+        // Available pods that the leader has chosen to stop.
         let chosen = owned
             .iter()
             .filter(|record| {
@@ -77,7 +77,8 @@ impl World {
         };
         let active = staying.iter().filter(|record| !ended(record)).count();
         let available = staying.iter().filter(|record| ready(record)).count();
-        // While only the canaries move, as many as before are wanted as well.
+        // During the canary wave the other nodes keep the pods of the healthy commit: the bounds of
+        // both commits count.
         let waves = [before, after]
             .into_iter()
             .filter(|state| state.rollout.wave.is_some());
@@ -97,7 +98,7 @@ impl World {
         };
         let (most, least) = match &workload.control {
             Control::Pod => (1, 0),
-            // One more while a node is drained.
+            // A drain starts the replacement before it stops the pod: there is one pod more.
             Control::Replicas { replicas, .. } => {
                 let drains = commit.objects.nodes.values().any(|node| node.drain);
                 let (most, least) = range(*replicas);
@@ -124,7 +125,7 @@ impl World {
                 let DaemonSetUpdate::RollingUpdate { .. } = update else {
                     return;
                 };
-                // What a node that takes none any more does, the others need not make up for.
+                // Pods on tainted nodes do not count: the other nodes do not make up for them.
                 let fits = |record: &&&PodRecord| {
                     let object = record
                         .place
@@ -133,20 +134,22 @@ impl World {
                     object.is_none_or(|object| object.taints.is_empty())
                 };
                 let owned: Vec<&PodRecord> = owned.iter().filter(fits).copied().collect();
-                return self.judge_daemons(workload, &owned, chosen, [before, after]);
+                return self.check_daemons(workload, &owned, chosen, [before, after]);
             }
         };
         self.require(!made || active <= most, || {
-            format!("{key}: a pod was made, and there are {active} where {most} may be")
+            format!(
+                "{key}: a pod was made, and there are {active} where at most {most} are allowed"
+            )
         });
         self.require(chosen == 0 || available >= least, || {
             format!(
-                "{key}: {chosen} good pods were stopped, {available} are left where {least} must be"
+                "{key}: {chosen} available pods were stopped, {available} are left where {least} are required"
             )
         });
     }
 
-    pub(super) fn judge_daemons(
+    pub(super) fn check_daemons(
         &mut self,
         workload: &Workload,
         owned: &[&PodRecord],
@@ -155,7 +158,8 @@ impl World {
     ) {
         let key = &workload.key;
         let mut nodes: BTreeMap<&NodeName, usize> = BTreeMap::new();
-        // What was found running is one too many until the leader has stopped one of the two.
+        // After an adoption there may be a second pod, which was running and not in the copy, until
+        // the leader stops one of the two.
         let counted = owned
             .iter()
             .filter(|record| !self.referee.is_unknown(&record.uid));
@@ -164,16 +168,18 @@ impl World {
                 *nodes.entry(node).or_default() += 1;
             }
         }
-        let twice = nodes
+        let duplicate_on = nodes
             .iter()
             .find(|(_, count)| **count > 1)
             .map(|(node, _)| (*node).clone());
-        self.require(twice.is_none(), || format!("{key}: two pods for {twice:?}"));
+        self.require(duplicate_on.is_none(), || {
+            format!("{key}: two pods for {duplicate_on:?}")
+        });
         let now = self.now;
-        // What nobody waits for: nodes that were given up, those that are at fault themselves, and
-        // those that the leader never heard of, since it joined or was cut off and the store was
-        // filled anew.
-        let aside = |node: &NodeName| {
+        // Nodes that the rollout does not wait for: removed and lost ones, those with a fault of
+        // their own, and those that the leader does not know, because it joined or was cut off when
+        // the store was adopted.
+        let not_waited_for = |node: &NodeName| {
             !self.leaders_view().facts.contains_key(node)
                 || self
                     .hosts
@@ -190,27 +196,27 @@ impl World {
                 })
         };
         let reports = &self.leaders_view().reports;
-        // Who has said nothing since a store was adopted counts by what he said before, as who is
-        // silent does.
-        let unheard = |node: &NodeName| {
-            let said = self
+        // A node that has not reported since the adoption counts by its last report, as a silent
+        // node does.
+        let has_not_reported = |node: &NodeName| {
+            let stock = self
                 .store
                 .contents
                 .reports
                 .get(node)
                 .and_then(|report| report.stock);
             let adopted = states[0].rollout.adopted.map(|adoption| adoption.at);
-            adopted.is_some() && said != adopted
+            adopted.is_some() && stock != adopted
         };
         let down = |record: &&&PodRecord| {
-            let Some(node) = record.place.node().filter(|node| !aside(node)) else {
+            let Some(node) = record.place.node().filter(|node| !not_waited_for(node)) else {
                 return false;
             };
-            let said = reports
+            let status = reports
                 .get(node)
                 .and_then(|report| report.pods.get(&record.uid));
-            let silent = self.referee.may_be_silent(now, node) || unheard(node);
-            let last_up = silent && said.is_some_and(|status| status.ready.is_some());
+            let silent = self.referee.may_be_silent(now, node) || has_not_reported(node);
+            let last_up = silent && status.is_some_and(|status| status.ready.is_some());
             let replaced = record
                 .stop
                 .as_ref()
@@ -224,7 +230,9 @@ impl World {
             .filter_map(|record| record.place.node().cloned())
             .collect();
         self.require(chosen == 0 || down.len() <= 1, || {
-            format!("{key}: {chosen} good pods were stopped, and now it is down on {down:?}")
+            format!(
+                "{key}: {chosen} available pods were stopped, and its pods are down on {down:?}"
+            )
         });
     }
 }

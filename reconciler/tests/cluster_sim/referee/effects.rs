@@ -1,4 +1,4 @@
-//! What must hold of every effect on a host.
+//! The rules for every effect on a host.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -10,7 +10,7 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// A step is about to have its effect.
+    /// Checks a step before its effect: a running pod is stopped only by a stop record or a repair.
     pub(crate) fn before_effect(&mut self, host: usize, lane: &Lane, step: &Step) {
         let LaneKey::Pod(uid) = &lane.key else { return };
         let name = self.hosts[host].name.clone();
@@ -26,8 +26,8 @@ impl World {
             lane.why,
             Why::Unhealthy { .. } | Why::Restart { .. } | Why::Repair { .. } | Why::Clean { .. }
         );
-        let sound = !stops || repairs || self.referee.stopped.contains(uid);
-        self.require(sound, || {
+        let is_allowed = !stops || repairs || self.referee.stopped.contains(uid);
+        self.require(is_allowed, || {
             format!("{name} stops {uid} without a stop record: {lane:?}")
         });
     }
@@ -40,49 +40,51 @@ impl World {
             .is_some_and(|one| one.state.is_alive())
     }
 
-    /// A step has had its effect.
+    /// Checks the host after the effect of a step.
     pub(crate) fn after_effect(&mut self, host: usize, step: &Step) {
         match step {
             Step::StartContainer(spec) => {
-                let one = &self.hosts[host];
-                let name = one.name.clone();
-                // The commit of a record is a locator: what runs may be of any verified commit with
-                // that template.
-                let named = one.verified.values().any(|commit| {
+                let target = &self.hosts[host];
+                let name = target.name.clone();
+                // The commit of a record only locates the template: the image may be that of any
+                // verified commit with this template.
+                let is_verified = target.verified.values().any(|commit| {
                     let workload = commit.resolve(&spec.identity.owner, &spec.identity.template);
                     workload.is_some_and(|workload| {
                         workload.template.spec.containers.iter().any(|container| {
-                            let image = one.registry.find(container.image.as_str());
+                            let image = target.registry.find(container.image.as_str());
                             container.name == spec.name
                                 && image.is_some_and(|image| image.id == spec.image)
                         })
                     })
                 });
-                self.require(named, || {
+                self.require(is_verified, || {
                     format!(
                         "{name} runs {} of {}, which it has not verified",
                         spec.image_name, spec.identity.commit
                     )
                 });
-                self.judge_identities(&spec.identity);
-                self.judge_one_template(&spec.identity);
-                self.judge_start(host, &spec.identity.uid);
+                self.check_identities(&spec.identity);
+                self.check_one_template(&spec.identity);
+                self.check_start(host, &spec.identity.uid);
             }
-            Step::Connect { .. } => self.judge_addresses(),
+            Step::Connect { .. } => self.check_addresses(),
             _ => {}
         }
     }
 
-    fn judge_addresses(&mut self) {
-        let mut taken: BTreeMap<Ipv4Addr, PodUid> = BTreeMap::new();
-        let mut wrong = None;
+    fn check_addresses(&mut self) {
+        let mut used: BTreeMap<Ipv4Addr, PodUid> = BTreeMap::new();
+        let mut violation = None;
         for host in &self.hosts {
             for (pod, address) in host.engine.links.values() {
-                if let Some(other) = taken.insert(*address, pod.clone()) {
-                    wrong = Some(format!("{pod} and {other} both have {address}"));
+                if let Some(other) = used.insert(*address, pod.clone()) {
+                    violation = Some(format!("{pod} and {other} both have {address}"));
                 }
             }
         }
-        self.require(wrong.is_none(), || wrong.clone().unwrap_or_default());
+        self.require(violation.is_none(), || {
+            violation.clone().unwrap_or_default()
+        });
     }
 }

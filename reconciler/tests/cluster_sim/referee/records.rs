@@ -1,5 +1,5 @@
-//! What must hold of the records of pods: none changes into another, none stops or goes without a
-//! reason.
+//! The rules for records of pods: no record changes into that of another pod, and none stops or is
+//! deleted without a reason.
 
 use reconciler::{
     commit::Commit,
@@ -7,11 +7,11 @@ use reconciler::{
     state::{ClusterState, NodeFacts, StopReason},
 };
 
-use super::{BLIND, BRAKE};
+use super::{MAX_VIEW_AGE, OUTAGE_WINDOW};
 use crate::world::World;
 
 impl World {
-    pub(super) fn judge_records(
+    pub(super) fn check_records(
         &mut self,
         before: &ClusterState,
         after: &ClusterState,
@@ -40,8 +40,8 @@ impl World {
             if old.is_none_or(|old| old.stop.is_some()) {
                 continue;
             }
-            // While only the canaries move, what the commit leaves out goes on as the healthy one
-            // has it.
+            // During the canary wave, workloads that the commit deletes keep running as in the
+            // healthy commit.
             let kept = [before, after]
                 .into_iter()
                 .find(|state| state.rollout.wave.is_some());
@@ -49,12 +49,12 @@ impl World {
             let kept = kept.and_then(|id| self.pushed.iter().find(|commit| commit.id == *id));
             let has = |commit: &Commit| commit.objects.workloads.contains_key(&record.owner);
             let owned = driven.is_some_and(has) || kept.is_some_and(|commit| has(commit));
-            let sound = match stop.reason {
+            let is_allowed = match stop.reason {
                 StopReason::OwnerRemoved => driven.is_some() && !owned,
-                // What lies on a disk is nowhere else: its pod stays with its node until that is
-                // given up by hand.
+                // Data on a disk exists on one node only: its pod stays there until a person
+                // removes the node.
                 StopReason::NodeLost | StopReason::Drained if self.has_disk(record) => false,
-                // Pods that write to a disk never end by themselves in these stories.
+                // No pod that writes to a disk ends by itself in these histories.
                 StopReason::Failed if self.has_disk(record) => false,
                 StopReason::NodeLost => record
                     .place
@@ -62,7 +62,7 @@ impl World {
                     .is_some_and(|node| self.referee.may_be_silent(self.now, node)),
                 _ => owned,
             };
-            self.require(sound, || {
+            self.require(is_allowed, || {
                 format!(
                     "{} {uid} is stopped without reason: {stop:?}",
                     record.key.name
@@ -75,27 +75,25 @@ impl World {
             }
             let node = old.place.node();
             let removed = node.is_some_and(|node| after.removed.contains_key(node));
-            // What the adopted copy has and what is gone since.
+            // A pod that the adopted copy contains may be gone since.
             let gone = before.rollout.adopted.is_some() && !self.has_containers(uid);
-            let sound = old.stop.is_some() || removed || gone;
-            self.require(sound, || {
-                format!("{uid} was forgotten without a stop record")
+            let is_allowed = old.stop.is_some() || removed || gone;
+            self.require(is_allowed, || {
+                format!("{uid} was deleted without a stop record")
             });
             let left = self.hosts.iter().any(|host| {
                 !removed
-                    && host
-                        .engine
-                        .containers
-                        .values()
-                        .any(|one| one.identity.uid == *uid && one.state.is_alive())
+                    && host.engine.containers.values().any(|container| {
+                        container.identity.uid == *uid && container.state.is_alive()
+                    })
             });
-            self.require(!left, || format!("{uid} was forgotten while it runs"));
-            self.referee.has_gone(uid);
+            self.require(!left, || format!("{uid} was deleted while it runs"));
+            self.referee.record_deleted(uid);
         }
     }
 
-    /// A node is given up only without a lease, and not with half of the others.
-    pub(super) fn judge_losses(&mut self, before: &ClusterState, after: &ClusterState) {
+    /// A node is given up only without a lease, and not if half of the nodes are gone too.
+    pub(super) fn check_losses(&mut self, before: &ClusterState, after: &ClusterState) {
         let now = self.now;
         for (node, outage) in after.outages.iter().filter(|(_, outage)| outage.lost) {
             if before.outages.get(node).is_some_and(|before| before.lost) {
@@ -103,7 +101,8 @@ impl World {
             }
             let gone =
                 |facts: &NodeFacts| after.removed.get(&facts.name) == Some(&facts.installation);
-            // A store that was filled anew may not know who is away; the leader does.
+            // An adopted store may lack the facts of nodes that are away; the leader remembers
+            // them.
             let all: Vec<&NodeName> = self
                 .leaders_view()
                 .facts
@@ -120,14 +119,15 @@ impl World {
                         .iter()
                         .any(|host| host.name == ***name && host.daemon.is_none());
                     let away = self.store.contents.away.contains_key(**name);
-                    let counts =
-                        since.is_some_and(|since| now - since > BLIND && now - since < BRAKE);
+                    let counts = since.is_some_and(|since| {
+                        now - since > MAX_VIEW_AGE && now - since < OUTAGE_WINDOW
+                    });
                     **name == node || counts && unreachable && !away
                 })
                 .count();
-            let braked = dead * 2 >= all.len();
+            let too_many_lost = dead * 2 >= all.len();
             let count = all.len();
-            self.require(!braked, || {
+            self.require(!too_many_lost, || {
                 format!(
                     "{node} is given up ({outage:?}) though {dead} of {count} nodes vanished within a minute"
                 )

@@ -1,5 +1,5 @@
-//! What `strategy: Recreate` promises: a Deployment has no pod of one template as long as one of
-//! another is there.
+//! What `strategy: Recreate` promises: no pod of one template is made as long as a pod of another
+//! template exists.
 
 use reconciler::{
     name::{PodUid, WorkloadKey},
@@ -11,8 +11,8 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// Where a pod is made, all others are of its template and none of them is still stopping.
-    pub(super) fn judge_recreate(
+    /// If a pod was made, all other pods are of its template and none of them is still stopping.
+    pub(super) fn check_recreate(
         &mut self,
         workload: &Workload,
         before: &ClusterState,
@@ -23,8 +23,8 @@ impl World {
         }
         let key = &workload.key;
         let owned = || after.pods.values().filter(|record| record.owner == *key);
-        // Whoever moves when its node is lost waits for nobody who may run there still: that is
-        // what moving means.
+        // A pod that is replaced because its node is lost may still run there: its replacement does
+        // not wait.
         let left_behind: Vec<PodUid> = owned()
             .filter(|record| record.stop.is_some() && !self.has_disk(record))
             .filter(|record| {
@@ -41,17 +41,17 @@ impl World {
         };
         let made = owned().filter(|record| !before.pods.contains_key(&record.uid));
         let made = made.filter(|record| self.is_made(&record.uid));
-        let wrong = made
+        let violation = made
             .filter_map(|made| Some((made.clone(), beside(made)?)))
             .next();
         self.referee.left_behind.extend(left_behind);
-        self.require(wrong.is_none(), || {
-            format!("{key} recreates, and one is made beside another: {wrong:#?}")
+        self.require(violation.is_none(), || {
+            format!("{key} recreates, and a pod is made beside another: {violation:#?}")
         });
     }
 
-    /// Where a container starts, none of another template runs, on whichever host.
-    pub(super) fn judge_one_template(&mut self, starts: &PodIdentity) {
+    /// If a container starts, no pod of another template runs on any host.
+    pub(super) fn check_one_template(&mut self, starts: &PodIdentity) {
         let owner = &starts.owner;
         if !self
             .pushed
@@ -60,22 +60,27 @@ impl World {
         {
             return;
         }
-        let apart = |uid: &PodUid| {
-            self.referee.left_behind.contains(uid) || self.referee.may_both_run(&starts.uid, uid)
+        let may_run_beside = |uid: &PodUid| {
+            self.referee.left_behind.contains(uid)
+                || self.referee.may_run_together(&starts.uid, uid)
         };
         let other = self
             .hosts
             .iter()
             .flat_map(|host| host.engine.containers.values())
-            .find(|one| {
-                let identity = &one.identity;
+            .find(|container| {
+                let identity = &container.identity;
                 identity.owner == *owner
                     && identity.template != starts.template
-                    && one.role != Role::Sandbox
-                    && one.state.is_alive()
-                    && !apart(&identity.uid)
+                    && container.role != Role::Sandbox
+                    && container.state.is_alive()
+                    && !may_run_beside(&identity.uid)
             });
-        let other = other.filter(|_| !apart(&starts.uid)).cloned();
+        let other = if may_run_beside(&starts.uid) {
+            None
+        } else {
+            other.cloned()
+        };
         self.require(other.is_none(), || {
             format!(
                 "{owner} recreates, and {} of {} starts beside {other:?}",
@@ -84,7 +89,7 @@ impl World {
         });
     }
 
-    /// Whether a pod writes to its host's disk.
+    /// Whether a pod writes to the disk of its host.
     pub(super) fn has_disk(&self, record: &PodRecord) -> bool {
         let spec = |owner: &WorkloadKey| {
             self.pushed

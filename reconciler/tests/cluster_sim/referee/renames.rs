@@ -1,5 +1,4 @@
-//! What a rename promises: the old workload is not told to stop before the new one can take its
-//! place.
+//! What a rename promises: the old workload is not stopped before the new one is ready.
 
 use reconciler::{
     commit::Commit,
@@ -12,23 +11,27 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// As long as the rollout lasts. Where both write to the host's disk the old one goes first.
-    pub(super) fn judge_renames(
+    /// This holds during the rollout, unless both write to the disk of a host: then the old one
+    /// must stop first.
+    pub(super) fn check_renames(
         &mut self,
         before: &ClusterState,
         after: &ClusterState,
         driven: Option<&Commit>,
     ) {
-        let lasts = |state: &ClusterState| {
+        let is_rolling_out = |state: &ClusterState| {
             matches!(
                 state.rollout.phase,
                 Phase::Progressing { .. } | Phase::Soaking
             )
         };
-        let Some(driven) = driven.filter(|_| lasts(before) && lasts(after)) else {
+        if !is_rolling_out(before) || !is_rolling_out(after) {
+            return;
+        }
+        let Some(driven) = driven else {
             return;
         };
-        let is_told = |record: &&PodRecord| {
+        let is_newly_stopped = |record: &&PodRecord| {
             record
                 .stop
                 .as_ref()
@@ -38,26 +41,31 @@ impl World {
                     .get(&record.uid)
                     .is_some_and(|old| old.stop.is_none())
         };
-        let early = after.pods.values().filter(is_told).find_map(|record| {
-            // Where the state was lost nobody knows what ran before.
-            let known = before.rollout.left.iter().chain(&before.rollout.healthy);
-            let mut known = self
-                .pushed
-                .iter()
-                .filter(|commit| known.clone().any(|id| *id == commit.id));
-            known.find(|commit| commit.objects.workloads.contains_key(&record.owner))?;
-            let heir = self.heir(record, driven)?;
-            let mut pods = after.pods.values().filter(|pod| pod.owner == heir.key);
-            let any_ready = pods.any(|pod| self.referee.could_be_ready(self.now, &pod.uid));
-            (!any_ready).then(|| (record.uid.clone(), heir.key.clone()))
-        });
+        let early = after
+            .pods
+            .values()
+            .filter(is_newly_stopped)
+            .find_map(|record| {
+                // After a loss of the state the leader does not know which workload ran before.
+                let known = before.rollout.left.iter().chain(&before.rollout.healthy);
+                let mut known = self
+                    .pushed
+                    .iter()
+                    .filter(|commit| known.clone().any(|id| *id == commit.id));
+                known.find(|commit| commit.objects.workloads.contains_key(&record.owner))?;
+                let successor = self.successor(record, driven)?;
+                let mut pods = after.pods.values().filter(|pod| pod.owner == successor.key);
+                let any_ready = pods.any(|pod| self.referee.could_be_ready(self.now, &pod.uid));
+                (!any_ready).then(|| (record.uid.clone(), successor.key.clone()))
+            });
         self.require(early.is_none(), || {
-            format!("{early:?} is stopped before the other one is ready")
+            format!("{early:?} is stopped before its successor is ready")
         });
     }
 
-    /// The Deployment that a pod's owner has become, where its Service leads to that now.
-    fn heir<'c>(&self, record: &PodRecord, driven: &'c Commit) -> Option<&'c Workload> {
+    /// The Deployment that a pod's owner was renamed to, if the Services of the owner select its
+    /// pods now.
+    fn successor<'c>(&self, record: &PodRecord, driven: &'c Commit) -> Option<&'c Workload> {
         let was = self
             .pushed
             .iter()
@@ -66,23 +74,27 @@ impl World {
             return None;
         }
         let old = &record.owner.object.name;
-        let mut heirs = self.renames.iter().filter(|(from, _)| from == old);
-        let heir = heirs.find_map(|(_, to)| {
+        let mut successors = self.renames.iter().filter(|(from, _)| from == old);
+        let successor = successors.find_map(|(_, to)| {
             let workloads = driven.objects.workloads.values();
             workloads
                 .filter(|one| one.key.kind == WorkloadKind::Deployment)
                 .find(|one| one.key.object.name == *to)
         })?;
-        let replicas = super::bounds::replicas(heir)?;
-        let led = |service: &ObjectKey| {
+        let replicas = super::bounds::replicas(successor)?;
+        let selected_old = |service: &ObjectKey| {
             let mut services = self
                 .pushed
                 .iter()
                 .filter_map(|commit| commit.objects.services.get(service));
             services.any(|service| selects(service, &was.template.meta.labels))
         };
-        let mut services = driven.objects.services.iter().filter(|(key, _)| led(key));
-        let all = services.all(|(_, service)| selects(service, &heir.template.meta.labels));
-        (all && replicas > 0).then_some(heir)
+        let mut services = driven
+            .objects
+            .services
+            .iter()
+            .filter(|(key, _)| selected_old(key));
+        let all = services.all(|(_, service)| selects(service, &successor.template.meta.labels));
+        (all && replicas > 0).then_some(successor)
     }
 }

@@ -1,5 +1,4 @@
-//! What must hold of the life of a commit, of the waves it comes in, and of what is given to
-//! Services.
+//! The rules for rollouts: the state of commits, canary waves, and the addresses of Services.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -12,8 +11,8 @@ use reconciler::{
 use crate::world::World;
 
 impl World {
-    /// While only the canaries move, nothing new comes to other nodes.
-    pub(super) fn judge_canaries(&mut self, before: &ClusterState, after: &ClusterState) {
+    /// During the canary wave no pod of the new commit is made on another node.
+    pub(super) fn check_canaries(&mut self, before: &ClusterState, after: &ClusterState) {
         let (Some(_), Some(wave)) = (&before.rollout.wave, &after.rollout.wave) else {
             return;
         };
@@ -32,7 +31,8 @@ impl World {
             .values()
             .filter(|record| !before.pods.contains_key(&record.uid));
         let made = made.filter(|record| self.is_made(&record.uid));
-        // What a superseded commit brought already moves on when its node is drained.
+        // Pods of a superseded commit may already run on other nodes: they move when their node is
+        // drained.
         let drains = driving.objects.nodes.values().any(|node| node.drain);
         let moves = |record: &PodRecord| {
             let mut pods = before.pods.values();
@@ -59,15 +59,18 @@ impl World {
             })
             .cloned();
         self.require(early.is_none(), || {
-            format!("{early:?} is made while only {:?} move", wave.nodes)
+            format!(
+                "{early:?} is made during the canary wave on {:?}",
+                wave.nodes
+            )
         });
     }
 
-    pub(super) fn judge_rollout(&mut self, before: &ClusterState, after: &ClusterState) {
+    pub(super) fn check_rollout(&mut self, before: &ClusterState, after: &ClusterState) {
         for (commit, reason) in &after.rollout.bad {
-            let fair = self.bad.contains(commit) || self.doubtful.contains(commit);
-            self.require(fair, || {
-                format!("{commit} can run and is called bad: {reason}")
+            let is_known_bad = self.bad.contains(commit) || self.bad_on_one_host.contains(commit);
+            self.require(is_known_bad, || {
+                format!("{commit} can run, and is recorded as bad: {reason}")
             });
             self.referee
                 .called_bad
@@ -80,41 +83,43 @@ impl World {
         {
             let again = before.rollout.bad.contains_key(commit);
             self.require(!again, || {
-                format!("{commit} is driven again though it is called bad")
+                format!("{commit} is driven again, and is recorded as bad")
             });
             let known = self.pushed.iter().any(|pushed| pushed.id == *commit);
-            self.require(known, || format!("{commit} is driven and was never pushed"));
+            self.require(known, || {
+                format!("{commit} is driven, and was never pushed")
+            });
         }
-        self.judge_doubtful(before, after);
+        self.check_doubtful(before, after);
         let healthy = after
             .rollout
             .healthy
             .clone()
             .filter(|healthy| self.bad.contains(healthy));
         self.require(healthy.is_none(), || {
-            format!("{healthy:?} cannot run and is called healthy")
+            format!("{healthy:?} cannot run, and is recorded as healthy")
         });
     }
 
-    /// A commit that cannot run on one host is healthy only where that host is named, or is not
-    /// there.
-    pub(super) fn judge_doubtful(&mut self, before: &ClusterState, after: &ClusterState) {
+    /// A commit that one host cannot run becomes healthy only if that host is recorded as faulty,
+    /// or is out.
+    pub(super) fn check_doubtful(&mut self, before: &ClusterState, after: &ClusterState) {
         let healthy = after
             .rollout
             .healthy
             .as_ref()
             .filter(|id| before.rollout.healthy.as_ref() != Some(*id));
-        let Some(id) = healthy.filter(|id| self.doubtful.contains(*id)) else {
+        let Some(id) = healthy.filter(|id| self.bad_on_one_host.contains(*id)) else {
             return;
         };
         let Some(commit) = self.pushed.iter().find(|commit| commit.id == *id) else {
             return;
         };
-        let culprit = NodeName::new("n1");
+        let faulty_node = NodeName::new("n1");
         let daemon = |record: &PodRecord| {
             let owner = commit.objects.workloads.get(&record.owner);
             record.owner.kind == WorkloadKind::DaemonSet
-                && record.place.node() == Some(&culprit)
+                && record.place.node() == Some(&faulty_node)
                 && owner.is_some_and(|owner| {
                     owner.template.hash == record.template
                         && owner
@@ -126,24 +131,24 @@ impl World {
                 })
         };
         let runs = after.pods.values().any(daemon);
-        let out =
-            after.outages.contains_key(&culprit) || self.referee.may_be_silent(self.now, &culprit);
-        let named = after.rollout.faulty.contains_key(&culprit);
+        let out = after.outages.contains_key(&faulty_node)
+            || self.referee.may_be_silent(self.now, &faulty_node);
+        let named = after.rollout.faulty.contains_key(&faulty_node);
         let id = id.clone();
         self.require(!runs || out || named, || {
-            format!("{id} is healthy, and {culprit} is not named")
+            format!("{id} is healthy, and {faulty_node} is not recorded as faulty")
         });
     }
 
-    pub(super) fn judge_services(&mut self, after: &ClusterState) {
-        let mut taken: BTreeMap<Ipv4Addr, &ObjectKey> = BTreeMap::new();
-        let mut wrong = None;
-        for (service, given) in &after.services {
-            let Some(address) = given.cluster_ip else {
+    pub(super) fn check_services(&mut self, after: &ClusterState) {
+        let mut used: BTreeMap<Ipv4Addr, &ObjectKey> = BTreeMap::new();
+        let mut violation = None;
+        for (service, allocation) in &after.services {
+            let Some(address) = allocation.cluster_ip else {
                 continue;
             };
-            if let Some(other) = taken.insert(address, service) {
-                wrong = Some(format!("{service} and {other} both have {address}"));
+            if let Some(other) = used.insert(address, service) {
+                violation = Some(format!("{service} and {other} both have {address}"));
             }
             let before = *self
                 .referee
@@ -151,7 +156,7 @@ impl World {
                 .entry(service.clone())
                 .or_insert(address);
             if before != address {
-                wrong = Some(format!("service {service} had {before} and has {address}"));
+                violation = Some(format!("service {service} had {before} and has {address}"));
             }
         }
         let rollout = &after.rollout;
@@ -171,10 +176,12 @@ impl World {
             .collect();
         for service in dropped {
             if needed(&service) {
-                wrong = Some(format!("service {service} has lost its address"));
+                violation = Some(format!("service {service} has lost its address"));
             }
             self.referee.cluster_ips.remove(&service);
         }
-        self.require(wrong.is_none(), || wrong.clone().unwrap_or_default());
+        self.require(violation.is_none(), || {
+            violation.clone().unwrap_or_default()
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! Lost state, lost memory, and files.
+//! Convergence after a lost state, a crash of the daemon, and changed files.
 
 use reconciler::state::ClusterState;
 
@@ -15,7 +15,7 @@ fn sim() -> Sim {
 }
 
 #[test]
-fn a_lost_state_adopts_what_runs_and_stops_nothing() {
+fn a_lost_state_takes_back_the_running_pods_and_stops_none() {
     let mut sim = sim();
     let all = commit("c1")
         .with(deployment("web", 3, pod("web:1").with_readiness()))
@@ -34,7 +34,7 @@ fn a_lost_state_adopts_what_runs_and_stops_nothing() {
     sim.expect_healthy("c1");
     sim.expect(
         (sim.alive(), sim.host.links.clone()) == before,
-        "the same containers and addresses",
+        "containers and addresses are unchanged",
     );
     let addresses: Vec<_> = sim
         .memory
@@ -47,43 +47,43 @@ fn a_lost_state_adopts_what_runs_and_stops_nothing() {
             .links
             .values()
             .all(|(_, address)| addresses.contains(address)),
-        "the addresses are remembered",
+        "the addresses are in the memory of the node",
     );
     sim.expect(
         sim.ready("web") == 3 && sim.ready("set") == 2 && sim.ready("one") == 1,
-        "all are known",
+        "all pods are in the state and ready",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn pods_made_after_a_lost_state_are_no_older_ones() {
+fn pods_made_after_a_lost_state_have_new_names() {
     let mut sim = sim();
     sim.registry.push("web:2", Behaviour::Fine);
     let web = |id: &str, image: &str| commit(id).with(deployment("web", 3, pod(image))).build();
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
     let before = sim.alive();
-    // The installation's id is known still; how many pods it has made is not.
+    // The installation's id is kept; the serial of its pods is lost.
     sim.state = ClusterState {
         cluster: sim.state.cluster.clone(),
         ..ClusterState::default()
     };
     sim.crash(false);
     sim.run_seconds(60);
-    sim.expect(sim.alive() == before, "nothing was touched");
+    sim.expect(sim.alive() == before, "no container was changed");
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
     sim.expect_healthy("c2");
     sim.expect(
         sim.alive().iter().all(|id| !before.contains(id)),
-        "all were replaced",
+        "all containers were replaced",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn without_a_head_a_lost_state_keeps_orphans_and_remembers_them() {
+fn without_a_head_a_lost_state_keeps_orphans_and_their_addresses() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("one", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -97,20 +97,20 @@ fn without_a_head_a_lost_state_keeps_orphans_and_remembers_them() {
     sim.run_seconds(60);
     sim.expect(
         (sim.alive(), sim.host.links.clone()) == (before.0, before.1),
-        "untouched",
+        "containers and links are unchanged",
     );
     let address = |memory: &reconciler::pod::memory::NodeMemory| {
         memory
             .pods
             .values()
-            .map(|one| one.address)
+            .map(|pod| pod.address)
             .collect::<Vec<_>>()
     };
     sim.expect(
         address(&sim.memory) == address(&before.2),
         "its address is remembered",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -125,17 +125,20 @@ fn a_changed_config_map_refreshes_files_without_a_restart() {
     sim.push(web("one", "c1"));
     sim.run_seconds(30);
     let before = sim.alive();
-    let written = sim.host.files.clone();
+    let files_before = sim.host.files.clone();
     sim.push(web("two", "c2"));
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.alive() == before, "no restart");
-    sim.expect(sim.host.files != written, "new files");
-    sim.expect_quiet();
+    sim.expect(sim.alive() == before, "no container was restarted");
+    sim.expect(
+        sim.host.files != files_before,
+        "the files were written again",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn what_is_left_of_pods_that_nobody_knows_is_removed() {
+fn files_of_unknown_pods_are_removed() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
@@ -144,8 +147,11 @@ fn what_is_left_of_pods_that_nobody_knows_is_removed() {
         .insert(reconciler::name::PodUid::new("gone"), String::new());
     sim.cycle();
     sim.run_seconds(5);
-    sim.expect(sim.host.files.len() == 1, "the directory of nobody");
-    sim.expect_quiet();
+    sim.expect(
+        sim.host.files.len() == 1,
+        "only the files of the known pod are left",
+    );
+    sim.expect_idle();
 }
 
 #[test]
@@ -161,16 +167,16 @@ fn an_engine_that_does_not_answer_stops_nothing_and_fails_nothing() {
     sim.host.engine_down = true;
     sim.cycle();
     sim.run_seconds(3600);
-    sim.expect(sim.alive() == before, "nothing");
+    sim.expect(sim.alive() == before, "no container was stopped");
     sim.host.engine_down = false;
     sim.run_seconds(30);
     sim.expect_healthy("c1");
-    sim.expect(sim.alive() == before, "nothing");
-    sim.expect_quiet();
+    sim.expect(sim.alive() == before, "no container was stopped");
+    sim.expect_idle();
 }
 
 #[test]
-fn a_daemon_killed_at_any_time_of_a_roll_out_leaves_no_duplicate_and_no_leftover() {
+fn a_daemon_killed_at_any_time_of_a_rollout_leaves_no_duplicate_and_no_leftover() {
     for halfway in [false, true] {
         for tenths in 0..60 {
             let mut sim = sim();
@@ -196,13 +202,13 @@ fn a_daemon_killed_at_any_time_of_a_roll_out_leaves_no_duplicate_and_no_leftover
             sim.expect_healthy("c2");
             sim.expect(
                 sim.host.containers.len() == 2 * 2 + 3,
-                "no duplicate and no leftover",
+                "there is no duplicate and no leftover container",
             );
             sim.expect(
                 sim.host.files.len() == 3 && sim.host.links.len() == 3,
-                "nor of files and links",
+                "there are no leftover files and links",
             );
-            sim.expect_quiet();
+            sim.expect_idle();
         }
     }
 }

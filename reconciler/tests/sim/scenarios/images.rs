@@ -1,4 +1,4 @@
-//! Which image runs.
+//! Which image a container runs.
 
 use reconciler::object::PullPolicy;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn a_tag_that_moved_does_not_move_workloads_that_did_not_change() {
+fn a_moved_tag_does_not_change_unchanged_workloads() {
     let mut sim = Sim::default();
     let first = sim.registry.push("web:latest", Behaviour::Fine);
     sim.registry.push("other:1", Behaviour::Fine);
@@ -31,7 +31,7 @@ fn a_tag_that_moved_does_not_move_workloads_that_did_not_change() {
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.main("web") == before, "it was not touched");
+    sim.expect(sim.main("web") == before, "the container was not changed");
     sim.host.remove(&before);
     sim.cycle();
     sim.run_seconds(5);
@@ -39,11 +39,11 @@ fn a_tag_that_moved_does_not_move_workloads_that_did_not_change() {
         sim.image(&sim.pod("web").uid) == first && first != second,
         "a restart keeps the image",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn going_back_from_a_moved_tag_brings_the_recorded_image_back() {
+fn a_rollback_from_a_moved_tag_runs_the_recorded_image() {
     let mut sim = Sim::default();
     let first = sim.registry.push("web:latest", Behaviour::Fine);
     let mut spec = pod("web:latest");
@@ -54,12 +54,12 @@ fn going_back_from_a_moved_tag_brings_the_recorded_image_back() {
     sim.push(commit("c2").with(bare("web", spec)).build());
     sim.run_seconds(120);
     sim.expect_healthy("c1");
-    sim.expect(sim.is_bad("c2"), "the new image is bad");
+    sim.expect(sim.is_bad("c2"), "the commit with the new image is bad");
     sim.expect(
         sim.image(&sim.pod("web").uid) == first,
-        "the old one is back",
+        "the recorded image runs again",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -76,13 +76,13 @@ fn an_image_that_was_removed_is_pulled_again_by_its_digest() {
     sim.run_seconds(10);
     sim.expect(
         sim.image(&sim.pod("web").uid) == first,
-        "the recorded digest, not the moved tag",
+        "the recorded digest is pulled, and not the moved tag",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn always_uses_what_is_here_when_the_registry_does_not_answer_and_says_so() {
+fn pull_policy_always_uses_the_local_image_with_a_warning_without_a_registry() {
     let mut sim = Sim::default();
     let first = sim.registry.push("web:latest", Behaviour::Fine);
     sim.push(commit("c1").with(bare("web", pod("web:latest"))).build());
@@ -94,24 +94,27 @@ fn always_uses_what_is_here_when_the_registry_does_not_answer_and_says_so() {
     sim.push(commit("c2").with(bare("web", spec)).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.image(&sim.pod("web").uid) == first, "what was here");
+    sim.expect(
+        sim.image(&sim.pod("web").uid) == first,
+        "the local image runs",
+    );
     let warned = sim
         .pins
         .values()
         .flat_map(|pins| pins.values())
         .any(|pin| pin.warning.is_some());
-    sim.expect(warned, "with a warning");
+    sim.expect(warned, "the pin has a warning");
 }
 
 #[test]
-fn a_pull_policy_of_never_fails_the_commit_if_the_image_is_not_here() {
+fn pull_policy_never_fails_the_commit_without_a_local_image() {
     let mut sim = Sim::default();
     sim.registry.push("web:1", Behaviour::Fine);
     let mut spec = pod("web:1");
     spec.containers[0].pull = PullPolicy::Never;
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(30);
-    sim.expect(sim.phase() == "Degraded", "it is not asked for");
+    sim.expect(sim.phase() == "Degraded", "the image is not pulled");
 }
 
 #[test]
@@ -129,5 +132,5 @@ fn thirty_pods_of_one_image_pull_it_once() {
         .iter()
         .filter(|line| line.contains("pull web:1"))
         .count();
-    sim.expect(pulls == 1, "once");
+    sim.expect(pulls == 1, "the image is pulled once");
 }

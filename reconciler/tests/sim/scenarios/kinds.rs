@@ -1,4 +1,4 @@
-//! What each kind of workload means.
+//! The behaviour of each kind of workload.
 
 use reconciler::object::RestartPolicy;
 
@@ -19,7 +19,7 @@ fn sim() -> Sim {
 }
 
 #[test]
-fn a_changed_replica_set_touches_nothing_that_runs() {
+fn a_changed_replica_set_keeps_its_running_pods() {
     for make in [replica_set, replication_controller] {
         let mut sim = sim();
         sim.push(commit("c1").with(make("web", 3, pod("web:1"))).build());
@@ -29,7 +29,7 @@ fn a_changed_replica_set_touches_nothing_that_runs() {
         sim.push(commit("c2").with(make("web", 3, pod("web:2"))).build());
         sim.run_seconds(30);
         sim.expect_healthy("c2");
-        sim.expect(sim.alive() == before, "nothing was touched");
+        sim.expect(sim.alive() == before, "no container was changed");
         sim.push(commit("c3").with(make("web", 4, pod("web:2"))).build());
         sim.run_seconds(30);
         sim.expect_healthy("c3");
@@ -37,9 +37,9 @@ fn a_changed_replica_set_touches_nothing_that_runs() {
         let oldest = sim.pods("web").first().unwrap().uid.clone();
         sim.expect(
             sim.image(&newest) != sim.image(&oldest),
-            "a new pod is of the new template",
+            "a new pod has the new template",
         );
-        sim.expect_quiet();
+        sim.expect_idle();
     }
 }
 
@@ -65,13 +65,13 @@ fn an_old_pod_of_a_changed_replica_set_restarts_with_its_own_image() {
     sim.run_seconds(5);
     sim.expect(
         sim.ready("web") == 1 && sim.image(&sim.pod("web").uid) == image,
-        "the old image",
+        "the pod restarts with the old image",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
+fn scaling_down_stops_pods_that_are_not_ready_and_then_the_newest() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -80,14 +80,14 @@ fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
     );
     sim.run_seconds(30);
     let uids = sim.uids("web");
-    // The second one ends twice, so that its next start is held back.
+    // The second pod's container ends twice, so that its next start is delayed by the back-off.
     for _ in 0..2 {
         let id = sim.container(&uids[1], "main").unwrap().0.clone();
         sim.host.end(&id, 1, sim.now);
         sim.cycle();
         sim.run_seconds(1);
     }
-    sim.expect(sim.ready("web") == 3, "one is down");
+    sim.expect(sim.ready("web") == 3, "one pod is not ready");
     sim.push(
         commit("c2")
             .with(replica_set("web", 2, pod("web:1").with_readiness()))
@@ -96,9 +96,9 @@ fn scaling_down_gives_up_those_that_are_not_ready_and_then_the_newest() {
     sim.run_seconds(30);
     sim.expect(
         sim.uids("web") == [uids[0].clone(), uids[2].clone()],
-        "the oldest ready ones stay",
+        "the oldest ready pods stay",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -116,16 +116,16 @@ fn recreate_stops_all_old_pods_before_the_first_new_one_starts() {
     sim.run_seconds(20);
     sim.expect(
         sim.pods("web").is_empty(),
-        "nothing new while the old ones end",
+        "no new pod is made while old ones are stopping",
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.ready("web") == 3, "all new");
+    sim.expect(sim.ready("web") == 3, "all new pods are ready");
     sim.expect(
         old.iter().all(|uid| !sim.state.pods.contains_key(uid)),
-        "no old one",
+        "no old pod is left",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.ready("web") == 3, "scaled");
+    sim.expect(sim.ready("web") == 3, "the Deployment was scaled");
     sim.expect(
         sim.uids("web").iter().all(|uid| sim.image(uid) == image),
-        "with the old template",
+        "all pods have the old template",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
     sim.push(
         commit("c3")
             .with(deployment("web", 3, pod("web:2")))
@@ -160,9 +160,9 @@ fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
     sim.expect_healthy("c3");
     sim.expect(
         sim.uids("web").iter().all(|uid| sim.image(uid) != image),
-        "all new when it goes on",
+        "all pods have the new template after the pause",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -172,15 +172,15 @@ fn a_daemon_set_runs_one_pod_and_replaces_it_after_it_has_stopped() {
     sim.run_seconds(30);
     sim.expect_healthy("c1");
     let before = sim.pod("agent").uid.clone();
-    sim.marks = Default::default();
+    sim.extremes = Default::default();
     sim.push(commit("c2").with(daemon_set("agent", pod("web:2"))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
     sim.expect(
-        sim.pod("agent").uid != before && sim.marks.most_active["agent"] == 1,
-        "one at a time",
+        sim.pod("agent").uid != before && sim.extremes.most_active["agent"] == 1,
+        "the old pod stops before the new one is made",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -200,8 +200,8 @@ fn a_daemon_set_on_delete_keeps_its_old_pod() {
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.alive() == before, "untouched");
-    sim.expect_quiet();
+    sim.expect(sim.alive() == before, "no container was changed");
+    sim.expect_idle();
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn restarts_go_by_the_owners_strategy() {
     sim.expect_healthy("c1");
     let names = ["rolling", "anew", "set", "agent", "one"];
     let before: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
-    sim.marks = Default::default();
+    sim.extremes = Default::default();
     for key in all.objects.workloads.keys() {
         sim.state
             .rollout
@@ -230,25 +230,31 @@ fn restarts_go_by_the_owners_strategy() {
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     let after: Vec<_> = names.iter().flat_map(|name| sim.uids(name)).collect();
-    sim.expect(after.len() == before.len(), "as many as before");
+    sim.expect(
+        after.len() == before.len(),
+        "the number of pods is unchanged",
+    );
     sim.expect(
         !after.iter().any(|uid| before.contains(uid)),
-        "all of them new",
+        "all pods were replaced",
     );
     sim.expect(
-        sim.marks.least_ready["rolling"] >= 3,
-        "a Deployment keeps to maxUnavailable",
+        sim.extremes.least_ready["rolling"] >= 3,
+        "a Deployment honours maxUnavailable",
     );
     sim.expect(
-        sim.marks.least_ready["set"] >= 2,
-        "a ReplicaSet goes pod by pod",
+        sim.extremes.least_ready["set"] >= 2,
+        "a ReplicaSet restarts one pod at a time",
     );
-    sim.expect(sim.marks.least_ready["anew"] == 0, "Recreate stops all");
-    sim.expect_quiet();
+    sim.expect(
+        sim.extremes.least_ready["anew"] == 0,
+        "Recreate stops all pods first",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
+fn a_restart_replaces_pods_of_kinds_that_keep_old_ones() {
     let mut sim = sim();
     sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
     let both = |id: &str, image: &str| {
@@ -262,7 +268,7 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
     let fixed = both("c2", "web:1");
     sim.push(fixed.clone());
     sim.run_seconds(30);
-    sim.expect(sim.ready("set") == 0, "the old template stays");
+    sim.expect(sim.ready("set") == 0, "the pods of the old template stay");
     for key in fixed.objects.workloads.keys() {
         sim.state
             .rollout
@@ -272,8 +278,11 @@ fn a_restart_gets_rid_of_pods_that_their_kind_never_replaces() {
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c2");
-    sim.expect(sim.ready("set") == 2 && sim.ready("agent") == 1, "all new");
-    sim.expect_quiet();
+    sim.expect(
+        sim.ready("set") == 2 && sim.ready("agent") == 1,
+        "all pods were replaced",
+    );
+    sim.expect_idle();
 }
 
 #[test]
@@ -288,23 +297,23 @@ fn a_bare_pod_that_has_completed_stays_completed() {
     let uid = sim.pod("job").uid.clone();
     sim.expect(
         sim.status(&uid).phase.as_str() == "Succeeded",
-        "it succeeded",
+        "the pod succeeded",
     );
     sim.expect(
         sim.sandbox(&uid).is_none() && sim.container(&uid, "main").is_some(),
-        "its log is kept",
+        "the sandbox is removed, and the container is kept for its log",
     );
     sim.reboot();
     sim.run_seconds(60);
     sim.expect(
         sim.status(&uid).phase.as_str() == "Succeeded" && sim.alive().is_empty(),
-        "no second run",
+        "the pod does not run again",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_pod_whose_host_port_is_held_waits_until_the_holder_is_gone() {
+fn a_pod_waits_until_the_old_pod_has_released_its_host_port() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -321,12 +330,12 @@ fn a_pod_whose_host_port_is_held_waits_until_the_holder_is_gone() {
     sim.expect_healthy("c2");
     sim.expect(
         sim.services().host_ports.len() == 1,
-        "the port leads to the new one",
+        "the host port leads to the new pod",
     );
 }
 
 #[test]
-fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
+fn a_rollout_whose_old_pod_keeps_the_host_port_fails_at_the_deadline() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -344,15 +353,15 @@ fn a_roll_out_that_stands_in_its_own_way_fails_at_the_dead_line() {
     sim.expect_healthy("c1");
     sim.expect(
         sim.is_bad("c2") && sim.alive() == before,
-        "the old one never stopped",
+        "the old pod never stopped",
     );
-    let (_, reason) = sim.fate("c2").unwrap();
+    let (_, reason) = sim.outcome("c2").unwrap();
     sim.expect(reason.contains("host port 8080"), &reason);
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
+fn an_ended_pod_has_no_host_port_and_gets_no_traffic() {
     let mut sim = sim();
     let ten = std::time::Duration::from_secs(10);
     sim.registry.push("job:1", Behaviour::Ends(ten, 0));
@@ -375,7 +384,7 @@ fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
     sim.run_seconds(5);
     sim.expect(
         sim.services().host_ports.len() == 1,
-        "it has its port while it runs",
+        "a running pod has its host port",
     );
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -383,11 +392,11 @@ fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
     let endpoints: usize = table
         .node_ports
         .values()
-        .map(|one| one.endpoints.len())
+        .map(|backends| backends.endpoints.len())
         .sum();
     sim.expect(
         table.host_ports.is_empty() && endpoints == 0,
-        "nothing leads to what has ended",
+        "no port leads to an ended pod",
     );
     let web = deployment("web", 1, pod("web:1").with_host_port(8080));
     sim.push(
@@ -401,12 +410,12 @@ fn a_pod_that_has_ended_holds_no_host_port_and_takes_no_traffic() {
     sim.expect_healthy("c2");
     sim.expect(
         sim.services().host_ports.len() == 1,
-        "the port is another one's now",
+        "the host port leads to another pod",
     );
 }
 
 #[test]
-fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
+fn a_taint_in_the_hosts_configuration_keeps_pods_off() {
     let mut sim = sim();
     sim.taints = vec![
         "node.kubernetes.io/disk-pressure:NoSchedule"
@@ -420,10 +429,10 @@ fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
             .build(),
     );
     sim.run_seconds(30);
-    sim.expect(sim.ready("web") == 0, "no node takes it");
+    sim.expect(sim.ready("web") == 0, "no node takes the pod");
     sim.expect(
         sim.ready("agent") == 1,
-        "a DaemonSet tolerates this one by itself",
+        "a DaemonSet tolerates this taint by itself",
     );
     sim.taints.clear();
     sim.cycle();
@@ -432,7 +441,7 @@ fn a_taint_of_the_hosts_own_configuration_keeps_pods_off() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
+fn a_restart_happens_once_even_if_the_clock_is_set_back() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -449,14 +458,14 @@ fn a_clock_that_is_set_back_does_not_make_a_restart_go_on_for_ever() {
     let after = sim.uids("web");
     sim.expect(
         after.len() == 2 && !after.iter().any(|uid| before.contains(uid)),
-        "all new",
+        "all pods were replaced",
     );
     sim.run_seconds(60);
-    sim.expect(sim.uids("web") == after, "and once only");
+    sim.expect(sim.uids("web") == after, "the pods are not replaced again");
 }
 
 #[test]
-fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
+fn a_pod_with_a_low_deletion_cost_stops_before_newer_ones() {
     let mut sim = sim();
     let web = |id: &str, replicas: u32, image: &str, cost: &str| {
         let mut set = replica_set("web", replicas, pod(image).with_readiness());
@@ -476,7 +485,7 @@ fn a_pod_that_is_cheap_to_delete_goes_before_newer_ones() {
     sim.run_seconds(30);
     sim.expect(
         sim.uids("web") == [uids[0].clone(), uids[2].clone()],
-        "an old and cheap one went",
+        "the old pod with the low cost stopped",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }

@@ -1,4 +1,4 @@
-//! A pod's life on its host.
+//! The life of a pod on its host.
 
 use std::time::Duration;
 
@@ -37,22 +37,22 @@ fn running(spec: reconciler::object::PodSpec) -> (Sim, PodUid) {
 }
 
 #[test]
-fn restarts_are_held_back_0_10_20_40_seconds_and_so_on() {
+fn restarts_are_delayed_by_0_10_20_40_seconds_and_so_on() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("crash:1"))).build());
     let mut starts = Vec::new();
-    let mut seen = None;
+    let mut last_id = None;
     for _ in 0..20_000 {
         sim.run(Duration::from_millis(50));
         let Some(record) = sim.pods("web").first().copied() else {
             continue;
         };
-        if let Some((id, one)) = sim.container(&record.uid, "main")
-            && seen.as_ref() != Some(id)
+        if let Some((id, container)) = sim.container(&record.uid, "main")
+            && last_id.as_ref() != Some(id)
             && let ContainerState::Running { started } | ContainerState::Exited { started, .. } =
-                one.state
+                container.state
         {
-            seen = Some(id.clone());
+            last_id = Some(id.clone());
             starts.push(started);
         }
     }
@@ -74,13 +74,16 @@ fn the_back_off_survives_a_restart_of_the_daemon() {
     let before = sim.main("web");
     sim.crash(false);
     sim.run_seconds(10);
-    sim.expect(sim.main("web") == before, "it still waits");
+    sim.expect(sim.main("web") == before, "the container still waits");
     sim.run_seconds(60);
-    sim.expect(sim.main("web") != before, "and starts when it is due");
+    sim.expect(
+        sim.main("web") != before,
+        "the container starts when its back-off ends",
+    );
 }
 
 #[test]
-fn on_failure_restarts_only_what_has_failed() {
+fn on_failure_restarts_only_failed_containers() {
     let mut sim = sim();
     sim.registry.push("flaky:1", Behaviour::ExitsAtOnce(1));
     sim.registry.push("job:1", Behaviour::Ends(TEN, 0));
@@ -92,21 +95,21 @@ fn on_failure_restarts_only_what_has_failed() {
     let (_, job) = sim.container(&uid, "job").unwrap();
     sim.expect(
         job.attempt == 0 && !job.state.is_alive(),
-        "what has ended well is not run again",
+        "a container with exit code 0 does not run again",
     );
     let (_, main) = sim.container(&uid, "main").unwrap();
-    sim.expect(main.attempt >= 2, "what has failed is");
+    sim.expect(main.attempt >= 2, "a failed container runs again");
     let image = main.image.clone();
     sim.host.images.insert(image, Behaviour::ExitsAtOnce(0));
     sim.run_seconds(60);
     sim.expect(
         sim.status(&uid).phase.as_str() == "Succeeded",
-        "all have ended well",
+        "all containers have ended with exit code 0",
     );
 }
 
 #[test]
-fn never_restarts_nothing_and_a_failure_is_the_commits() {
+fn never_restarts_no_container_and_a_failure_fails_the_commit() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -118,14 +121,20 @@ fn never_restarts_nothing_and_a_failure_is_the_commits() {
     );
     sim.run_seconds(60);
     let uid = sim.pod("web").uid.clone();
-    sim.expect(sim.status(&uid).phase.as_str() == "Failed", "it failed");
-    sim.expect(sim.status(&uid).restarts() == 0, "once");
-    sim.expect(sim.phase() == "Degraded", "there is nothing to go back to");
-    sim.expect_quiet();
+    sim.expect(
+        sim.status(&uid).phase.as_str() == "Failed",
+        "the pod failed",
+    );
+    sim.expect(sim.status(&uid).restarts() == 0, "the container ran once");
+    sim.expect(
+        sim.phase() == "Degraded",
+        "there is no healthy commit to go back to",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn what_has_ended_well_is_not_run_again_when_the_sandbox_goes() {
+fn an_ended_container_does_not_run_again_when_the_sandbox_is_lost() {
     let mut sim = sim();
     sim.registry.push("job:1", Behaviour::Ends(TEN, 0));
     let mut spec = pod("web:1").with_policy(RestartPolicy::OnFailure);
@@ -139,14 +148,14 @@ fn what_has_ended_well_is_not_run_again_when_the_sandbox_goes() {
     sim.run_seconds(30);
     sim.expect(
         sim.container(&uid, "job").is_none(),
-        "the job was not run again",
+        "the job does not run again",
     );
     let (_, main) = sim.container(&uid, "main").unwrap();
     sim.expect(
         main.state.is_alive() && main.attempt == 1,
-        "the other one was",
+        "the other container runs again",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
@@ -165,9 +174,15 @@ fn init_containers_run_one_after_another_before_the_others() {
     let ContainerState::Running { started } = sim.container(&uid, "main").unwrap().1.state else {
         sim.fail("main does not run")
     };
-    sim.expect(ended("first").1 <= ended("second").0, "one after another");
-    sim.expect(ended("second").1 <= started, "before the others");
-    sim.expect(sim.status(&uid).initialized, "and says so");
+    sim.expect(
+        ended("first").1 <= ended("second").0,
+        "init containers run one after another",
+    );
+    sim.expect(
+        ended("second").1 <= started,
+        "init containers end before the others start",
+    );
+    sim.expect(sim.status(&uid).initialized, "the status is initialized");
 }
 
 #[test]
@@ -179,11 +194,14 @@ fn a_failing_init_container_is_retried_or_ends_the_pod() {
     let uid = sim.pod("web").uid.clone();
     sim.expect(
         sim.container(&uid, "setup").unwrap().1.attempt == 2,
-        "retried with back-off",
+        "the init container is retried with back-off",
     );
-    sim.expect(sim.container(&uid, "main").is_none(), "nothing else starts");
+    sim.expect(
+        sim.container(&uid, "main").is_none(),
+        "no other container starts",
+    );
     sim.run_seconds(40);
-    sim.expect(sim.phase() == "Degraded", "a crash loop");
+    sim.expect(sim.phase() == "Degraded", "the crash loop fails the commit");
     sim.push(
         commit("c2")
             .with(bare("web", spec.with_policy(RestartPolicy::Never)))
@@ -194,11 +212,11 @@ fn a_failing_init_container_is_retried_or_ends_the_pod() {
     let status = sim.status(&uid);
     sim.expect(
         status.phase.as_str() == "Failed",
-        "with Never it ends the pod",
+        "with Never a failed init container ends the pod",
     );
     sim.expect(
         status.message.as_ref().unwrap().contains("exit code 3"),
-        "and says why",
+        "the message has the exit code",
     );
 }
 
@@ -219,14 +237,17 @@ fn a_failed_liveness_probe_restarts_only_that_container() {
     sim.run_seconds(90);
     sim.expect(
         sim.container(&uid, "main").unwrap().1.attempt == 1,
-        "restarted",
+        "the container restarted",
     );
-    sim.expect(sim.container(&uid, "other").unwrap().0 == &other, "alone");
-    sim.expect(sim.ready("web") == 1, "and it is back");
+    sim.expect(
+        sim.container(&uid, "other").unwrap().0 == &other,
+        "no other container restarted",
+    );
+    sim.expect(sim.ready("web") == 1, "the pod is ready again");
 }
 
 #[test]
-fn a_failed_startup_probe_restarts_and_holds_the_others_back() {
+fn a_failed_startup_probe_restarts_and_delays_the_other_probes() {
     let mut sim = sim();
     sim.registry.push("late:1", Behaviour::NeverStarts);
     let mut spec = pod("late:1").with_readiness().with_liveness();
@@ -234,26 +255,26 @@ fn a_failed_startup_probe_restarts_and_holds_the_others_back() {
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(25);
     sim.expect(
-        sim.last.as_ref().unwrap().probes.len() == 1,
+        sim.last_plan.as_ref().unwrap().probes.len() == 1,
         "only the startup probe runs",
     );
     sim.run_seconds(25);
     let uid = sim.pod("web").uid.clone();
     sim.expect(
         sim.container(&uid, "main").unwrap().1.attempt == 1,
-        "restarted after three failures",
+        "the container restarts after three failures",
     );
 }
 
 #[test]
-fn a_post_start_hook_runs_once_and_holds_readiness_back() {
+fn a_post_start_hook_runs_once_and_delays_readiness() {
     let (mut sim, uid) = running(pod("web:1").with_post_start());
     let main = sim.container(&uid, "main").unwrap().0.clone();
-    sim.expect(sim.hooked.contains(&main), "it ran");
+    sim.expect(sim.hooked.contains(&main), "the hook ran");
     sim.crash(false);
     sim.run_seconds(10);
-    sim.expect(sim.ready("web") == 1, "still ready");
-    sim.expect_quiet();
+    sim.expect(sim.ready("web") == 1, "the pod is still ready");
+    sim.expect_idle();
 }
 
 #[test]
@@ -269,11 +290,11 @@ fn a_failing_post_start_hook_is_a_crash_loop() {
     );
     sim.run_seconds(300);
     sim.expect_healthy("c1");
-    sim.expect(sim.is_bad("c2"), "the commit's fault");
+    sim.expect(sim.is_bad("c2"), "the commit failed");
 }
 
 #[test]
-fn a_pod_without_its_sandbox_is_made_again_with_the_same_address() {
+fn a_pod_without_its_sandbox_restarts_with_the_same_address() {
     for kill in [false, true] {
         let (mut sim, uid) = running(pod("web:1").with_init("setup", "setup:1"));
         let address = sim.address(&uid);
@@ -285,23 +306,23 @@ fn a_pod_without_its_sandbox_is_made_again_with_the_same_address() {
         }
         sim.cycle();
         sim.run_seconds(10);
-        sim.expect(sim.ready("web") == 1, "it runs");
+        sim.expect(sim.ready("web") == 1, "the pod runs");
         sim.expect(
             address.is_some() && sim.address(&uid) == address,
-            "with the same address",
+            "the pod has the same address",
         );
-        sim.expect(sim.host.containers.len() == 3, "nothing is left of before");
-        sim.expect_quiet();
+        sim.expect(sim.host.containers.len() == 3, "no old container is left");
+        sim.expect_idle();
     }
 }
 
 #[test]
-fn drift_of_a_container_is_repaired_and_named() {
+fn drift_is_repaired_and_named() {
     let (mut sim, uid) = running(pod("web:1"));
     let address = sim.address(&uid);
     let main = sim.main("web");
     sim.host.pause(&main);
-    let plan = sim.ask_node();
+    let plan = sim.planned();
     sim.expect(
         matches!(
             &plan.lanes[0].why,
@@ -310,18 +331,18 @@ fn drift_of_a_container_is_repaired_and_named() {
                 ..
             }
         ),
-        "a pause is named",
+        "the plan names the pause",
     );
     sim.cycle();
     sim.run_seconds(5);
     sim.expect(
         sim.state_of(&main)
             .is_some_and(|state| matches!(state, ContainerState::Running { .. })),
-        "on",
+        "the container runs again",
     );
 
     sim.host.remove(&main);
-    let plan = sim.ask_node();
+    let plan = sim.planned();
     sim.expect(
         matches!(
             &plan.lanes[0].why,
@@ -330,14 +351,14 @@ fn drift_of_a_container_is_repaired_and_named() {
                 ..
             }
         ),
-        "a removal is named",
+        "the plan names the removal",
     );
     sim.cycle();
     sim.run_seconds(5);
-    sim.expect(sim.ready("web") == 1, "it runs again");
+    sim.expect(sim.ready("web") == 1, "the container runs again");
 
     sim.host.links.clear();
-    let plan = sim.ask_node();
+    let plan = sim.planned();
     sim.expect(
         matches!(
             &plan.lanes[0].why,
@@ -346,16 +367,16 @@ fn drift_of_a_container_is_repaired_and_named() {
                 ..
             }
         ),
-        "a link is named",
+        "the plan names the missing link",
     );
     sim.cycle();
     sim.run_seconds(5);
-    sim.expect(sim.address(&uid) == address, "the same address");
-    sim.expect_quiet();
+    sim.expect(sim.address(&uid) == address, "the pod has the same address");
+    sim.expect_idle();
 }
 
 #[test]
-fn a_removed_container_is_repaired_although_its_predecessor_is_still_there() {
+fn a_removed_container_is_repaired_while_its_predecessor_is_kept() {
     let (mut sim, uid) = running(pod("web:1"));
     let first = sim.main("web");
     sim.host.end(&first, 1, sim.now);
@@ -364,18 +385,21 @@ fn a_removed_container_is_repaired_although_its_predecessor_is_still_there() {
     let second = sim.main("web");
     sim.expect(
         first != second && sim.state_of(&first).is_some(),
-        "the first one is kept for its log",
+        "the first container is kept for its log",
     );
     sim.host.remove(&second);
     sim.cycle();
     sim.run_seconds(5);
     let (_, third) = sim.container(&uid, "main").unwrap();
-    sim.expect(third.attempt == 2 && third.state.is_alive(), "at once");
-    sim.expect_quiet();
+    sim.expect(
+        third.attempt == 2 && third.state.is_alive(),
+        "the third container starts at once",
+    );
+    sim.expect_idle();
 }
 
 #[test]
-fn a_container_is_restarted_although_those_before_it_cannot_be_removed() {
+fn a_container_restarts_while_its_predecessors_cannot_be_removed() {
     let (mut sim, uid) = running(pod("web:1"));
     for attempt in 1..=4 {
         let id = sim.main("web");
@@ -390,23 +414,20 @@ fn a_container_is_restarted_although_those_before_it_cannot_be_removed() {
             &format!("attempt {attempt}: {newest:?}"),
         );
     }
-    sim.expect(sim.ready("web") == 1, "it is ready");
+    sim.expect(sim.ready("web") == 1, "the pod is ready");
 }
 
 #[test]
-fn a_killed_container_comes_back_at_once() {
+fn a_killed_container_restarts_at_once() {
     let (mut sim, uid) = running(pod("web:1"));
     let main = sim.main("web");
     sim.host.end(&main, 137, sim.now);
     sim.cycle();
     sim.run_seconds(1);
-    sim.expect(sim.ready("web") == 1, "it runs");
-    sim.expect(
-        sim.status(&uid).restarts() == 1,
-        "and the restart is counted",
-    );
+    sim.expect(sim.ready("web") == 1, "the pod runs");
+    sim.expect(sim.status(&uid).restarts() == 1, "the restart is counted");
     let last = sim.status(&uid).containers[0].last.clone().unwrap();
-    sim.expect(last.code == 137, "with how it ended");
+    sim.expect(last.code == 137, "the status has the exit code");
 }
 
 #[test]
@@ -426,16 +447,16 @@ fn after_a_reboot_all_pods_come_back_with_their_addresses_and_no_back_off() {
         sim.run_seconds(5);
         sim.expect(
             sim.ready("web") == 3 && sim.ready("one") == 1,
-            "all are back within seconds",
+            "all pods are ready within seconds",
         );
-        sim.expect(sim.host.links == before, "with the same addresses");
+        sim.expect(sim.host.links == before, "all pods have the same addresses");
         sim.expect_healthy("c1");
-        sim.expect_quiet();
+        sim.expect_idle();
     }
 }
 
 #[test]
-fn a_refused_start_does_not_hold_its_own_stop_back() {
+fn the_back_off_of_a_failed_start_does_not_delay_the_stop() {
     let mut sim = sim();
     sim.registry.push("broken:1", Behaviour::Rejected);
     sim.push(commit("c1").with(bare("web", pod("broken:1"))).build());
@@ -443,36 +464,36 @@ fn a_refused_start_does_not_hold_its_own_stop_back() {
     let uid = sim.pod("web").uid.clone();
     sim.expect(
         sim.failures[&LaneKey::Pod(uid)].count >= 5,
-        "minutes of back-off",
+        "the start has failed so often that its back-off takes minutes",
     );
     sim.push(commit("c2").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(10);
-    sim.expect(sim.ready("web") == 1, "the next one runs at once");
+    sim.expect(sim.ready("web") == 1, "the next pod runs at once");
 }
 
 #[test]
-fn a_pod_past_its_active_dead_line_fails() {
+fn a_pod_past_its_active_deadline_fails() {
     let mut spec = pod("web:1");
     spec.active_deadline = Some(Duration::from_secs(100));
     let (mut sim, uid) = running(spec);
     sim.run_seconds(100);
     sim.expect(
         sim.status(&uid).phase.as_str() == "Failed" && sim.alive().is_empty(),
-        "all of it stopped",
+        "all containers of the pod stopped",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }
 
 #[test]
-fn a_ready_container_stays_ready_over_a_restart_of_the_daemon() {
+fn a_ready_container_stays_ready_during_a_restart_of_the_daemon() {
     let (mut sim, _) = running(pod("web:1").with_readiness().with_liveness());
     let before = sim.alive();
-    sim.marks = Default::default();
+    sim.extremes = Default::default();
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect(
-        sim.marks.least_ready["web"] == 1 && sim.alive() == before,
-        "never not ready",
+        sim.extremes.least_ready["web"] == 1 && sim.alive() == before,
+        "the pod is always ready",
     );
-    sim.expect_quiet();
+    sim.expect_idle();
 }

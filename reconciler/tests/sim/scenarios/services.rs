@@ -21,7 +21,7 @@ fn endpoints(sim: &Sim) -> BTreeSet<String> {
     sim.services()
         .node_ports
         .values()
-        .flat_map(|one| &one.endpoints)
+        .flat_map(|backends| &backends.endpoints)
         .map(ToString::to_string)
         .collect()
 }
@@ -36,8 +36,11 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
     };
     sim.push(web("c1", "web:1").build());
     sim.run_seconds(30);
-    let given = sim.state.services.clone();
-    sim.expect(sim.node_port("web").is_some(), "a port was given");
+    let allocation = sim.state.services.clone();
+    sim.expect(
+        sim.node_port("web").is_some(),
+        "the Service has a node port",
+    );
     sim.push(
         web("c2", "web:2")
             .service("another", "web", node_port(None))
@@ -46,8 +49,11 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
     sim.run_seconds(60);
     sim.expect_healthy("c2");
     let key = ObjectKey::new("default", "web");
-    sim.expect(sim.state.services[&key] == given[&key], "kept");
-    // The Service leaves with a commit that turns out bad: it must come back as it was.
+    sim.expect(
+        sim.state.services[&key] == allocation[&key],
+        "the allocation is kept",
+    );
+    // A bad commit deletes the Service: the rollback must restore its address and port.
     sim.push(
         commit("c3")
             .with(deployment("web", 2, pod("nowhere:1")))
@@ -56,8 +62,8 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
     sim.run_seconds(120);
     sim.expect_healthy("c2");
     sim.expect(
-        sim.state.services[&key] == given[&key],
-        "kept over a rollback",
+        sim.state.services[&key] == allocation[&key],
+        "the allocation is kept during a rollback",
     );
     sim.push(
         commit("c4")
@@ -68,12 +74,12 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
     sim.expect_healthy("c4");
     sim.expect(
         sim.state.services.is_empty(),
-        "dropped when nothing could bring it back",
+        "the allocation is dropped with the last commit that has the Service",
     );
 }
 
 #[test]
-fn a_service_that_asks_for_a_given_port_or_address_gets_it() {
+fn a_service_gets_the_port_and_address_that_it_requests() {
     let mut sim = sim();
     sim.push(
         commit("c1")
@@ -83,26 +89,29 @@ fn a_service_that_asks_for_a_given_port_or_address_gets_it() {
     );
     sim.run_seconds(30);
     let key = ObjectKey::new("default", "auto");
-    let given = sim.state.services[&key].clone();
-    let mut asking = node_port(sim.node_port("auto"));
-    asking.kind = ServiceKind::NodePort {
-        address: given.cluster_ip,
+    let allocation = sim.state.services[&key].clone();
+    let mut request = node_port(sim.node_port("auto"));
+    request.kind = ServiceKind::NodePort {
+        address: allocation.cluster_ip,
     };
     sim.push(
         commit("c2")
             .with(bare("web", pod("web:1")))
             .service("auto", "web", node_port(None))
-            .service("exact", "web", asking)
+            .service("exact", "web", request)
             .build(),
     );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
     sim.expect(
-        sim.state.services[&ObjectKey::new("default", "exact")] == given,
-        "as asked",
+        sim.state.services[&ObjectKey::new("default", "exact")] == allocation,
+        "the Service has the requested allocation",
     );
-    sim.expect(sim.state.services[&key] != given, "the other one moved");
-    sim.expect_quiet();
+    sim.expect(
+        sim.state.services[&key] != allocation,
+        "the other Service got another allocation",
+    );
+    sim.expect_idle();
 }
 
 #[test]
@@ -117,18 +126,24 @@ fn a_stopping_pod_leaves_the_endpoints_first_and_drains() {
     };
     sim.push(web("c1", 2));
     sim.run_seconds(30);
-    sim.expect(endpoints(&sim).len() == 2, "they take traffic");
+    sim.expect(endpoints(&sim).len() == 2, "both pods are endpoints");
     sim.push(web("c2", 1));
     sim.run_seconds(1);
-    sim.expect(endpoints(&sim).len() == 1, "out of the endpoints");
-    sim.expect(sim.alive().len() == 4, "and still running while it drains");
+    sim.expect(
+        endpoints(&sim).len() == 1,
+        "the stopping pod is no endpoint",
+    );
+    sim.expect(
+        sim.alive().len() == 4,
+        "the stopping pod runs while it drains",
+    );
     sim.run_seconds(30);
     sim.expect_healthy("c2");
-    sim.expect(sim.alive().len() == 2, "it is gone");
+    sim.expect(sim.alive().len() == 2, "the stopping pod is gone");
 }
 
 #[test]
-fn a_stopping_pod_goes_on_where_there_is_no_other() {
+fn a_stopping_pod_stays_an_endpoint_if_there_is_no_other() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
         commit(id)
@@ -140,7 +155,7 @@ fn a_stopping_pod_goes_on_where_there_is_no_other() {
     sim.run_seconds(30);
     let (old, before) = (sim.pod("web").uid.clone(), endpoints(&sim));
     sim.push(web("c2", "web:2"));
-    let (mut drained, mut refused) = (false, 0);
+    let (mut drained, mut without_endpoints) = (false, 0);
     for _ in 0..600 {
         sim.run(std::time::Duration::from_millis(50));
         let now = endpoints(&sim);
@@ -150,27 +165,27 @@ fn a_stopping_pod_goes_on_where_there_is_no_other() {
             .get(&old)
             .is_some_and(|record| record.stop.is_some());
         drained |= stops && now == before;
-        refused += usize::from(now.is_empty());
+        without_endpoints += usize::from(now.is_empty());
         let main = sim
             .alive()
             .iter()
             .filter_map(|id| sim.host.containers.get(id))
-            .any(|one| one.name == "main");
+            .any(|container| container.name == "main");
         sim.expect(
             main || now.is_empty(),
-            "nobody is sent to where nothing runs",
+            "no endpoint is a pod without a running container",
         );
     }
     sim.expect_healthy("c2");
-    sim.expect(drained, "it serves while it drains");
+    sim.expect(drained, "the old pod is an endpoint while it drains");
     sim.expect(
-        refused < 60,
-        &format!("nobody answered for {} ms", refused * 50),
+        without_endpoints < 60,
+        &format!("there was no endpoint for {} ms", without_endpoints * 50),
     );
-    sim.expect(endpoints(&sim).len() == 1, "the new one takes traffic");
+    sim.expect(endpoints(&sim).len() == 1, "the new pod is the endpoint");
 }
 
-/// A Service `web` of `site`, which takes the place of `web`.
+/// A commit in which the Service `web` selects `site`, which replaces `web`.
 fn renamed(id: &str, image: &str) -> std::sync::Arc<reconciler::commit::Commit> {
     let mut service = node_port(None);
     service.ports[0].target = reconciler::object::TargetPort::Number(8080);
@@ -202,30 +217,27 @@ fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
     for _ in 0..1200 {
         sim.run(std::time::Duration::from_millis(50));
         let now = endpoints(&sim);
-        sim.expect(!now.is_empty(), "somebody answers");
+        sim.expect(!now.is_empty(), "the Service has an endpoint");
         let new = now.iter().all(|endpoint| endpoint.ends_with(":8080"));
         sim.expect(
             new || now == before,
-            "the old ones with the port that they had, or the new ones with theirs",
+            "the endpoints are the old pods with the old port, or the new pods with the new port",
         );
-        sim.expect(!moved || new, "it does not go back");
+        sim.expect(!moved || new, "the endpoints do not change back");
         moved |= new;
         kept += usize::from(!new);
     }
     sim.expect_healthy("c2");
     sim.expect(
         moved && kept > 300,
-        "the old ones as long as the new ones were not ready",
+        "the old pods are endpoints until the new ones are ready",
     );
-    sim.expect(
-        sim.uids("web").is_empty(),
-        "nothing is left of the old ones",
-    );
-    sim.expect_quiet();
+    sim.expect(sim.uids("web").is_empty(), "no old pod is left");
+    sim.expect_idle();
 }
 
 #[test]
-fn a_rename_that_is_broken_costs_no_request() {
+fn a_failed_rename_keeps_the_endpoints() {
     for (image, probed) in [("crash:1", true), ("crash:1", false), ("deaf:1", true)] {
         let mut sim = sim();
         sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
@@ -253,22 +265,19 @@ fn a_rename_that_is_broken_costs_no_request() {
         );
         for _ in 0..8000 {
             sim.run(std::time::Duration::from_millis(100));
-            sim.expect(
-                endpoints(&sim) == before,
-                "the same ones answer all the while",
-            );
+            sim.expect(endpoints(&sim) == before, "the endpoints never change");
         }
         sim.expect_healthy("c1");
-        sim.expect(sim.is_bad("c2"), "it was given up");
+        sim.expect(sim.is_bad("c2"), "the rename failed");
         sim.expect(
             sim.uids("web") == uids && sim.uids("site").is_empty(),
-            "nothing has changed",
+            "the old pods are unchanged",
         );
     }
 }
 
 #[test]
-fn a_pod_that_is_not_ready_takes_no_traffic() {
+fn a_pod_that_is_not_ready_is_no_endpoint() {
     let mut sim = sim();
     sim.registry.push(
         "slow:1",
@@ -282,13 +291,13 @@ fn a_pod_that_is_not_ready_takes_no_traffic() {
             .build(),
     );
     sim.run_seconds(10);
-    sim.expect(endpoints(&sim).is_empty(), "not yet");
+    sim.expect(endpoints(&sim).is_empty(), "the pod is not ready yet");
     sim.run_seconds(30);
-    sim.expect(endpoints(&sim).len() == 1, "now");
+    sim.expect(endpoints(&sim).len() == 1, "the ready pod is an endpoint");
 }
 
 #[test]
-fn a_roll_out_never_leaves_a_service_without_endpoints() {
+fn a_rollout_never_leaves_a_service_without_endpoints() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
         let web = deployment("web", 3, pod(image).with_readiness());
@@ -302,13 +311,13 @@ fn a_roll_out_never_leaves_a_service_without_endpoints() {
     sim.push(web("c2", "web:2"));
     for _ in 0..600 {
         sim.run(std::time::Duration::from_millis(50));
-        sim.expect(!endpoints(&sim).is_empty(), "somebody answers");
+        sim.expect(!endpoints(&sim).is_empty(), "the Service has an endpoint");
     }
     sim.expect_healthy("c2");
 }
 
 #[test]
-fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
+fn without_the_driving_commit_services_stay_and_no_new_commit_starts() {
     let mut sim = sim();
     let web = |id: &str, image: &str| {
         commit(id)
@@ -318,25 +327,22 @@ fn a_commit_that_cannot_be_read_takes_no_service_away_and_takes_no_push_up() {
     };
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
-    sim.expect(endpoints(&sim).len() == 1, "it takes traffic");
+    sim.expect(endpoints(&sim).len() == 1, "the pod is an endpoint");
     let kept = std::mem::take(&mut sim.commits);
     sim.crash(false);
-    let plan = sim.last.as_ref().unwrap();
+    let plan = sim.last_plan.as_ref().unwrap();
     sim.expect(
         plan.services.is_none() && plan.names.is_none(),
-        "left as they are",
+        "Services and names are not changed",
     );
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
-    sim.expect(
-        sim.is_target("c1"),
-        "nobody can say what the new one would delete",
-    );
+    sim.expect(sim.is_target("c1"), "what c2 would delete is not known yet");
     sim.commits.extend(kept);
     sim.cycle();
     sim.run_seconds(60);
     sim.expect_healthy("c2");
-    sim.expect(endpoints(&sim).len() == 1, "it takes traffic again");
+    sim.expect(endpoints(&sim).len() == 1, "the pod is an endpoint again");
 }
 
 #[test]
@@ -355,15 +361,15 @@ fn a_lost_state_empties_no_service_while_its_pods_run() {
         cluster,
         ..ClusterState::default()
     };
-    let plan = sim.ask_node();
+    let plan = sim.planned();
     sim.expect(
         plan.services.is_none() && plan.names.is_none(),
-        "left as they are",
+        "Services and names are not changed",
     );
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
-    sim.expect(endpoints(&sim).len() == 1, "published again");
+    sim.expect(endpoints(&sim).len() == 1, "the pod is an endpoint again");
 }
 
 #[test]
@@ -400,8 +406,8 @@ fn draining_leaves_half_of_a_short_grace_period_for_the_signal() {
     let drained = steps
         .iter()
         .any(|step| matches!(step, Step::Drain(drain) if *drain == half));
-    let told = steps.iter().any(|step| {
+    let stops_within_half = steps.iter().any(|step| {
         matches!(step, Step::Stop(specs) if !specs.is_empty() && specs.iter().all(|spec| spec.grace == half))
     });
-    sim.expect(drained && told, &format!("{steps:?}"));
+    sim.expect(drained && stops_within_half, &format!("{steps:?}"));
 }

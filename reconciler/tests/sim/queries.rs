@@ -1,4 +1,4 @@
-//! What tests ask of a simulated host.
+//! What tests read from a simulated host, and what they expect of it.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use reconciler::{
 use crate::{build::commit_id, daemon::Sim};
 
 impl Sim {
-    /// The pods of an owner that are not told to stop, oldest first.
+    /// The pods of an owner without a stop record, oldest first.
     pub(crate) fn pods(&self, owner: &str) -> Vec<&PodRecord> {
         let mut pods: Vec<&PodRecord> = self
             .state
@@ -46,11 +46,11 @@ impl Sim {
     pub(crate) fn status(&self, uid: &PodUid) -> &PodStatus {
         match self.report.as_ref().and_then(|report| report.pods.get(uid)) {
             Some(status) => status,
-            None => self.fail(&format!("nothing is reported of {uid}")),
+            None => self.fail(&format!("the report does not contain {uid}")),
         }
     }
 
-    /// How many pods of an owner are ready and not told to stop.
+    /// How many pods of an owner are ready and have no stop record.
     pub(crate) fn ready(&self, owner: &str) -> usize {
         let Some(report) = &self.report else { return 0 };
         let ready = |record: &&&PodRecord| {
@@ -62,24 +62,24 @@ impl Sim {
         self.pods(owner).iter().filter(ready).count()
     }
 
-    /// The newest container of a pod with this name; the sandbox has none.
+    /// The newest container of a pod with this name. The name of a sandbox is empty.
     pub(crate) fn container(
         &self,
         uid: &PodUid,
         name: &str,
     ) -> Option<(&ContainerId, &ObservedContainer)> {
-        let mine = self
+        let named = self
             .host
             .containers
             .iter()
-            .filter(|(_, one)| one.identity.uid == *uid && one.name == name);
-        mine.max_by_key(|(_, one)| one.attempt)
+            .filter(|(_, container)| container.identity.uid == *uid && container.name == name);
+        named.max_by_key(|(_, container)| container.attempt)
     }
 
-    /// The image that the newest `main` container of a pod was made from.
+    /// The image of the newest `main` container of a pod.
     pub(crate) fn image(&self, uid: &PodUid) -> ImageId {
         match self.container(uid, "main") {
-            Some((_, one)) => one.image.clone(),
+            Some((_, container)) => container.image.clone(),
             None => self.fail(&format!("{uid} has no container")),
         }
     }
@@ -94,7 +94,7 @@ impl Sim {
 
     pub(crate) fn sandbox(&self, uid: &PodUid) -> Option<ContainerId> {
         self.container(uid, "")
-            .filter(|(_, one)| one.role == Role::Sandbox)
+            .filter(|(_, container)| container.role == Role::Sandbox)
             .map(|(id, _)| id.clone())
     }
 
@@ -106,13 +106,13 @@ impl Sim {
             .map(|(_, address)| *address)
     }
 
-    /// All containers that live, with the sandboxes, sorted.
+    /// All running containers with the sandboxes, sorted.
     pub(crate) fn alive(&self) -> Vec<ContainerId> {
         let alive = self
             .host
             .containers
             .iter()
-            .filter(|(_, one)| one.state.is_alive());
+            .filter(|(_, container)| container.state.is_alive());
         alive.map(|(id, _)| id.clone()).collect()
     }
 
@@ -128,8 +128,8 @@ impl Sim {
         self.state.rollout.bad.contains_key(&commit_id(commit))
     }
 
-    /// The last word of the history on a commit.
-    pub(crate) fn fate(&self, commit: &str) -> Option<(CommitState, String)> {
+    /// The last entry of the history for a commit: its state and reason.
+    pub(crate) fn outcome(&self, commit: &str) -> Option<(CommitState, String)> {
         let commit = commit_id(commit);
         let entry = self
             .state
@@ -155,45 +155,52 @@ impl Sim {
         }
     }
 
-    /// Five more looks change nothing.
+    /// Expects that five more cycles change nothing.
     #[track_caller]
-    pub(crate) fn expect_quiet(&mut self) {
+    pub(crate) fn expect_idle(&mut self) {
         for _ in 0..5 {
-            let change = self.ask_cluster();
+            let change = self.decision();
             if !change.changes.is_empty() {
-                self.fail(&format!("not quiet: {:#?}", change.changes));
+                self.fail(&format!("not idle: {:#?}", change.changes));
             }
-            let plan = self.ask_node();
+            let plan = self.planned();
             if !plan.lanes.is_empty() {
-                self.fail(&format!("not quiet: {:#?}", plan.lanes));
+                self.fail(&format!("not idle: {:#?}", plan.lanes));
             }
             self.cycle();
         }
         if self.is_busy() {
-            self.fail("something is still under way");
+            self.fail("a lane still runs");
         }
     }
 
-    /// What the NAT table must hold.
+    /// The wanted content of the NAT table.
     pub(crate) fn services(&self) -> &ServiceTable {
-        match self.last.as_ref().and_then(|plan| plan.services.as_ref()) {
+        match self
+            .last_plan
+            .as_ref()
+            .and_then(|plan| plan.services.as_ref())
+        {
             Some(table) => table,
-            None => self.fail("what is published is left as it is"),
+            None => self.fail("the plan does not change the NAT table"),
         }
     }
 
     pub(crate) fn node_port(&self, service: &str) -> Option<u16> {
-        let given = self
+        let allocation = self
             .state
             .services
             .get(&ObjectKey::new("default", service))?;
-        given
+        allocation
             .node_ports
             .get(&PortKey::new(Protocol::Tcp, 80))
             .copied()
     }
 
     pub(crate) fn state_of(&self, id: &ContainerId) -> Option<&ContainerState> {
-        self.host.containers.get(id).map(|one| &one.state)
+        self.host
+            .containers
+            .get(id)
+            .map(|container| &container.state)
     }
 }

@@ -1,5 +1,5 @@
-//! The store is lost: somebody wipes it, or puts an older backup in its place. Hosts freeze, and a
-//! person says which host's copy is to be believed from then on.
+//! The store is lost: a person wipes it, or puts an older backup in its place. Hosts that know
+//! better freeze, and a person chooses the host whose copy becomes the store's content.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
@@ -7,9 +7,9 @@ use reconciler::state::{Change, ClusterState, Record, RecordKey};
 
 use crate::{
     clock::Time,
-    faults::{Fault, Whom},
+    faults::{Fault, FaultTarget},
     store::{Put, Sabotage},
-    view::News,
+    view::ReadResult,
     world::{Event, World},
 };
 
@@ -18,7 +18,7 @@ impl World {
         if self.store.up && self.store.contents.identity.is_some() {
             self.store.write(vec![Put::Wiped]);
             self.leases_changed();
-            self.written();
+            self.after_write();
         }
     }
 
@@ -35,8 +35,8 @@ impl World {
         }
     }
 
-    /// `long`: for so long that whoever led has noticed, and reads everything before he decides
-    /// anything.
+    /// `long`: the store was down so long that the leader noticed, and reads everything before it
+    /// decides.
     pub(crate) fn restored(&mut self, long: bool) {
         if !std::mem::take(&mut self.restoring) {
             return;
@@ -45,7 +45,7 @@ impl World {
         let backup = self.random.index(self.store.backups());
         let same_etcd = self.random.percent(70);
         self.store.restore(backup, same_etcd, self.now);
-        self.went_back(&lost);
+        self.was_restored(&lost);
         let daemons = self
             .hosts
             .iter_mut()
@@ -61,48 +61,50 @@ impl World {
         self.store_answers();
     }
 
-    /// What reading the store brought, beyond what is looked at anyway.
-    pub(crate) fn take_news(&mut self, index: usize, news: News) {
+    /// Handles what a read of the store showed: whether the host trusts the store, and whether it
+    /// must publish its reports again.
+    pub(crate) fn handle_read(&mut self, index: usize, result: ReadResult) {
         let host = &self.hosts[index];
         let (name, generation, facts) = (host.name.clone(), host.generation, host.facts.clone());
-        if news.doubts {
-            self.note(|| format!("{name} does not believe the store"));
+        if result.distrusts {
+            self.note(|| format!("{name} does not trust the store any more"));
             self.resign(index);
-            self.call_for_adoption();
+            self.alert_person();
         }
-        if news.believes {
-            self.note(|| format!("{name} believes the store again"));
+        if result.trusts {
+            self.note(|| format!("{name} trusts the store again"));
         }
-        if news.doubts || news.believes {
-            self.tell_alive(index);
+        if result.distrusts || result.trusts {
+            self.publish_presence(index);
             self.leases_changed();
-            self.written();
+            self.after_write();
         }
         let host = &mut self.hosts[index];
-        if (news.listed || news.believes) && host.view.believes() {
-            // What it says of itself may be gone with the store of before.
+        if (result.listed || result.trusts) && host.view.trusts() {
+            // What the host published may have been lost with the store's content of before: the
+            // host publishes it again.
             if let Some(daemon) = &mut host.daemon {
-                daemon.told = None;
+                daemon.sent_report = None;
             }
             let before = self.store.revision;
             self.store.facts(&facts);
             if self.store.revision != before {
-                self.written();
+                self.after_write();
             }
             self.after(1, Event::Send(index, generation));
-            self.look_after(index, 1);
+            self.cycle_after(index, 1);
         }
     }
 
-    /// A person hears of it.
-    pub(crate) fn call_for_adoption(&mut self) {
+    /// A person is alerted and adopts a copy after a while.
+    pub(crate) fn alert_person(&mut self) {
         if !std::mem::replace(&mut self.adopting, true) {
             let wait = self.random.within(500, 40_000);
             self.after(wait, Event::Fault(Fault::Adopt));
         }
     }
 
-    /// A host stands for leader no more.
+    /// A host gives up the leadership, if it has it.
     pub(crate) fn resign(&mut self, index: usize) {
         let leading = self.hosts[index]
             .daemon
@@ -112,11 +114,11 @@ impl World {
             && self.is_connected(index)
         {
             self.store.resign(index, leading.epoch);
-            self.written();
+            self.after_write();
         }
     }
 
-    /// Whether some host that runs does not believe the store.
+    /// Whether a member that runs distrusts the store.
     pub(crate) fn is_frozen(&self) -> bool {
         let joined = self
             .hosts
@@ -124,11 +126,11 @@ impl World {
             .filter(|host| host.view.marker.is_some() && !host.removed);
         joined
             .filter(|host| host.daemon.is_some())
-            .any(|host| !host.view.believes())
+            .any(|host| !host.view.trusts())
     }
 
-    /// A person looks for the host that knows most, and adopts the store there; now and then on
-    /// another one.
+    /// A person adopts the copy of the host that has the newest one; now and then that of another
+    /// host.
     pub(crate) fn adopt(&mut self) {
         self.adopting = false;
         if !self.is_frozen() {
@@ -137,7 +139,7 @@ impl World {
         let mut hosts: Vec<usize> = (0..self.hosts.len())
             .filter(|index| {
                 let host = &self.hosts[*index];
-                let frozen = host.view.marker.is_some() && !host.view.believes();
+                let frozen = host.view.marker.is_some() && !host.view.trusts();
                 frozen
                     && host.is_awake()
                     && self.is_connected(*index)
@@ -151,23 +153,23 @@ impl World {
         let chosen = match self.random.within(0, 10) {
             0..5 if self.store.sabotage != Sabotage::NoStock => 0,
             5..7 => self.random.index(hosts.len()),
-            // Whoever was cut off is behind, and the person does not know.
+            // The copy of a host that was cut off is outdated, and the person does not know that.
             _ => hosts.len().saturating_sub(1),
         };
         if let Some(host) = hosts.get(chosen) {
-            self.adopt_on(*host);
+            self.adopt_copy_of(*host);
         }
-        // Who is frozen still, or was not to be reached, is asked for again.
+        // The person comes back for hosts that are still frozen, or that could not be reached.
         self.adopting = true;
         self.after(5_000, Event::Fault(Fault::Adopt));
     }
 
-    /// Makes one host's copy the store's content. Whoever sees the incarnation, which is written
-    /// last, finds the rest; and with it the term of whoever led by the store as it was is over.
-    pub(crate) fn adopt_on(&mut self, index: usize) {
+    /// Makes one host's copy the store's content. The incarnation is written last: a host that
+    /// reads it reads the rest too. It also ends the term of the leader by the store of before.
+    pub(crate) fn adopt_copy_of(&mut self, index: usize) {
         let host = &self.hosts[index];
         let (view, name) = (&host.view, host.name.clone());
-        let copy = view.believed().state.clone();
+        let copy = view.trusted().state.clone();
         let copy = match self.store.sabotage {
             Sabotage::NoStock => copy,
             _ => copy.adopted(host.wall(self.now)),
@@ -188,7 +190,7 @@ impl World {
         self.note(|| {
             format!("{name} makes its copy the store's content, incarnation {incarnation}")
         });
-        let at_once = match self.part {
+        let at_once = match self.changes_per_write {
             Some(part) => part,
             None if self.random.percent(70) => puts.len(),
             None => 1 + self.random.index(puts.len()),
@@ -197,27 +199,28 @@ impl World {
         let lost = self.store.contents.clone();
         for part in puts.chunks(at_once) {
             self.store.write(part.to_vec());
-            self.written();
-            if self.is_cut(index, || "has written a part of its copy".to_owned()) {
+            self.after_write();
+            if self.crashes_here(index, || "has written a part of its copy".to_owned()) {
                 return;
             }
         }
         self.store.write(last);
         self.was_adopted(&lost);
         self.leases_changed();
-        self.written();
-        self.is_cut(index, || "has adopted the store".to_owned());
+        self.after_write();
+        self.crashes_here(index, || "has adopted the store".to_owned());
     }
 }
 
 impl World {
-    /// The store is lost while one host has not heard of it for a while, and something was decided
-    /// meanwhile. `at`: about when.
+    /// Puts a loss of the store into the queue, about at the time `at`: one host is cut off from
+    /// the store for a while before, and commits are pushed meanwhile, so that its copy is
+    /// outdated.
     pub(crate) fn lose_store(&mut self, at: Time, hosts: usize) {
-        let host = Whom::Number(self.random.index(hosts));
+        let host = FaultTarget::Number(self.random.index(hosts));
         let lag = self.random.within(8_000, 50_000);
         let peers = self.random.percent(30);
-        let back = self.random.within(0, 6_000);
+        let extra = self.random.within(0, 6_000);
         let cut = at.saturating_sub(lag);
         self.at(
             cut,
@@ -225,7 +228,7 @@ impl World {
                 host,
                 store: true,
                 peers,
-                long: lag + back,
+                long: lag + extra,
             }),
         );
         for _ in 0..self.random.within(1, 4) {
@@ -245,14 +248,14 @@ impl World {
     }
 }
 
-/// The records of a copy, and the end of those that are there and not in it.
-fn records(there: &ClusterState, copy: &ClusterState) -> Vec<Put> {
+/// The writes that replace the records in the store with those of a copy.
+fn records(stored: &ClusterState, copy: &ClusterState) -> Vec<Put> {
     let records = copy.records();
     let kept: BTreeSet<RecordKey> = records.iter().map(Record::key).collect();
-    let stale = there.records();
-    let stale = stale.iter().map(Record::key);
+    let stored_records = stored.records();
+    let stored_records = stored_records.iter().map(Record::key);
 
-    stale
+    stored_records
         .filter(|key| !kept.contains(key))
         .map(Change::Delete)
         .chain(records.into_iter().map(Change::Put))

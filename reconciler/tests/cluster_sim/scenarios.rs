@@ -1,6 +1,5 @@
-//! Short tales without chance in what goes wrong: what becomes of a commit where one clock is off
-//! by an hour, where one host cannot run it, and where its images cannot be had for reasons that
-//! nobody knows.
+//! Short scenarios with fixed faults: the outcome of a commit if one clock is wrong by an hour, if
+//! one host cannot run the commit, and if its images cannot be pulled for an unknown reason.
 
 use jiff::SignedDuration;
 use reconciler::{
@@ -10,12 +9,12 @@ use reconciler::{
 
 use crate::{
     clock::Clock,
+    history::{Repository, Update, WantedWorkload, build},
     store::Sabotage,
-    story::{Repository, Update, Wanted, build},
     world::World,
 };
 
-/// Three hosts whose clocks are off by so many seconds.
+/// Three hosts, and by how many seconds the clock of each is wrong.
 fn cluster(offsets: [i64; 3]) -> World {
     let mut world = World::new(7, Sabotage::None);
     for seconds in offsets {
@@ -26,9 +25,9 @@ fn cluster(offsets: [i64; 3]) -> World {
     world
 }
 
-fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
+fn workload(kind: WorkloadKind, image: &str) -> WantedWorkload {
     let update = Update::Rolling(1, 0);
-    Wanted {
+    WantedWorkload {
         kind,
         replicas: 3,
         image: image.to_owned(),
@@ -39,13 +38,14 @@ fn wanted(kind: WorkloadKind, image: &str) -> Wanted {
     }
 }
 
-fn wants(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {
+fn push_workloads(world: &mut World, workloads: &[(&str, WantedWorkload)]) -> CommitId {
     let workloads = workloads
         .iter()
-        .map(|(name, wanted)| ((*name).to_owned(), wanted.clone()))
+        .map(|(name, workload)| ((*name).to_owned(), workload.clone()))
         .collect();
-    // A host that comes to the repository a minute late is no matter of these tales.
-    let calm = std::mem::replace(&mut world.calm, true);
+    // Without faults no host fetches a commit a minute late, which would only make these scenarios
+    // longer.
+    let before = std::mem::replace(&mut world.faults_over, true);
     let commit = push(
         world,
         &Repository {
@@ -53,18 +53,18 @@ fn wants(world: &mut World, workloads: &[(&str, Wanted)]) -> CommitId {
             ..Repository::default()
         },
     );
-    world.calm = calm;
+    world.faults_over = before;
     commit
 }
 
-/// Pushes a repository; the referee asks which commits may be called bad.
+/// Pushes a repository, and records for the referee whether the commit may be called bad.
 pub(crate) fn push(world: &mut World, repository: &Repository) -> CommitId {
     let commit = build(world.pushed.len() + 1, repository);
     let id = commit.id.clone();
-    for wanted in repository.workloads.values() {
-        match wanted.image.as_str() {
+    for workload in repository.workloads.values() {
+        match workload.image.as_str() {
             "missing:1" | "crash:1" => drop(world.bad.insert(id.clone())),
-            "local:1" => drop(world.doubtful.insert(id.clone())),
+            "local:1" => drop(world.bad_on_one_host.insert(id.clone())),
             _ => {}
         }
     }
@@ -74,7 +74,7 @@ pub(crate) fn push(world: &mut World, repository: &Repository) -> CommitId {
 
 fn run(world: &mut World, seconds: u64) {
     world.run_until(world.now + seconds * 1_000);
-    assert_eq!(world.wrong, None, "{}", world.transcript.tail(100));
+    assert_eq!(world.violation, None, "{}", world.transcript.tail(100));
 }
 
 #[track_caller]
@@ -103,8 +103,8 @@ fn expect_rolled_back(world: &World, from: &CommitId, to: &CommitId, class: Fail
     );
 }
 
-/// One clock of three an hour ahead or behind, on each host in turn: the leader's own, and
-/// another's.
+/// One of three clocks is an hour ahead or behind: on each host in turn, so that it is once the
+/// leader's clock and twice another host's.
 fn skews() -> impl Iterator<Item = [i64; 3]> {
     [3_600, -3_600]
         .into_iter()
@@ -112,19 +112,19 @@ fn skews() -> impl Iterator<Item = [i64; 3]> {
 }
 
 #[test]
-fn a_good_commit_is_healthy_whichever_clock_is_off() {
+fn a_good_commit_is_healthy_with_any_clock_wrong() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        wants(
+        push_workloads(
             &mut world,
-            &[("web", wanted(WorkloadKind::Deployment, "good:1"))],
+            &[("web", workload(WorkloadKind::Deployment, "good:1"))],
         );
         run(&mut world, 120);
-        let agent = wanted(WorkloadKind::DaemonSet, "good:2");
-        let second = wants(
+        let agent = workload(WorkloadKind::DaemonSet, "good:2");
+        let second = push_workloads(
             &mut world,
             &[
-                ("web", wanted(WorkloadKind::Deployment, "good:2")),
+                ("web", workload(WorkloadKind::Deployment, "good:2")),
                 ("agent", agent),
             ],
         );
@@ -134,17 +134,17 @@ fn a_good_commit_is_healthy_whichever_clock_is_off() {
 }
 
 #[test]
-fn a_bad_commit_is_rolled_back_whichever_clock_is_off() {
+fn a_bad_commit_is_rolled_back_with_any_clock_wrong() {
     for offsets in skews() {
         for kind in [WorkloadKind::Deployment, WorkloadKind::DaemonSet] {
             let mut world = cluster(offsets);
-            let good = wants(&mut world, &[("web", wanted(kind, "good:1"))]);
+            let good = push_workloads(&mut world, &[("web", workload(kind, "good:1"))]);
             run(&mut world, 120);
             expect_healthy(&world, &good);
-            let missing = wants(&mut world, &[("web", wanted(kind, "missing:1"))]);
+            let missing = push_workloads(&mut world, &[("web", workload(kind, "missing:1"))]);
             run(&mut world, 60);
             expect_rolled_back(&world, &missing, &good, FailureClass::Image);
-            let crashing = wants(&mut world, &[("web", wanted(kind, "crash:1"))]);
+            let crashing = push_workloads(&mut world, &[("web", workload(kind, "crash:1"))]);
             run(&mut world, 210);
             expect_rolled_back(&world, &crashing, &good, FailureClass::CrashLoop);
         }
@@ -152,20 +152,20 @@ fn a_bad_commit_is_rolled_back_whichever_clock_is_off() {
 }
 
 #[test]
-fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
+fn a_commit_that_one_host_cannot_run_is_healthy_and_names_the_host() {
     for offsets in skews().chain([[0; 3]]) {
         let mut world = cluster(offsets);
-        wants(
+        push_workloads(
             &mut world,
-            &[("agent", wanted(WorkloadKind::DaemonSet, "good:1"))],
+            &[("agent", workload(WorkloadKind::DaemonSet, "good:1"))],
         );
         run(&mut world, 120);
-        let doubtful = wants(
+        let bad_on_one_host = push_workloads(
             &mut world,
-            &[("agent", wanted(WorkloadKind::DaemonSet, "local:1"))],
+            &[("agent", workload(WorkloadKind::DaemonSet, "local:1"))],
         );
         run(&mut world, 240);
-        expect_healthy(&world, &doubtful);
+        expect_healthy(&world, &bad_on_one_host);
         let faulty = &world.store.contents.state.rollout.faulty;
         let named: Vec<&NodeName> = faulty.keys().collect();
         assert_eq!(named, [&NodeName::new("n1")], "{offsets:?}");
@@ -180,25 +180,26 @@ fn a_commit_that_one_host_cannot_run_is_healthy_and_the_host_is_named() {
 }
 
 #[test]
-fn images_that_cannot_be_had_for_reasons_nobody_knows_have_until_the_dead_line() {
+fn images_that_fail_for_an_unknown_reason_are_waited_for_until_the_deadline() {
     for offsets in skews() {
         let mut world = cluster(offsets);
-        let good = wants(
+        let good = push_workloads(
             &mut world,
-            &[("web", wanted(WorkloadKind::Deployment, "good:1"))],
+            &[("web", workload(WorkloadKind::Deployment, "good:1"))],
         );
         run(&mut world, 120);
         world
             .hosts
             .iter_mut()
             .for_each(|host| host.registry.strange = true);
-        let stuck = wants(
+        let stuck = push_workloads(
             &mut world,
-            &[("web", wanted(WorkloadKind::Deployment, "good:2"))],
+            &[("web", workload(WorkloadKind::Deployment, "good:2"))],
         );
         run(&mut world, 100);
         expect_is_preparing(&world, &stuck);
-        // It is not the commit of the stories' referee: the referee takes it for a good one.
+        // The referee takes a commit for good unless its images are known to be bad: it must accept
+        // that this commit fails.
         world.bad.insert(stuck.clone());
         run(&mut world, 60);
         expect_rolled_back(&world, &stuck, &good, FailureClass::Deadline);

@@ -1,5 +1,5 @@
-//! What may be there once only: a bare Pod, a DaemonSet's pod on its node, one template of a
-//! Deployment that recreates.
+//! Pods of which only one may run: a bare Pod, the pod of a DaemonSet on its node, the pods of one
+//! template of a Deployment with `strategy: Recreate`.
 
 use reconciler::{
     name::{NodeName, PodUid, WorkloadKind},
@@ -12,8 +12,8 @@ use super::recreate::recreates;
 use crate::{host::Host, world::World};
 
 impl World {
-    /// It is not made beside another one that runs.
-    pub(super) fn judge_alone(
+    /// No such pod is made while another one runs.
+    pub(super) fn check_duplicates(
         &mut self,
         workload: &Workload,
         before: &ClusterState,
@@ -33,10 +33,10 @@ impl World {
             })
             .collect();
         for (uid, node, other) in beside {
-            let given_up = after.outages.get(&node).is_some_and(|outage| outage.lost);
-            let unheard_of = !self.leaders_view().facts.contains_key(&node);
-            if given_up || unheard_of || self.referee.is_in_doubt() {
-                self.referee.is_made_beside(&uid);
+            let removed_nodes = after.outages.get(&node).is_some_and(|outage| outage.lost);
+            let unknown_to_leader = !self.leaders_view().facts.contains_key(&node);
+            if removed_nodes || unknown_to_leader || self.referee.is_in_doubt() {
+                self.referee.allow_duplicate(&uid);
             } else {
                 self.require(false, || {
                     format!("{owner}: {uid} is made while {other} runs on {node}")
@@ -45,9 +45,9 @@ impl World {
         }
     }
 
-    /// What runs where this one must be alone.
+    /// A running pod that excludes this one, and its node.
     fn runs_beside(&self, workload: &Workload, record: &PodRecord) -> Option<(NodeName, PodUid)> {
-        let there = |host: &&Host| match workload.key.kind {
+        let may_exclude = |host: &&Host| match workload.key.kind {
             WorkloadKind::Pod => !host.removed,
             WorkloadKind::DaemonSet => record.place.node() == Some(&host.name),
             WorkloadKind::Deployment => recreates(workload) && !host.removed,
@@ -57,29 +57,29 @@ impl World {
             WorkloadKind::Deployment => identity.template != record.template,
             _ => identity.uid != record.uid,
         };
-        self.hosts.iter().filter(there).find_map(|host| {
+        self.hosts.iter().filter(may_exclude).find_map(|host| {
             let alive = host
                 .engine
                 .containers
                 .values()
-                .filter(|one| one.state.is_alive());
+                .filter(|container| container.state.is_alive());
             let mut running = alive
-                .filter(|one| one.role != Role::Sandbox)
-                .map(|one| &one.identity);
+                .filter(|container| container.role != Role::Sandbox)
+                .map(|container| &container.identity);
             let other =
                 running.find(|identity| identity.owner == workload.key && other(identity))?;
             Some((host.name.clone(), other.uid.clone()))
         })
     }
 
-    /// A bare Pod is in one place, a DaemonSet's once on a node.
-    pub(super) fn judge_identities(&mut self, starts: &PodIdentity) {
+    /// A bare Pod runs on one node, and a DaemonSet has one pod on a node.
+    pub(super) fn check_identities(&mut self, starts: &PodIdentity) {
         let (kind, uid) = (starts.owner.kind, &starts.uid);
         let here = |host: &Host| {
             host.engine
                 .containers
                 .values()
-                .any(|one| one.identity.uid == *uid)
+                .any(|container| container.identity.uid == *uid)
         };
         let others = self.hosts.iter().filter(|host| match kind {
             WorkloadKind::Pod => true,
@@ -91,21 +91,25 @@ impl World {
                 host.engine
                     .containers
                     .values()
-                    .map(move |one| (&host.name, one))
+                    .map(move |container| (&host.name, container))
             })
-            .filter(|(_, one)| one.role != Role::Sandbox && one.state.is_alive())
-            .map(|(node, one)| (node, &one.identity))
+            .filter(|(_, container)| container.role != Role::Sandbox && container.state.is_alive())
+            .map(|(node, container)| (node, &container.identity))
             .filter(|(_, identity)| identity.owner == starts.owner && identity.uid != *uid)
-            // On its own host a daemon knows what runs.
+            // A daemon observes the pods of its own host: there are no excuses for two of a
+            // DaemonSet there.
             .find(|(_, identity)| {
-                kind == WorkloadKind::DaemonSet || !self.referee.may_both_run(uid, &identity.uid)
+                kind == WorkloadKind::DaemonSet
+                    || !self.referee.may_run_together(uid, &identity.uid)
             });
-        let wrong = other.map(|(node, other)| {
+        let violation = other.map(|(node, other)| {
             format!(
                 "{} runs twice: {} on {node}, and {uid} starts",
                 starts.owner, other.uid
             )
         });
-        self.require(wrong.is_none(), || wrong.clone().unwrap_or_default());
+        self.require(violation.is_none(), || {
+            violation.clone().unwrap_or_default()
+        });
     }
 }

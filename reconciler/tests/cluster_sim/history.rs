@@ -1,4 +1,5 @@
-//! What a seed tells: how many hosts, which commits, and what goes wrong when.
+//! The random history of a seed: how many hosts there are, which commits are pushed, and which
+//! faults happen when.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use reconciler::{
 use crate::{
     build::{PodSpecExt, bare, commit, daemon_set, node_port, pod, recreate, replica_set, rolling},
     clock::Time,
-    faults::{Fault, Whom},
+    faults::{Fault, FaultTarget},
     host::Host,
     registry::Behaviour,
     store::Sabotage,
@@ -21,51 +22,51 @@ use crate::{
 
 /// Images that run.
 const GOOD: [&str; 5] = ["good:1", "good:2", "good:3", "slow:1", "stubborn:1"];
-/// Images that do not; `local:1` only on one host.
+/// Images that do not run; `local:1` fails on one host only.
 const BAD: [&str; 5] = ["missing:1", "crash:1", "deaf:1", "broken:1", "local:1"];
 
-/// A workload as somebody wants it.
+/// A workload of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedWorkload {
     pub(crate) kind: WorkloadKind,
     pub(crate) replicas: u32,
     pub(crate) image: String,
     pub(crate) update: Update,
-    /// It writes to its host's disk.
+    /// Whether its pods write to the disk of their host.
     pub(crate) disk: bool,
     /// `minReadySeconds`.
     pub(crate) min_ready: u64,
-    /// The Service that leads to it, where that has another name.
+    /// The name of its Service, if that is not the workload's own name.
     pub(crate) service: Option<String>,
 }
 
-impl Wanted {
-    /// The Service that leads to it; `name` is its own.
+impl WantedWorkload {
+    /// The name of its Service; `name` is the workload's.
     pub(crate) fn service<'a>(&'a self, name: &'a str) -> &'a str {
         self.service.as_deref().unwrap_or(name)
     }
 }
 
-/// How a Deployment goes from one template to the next.
+/// The update strategy of a Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Update {
-    /// With so many more than wanted, and so many unavailable.
+    /// `maxSurge` and `maxUnavailable`.
     Rolling(u32, u32),
-    /// None of the next before all of the last are gone.
+    /// No pod of the new template starts before all pods of the old one are gone.
     Recreate,
 }
 
-/// What the repository says.
+/// The content of the repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repository {
-    pub(crate) workloads: BTreeMap<String, Wanted>,
+    pub(crate) workloads: BTreeMap<String, WantedWorkload>,
     pub(crate) nodes: BTreeMap<NodeName, NodeObject>,
 }
 
-fn workload(name: &str, wanted: &Wanted) -> Workload {
+fn workload(name: &str, wanted: &WantedWorkload) -> Workload {
     let mut spec = pod(&wanted.image).with_readiness();
-    // Short enough for a stubborn pod on each of eight nodes, one after another, within the
-    // deadline.
+    // Eight nodes may replace pods that ignore SIGTERM one after another: all of these grace
+    // periods must fit into the deadline.
     spec.termination_grace = Duration::from_secs(5);
     if wanted.disk {
         spec = spec.with_disk();
@@ -122,7 +123,7 @@ pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
         .workloads
         .iter()
         .map(|(name, wanted)| {
-            let Wanted {
+            let WantedWorkload {
                 kind,
                 replicas,
                 image,
@@ -144,7 +145,7 @@ pub(crate) fn build(number: usize, repository: &Repository) -> Arc<Commit> {
 }
 
 impl World {
-    /// A host with its registry; its daemon does not run yet.
+    /// Adds a host with its registry; its daemon does not run yet.
     pub(crate) fn add_host(&mut self) -> usize {
         let index = self.hosts.len();
         let off_by = match self.random.within(0, 6) {
@@ -177,8 +178,9 @@ impl World {
         index
     }
 
-    /// The beginning, and everything that will happen by itself; says when the story is over.
-    pub(crate) fn tell(&mut self) -> Time {
+    /// Starts the hosts and puts all faults into the queue. Returns when the last fault has
+    /// happened.
+    pub(crate) fn schedule_history(&mut self) -> Time {
         let hosts = match self.random.within(0, 20) {
             0 => 7,
             1..4 => 5,
@@ -197,7 +199,8 @@ impl World {
         self.repository = self.first();
         self.push_repository();
         let mut lost = 0;
-        // What only a copy that is behind shows needs many that are.
+        // Only the adoption of an outdated copy shows this sabotage: each of its histories loses
+        // the store.
         if self.random.percent(20) || self.store.sabotage == Sabotage::NoStock {
             lost = self.random.within(20_000, 120_000);
             self.lose_store(lost, hosts);
@@ -235,7 +238,7 @@ impl World {
         repository
     }
 
-    fn wanted(&mut self) -> Wanted {
+    fn wanted(&mut self) -> WantedWorkload {
         let kinds = [
             WorkloadKind::Deployment,
             WorkloadKind::Deployment,
@@ -264,7 +267,7 @@ impl World {
         };
         let disk = self.random.percent(30);
         let replicas = self.random.within(1, 5) as u32;
-        Wanted {
+        WantedWorkload {
             kind,
             replicas,
             image: image.to_owned(),
@@ -277,17 +280,18 @@ impl World {
 
     fn fault(&mut self, hosts: usize) -> Fault {
         let host = if self.random.percent(40) {
-            Whom::Leader
+            FaultTarget::Leader
         } else {
-            Whom::Number(self.random.index(hosts))
+            FaultTarget::Number(self.random.index(hosts))
         };
         let short = self.random.within(100, 4_000);
         let long = self.random.within(2_000, 60_000);
         let some = if self.random.percent(50) { short } else { long };
-        // What only a leader that is late shows needs many that are.
+        // Only a leader that writes after its lease has expired shows this sabotage: most of its
+        // faults pause the leader.
         if self.store.sabotage == Sabotage::Unfenced && self.random.percent(50) {
             return Fault::Pause {
-                host: Whom::Leader,
+                host: FaultTarget::Leader,
                 long: self.random.within(3_000, 8_000),
             };
         }
@@ -344,9 +348,9 @@ impl World {
         self.push(commit);
     }
 
-    /// A push: a little is different from the last good one, or one workload has an image that does
-    /// not run.
-    pub(crate) fn push_something(&mut self, good: bool) {
+    /// Pushes a commit that changes one thing in the repository, or a commit in which one workload
+    /// has an image that does not run.
+    pub(crate) fn push_random_commit(&mut self, good: bool) {
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
         let name = self.random.pick(&names).clone();
         if !good {
@@ -361,11 +365,12 @@ impl World {
                 && wanted.kind != WorkloadKind::ReplicaSet
             {
                 wanted.image = image.to_owned();
-                // Of nothing nothing is bad.
+                // A workload without replicas would not run the image, and the commit would be
+                // healthy.
                 wanted.replicas = wanted.replicas.max(1);
                 let commit = build(self.pushed.len() + 1, &bad);
                 if image == "local:1" {
-                    self.doubtful.insert(commit.id.clone());
+                    self.bad_on_one_host.insert(commit.id.clone());
                 } else {
                     self.bad.insert(commit.id.clone());
                 }
@@ -380,7 +385,7 @@ impl World {
                 let wanted = self.wanted();
                 self.repository.workloads.insert(fresh, wanted);
             }
-            2 => self.tend_node(),
+            2 => self.change_node(),
             5 => {
                 let mut repository = self.repository.clone();
                 self.rename(&mut repository, &name);
@@ -406,7 +411,7 @@ impl World {
         self.push_repository();
     }
 
-    /// Gives a workload another name, behind the Service that it has; the new name.
+    /// Renames a workload and keeps its Service. Returns the new name.
     fn rename(&mut self, repository: &mut Repository, name: &str) -> String {
         let fresh = format!("w{}", self.pushed.len() + 10);
         if let Some(mut wanted) = repository.workloads.remove(name) {
@@ -417,27 +422,27 @@ impl World {
         fresh
     }
 
-    /// Two Services lead to each other's pods.
+    /// Exchanges the Services of two workloads.
     fn exchange_services(&mut self, one: &str, other: &str) {
         let service = |name: &str| {
             self.repository
                 .workloads
                 .get(name)
-                .map(|it| it.service(name).to_owned())
+                .map(|workload| workload.service(name).to_owned())
         };
         let (first, second) = (service(one), service(other));
         self.change(one, |wanted| wanted.service = second);
         self.change(other, |wanted| wanted.service = first);
     }
 
-    fn change(&mut self, name: &str, how: impl FnOnce(&mut Wanted)) {
+    fn change(&mut self, name: &str, how: impl FnOnce(&mut WantedWorkload)) {
         if let Some(wanted) = self.repository.workloads.get_mut(name) {
             how(wanted);
         }
     }
 
-    /// Cordons or taints one node, or lets it be as it was.
-    fn tend_node(&mut self) {
+    /// Cordons, drains or taints one node, or removes its Node object.
+    fn change_node(&mut self) {
         let index = self.random.index(self.hosts.len());
         let name = self.hosts[index].name.clone();
         if self.repository.nodes.remove(&name).is_some() {
@@ -460,8 +465,9 @@ impl World {
         self.repository.nodes = BTreeMap::from([(name, object)]);
     }
 
-    /// The last push: a good one that changes something, so that there is something to converge to.
-    pub(crate) fn push_the_end(&mut self) {
+    /// Pushes the last commit: a good one that changes a workload, so that there is something to
+    /// roll out.
+    pub(crate) fn push_last_commit(&mut self) {
         self.repository.nodes.clear();
         let image = *self.random.pick(&GOOD);
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
@@ -472,7 +478,8 @@ impl World {
             }
         });
         self.push_repository();
-        // Pods that are as the commit wants them stay where they are, however crowded it is there.
+        // Pods that already run the wanted template stay on their nodes, also if they are not
+        // spread well.
         let workloads = self
             .pushed
             .last()

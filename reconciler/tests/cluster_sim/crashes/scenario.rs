@@ -1,4 +1,4 @@
-//! What the tales tell.
+//! The crash scenarios.
 
 use std::sync::Arc;
 
@@ -11,24 +11,25 @@ use reconciler::{
 
 use crate::{
     clock::Time,
-    faults::{Fault, Whom},
-    story::{Repository, Update, Wanted},
-    tales::push,
+    faults::{Fault, FaultTarget},
+    history::{Repository, Update, WantedWorkload},
+    scenarios::push,
     world::World,
 };
 
-/// A tale. Each of its acts begins when what the last one waits for has come, so that a crash makes
-/// the tale longer and changes nothing else in it.
-pub(super) struct Tale {
+/// A scenario. Each of its acts begins when the condition of the act before holds, so that a crash
+/// makes the scenario longer and changes nothing else in it.
+pub(super) struct Scenario {
     pub(super) name: &'static str,
-    /// It has so many points at the least.
-    pub(super) least: u64,
+    /// How many crash points the scenario has at least.
+    pub(super) least_points: u64,
     pub(super) acts: &'static [Act],
-    /// How many commits before the last one that must be healthy in the end was pushed.
-    pub(super) last: usize,
+    /// Which commit must be healthy in the end: 0 is the last commit that was pushed, 1 the one
+    /// before.
+    pub(super) commits_after_last_healthy: usize,
 }
 
-/// What happens in an act, and what must come of it before the next.
+/// What happens in an act, and the condition that ends the act.
 pub(super) struct Act {
     pub(super) happens: fn(&mut World),
     pub(super) until: fn(&World) -> bool,
@@ -38,122 +39,143 @@ const fn act(happens: fn(&mut World), until: fn(&World) -> bool) -> Act {
     Act { happens, until }
 }
 
-/// The first act is how it was before: what can be cut begins with the second.
-pub(super) const TALES: [Tale; 10] = [
-    Tale {
+/// The first act of each prepares the cluster: crash points are counted from the second act on.
+pub(super) const SCENARIOS: [Scenario; 10] = [
+    Scenario {
         name: "first-rollout",
-        least: 200,
-        last: 0,
-        acts: &[act(|_| {}, |_| true), act(first_roll_out, all_is_well)],
+        least_points: 200,
+        commits_after_last_healthy: 0,
+        acts: &[act(|_| {}, |_| true), act(first_roll_out, is_settled)],
     },
-    Tale {
+    Scenario {
         name: "rolling-update",
-        least: 220,
-        last: 0,
+        least_points: 220,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&rolling("good:1", 2)), all_is_well),
-            act(|world| world.want(&rolling("good:2", 2)), all_is_well),
+            act(
+                |world| world.push_workloads(&rolling("good:1", 2)),
+                is_settled,
+            ),
+            act(
+                |world| world.push_workloads(&rolling("good:2", 2)),
+                is_settled,
+            ),
         ],
     },
-    Tale {
+    Scenario {
         name: "recreate",
-        least: 180,
-        last: 0,
+        least_points: 180,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&recreating("good:1")), all_is_well),
-            act(|world| world.want(&recreating("good:2")), all_is_well),
+            act(
+                |world| world.push_workloads(&recreating("good:1")),
+                is_settled,
+            ),
+            act(
+                |world| world.push_workloads(&recreating("good:2")),
+                is_settled,
+            ),
         ],
     },
-    Tale {
+    Scenario {
         name: "canary",
-        least: 200,
-        last: 0,
+        least_points: 200,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(with_canary, all_is_well),
-            act(|world| world.want(&rolling("good:2", 1)), all_is_well),
+            act(with_canary, is_settled),
+            act(
+                |world| world.push_workloads(&rolling("good:2", 1)),
+                is_settled,
+            ),
         ],
     },
-    Tale {
+    Scenario {
         name: "bad-commit",
-        least: 200,
-        last: 1,
+        least_points: 200,
+        commits_after_last_healthy: 1,
         acts: &[
-            act(|world| world.want(&rolling("good:1", 2)), all_is_well),
+            act(
+                |world| world.push_workloads(&rolling("good:1", 2)),
+                is_settled,
+            ),
             act(bad_commit, is_rolled_back),
         ],
     },
-    Tale {
+    Scenario {
         name: "lost-host",
-        least: 60,
-        last: 0,
+        least_points: 60,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&everything()), all_is_well),
+            act(|world| world.push_workloads(&everything()), is_settled),
             act(
                 |world| {
-                    world.strike(Fault::PowerOff {
-                        host: LOST,
+                    world.apply_fault(Fault::PowerOff {
+                        host: AFFECTED,
                         lost: false,
-                        long: FOR_GOOD,
+                        long: FOREVER,
                     })
                 },
                 is_given_up,
             ),
-            act(|world| world.strike(Fault::PowerOn(1)), all_is_well),
+            act(|world| world.apply_fault(Fault::PowerOn(1)), is_settled),
         ],
     },
-    Tale {
+    Scenario {
         name: "drain",
-        least: 90,
-        last: 0,
+        least_points: 90,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&everything()), all_is_well),
+            act(|world| world.push_workloads(&everything()), is_settled),
             act(drain, is_drained),
-            act(end_drain, all_is_well),
+            act(end_drain, is_settled),
         ],
     },
-    Tale {
+    Scenario {
         name: "scale-down",
-        least: 180,
-        last: 0,
+        least_points: 180,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&scaled(4, 3)), all_is_well),
-            act(|world| world.want(&scaled(1, 1)), all_is_well),
-            act(|world| world.want(&scaled(2, 0)[..2]), all_is_well),
+            act(|world| world.push_workloads(&scaled(4, 3)), is_settled),
+            act(|world| world.push_workloads(&scaled(1, 1)), is_settled),
+            act(|world| world.push_workloads(&scaled(2, 0)[..2]), is_settled),
         ],
     },
-    Tale {
+    Scenario {
         name: "wiped-store",
-        least: 30,
-        last: 0,
+        least_points: 30,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&everything()), all_is_well),
-            act(|world| world.strike(Fault::Wipe), is_adopted),
+            act(|world| world.push_workloads(&everything()), is_settled),
+            act(|world| world.apply_fault(Fault::Wipe), is_adopted),
         ],
     },
-    Tale {
+    Scenario {
         name: "restored-store",
-        least: 140,
-        last: 0,
+        least_points: 140,
+        commits_after_last_healthy: 0,
         acts: &[
-            act(|world| world.want(&recreating("good:1")[..2]), all_is_well),
-            act(back_up_and_go_on, |world| follows(world, "good:2")),
-            act(|world| world.strike(Fault::Restore(1_000)), is_adopted),
+            act(
+                |world| world.push_workloads(&recreating("good:1")[..2]),
+                is_settled,
+            ),
+            act(back_up_and_push, |world| follows(world, "good:2")),
+            act(|world| world.apply_fault(Fault::Restore(1_000)), is_adopted),
         ],
     },
 ];
 
-const LOST: Whom = Whom::Number(1);
-/// Longer than it is waited for anything.
-const FOR_GOOD: Time = 3_600_000;
+const AFFECTED: FaultTarget = FaultTarget::Number(1);
+/// Longer than any condition is waited for.
+const FOREVER: Time = 3_600_000;
 
-fn apart() -> NodeName {
+fn affected_node() -> NodeName {
     NodeName::new("n1")
 }
 
-fn deployment(replicas: u32, image: &str) -> Wanted {
+fn deployment(replicas: u32, image: &str) -> WantedWorkload {
     let update = Update::Rolling(1, 0);
     let kind = WorkloadKind::Deployment;
-    Wanted {
+    WantedWorkload {
         kind,
         replicas,
         image: image.to_owned(),
@@ -164,23 +186,23 @@ fn deployment(replicas: u32, image: &str) -> Wanted {
     }
 }
 
-fn of_kind(kind: WorkloadKind, replicas: u32, image: &str) -> Wanted {
-    Wanted {
+fn of_kind(kind: WorkloadKind, replicas: u32, image: &str) -> WantedWorkload {
+    WantedWorkload {
         kind,
         ..deployment(replicas, image)
     }
 }
 
-/// One that recreates and writes to its host's disk.
-fn database(replicas: u32, image: &str) -> Wanted {
-    Wanted {
+/// A Deployment with `strategy: Recreate` that writes to the disk of its host.
+fn database(replicas: u32, image: &str) -> WantedWorkload {
+    WantedWorkload {
         update: Update::Recreate,
         disk: true,
         ..deployment(replicas, image)
     }
 }
 
-type Named = (&'static str, Wanted);
+type Named = (&'static str, WantedWorkload);
 
 fn rolling(image: &str, replicas: u32) -> [Named; 2] {
     [
@@ -190,7 +212,7 @@ fn rolling(image: &str, replicas: u32) -> [Named; 2] {
 }
 
 fn recreating(image: &str) -> [Named; 3] {
-    let web = Wanted {
+    let web = WantedWorkload {
         update: Update::Recreate,
         ..deployment(2, image)
     };
@@ -223,7 +245,7 @@ fn scaled(web: u32, set: u32) -> [Named; 3] {
 }
 
 fn first_roll_out(world: &mut World) {
-    world.want(&[
+    world.push_workloads(&[
         ("agent", of_kind(WorkloadKind::DaemonSet, 1, "good:1")),
         ("db", database(1, "good:2")),
         ("job", of_kind(WorkloadKind::Pod, 1, "good:1")),
@@ -237,13 +259,13 @@ fn with_canary(world: &mut World) {
         .rollout
         .canary_nodes
         .insert(NodeName::new("n2"));
-    world.want(&rolling("good:1", 1));
+    world.push_workloads(&rolling("good:1", 1));
 }
 
-/// What it says is nothing that anybody wants in the end.
+/// Pushes a bad commit. What must run in the end is still the content of the commit before.
 fn bad_commit(world: &mut World) {
     let good = world.repository.clone();
-    world.want(&[("web", deployment(2, "crash:1"))]);
+    world.push_workloads(&[("web", deployment(2, "crash:1"))]);
     world.repository = good;
 }
 
@@ -253,21 +275,21 @@ fn drain(world: &mut World) {
         drain: true,
         ..NodeObject::default()
     };
-    world.repository.nodes.insert(apart(), object);
-    world.want(&everything());
+    world.repository.nodes.insert(affected_node(), object);
+    world.push_workloads(&everything());
 }
 
 fn end_drain(world: &mut World) {
     world.repository.nodes.clear();
-    world.want(&everything());
+    world.push_workloads(&everything());
 }
 
-fn back_up_and_go_on(world: &mut World) {
-    world.strike(Fault::Backup);
-    world.want(&recreating("good:2")[..2]);
+fn back_up_and_push(world: &mut World) {
+    world.apply_fault(Fault::Backup);
+    world.push_workloads(&recreating("good:2")[..2]);
 }
 
-/// Whether the controllers follow a commit that wants this image.
+/// Whether the driving commit wants this image.
 fn follows(world: &World, image: &str) -> bool {
     let rollout = &world.store.contents.state.rollout;
     let driving = world
@@ -283,14 +305,14 @@ fn follows(world: &World, image: &str) -> bool {
 
 fn is_adopted(world: &World) -> bool {
     let adopted = world.store.contents.state.rollout.adopted;
-    adopted.is_some_and(|adoption| adoption.stock_taken) && !world.is_frozen() && all_is_well(world)
+    adopted.is_some_and(|adoption| adoption.stock_taken) && !world.is_frozen() && is_settled(world)
 }
 
-fn all_is_well(world: &World) -> bool {
-    let Some(last) = world.pushed.last() else {
+fn is_settled(world: &World) -> bool {
+    let Some(commits_after_last_healthy) = world.pushed.last() else {
         return true;
     };
-    world.is_healthy(&last.id)
+    world.is_healthy(&commits_after_last_healthy.id)
         && world.store.contents.state.outages.is_empty()
         && world.all_are_ready(|_| true)
 }
@@ -298,37 +320,38 @@ fn all_is_well(world: &World) -> bool {
 fn is_rolled_back(world: &World) -> bool {
     let [good, bad] = [0, 1].map(|at| &world.pushed[at].id);
     let history = &world.store.contents.state.rollout.history;
-    let left = history
+    let is_recorded = history
         .iter()
-        .any(|one| one.commit == *bad && one.state == CommitState::RolledBack);
-    left && world.is_healthy(good) && world.all_are_ready(|_| true)
+        .any(|entry| entry.commit == *bad && entry.state == CommitState::RolledBack);
+    is_recorded && world.is_healthy(good) && world.all_are_ready(|_| true)
 }
 
 fn is_given_up(world: &World) -> bool {
-    let outage = world.store.contents.state.outages.get(&apart());
-    outage.is_some_and(|outage| outage.lost) && is_left(world)
+    let outage = world.store.contents.state.outages.get(&affected_node());
+    outage.is_some_and(|outage| outage.lost) && movable_pods_run_elsewhere(world)
 }
 
 fn is_drained(world: &World) -> bool {
     world
         .pushed
         .last()
-        .is_some_and(|last| world.is_healthy(&last.id))
-        && is_left(world)
+        .is_some_and(|commits_after_last_healthy| world.is_healthy(&commits_after_last_healthy.id))
+        && movable_pods_run_elsewhere(world)
 }
 
-/// Whether what can be elsewhere is, and runs there.
-fn is_left(world: &World) -> bool {
+/// Whether all pods that can run on another node than the affected one do so, and are ready.
+fn movable_pods_run_elsewhere(world: &World) -> bool {
     let moves = |record: &PodRecord| ["set", "web"].contains(&record.owner.object.name.as_str());
-    let is_there = |record: &PodRecord| moves(record) && record.place.node() == Some(&apart());
+    let is_there =
+        |record: &PodRecord| moves(record) && record.place.node() == Some(&affected_node());
     let mut pods = world.store.contents.state.pods.values();
     !pods.any(|record| is_there(record) && record.stop.is_none())
         && world.all_are_ready(|record| moves(record) && !is_there(record))
 }
 
 impl World {
-    /// Somebody wants this from now on.
-    fn want(&mut self, workloads: &[Named]) {
+    /// Pushes a commit with these workloads, and expects them in the end.
+    fn push_workloads(&mut self, workloads: &[Named]) {
         self.repository.workloads = workloads
             .iter()
             .map(|(name, wanted)| ((*name).to_owned(), wanted.clone()))
@@ -342,7 +365,7 @@ impl World {
         rollout.phase == Phase::Healthy && rollout.target.as_ref() == Some(commit)
     }
 
-    /// Whether none of these pods stops, and each is ready where it is.
+    /// Whether none of the chosen pods stops, and each is ready on its node.
     fn all_are_ready(&self, which: impl Fn(&PodRecord) -> bool) -> bool {
         let contents = &self.store.contents;
         contents
