@@ -26,7 +26,7 @@ fn writes_without_a_fence_are_detected() {
 
 #[test]
 fn lost_stop_records_are_detected() {
-    expect_detected(Sabotage::LosesStops, "was forgotten without a stop record");
+    expect_detected(Sabotage::LosesStops, "was deleted without a stop record");
 }
 
 #[test]
