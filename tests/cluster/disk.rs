@@ -12,8 +12,8 @@ use crate::{
 
 const DATA: &str = "/var/lib/windlass";
 
-/// A file system for the data directory of a host, which can be frozen: then writes to the directory
-/// hang.
+/// A file system for the data directory of a host, which can be frozen: then writes to the
+/// directory hang.
 struct Disk<'a>(&'a ClusterHost);
 
 impl<'a> Disk<'a> {
@@ -37,7 +37,8 @@ impl<'a> Disk<'a> {
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
         // A process that waits for a frozen file system cannot be killed, so the bed could not end
-        // the host. Where the test succeeded, the file system is thawed already, and fsfreeze fails.
+        // the host. Where the test succeeded, the file system is thawed already, and fsfreeze
+        // fails.
         self.0.host.exec(&["fsfreeze", "-u", DATA]);
     }
 }

@@ -1,5 +1,5 @@
-//! Which engines pull an image, and when: those that need it before a commit is the driving one, and
-//! all others after the commit is healthy.
+//! Which engines pull an image, and when: those that need it before a commit is the driving one,
+//! and all others after the commit is healthy.
 
 use crate::{
     manifest::deployment,

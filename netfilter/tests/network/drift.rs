@@ -100,7 +100,8 @@ fn after_a_sync_from_any_table_to_any_other_a_resync_finds_no_drift() {
                     !matches!(synced, Synced::Changed { replaced: true, .. }),
                     "the whole table was replaced instead of its differences"
                 );
-                // A change of nftables by another program makes the next resync read the whole table.
+                // A change of nftables by another program makes the next resync read the whole
+                // table.
                 sh("nft add table ip elsewhere; nft delete table ip elsewhere");
                 assert_eq!(network.resync().await.unwrap(), [], "{from:?} to {to:?}");
             }

@@ -55,8 +55,8 @@ fn state(host: &Host) -> String {
     host.namespace.inside(|| sh(STATE))
 }
 
-/// Sends requests to a pod over UDP without pause, each only once, so that a dropped packet is a lost
-/// request.
+/// Sends requests to a pod over UDP without pause, each only once, so that a dropped packet is a
+/// lost request.
 struct Traffic {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, u32)>,
@@ -161,8 +161,8 @@ fn a_peer_with_another_address_is_reached_there() {
         cluster.hosts[2].network.node_address = "192.0.2.33".parse().unwrap();
         cluster.join(path, &ServiceTable::default());
         traffic.assert_lost_nothing();
-        // With the old address the kernel removed the routes to the host's own pods, whose preferred
-        // source it was.
+        // With the old address the kernel removed the routes to the host's own pods, whose
+        // preferred source it was.
         cluster.host(3).connect(&pods[2]);
         for host in [1, 2] {
             let state = state(cluster.host(host));

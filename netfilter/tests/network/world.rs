@@ -195,8 +195,8 @@ impl World {
         self.record.path().join("network.json")
     }
 
-    /// Calls a function in the host's namespace with a network that was opened and prepared, as in a
-    /// daemon.
+    /// Calls a function in the host's namespace with a network that was opened and prepared, as in
+    /// a daemon.
     pub(crate) fn with_network<T, F>(&self, work: impl FnOnce(Network) -> F + Send + 'static) -> T
     where
         T: Send + 'static,
