@@ -470,8 +470,8 @@ fn links(text: &str) -> Vec<String> {
     relative.map(str::to_owned).collect()
 }
 
-/// The anchors of headings, as GitHub makes them: in lower case, with hyphens for spaces, and without
-/// any character but letters, digits, `-` and `_`.
+/// The anchors of headings, as GitHub makes them: in lower case, with hyphens for spaces, and
+/// without any character but letters, digits, `-` and `_`.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = outside_code(text);
     let headings = headings.iter().filter(|line| line.starts_with('#'));

@@ -137,8 +137,8 @@ fn kubectl(arguments: &str) -> Outcome {
     run(command(served, &served.token).args(arguments.split_whitespace()))
 }
 
-/// The text with one space between words, so that lines can be compared whatever the widths of their
-/// columns are.
+/// The text with one space between words, so that lines can be compared whatever the widths of
+/// their columns are.
 fn squeezed(text: &str) -> String {
     text.lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n")

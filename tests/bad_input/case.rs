@@ -51,8 +51,8 @@ impl Bench {
         }
     }
 
-    /// Checks that the good commit is still the target and healthy, runs in the same containers, and
-    /// answers.
+    /// Checks that the good commit is still the target and healthy, runs in the same containers,
+    /// and answers.
     #[track_caller]
     pub(crate) fn assert_unchanged(&self, what: &str) {
         let status = self.site.status();
@@ -69,7 +69,8 @@ impl Bench {
         assert_eq!(self.site.ask("/").unwrap().status, 200, "{what}");
     }
 
-    /// Waits until a commit that corrects the bad one is healthy. It is the good commit from now on.
+    /// Waits until a commit that corrects the bad one is healthy. It is the good commit from now
+    /// on.
     #[track_caller]
     pub(crate) fn wait_corrected(&mut self, what: &str, commit: String) {
         self.site.wait_healthy(&commit);

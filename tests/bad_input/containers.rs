@@ -1,5 +1,5 @@
-//! Containers that exit, ignore signals or have a probe that hangs, and an engine that hangs for one
-//! container.
+//! Containers that exit, ignore signals or have a probe that hangs, and an engine that hangs for
+//! one container.
 
 use std::time::{Duration, Instant};
 

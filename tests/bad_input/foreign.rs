@@ -29,8 +29,8 @@ fn assert_clean(what: &str, text: &str) {
     assert!(line.is_none(), "{what}: {line:?}");
 }
 
-/// Checks standard output and standard error of the commands, and the log, in which each line begins
-/// with a time.
+/// Checks standard output and standard error of the commands, and the log, in which each line
+/// begins with a time.
 #[track_caller]
 fn assert_all_output_is_clean(what: &str, site: &mut Site) {
     for arguments in [
@@ -89,7 +89,8 @@ fn text_of_an_unsigned_push_has_no_effect_on_a_terminal() {
         let commit = odd_commit(&bench.site.repo, &header, &subject);
         bench.wait_refused(what, &commit, &[&format!("Innocent {SHOWN}")]);
         if !header.is_empty() {
-            // The message also quotes the foreign text itself, which is bounded, beside the subject.
+            // The message also quotes the foreign text itself, which is bounded, beside the
+            // subject.
             let status = bench.site.windlass(&["status"]).ok();
             assert!(status.matches(&SHOWN[..20]).count() > 1, "{what}: {status}");
         }

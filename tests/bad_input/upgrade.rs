@@ -82,8 +82,8 @@ fn a_commit_that_an_older_version_accepted_keeps_running_and_is_rolled_back_to_a
     let old = site.push(&files, "accepted by the older version");
 
     // The older version accepted this commit. So that this version accepts it too, the record of
-    // accepted heads names it for the first start; without the record, the directory is as the older
-    // version leaves it.
+    // accepted heads names it for the first start; without the record, the directory is as the
+    // older version leaves it.
     let trust = site.host.path(TRUST);
     let record = trust.join("accepted.json");
     fs::create_dir_all(&trust).unwrap();

@@ -12,8 +12,8 @@ use crate::{
 
 const DATA: &str = "/var/lib/windlass";
 
-/// A file system for the data directory of a host, which can be frozen: then writes to the directory
-/// hang.
+/// A file system for the data directory of a host, which can be frozen: then writes to the
+/// directory hang.
 struct Disk<'a>(&'a ClusterHost);
 
 impl<'a> Disk<'a> {
@@ -37,7 +37,8 @@ impl<'a> Disk<'a> {
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
         // A process that waits for a frozen file system cannot be killed, so the bed could not end
-        // the host. Where the test succeeded, the file system is thawed already and this fails.
+        // the host. Where the test succeeded, the file system is thawed already, and fsfreeze
+        // fails.
         self.0.host.exec(&["fsfreeze", "-u", DATA]);
     }
 }
@@ -66,11 +67,13 @@ fn a_leader_whose_disk_hangs_is_replaced_and_gets_no_pods() {
     files.push(("more.yaml", deployment("more", 4, APP)));
     let commit = push(&cluster, &files);
     let next = wait_leader_other_than(&cluster, "n1");
-    let leads = cluster.host(&next);
+    let new_leader = cluster.host(&next);
     cluster.wait_for(SOON, "the host with the disk is not ready", || {
-        readiness(leads, "n1").contains("NotReady").then_some(())
+        readiness(new_leader, "n1")
+            .contains("NotReady")
+            .then_some(())
     });
-    leads.wait_status("the push is healthy without n1", |status| {
+    new_leader.wait_status("the push is healthy without n1", |status| {
         status["healthy"]["id"] == commit.as_str()
     });
     wait_running(&cluster, "more", 4, &["n1"]);

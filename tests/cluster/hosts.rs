@@ -181,8 +181,8 @@ impl Drop for Frozen<'_> {
 }
 
 fn a_hung_engine_makes_no_pod_run_twice(cluster: &Cluster) {
-    let leads = leader(cluster).unwrap();
-    let host = host_other_than(cluster, &[&leads, "n1"]);
+    let leader_name = leader(cluster).unwrap();
+    let host = host_other_than(cluster, &[&leader_name, "n1"]);
     let before = containers(cluster, &[]);
     assert_no_pod_runs_twice(cluster, &[&host.name], || {
         let calls: Vec<_> = cluster
@@ -193,7 +193,7 @@ fn a_hung_engine_makes_no_pod_run_twice(cluster: &Cluster) {
         let frozen = Frozen::new(host);
         let began = Instant::now();
         cluster.wait_for(SOON, "a host whose engine hangs is not ready", || {
-            readiness(cluster.host(&leads), &host.name)
+            readiness(cluster.host(&leader_name), &host.name)
                 .contains("NotReady")
                 .then_some(())
         });
@@ -203,7 +203,7 @@ fn a_hung_engine_makes_no_pod_run_twice(cluster: &Cluster) {
         files.push(("more.yaml", crate::manifest::deployment("more", 4, APP)));
         let commit = push(cluster, &files);
         cluster
-            .host(&leads)
+            .host(&leader_name)
             .wait_status("a push is rolled out without the hung engine", |status| {
                 status["healthy"]["id"] == commit.as_str()
             });
@@ -226,8 +226,8 @@ fn a_hung_engine_makes_no_pod_run_twice(cluster: &Cluster) {
 }
 
 fn pods_of_a_host_with_a_new_address_are_reached_there(cluster: &Cluster) {
-    let leads = leader(cluster).unwrap();
-    let host = host_other_than(cluster, &[&leads, "n1"]);
+    let leader_name = leader(cluster).unwrap();
+    let host = host_other_than(cluster, &[&leader_name, "n1"]);
     let (before, old, pid) = (containers(cluster, &[]), host.host.address, host.pid());
     let new = Ipv4Addr::new(192, 168, 77, 33);
     wait_pods_reach_pods(cluster);

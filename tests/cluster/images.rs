@@ -1,5 +1,5 @@
-//! Which engines pull an image, and when: those that need it before a commit is the driving one, and
-//! all others after the commit is healthy.
+//! Which engines pull an image, and when: those that need it before a commit is the driving one,
+//! and all others after the commit is healthy.
 
 use crate::{
     manifest::deployment,
@@ -72,11 +72,11 @@ fn a_host_that_cannot_reach_the_registry_does_not_block_a_rollout() {
     cluster
         .registry
         .push(&cluster.hosts[0].host, "windlass-test/app:1", name);
-    let leads = leading(&cluster).name.clone();
+    let leader_name = leading(&cluster).name.clone();
     let blocked = cluster
         .hosts
         .iter()
-        .find(|host| host.name != leads)
+        .find(|host| host.name != leader_name)
         .unwrap();
     let block = "table inet block { chain output { type filter hook output priority 0; tcp dport 5000 drop; }; }";
     run(blocked.host.command("nft").arg(block)).ok();
@@ -86,7 +86,7 @@ fn a_host_that_cannot_reach_the_registry_does_not_block_a_rollout() {
         &deployment("web", 3, &container(&cluster, name)),
     )]);
     cluster
-        .host(&leads)
+        .host(&leader_name)
         .wait_status("the commit is healthy without that host", |status| {
             status["healthy"]["id"] == commit.as_str() && status["phase"] == "Healthy"
         });

@@ -245,7 +245,7 @@ fn a_host_without_the_store_that_the_leader_reaches_is_not_lost() {
         cluster.wait_for(SOON, "the leader publishes that n3 is not ready", || {
             readiness(first, "n3").contains("NotReady").then_some(())
         });
-        // Longer than a host that does not answer needs to be lost.
+        // A host that does not answer would be lost within this time.
         cluster.wait_for(SOON, "twenty seconds are over", || {
             (began.elapsed() >= Duration::from_secs(20)).then_some(())
         });

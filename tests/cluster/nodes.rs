@@ -89,8 +89,8 @@ fn drained_and_released(cluster: &Cluster) {
         "{before:#?}"
     );
 
-    // Replicas start on other nodes before those on n3 stop; pods that cannot run elsewhere stay and
-    // are reported.
+    // Replicas start on other nodes before those on n3 stop; pods that cannot run elsewhere stay
+    // and are reported.
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n3, annotations: {windlass.dev/drain: 'true'}}\n";
     assert_no_pod_runs_twice(cluster, &[], || {
         let calls: Vec<_> = cluster
@@ -532,8 +532,8 @@ fn a_node_s_fault_does_not_fail_the_commit(cluster: &Cluster) {
             .replace("    spec:\n", &format!("    spec:\n      {volume}\n"))
             .replace("periodSeconds: 1}}", mount)
     };
-    // All new pods start at once: if the only new pod failed, no other pod would show that the fault
-    // is its node's.
+    // All new pods start at once: if the only new pod failed, no other pod would show that the
+    // fault is its node's.
     let all_at_once = "strategy: {rollingUpdate: {maxSurge: 3, maxUnavailable: 0}}";
     let reading = |path: &str| {
         both(

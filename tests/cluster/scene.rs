@@ -44,8 +44,8 @@ fn prefer(node: &str, indent: usize) -> String {
     )
 }
 
-/// Pushes these files and waits until every host publishes that their commit is healthy; returns the
-/// commit's id.
+/// Pushes these files and waits until every host publishes that their commit is healthy; returns
+/// the commit's id.
 #[track_caller]
 pub(crate) fn deploy(cluster: &Cluster, files: &[(&'static str, String)]) -> String {
     let files: Vec<(&str, &str)> = files
@@ -137,8 +137,8 @@ pub(crate) fn containers(
         .collect()
 }
 
-/// Waits until an owner has exactly `count` running containers, and as many ready pods, on all hosts
-/// but those in `without`; returns how long that took.
+/// Waits until an owner has exactly `count` running containers, and as many ready pods, on all
+/// hosts but those in `without`; returns how long that took.
 #[track_caller]
 pub(crate) fn wait_running(
     cluster: &Cluster,

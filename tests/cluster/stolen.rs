@@ -137,8 +137,8 @@ fn an_attacker_with_the_store_starts_only_pods_that_a_commit_explains() {
         thief.record(&uid_on(&agents, "n1")),
     );
     let wait_refused = |uid: &str, reason: &str| thief.wait_refused("n2", uid, reason);
-    // With the attacker as the leader, no record is corrected. Each host keeps the node of a running
-    // pod and the owner of a subnet, and reports both records.
+    // With the attacker as the leader, no record is corrected. Each host keeps the node of a
+    // running pod and the owner of a subnet, and reports both records.
     move_pod();
     cluster.etcd.put(&of_n3, "\"n1\"");
     for host in &cluster.hosts {

@@ -186,9 +186,9 @@ fn no_pod_stops_while_etcd_is_stopped() {
     // No request has failed, not even to the hosts whose daemons were restarted.
     finish_and_assert_all_answered(calls);
 
-    // A rebooted host starts its pods from the state on its own disk. Without a store the other hosts
-    // do not observe that its endpoint is gone: until the pod answers again, exactly the requests
-    // that go to this endpoint fail.
+    // A rebooted host starts its pods from the state on its own disk. Without a store the other
+    // hosts do not observe that its endpoint is gone: until the pod answers again, exactly the
+    // requests that go to this endpoint fail.
     let direct = [
         n1.poll(&format!("http://{}:8080/", address_on("n2"))),
         n2.poll(&format!("http://{}:8080/", address_on("n1"))),
@@ -267,8 +267,8 @@ fn rollouts_work_without_one_member_of_three_or_with_slow_members_and_no_pod_sto
         let took = start.elapsed();
         assert!(took < limit, "the rollout took {took:?}");
     };
-    // Each member is stopped in turn, so that the member that a daemon is connected to and the leader
-    // of etcd are among them.
+    // Each member is stopped in turn, so that the member that a daemon is connected to and the
+    // leader of etcd are among them.
     for member in 0..3 {
         cluster.etcd.stop_member(member);
         deploy_within(

@@ -151,8 +151,8 @@ pub(crate) fn assert_placement_is_checked(thief: &Thief<'_>) {
     }
 }
 
-/// Deploys the owner `old` in two commits, before the caller deploys a third; returns the records of
-/// its pod in these two.
+/// Deploys the owner `old` in two commits, before the caller deploys a third; returns the records
+/// of its pod in these two.
 pub(crate) fn records_of_earlier_commits(thief: &Thief<'_>) -> [Value; 2] {
     let cluster = thief.cluster;
     let container = |env: &str| {
@@ -262,8 +262,8 @@ pub(crate) fn assert_adoption_starts_no_pod_twice(
     let mut record = thief.record(uid);
     record["pod"]["place"] = json!({"Node": to});
     thief.put(&format!("decided/pods/{uid}"), &record.to_string());
-    // The incarnation is written last, as by a host that adopts the store, so that all hosts read the
-    // same records.
+    // The incarnation is written last, as by a host that adopts the store, so that all hosts read
+    // the same records.
     let mut identity: Value = serde_json::from_str(&thief.get("cluster").unwrap()).unwrap();
     identity["incarnation"] = (identity["incarnation"].as_u64().unwrap() + 1).into();
     thief.put("cluster", &identity.to_string());

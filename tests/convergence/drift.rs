@@ -79,15 +79,16 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Removes a container while the daemon is frozen: the daemon does not observe that the container
-    /// has ended, only that it does not exist any more.
+    /// Removes a container while the daemon is frozen: the daemon does not observe that the
+    /// container has ended, only that it does not exist any more.
     fn remove_unobserved(&mut self, container: &Container) {
         self.site.daemon().signal("STOP");
         self.site.host.docker(&["rm", "-f", &container.id]);
         self.site.daemon().signal("CONT");
     }
 
-    /// Waits until the damage is repaired and counted, and checks that everything else is unchanged.
+    /// Waits until the damage is repaired and counted, and checks that everything else is
+    /// unchanged.
     #[track_caller]
     fn wait_repaired(self, mut condition: impl FnMut(&Site) -> bool) {
         let start = Instant::now();

@@ -90,8 +90,8 @@ fn a_full_disk_delays_a_rollout_and_stops_no_pod() {
 #[test]
 fn a_lost_state_file_stops_no_pod() {
     let mut site = Site::new("");
-    // The first pod is removed, so that the other pods do not have the addresses that the first pods
-    // of a new host get.
+    // The first pod is removed, so that the other pods do not have the addresses that the first
+    // pods of a new host get.
     let pod = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: other\n    \

@@ -67,7 +67,8 @@ fn the_architecture_draws_each_module_above_what_it_uses() {
     }
 }
 
-/// The modules in each row of the table below a heading: the words in backquotes in the first column.
+/// The modules in each row of the table below a heading: the words in backquotes in the first
+/// column.
 fn drawn_rows(document: &str, heading: &str) -> Vec<BTreeSet<String>> {
     let section = document
         .lines()

@@ -8,8 +8,8 @@ use crate::{
     support::{Outcome, SOON, eventually, run},
 };
 
-/// Debian's kubectl, and a newer one, which requests the existing objects at the start of a watch and
-/// waits for the bookmark after them.
+/// Debian's kubectl, and a newer one, which requests the existing objects at the start of a watch
+/// and waits for the bookmark after them.
 fn old_and_new() -> [String; 2] {
     let cache =
         std::env::var("WINDLASS_CACHE").unwrap_or_else(|_| "/var/cache/windlass".to_owned());

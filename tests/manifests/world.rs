@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use crate::support::Site;
 
-/// Three applications behind Services of several kinds, two pods as clients, and one of each special
-/// case.
+/// Three applications behind Services of several kinds, two pods as clients, and one of each
+/// special case.
 const WORLD: &str = r#"
 apiVersion: apps/v1
 kind: Deployment

@@ -49,7 +49,8 @@ fn pods_of_a_signed_push_are_reached_from_pods_the_host_and_other_machines() {
         "http://web.default.svc.cluster.local/".to_owned(),
         format!("http://{dashed}.default.pod.cluster.local:8080/"),
     ] {
-        // In the pod web the name web resolves to the pod itself, by /etc/hosts, not to the Service.
+        // In the pod web the name web resolves to the pod itself, by /etc/hosts, not to the
+        // Service.
         let own_name = url == "http://web/";
         for from in ["client", "web"]
             .into_iter()

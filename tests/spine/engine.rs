@@ -90,8 +90,8 @@ fn probes_that_a_slow_engine_starts_late_restart_no_container() {
     std::thread::sleep(Duration::from_secs(4));
     drop(frozen);
 
-    // The engine starts the late commands now. The daemon kills them, so that no two commands of one
-    // probe run at the same time.
+    // The engine starts the late commands now. The daemon kills them, so that no two commands of
+    // one probe run at the same time.
     while began.elapsed() < Duration::from_secs(12) {
         let check = Instant::now();
         let hanging = sleeping(&site, &containers[2], &["7777"]);

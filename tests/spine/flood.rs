@@ -1,5 +1,5 @@
-//! Floods of connections: DNS, the sockets, the API and the webhooks still answer other clients, and
-//! no container is touched.
+//! Floods of connections: DNS, the sockets, the API and the webhooks still answer other clients,
+//! and no container is touched.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -175,8 +175,8 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const API: &str = "127.0.0.1:6443";
 const HOOKS: &str = "127.0.0.1:9466";
 
-/// A site whose daemon serves the API over TLS and webhooks, each on a port of its own, and the path
-/// of the API's certificate.
+/// A site whose daemon serves the API over TLS and webhooks, each on a port of its own, and the
+/// path of the API's certificate.
 fn with_listeners() -> (Site, PathBuf) {
     let mut site = Site::new("");
     let dir = site.host.dir();
@@ -300,7 +300,8 @@ fn neither_slow_heads_nor_unsigned_requests_block_the_webhooks() {
     drop(slow);
 }
 
-/// The files and directories below a directory that other users of the host may list, read or write.
+/// The files and directories below a directory that other users of the host may list, read or
+/// write.
 fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     let mut open = Vec::new();
     let mut pending = vec![directory.to_owned()];

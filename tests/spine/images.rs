@@ -87,7 +87,8 @@ fn a_rollback_runs_the_image_that_a_tag_meant_at_the_time_of_the_commit() {
     });
     site.wait_answer("/", "app 1 web");
 
-    // A restarted container has the pinned image of the commit, not the image that the tag means now.
+    // A restarted container has the pinned image of the commit, not the image that the tag means
+    // now.
     let container = site.container("web");
     site.host.docker(&["rm", "-f", &container.id]);
     site.wait_status("the pod is ready again", |status| status["ready_pods"] == 1);

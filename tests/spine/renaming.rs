@@ -1,5 +1,5 @@
-//! Workloads that are replaced under another name, and a Pod that is replaced under its own: clients
-//! lose no request that need not be lost.
+//! Workloads that are replaced under another name, and a Pod that is replaced under its own:
+//! clients lose no request that need not be lost.
 
 use std::time::{Duration, Instant};
 

@@ -347,8 +347,8 @@ impl Cluster {
         })
     }
 
-    /// Waits until `observe` returns a value; panics with the cluster's pods and every host's status
-    /// when the deadline passes before.
+    /// Waits until `observe` returns a value; panics with the cluster's pods and every host's
+    /// status when the deadline passes before.
     #[track_caller]
     pub(crate) fn wait_for<T>(
         &self,

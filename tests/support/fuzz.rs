@@ -50,8 +50,8 @@ pub(crate) struct Fuzz {
 }
 
 impl Fuzz {
-    /// Reads a corpus. `corpus` is its directory relative to the package's `Cargo.toml`, and `words`
-    /// are words that have a meaning in the format.
+    /// Reads a corpus. `corpus` is its directory relative to the package's `Cargo.toml`, and
+    /// `words` are words that have a meaning in the format.
     pub(crate) fn new(corpus: &'static str, words: &[&'static str]) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(corpus);
         let entries = fs::read_dir(&directory).expect("a directory with a corpus");

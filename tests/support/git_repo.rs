@@ -237,8 +237,8 @@ fn git(dir: &Path) -> Command {
         .arg(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1");
-    // Git sets GIT_* when the tests run from a hook of another repository, and a key of an SSH agent
-    // must not sign.
+    // Git sets GIT_* when the tests run from a hook of another repository, and a key of an SSH
+    // agent must not sign.
     for variable in [
         "GIT_DIR",
         "GIT_WORK_TREE",

@@ -102,7 +102,8 @@ pub(crate) fn enter_netns(name: &str) {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-/// A command that runs in the network namespace of this name and in the mount namespace of the test.
+/// A command that runs in the network namespace of this name and in the mount namespace of the
+/// test.
 ///
 /// `ip netns exec` would also remount `/sys`, and so hide the control groups from an engine.
 pub(crate) fn in_netns(name: &str) -> Command {

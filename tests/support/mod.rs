@@ -11,7 +11,8 @@
 //! GitRepo  a bare repository, a work tree to commit from, keys and allowed_signers
 //! ```
 //!
-//! The test bed needs root. Its processes and files end with the test, also when the test is killed.
+//! The test bed needs root. Its processes and files end with the test, also when the test is
+//! killed.
 
 #![allow(
     dead_code,

@@ -83,31 +83,32 @@ impl Network {
 
     /// Drops all frames from and to a host or machine, whose link stays up.
     #[track_caller]
-    pub(crate) fn cut(&self, one: &impl AsRef<Port>) {
-        self.change(|cuts| cuts.push(Cut::Off(one.as_ref().clone())));
+    pub(crate) fn cut(&self, machine: &impl AsRef<Port>) {
+        self.change(|cuts| cuts.push(Cut::Off(machine.as_ref().clone())));
     }
 
     /// Drops all frames between two hosts or machines, and no others.
     #[track_caller]
-    pub(crate) fn partition(&self, one: &impl AsRef<Port>, other: &impl AsRef<Port>) {
-        self.change(|cuts| cuts.push(Cut::Between(one.as_ref().clone(), other.as_ref().clone())));
+    pub(crate) fn partition(&self, first: &impl AsRef<Port>, second: &impl AsRef<Port>) {
+        let (first, second) = (first.as_ref().clone(), second.as_ref().clone());
+        self.change(|cuts| cuts.push(Cut::Between(first, second)));
     }
 
     /// Drops all packets between a host or machine and an address: the address of a member of the
     /// store, or the [`GATEWAY`].
     #[track_caller]
-    pub(crate) fn cut_from(&self, one: &impl AsRef<Port>, address: Ipv4Addr) {
-        self.change(|cuts| cuts.push(Cut::From(one.as_ref().clone(), address)));
+    pub(crate) fn cut_from(&self, machine: &impl AsRef<Port>, address: Ipv4Addr) {
+        self.change(|cuts| cuts.push(Cut::From(machine.as_ref().clone(), address)));
     }
 
     /// Ends every cut and partition that affects a host or machine.
     #[track_caller]
-    pub(crate) fn heal(&self, one: &impl AsRef<Port>) {
-        let port = one.as_ref();
+    pub(crate) fn heal(&self, machine: &impl AsRef<Port>) {
+        let port = machine.as_ref();
         self.change(|cuts| {
             cuts.retain(|cut| match cut {
-                Cut::Off(one) | Cut::From(one, _) => one != port,
-                Cut::Between(one, other) => one != port && other != port,
+                Cut::Off(cut_off) | Cut::From(cut_off, _) => cut_off != port,
+                Cut::Between(first, second) => first != port && second != port,
             });
         });
     }
@@ -152,10 +153,10 @@ impl Cut {
     fn rules(&self) -> Vec<String> {
         match self {
             Cut::Off(Port(port)) => vec![format!("iifname {port}"), format!("oifname {port}")],
-            Cut::Between(Port(one), Port(other)) => {
+            Cut::Between(Port(first), Port(second)) => {
                 vec![
-                    format!("iifname {one} oifname {other}"),
-                    format!("iifname {other} oifname {one}"),
+                    format!("iifname {first} oifname {second}"),
+                    format!("iifname {second} oifname {first}"),
                 ]
             }
             Cut::From(Port(port), address) => vec![

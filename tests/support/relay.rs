@@ -17,8 +17,8 @@ const PORT: u16 = 3379;
 /// Connections from the network to a port of a machine go through the relay, which delays both
 /// directions.
 ///
-/// The relay adds latency and does not reduce throughput: every chunk is sent on one delay after its
-/// arrival.
+/// The relay adds latency and does not reduce throughput: every chunk is sent on one delay after
+/// its arrival.
 #[derive(Debug)]
 pub(crate) struct Relay {
     delay: Arc<AtomicU64>,

@@ -248,8 +248,8 @@ impl Site {
         });
     }
 
-    /// Waits until the commit `from` has failed and the commit `to` is the target and healthy again;
-    /// returns the reason of the rollback.
+    /// Waits until the commit `from` has failed and the commit `to` is the target and healthy
+    /// again; returns the reason of the rollback.
     #[track_caller]
     pub(crate) fn wait_rolled_back(&mut self, from: &str, to: &str) -> String {
         let status = self.wait_status(&format!("{from} is rolled back to {to}"), |status| {

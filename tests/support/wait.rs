@@ -35,8 +35,8 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
-/// Sleeps before a condition is checked again, for longer where the check that began at `check` took
-/// long: other test beds need the processors too, and most checks start a program or two.
+/// Sleeps before a condition is checked again, for longer where the check that began at `check`
+/// took long: other test beds need the processors too, and most checks start a program or two.
 pub(crate) fn pause_after(check: Instant) {
     thread::sleep((check.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
 }

@@ -1,5 +1,5 @@
-//! Cuts and partitions drop exactly the frames that they name, and a poller counts the requests that
-//! fail for that.
+//! Cuts and partitions drop exactly the frames that they name, and a poller counts the requests
+//! that fail for that.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Three hosts and a client on one switch, each a network namespace. All hosts drop what they are
-//! not told to let pass, and believe no source that they would not answer the same way.
+//! Three hosts and a client on one switch, each a network namespace. The policies of all hosts'
+//! firewalls are DROP, and strict reverse path filtering (rp_filter=1) is on.
 
 use std::{future::Future, net::Ipv4Addr, path::PathBuf};
 
@@ -11,7 +11,7 @@ use reconciler::{
 
 use crate::world::{Namespace, Pod, host_network, link};
 
-/// A client's address beside the hosts'.
+/// The address of the client, which is no host.
 pub(crate) const OUTSIDE: &str = "192.0.2.2";
 
 pub(crate) struct Cluster {
@@ -61,12 +61,12 @@ impl Cluster {
         member.run("ip link set eth0 up");
     }
 
-    /// A host by its number.
+    /// The host with this number.
     pub(crate) fn host(&self, number: usize) -> &Host {
         &self.hosts[number - 1]
     }
 
-    /// The other hosts as one of them sees them.
+    /// The peers of one host, with the path to each.
     pub(crate) fn peers(&self, of: usize, path: impl Fn(usize, usize) -> PeerPath) -> Peers {
         (1..=self.hosts.len())
             .filter(|other| *other != of)
@@ -79,7 +79,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Every host knows all others, and serves this.
+    /// Sets on every host all other hosts as peers, and the services of `table`.
     pub(crate) fn join(&self, path: impl Fn(usize, usize) -> PeerPath, table: &ServiceTable) {
         for number in 1..=self.hosts.len() {
             self.host(number).set(self.peers(number, &path), table);
@@ -121,7 +121,7 @@ impl Host {
         self.network.node_address
     }
 
-    /// The address of its VXLAN device.
+    /// The address of the host's VXLAN device.
     pub(crate) fn overlay_address(&self) -> Ipv4Addr {
         self.network.pod_subnet.network()
     }
@@ -138,7 +138,8 @@ impl Host {
         self.record.path().join("network.json")
     }
 
-    /// Runs the daemon's part in this host's namespace: a network that was opened and prepared.
+    /// Calls a function in this host's namespace with a network that was opened and prepared, as in
+    /// a daemon.
     pub(crate) fn with_network<T, F>(&self, work: impl FnOnce(Network) -> F + Send + 'static) -> T
     where
         T: Send + 'static,
@@ -167,8 +168,8 @@ impl Host {
         });
     }
 
-    /// Makes a pod with the last part of its address and connects it. It serves its name, and for
-    /// TCP on another port a megabyte before that.
+    /// Makes a pod whose address ends with `last`, and connects it. The pod answers with its own
+    /// address at TCP port 8080 and UDP port 53, and with a megabyte at TCP port 8081.
     pub(crate) fn pod(&self, last: u8, mtu: u32) -> Pod {
         let mut octets = self.network.pod_subnet.network().octets();
         octets[3] = last;
@@ -188,7 +189,7 @@ impl Host {
         pod
     }
 
-    /// Connects a pod, or makes sure that it is.
+    /// Connects a pod; connecting it again changes nothing.
     pub(crate) fn connect(&self, pod: &Pod) {
         let (link, netns) = (pod.link.clone(), pod.namespace.fd());
         self.with_network(

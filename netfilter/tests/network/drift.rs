@@ -1,4 +1,5 @@
-//! What somebody else changes is found and put right; what nobody changes costs nothing.
+//! Drift: changes by other programs are observed and repaired, and without a change nothing is
+//! written.
 
 use std::{process::Command, time::Duration};
 
@@ -47,12 +48,12 @@ fn sh(command: &str) -> String {
 }
 
 #[test]
-fn each_drift_is_repaired_once_and_named() {
+fn each_drift_is_repaired_once_and_reported() {
     let world = World::new();
     world.with_network(|network| async move {
         network.sync(&table(2, true)).await.unwrap();
-        assert_eq!(network.resync().await.unwrap(), [], "nothing was changed");
-        for (damage, found) in [
+        assert_eq!(network.resync().await.unwrap(), [], "before any damage");
+        for (damage, drift) in [
             ("nft flush table ip windlass", Drift::Table),
             ("nft delete table ip windlass", Drift::Table),
             ("nft flush map ip windlass virtual_ports", Drift::Table),
@@ -70,14 +71,14 @@ fn each_drift_is_repaired_once_and_named() {
         ] {
             sh(damage);
             let repaired = network.resync().await.unwrap();
-            assert!(repaired.contains(&found), "{damage}: {repaired:?}");
+            assert!(repaired.contains(&drift), "{damage}: {repaired:?}");
             assert_eq!(network.resync().await.unwrap(), [], "after {damage}");
         }
     });
 }
 
 #[test]
-fn every_way_from_one_table_to_another_ends_where_the_kernel_agrees() {
+fn after_a_sync_from_any_table_to_any_other_a_resync_finds_no_drift() {
     let world = World::new();
     world.with_network(|network| async move {
         let tables = [
@@ -97,9 +98,10 @@ fn every_way_from_one_table_to_another_ends_where_the_kernel_agrees() {
                 let synced = network.sync(to).await.unwrap();
                 assert!(
                     !matches!(synced, Synced::Changed { replaced: true, .. }),
-                    "differences only"
+                    "the whole table was replaced instead of its differences"
                 );
-                // Somebody's change elsewhere makes the next resync look at the whole table.
+                // A change of nftables by another program makes the next resync read the whole
+                // table.
                 sh("nft add table ip elsewhere; nft delete table ip elsewhere");
                 assert_eq!(network.resync().await.unwrap(), [], "{from:?} to {to:?}");
             }
@@ -136,7 +138,7 @@ fn a_sync_after_the_table_was_deleted_replaces_it() {
 }
 
 #[test]
-fn nothing_to_do_changes_nothing() {
+fn a_sync_and_a_resync_without_a_difference_write_nothing() {
     let world = World::new();
     world.with_network(|network| async move {
         network.sync(&table(2, true)).await.unwrap();
@@ -164,12 +166,12 @@ fn nothing_to_do_changes_nothing() {
 }
 
 #[test]
-fn rules_follow_docker_when_it_comes_and_goes() {
+fn accept_rules_are_in_the_chain_docker_user_while_it_exists() {
     let world = World::new();
     let pods = [world.pod("10.244.1.2"), world.pod("10.244.1.3")];
     pods[0].namespace.serve_tcp(8080, "a");
-    let asker = std::sync::Arc::new(pods);
-    let pods = std::sync::Arc::clone(&asker);
+    let pods = std::sync::Arc::new(pods);
+    let clients = std::sync::Arc::clone(&pods);
     world.with_network(move |network| async move {
         let docker_user = || sh("iptables -S DOCKER-USER").matches("--comment windlass").count();
         let forward = || sh("iptables -S FORWARD").matches("--comment windlass").count();
@@ -177,20 +179,20 @@ fn rules_follow_docker_when_it_comes_and_goes() {
         sh("iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER");
         assert_eq!(network.resync().await.unwrap(), [Drift::AcceptRules]);
         assert_eq!((forward(), docker_user()), (0, 2));
-        assert!(asker[1].namespace.ask("10.244.1.2:8080").is_ok());
+        assert!(clients[1].namespace.ask("10.244.1.2:8080").is_ok());
         sh("iptables -F DOCKER-USER; iptables -A DOCKER-USER -j RETURN");
         network.prepare().await.unwrap();
         assert_eq!((forward(), docker_user()), (0, 2));
         sh("iptables -D FORWARD -j DOCKER-USER; iptables -F DOCKER-USER; iptables -X DOCKER-USER");
         assert_eq!(network.resync().await.unwrap(), [Drift::AcceptRules]);
         assert_eq!(forward(), 2);
-        assert!(asker[1].namespace.ask("10.244.1.2:8080").is_ok());
+        assert!(clients[1].namespace.ask("10.244.1.2:8080").is_ok());
     });
     drop(pods);
 }
 
 #[test]
-fn uninstall_leaves_nothing_and_puts_back_what_was() {
+fn uninstall_removes_everything_and_restores_ip_forwarding() {
     let world = World::new();
     let state = "iptables-save -t filter | grep -v '^#'; nft list tables | grep -v 'ip filter'; \
                  ip -brief link; ip route; cat /proc/sys/net/ipv4/ip_forward";

@@ -1,5 +1,5 @@
-//! The host's network with real packets. Needs root, `ip`, `nft` and `iptables`; fails without
-//! them.
+//! Tests of the host's network with real packets. They need root, `ip`, `nft` and `iptables`, and
+//! fail without them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Traffic between hosts as pods, hosts and clients see it.
+//! Traffic between pods, hosts and clients of different hosts.
 
 use netfilter::HostNet;
 use reconciler::{
@@ -13,7 +13,7 @@ use crate::{
 
 const VXLAN: fn(usize, usize) -> PeerPath = |_, _| PeerPath::Vxlan;
 const DIRECT: fn(usize, usize) -> PeerPath = |_, _| PeerPath::Direct;
-/// Between the first and the third host alone there is a direct path.
+/// The path between the first and the third host is direct; all other paths are VXLAN.
 const MIXED: fn(usize, usize) -> PeerPath = |a, b| {
     if (a, b) == (1, 3) {
         PeerPath::Direct
@@ -22,7 +22,7 @@ const MIXED: fn(usize, usize) -> PeerPath = |a, b| {
     }
 };
 
-/// One service with a cluster IP and a node port, in TCP and UDP, whose only endpoint is on the
+/// A service with a ClusterIP and a node port, for TCP and for UDP, whose only endpoint is on the
 /// third host.
 fn services() -> ServiceTable {
     let mut table = ServiceTable::default();
@@ -51,19 +51,20 @@ fn services() -> ServiceTable {
     table
 }
 
-/// What a pod answers to somebody it sees by this address.
-fn answer(pod: &Pod, seen: impl std::fmt::Display) -> String {
-    format!("{} {seen}", pod.link.address)
+/// The answer of a pod to a client whose packets have this source address.
+fn answer(pod: &Pod, source: impl std::fmt::Display) -> String {
+    format!("{} {source}", pod.link.address)
 }
 
-/// Everybody asks everybody, and is seen by the right address.
-fn everything_answers(path: fn(usize, usize) -> PeerPath) {
+/// Checks that pods, hosts and the client reach all pods and services, with the expected source
+/// addresses.
+fn assert_all_answer(path: fn(usize, usize) -> PeerPath) {
     let cluster = Cluster::new();
     cluster.join(path, &services());
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
     let remote = &pods[2];
-    // By what address a pod of another host sees a host's own connections.
-    let seen = |from: usize, to: usize| match path(from.min(to), from.max(to)) {
+    // The source address of a host's own connections to a pod of another host.
+    let source = |from: usize, to: usize| match path(from.min(to), from.max(to)) {
         PeerPath::Vxlan => cluster.host(from).overlay_address(),
         PeerPath::Direct => cluster.host(from).address(),
     };
@@ -78,7 +79,7 @@ fn everything_answers(path: fn(usize, usize) -> PeerPath) {
             );
             assert_eq!(
                 host.namespace.ask(&at).unwrap(),
-                answer(other, seen(from, to)),
+                answer(other, source(from, to)),
                 "host {case}"
             );
         }
@@ -98,17 +99,17 @@ fn everything_answers(path: fn(usize, usize) -> PeerPath) {
         }
         assert_eq!(
             from_client,
-            answer(remote, seen(from, 3)),
+            answer(remote, source(from, 3)),
             "client to the node port of {from}"
         );
         assert_eq!(
             host.namespace.ask("10.96.0.1:80").unwrap(),
-            answer(remote, seen(from, 3)),
+            answer(remote, source(from, 3)),
             "host {from}"
         );
         assert_eq!(
             from_host,
-            answer(remote, seen(from, 3)),
+            answer(remote, source(from, 3)),
             "host {from} over UDP"
         );
         assert_eq!(
@@ -121,7 +122,7 @@ fn everything_answers(path: fn(usize, usize) -> PeerPath) {
             answer(remote, pod.link.address),
             "pod {from} to the cluster IP over UDP"
         );
-        // A pod may ask at any host's port, its own or another's.
+        // A pod reaches the node port of its own host and of every other host.
         for other in &cluster.hosts {
             let node_port = format!("{}:30080", other.address());
             assert!(
@@ -138,27 +139,27 @@ fn everything_answers(path: fn(usize, usize) -> PeerPath) {
     assert_eq!(
         outside,
         format!("outside {}", cluster.host(1).address()),
-        "pods leave as their host"
+        "outside of the pod range a pod's source address is its host's"
     );
 }
 
 #[test]
-fn everything_answers_over_vxlan() {
-    everything_answers(VXLAN);
+fn all_pods_hosts_and_services_answer_over_vxlan() {
+    assert_all_answer(VXLAN);
 }
 
 #[test]
-fn everything_answers_over_direct_paths() {
-    everything_answers(DIRECT);
+fn all_pods_hosts_and_services_answer_over_direct_paths() {
+    assert_all_answer(DIRECT);
 }
 
 #[test]
-fn everything_answers_over_mixed_paths() {
-    everything_answers(MIXED);
+fn all_pods_hosts_and_services_answer_over_mixed_paths() {
+    assert_all_answer(MIXED);
 }
 
 #[test]
-fn what_a_host_forwards_for_others_is_answered_through_it() {
+fn traffic_that_a_host_forwards_for_a_client_is_answered_through_that_host() {
     let cluster = Cluster::new();
     cluster.join(VXLAN, &ServiceTable::default());
     let pod = cluster.host(2).pod(2, 1450);
@@ -172,7 +173,7 @@ fn what_a_host_forwards_for_others_is_answered_through_it() {
 }
 
 #[test]
-fn tunnels_take_no_place_in_connection_tracking() {
+fn tunnel_packets_are_not_tracked() {
     let cluster = Cluster::new();
     cluster.join(VXLAN, &services());
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
@@ -184,12 +185,13 @@ fn tunnels_take_no_place_in_connection_tracking() {
         }
     }
     assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
-    // Packets to a service are marked, and what they are packed into is too.
+    // The mark of packets to a service is copied to their tunnel packets, which must not be tracked
+    // either.
     assert!(cluster.host(1).namespace.ask("10.96.0.1:80").is_ok());
 }
 
 #[test]
-fn the_greatest_packets_pass_whole() {
+fn packets_of_the_pods_mtu_pass_without_fragmentation() {
     for (path, mtu) in [(VXLAN, 1450), (DIRECT, 1500)] {
         let cluster = Cluster::new();
         cluster.join(path, &ServiceTable::default());
@@ -199,8 +201,8 @@ fn the_greatest_packets_pass_whole() {
             .with_network(|network| async move { network.uplink_mtu().await.unwrap() });
         assert_eq!((uplink, pod_mtu(uplink, &peers)), (1500, mtu));
         let (a, b) = (cluster.host(1).pod(2, mtu), cluster.host(2).pod(2, mtu));
-        // An IP and a UDP header are 28 bytes; what fits the pod's link goes out in one piece and
-        // must stay so.
+        // An IP and a UDP header are 28 bytes, so this packet has exactly the size of the pod's MTU
+        // and is not fragmented by the pod.
         let socket = a.namespace.udp(&format!("{}:53", b.link.address));
         socket
             .send(&vec![0; usize::try_from(mtu).unwrap() - 28])
@@ -214,13 +216,13 @@ fn the_greatest_packets_pass_whole() {
         );
         assert!(
             cluster.host(1).namespace.ask(&transfer).unwrap().len() > MEGABYTE,
-            "from the host"
+            "the transfer from the host's own namespace is incomplete"
         );
     }
 }
 
 #[test]
-fn a_pod_that_believes_in_a_greater_mtu_is_corrected() {
+fn a_pod_with_a_too_large_mtu_still_sends_and_its_mtu_can_be_lowered() {
     let cluster = Cluster::new();
     cluster.join(VXLAN, &ServiceTable::default());
     let (a, b) = (cluster.host(1).pod(2, 1500), cluster.host(2).pod(2, 1500));
@@ -247,7 +249,7 @@ fn a_pod_that_believes_in_a_greater_mtu_is_corrected() {
         .host(1)
         .namespace
         .run(&format!("cat /sys/class/net/{name}/ifindex"));
-    assert_eq!(same, index, "the link was changed in its place");
+    assert_eq!(same, index, "the link was replaced instead of changed");
 }
 
 #[test]
@@ -255,13 +257,15 @@ fn a_pod_cannot_send_with_another_address_through_the_tunnel() {
     let cluster = Cluster::new();
     cluster.join(VXLAN, &ServiceTable::default());
     for host in &cluster.hosts {
-        // It is our settings that hold the pod to its address, and not the host's.
+        // Without the host's own reverse path filter, only the settings of Windlass hold the pod to
+        // its address.
         host.namespace
             .run("sysctl -qw net.ipv4.conf.all.rp_filter=0");
     }
-    let (liar, other) = (cluster.host(1).pod(2, 1450), cluster.host(2).pod(2, 1450));
+    let (spoofing, other) = (cluster.host(1).pod(2, 1450), cluster.host(2).pod(2, 1450));
     for source in ["10.244.1.99", "10.244.3.2", "203.0.113.7"] {
-        liar.namespace
+        spoofing
+            .namespace
             .run(&format!("ip address add {source}/32 dev eth0"));
     }
     let received = other
@@ -270,9 +274,10 @@ fn a_pod_cannot_send_with_another_address_through_the_tunnel() {
     received
         .set_read_timeout(Some(std::time::Duration::from_secs(3)))
         .unwrap();
-    // The true one comes last: what is received first says which of those before it came through.
+    // The packet with the pod's own address is sent last: it is received first only if all others
+    // were dropped.
     for source in ["10.244.1.99", "10.244.3.2", "203.0.113.7", "10.244.1.2"] {
-        crate::peers::send_from(&liar.namespace, source, "10.244.2.2:9000");
+        crate::peers::send_from(&spoofing.namespace, source, "10.244.2.2:9000");
     }
     assert_eq!(crate::peers::sender(&received), "10.244.1.2");
 }

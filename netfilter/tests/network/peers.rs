@@ -1,4 +1,5 @@
-//! Other hosts come, change, go and are meddled with.
+//! Peers that are added, changed and removed, drift of their routes and entries, and tunnel packets
+//! of other machines.
 
 use std::{
     net::UdpSocket,
@@ -25,11 +26,11 @@ const DIRECT: fn(usize, usize) -> PeerPath = |_, _| PeerPath::Direct;
 /// Sends one packet with a source address.
 pub(crate) fn send_from(namespace: &Namespace, source: &str, to: &str) {
     let (source, to) = (format!("{source}:0"), to.to_owned());
-    // A packet that its own host refuses to send is as good as one that is dropped.
+    // A packet that its own host refuses to send is dropped too, so an error is no failure.
     let _ = namespace.inside(move || UdpSocket::bind(source).unwrap().send_to(b"hello", to));
 }
 
-/// Who sent the next packet.
+/// The source address of the next packet.
 pub(crate) fn sender(socket: &UdpSocket) -> String {
     socket.recv_from(&mut [0; 16]).unwrap().1.ip().to_string()
 }
@@ -45,7 +46,7 @@ fn sh(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// All that leads to other hosts.
+/// The routes, entries and rules for other hosts.
 const STATE: &str = "ip route show proto 87 | grep via; bridge fdb show dev windlass1; \
                      ip neighbour show dev windlass1; iptables -S INPUT | grep 8487; \
                      nft list set ip windlass vxlan_peers; true";
@@ -54,7 +55,8 @@ fn state(host: &Host) -> String {
     host.namespace.inside(|| sh(STATE))
 }
 
-/// Asks a pod all the time, each question once and never again.
+/// Sends requests to a pod over UDP without pause, each only once, so that a dropped packet is a
+/// lost request.
 struct Traffic {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, u32)>,
@@ -68,33 +70,33 @@ impl Traffic {
             .unwrap();
         assert!(
             ask_udp(&socket).is_ok(),
-            "the way is there before anything changes"
+            "the pod does not answer before the change"
         );
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let (mut asked, mut lost) = (0, 0);
+            let (mut sent, mut lost) = (0, 0);
             while !stopped.load(Ordering::Relaxed) {
-                asked += 1;
+                sent += 1;
                 lost += u32::from(ask_udp(&socket).is_err());
                 thread::sleep(Duration::from_millis(1));
             }
-            (asked, lost)
+            (sent, lost)
         });
         Self { stop, thread }
     }
 
-    /// Ends it; nothing was lost.
-    fn was_undisturbed(self) {
+    /// Ends the traffic, and checks that no request was lost.
+    fn assert_lost_nothing(self) {
         self.stop.store(true, Ordering::Relaxed);
-        let (asked, lost) = self.thread.join().unwrap();
-        assert!(asked > 10, "{asked} questions are no traffic");
-        assert_eq!(lost, 0, "lost of {asked}");
+        let (sent, lost) = self.thread.join().unwrap();
+        assert!(sent > 10, "only {sent} requests were sent");
+        assert_eq!(lost, 0, "lost of {sent} requests");
     }
 }
 
 #[test]
-fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
+fn routes_and_entries_of_a_removed_peer_are_removed_and_no_others() {
     for path in [VXLAN, DIRECT] {
         let cluster = Cluster::new();
         cluster.join(path, &ServiceTable::default());
@@ -107,9 +109,9 @@ fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
 
         let traffic = Traffic::start(&pods[0], &pods[1]);
-        let mut left = cluster.peers(1, path);
-        left.remove(&name(3));
-        cluster.host(1).set(left, &ServiceTable::default());
+        let mut remaining = cluster.peers(1, path);
+        remaining.remove(&name(3));
+        cluster.host(1).set(remaining, &ServiceTable::default());
         let after = state(cluster.host(1));
         for trace in ["10.244.3.", "192.0.2.13", "02:57:c0:00:02:0d"] {
             assert!(!after.contains(trace), "{trace} in {after}");
@@ -120,8 +122,12 @@ fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
         cluster
             .host(1)
             .set(cluster.peers(1, path), &ServiceTable::default());
-        assert_eq!(state(cluster.host(1)), before, "and it comes back");
-        traffic.was_undisturbed();
+        assert_eq!(
+            state(cluster.host(1)),
+            before,
+            "the state after the peer was added again"
+        );
+        traffic.assert_lost_nothing();
         assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
 
         cluster.host(1).set(Peers::new(), &ServiceTable::default());
@@ -138,7 +144,7 @@ fn a_peer_that_goes_takes_all_that_led_to_it_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_may_change_its_address() {
+fn a_peer_with_another_address_is_reached_there() {
     for path in [VXLAN, DIRECT] {
         let mut cluster = Cluster::new();
         cluster.join(path, &ServiceTable::default());
@@ -154,8 +160,9 @@ fn a_peer_may_change_its_address() {
             .run("ip address add 192.0.2.33/24 dev eth0");
         cluster.hosts[2].network.node_address = "192.0.2.33".parse().unwrap();
         cluster.join(path, &ServiceTable::default());
-        traffic.was_undisturbed();
-        // The kernel drops the routes of pods with the address that they are reached from.
+        traffic.assert_lost_nothing();
+        // With the old address the kernel removed the routes to the host's own pods, whose
+        // preferred source it was.
         cluster.host(3).connect(&pods[2]);
         for host in [1, 2] {
             let state = state(cluster.host(host));
@@ -172,7 +179,7 @@ fn a_peer_may_change_its_address() {
 }
 
 #[test]
-fn a_path_may_change_both_ways() {
+fn a_path_changes_between_vxlan_and_direct() {
     let cluster = Cluster::new();
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
     for path in [VXLAN, DIRECT, VXLAN, |a, b| {
@@ -183,13 +190,13 @@ fn a_path_may_change_both_ways() {
         }
     }] {
         cluster.join(path, &ServiceTable::default());
-        let seen = match path(1, 2) {
+        let source = match path(1, 2) {
             PeerPath::Vxlan => cluster.host(1).overlay_address(),
             PeerPath::Direct => cluster.host(1).address(),
         };
         assert_eq!(
             cluster.host(1).namespace.ask("10.244.2.2:8080").unwrap(),
-            format!("10.244.2.2 {seen}")
+            format!("10.244.2.2 {source}")
         );
         for to in ["10.244.2.2:8080", "10.244.3.2:8080"] {
             assert!(pods[0].namespace.ask(to).is_ok(), "{to}");
@@ -205,7 +212,7 @@ fn a_path_may_change_both_ways() {
 }
 
 #[test]
-fn what_others_change_is_repaired_once_and_named() {
+fn each_drift_of_peers_is_repaired_once_and_reported() {
     let cluster = Cluster::new();
     let path: fn(usize, usize) -> PeerPath = |a, b| {
         if (a, b) == (1, 3) {
@@ -218,13 +225,13 @@ fn what_others_change_is_repaired_once_and_named() {
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
     let peers = cluster.peers(1, path);
     let pods = Arc::new(pods);
-    let asker = Arc::clone(&pods);
+    let clients = Arc::clone(&pods);
     let before = state(cluster.host(1));
     cluster.host(1).with_network(move |network| async move {
         network.set_peers(&peers).await.unwrap();
         network.sync(&ServiceTable::default()).await.unwrap();
         network.resync().await.unwrap();
-        for (damage, found) in [
+        for (damage, drift) in [
             ("ip link del windlass1", Drift::OverlayDevice),
             ("ip link set windlass1 down", Drift::OverlayDevice),
             ("ip link set windlass1 mtu 1300", Drift::OverlayDevice),
@@ -248,10 +255,10 @@ fn what_others_change_is_repaired_once_and_named() {
         ] {
             sh(damage);
             let repaired = network.resync().await.unwrap();
-            assert!(repaired.contains(&found), "{damage}: {repaired:?}");
+            assert!(repaired.contains(&drift), "{damage}: {repaired:?}");
             assert_eq!(network.resync().await.unwrap(), [], "after {damage}");
             for to in ["10.244.2.2:8080", "10.244.3.2:8080"] {
-                assert!(asker[0].namespace.ask(to).is_ok(), "{to} after {damage}");
+                assert!(clients[0].namespace.ask(to).is_ok(), "{to} after {damage}");
             }
         }
         assert_eq!(sh(STATE), before);
@@ -260,7 +267,7 @@ fn what_others_change_is_repaired_once_and_named() {
 }
 
 #[test]
-fn what_others_remove_is_noticed_and_what_is_as_it_was_is_not() {
+fn removals_by_other_programs_are_observed_and_a_resync_causes_no_event() {
     let cluster = Cluster::new();
     let path: fn(usize, usize) -> PeerPath = |a, b| {
         if (a, b) == (1, 3) {
@@ -281,7 +288,7 @@ fn what_others_remove_is_noticed_and_what_is_as_it_was_is_not() {
         assert_eq!(sh(STATE), before);
         assert!(
             !changed.has_changed().unwrap(),
-            "nothing to do changes nothing"
+            "a resync without a difference caused an event"
         );
         for damage in [
             "ip route del 10.244.2.0/24",
@@ -293,15 +300,15 @@ fn what_others_remove_is_noticed_and_what_is_as_it_was_is_not() {
         ] {
             changed.mark_unchanged();
             sh(damage);
-            let noticed = tokio::time::timeout(Duration::from_secs(5), changed.changed()).await;
-            assert!(noticed.is_ok(), "{damage}");
+            let event = tokio::time::timeout(Duration::from_secs(5), changed.changed()).await;
+            assert!(event.is_ok(), "no event after {damage}");
             assert_ne!(network.resync().await.unwrap(), [], "{damage}");
         }
     });
 }
 
 #[test]
-fn a_daemon_that_starts_again_cuts_nothing() {
+fn a_restarted_daemon_loses_no_packet_between_pods() {
     for path in [VXLAN, DIRECT] {
         let cluster = Cluster::new();
         cluster.join(path, &ServiceTable::default());
@@ -311,19 +318,23 @@ fn a_daemon_that_starts_again_cuts_nothing() {
         let peers = cluster.peers(1, path);
         cluster.host(1).with_network(move |network| async move {
             network.resync().await.unwrap();
-            assert_eq!(sh(STATE), before, "what nobody has said anything of stays");
-            // The wrong order of calls is not forbidden.
+            assert_eq!(
+                sh(STATE),
+                before,
+                "a resync before the first set_peers has changed peers"
+            );
+            // A sync before set_peers is allowed.
             network.sync(&ServiceTable::default()).await.unwrap();
             network.set_peers(&peers).await.unwrap();
             assert_eq!(sh(STATE), before);
             assert_eq!(network.resync().await.unwrap(), []);
         });
-        traffic.was_undisturbed();
+        traffic.assert_lost_nothing();
     }
 }
 
 #[test]
-fn one_bad_peer_is_named_and_keeps_no_other_from_its_way() {
+fn a_peer_that_cannot_be_reached_is_reported_and_blocks_no_other_peer() {
     let cluster = Cluster::new();
     cluster.join(DIRECT, &ServiceTable::default());
     let pods: Vec<Pod> = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
@@ -347,7 +358,7 @@ fn one_bad_peer_is_named_and_keeps_no_other_from_its_way() {
         .host(1)
         .namespace
         .run("ip route add 198.51.100.0/24 via 192.0.2.12");
-    // Another's device with the same number on the same port.
+    // A device of another program with the same VXLAN id on the same port.
     cluster
         .host(1)
         .namespace
@@ -376,7 +387,10 @@ fn one_bad_peer_is_named_and_keeps_no_other_from_its_way() {
             "{error}"
         );
         sh("ip route del 10.244.2.0/24");
-        assert!(network.resync().await.is_err(), "it is still bad");
+        assert!(
+            network.resync().await.is_err(),
+            "the conflicting device still exists"
+        );
         sh("ip link del other");
         network.set_peers(&tunnel).await.unwrap();
         assert_eq!(network.resync().await.unwrap(), []);
@@ -385,7 +399,8 @@ fn one_bad_peer_is_named_and_keeps_no_other_from_its_way() {
     assert!(pods[0].namespace.ask("10.244.3.2:8080").is_ok());
 }
 
-/// The client plays a host with the subnet 10.244.9.0/24 and a tunnel to the first host.
+/// Gives the client a tunnel to the first host, as a host with the subnet 10.244.9.0/24 would have
+/// one.
 fn tunnel_from_client(cluster: &Cluster) {
     for command in [
         "ip link add tunnel address 02:57:c0:00:02:02 type vxlan id 87 dstport 8487 local 192.0.2.2 nolearning",
@@ -402,9 +417,9 @@ fn tunnel_from_client(cluster: &Cluster) {
 }
 
 #[test]
-fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
+fn tunnel_packets_of_other_machines_or_with_a_false_source_are_dropped() {
     let cluster = Cluster::new();
-    // The host's own firewall lets everything in: it is our table that says no.
+    // The host's own firewall accepts everything, so that only the table of Windlass drops.
     cluster.host(1).namespace.run("iptables -P INPUT ACCEPT");
     cluster.host(1).namespace.run("iptables -F INPUT");
     cluster
@@ -421,11 +436,16 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
         .set_read_timeout(Some(Duration::from_secs(3)))
         .unwrap();
 
-    // Even with the address of a peer's pod a stranger is not heard.
+    // Tunnel packets of a machine that is no peer are dropped, even with the source address of a
+    // peer's pod.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
     send_from(&cluster.client, "10.244.2.9", "10.244.1.2:9000");
     send_from(&pods[1].namespace, "10.244.2.2", "10.244.1.2:9000");
-    assert_eq!(sender(&received), "10.244.2.2", "not the stranger");
+    assert_eq!(
+        sender(&received),
+        "10.244.2.2",
+        "a packet of a machine that is no peer was received"
+    );
 
     let mut peers = cluster.peers(1, VXLAN);
     let client = Peer {
@@ -441,36 +461,40 @@ fn tunnels_of_strangers_and_false_sources_in_those_of_peers_are_ignored() {
     assert_eq!(
         sender(&received),
         "10.244.9.2",
-        "as a peer it is heard, with its own addresses only"
+        "a packet of a peer with an address outside of its subnet was received"
     );
 
     cluster
         .host(1)
         .set(cluster.peers(1, VXLAN), &ServiceTable::default());
-    // Even with the address of a peer's pod a stranger is not heard.
+    // Tunnel packets of a machine that is no peer are dropped, even with the source address of a
+    // peer's pod.
     send_from(&cluster.client, "10.244.9.2", "10.244.1.2:9000");
     send_from(&cluster.client, "10.244.2.9", "10.244.1.2:9000");
     send_from(&pods[1].namespace, "10.244.2.2", "10.244.1.2:9000");
     assert_eq!(
         sender(&received),
         "10.244.2.2",
-        "and not when it is none any more"
+        "a packet of a removed peer was received"
     );
     received
         .set_read_timeout(Some(Duration::from_millis(200)))
         .unwrap();
-    assert!(received.recv(&mut [0; 16]).is_err(), "nothing came late");
+    assert!(
+        received.recv(&mut [0; 16]).is_err(),
+        "a packet that must be dropped was received late"
+    );
 }
 
 #[test]
-fn uninstall_leaves_nothing_of_other_hosts() {
+fn uninstall_removes_routes_and_entries_of_peers() {
     for path in [VXLAN, DIRECT] {
         let cluster = Cluster::new();
-        let look = "iptables-save -t filter | grep -v '^#'; nft list tables | grep -v 'ip filter'; \
+        let state = "iptables-save -t filter | grep -v '^#'; nft list tables | grep -v 'ip filter'; \
                     ip -brief link; ip route; ip neighbour show nud permanent";
-        let before = cluster.host(1).namespace.inside(move || sh(look));
+        let before = cluster.host(1).namespace.inside(move || sh(state));
         cluster.join(path, &ServiceTable::default());
-        assert_ne!(cluster.host(1).namespace.inside(move || sh(look)), before);
+        assert_ne!(cluster.host(1).namespace.inside(move || sh(state)), before);
         let record = cluster.host(1).record_file();
         let (first, again) = cluster.host(1).with_network(move |network| async move {
             drop(network);
@@ -478,6 +502,6 @@ fn uninstall_leaves_nothing_of_other_hosts() {
         });
         assert!(first.failed.is_empty(), "{:?}", first.failed);
         assert!(again.done.is_empty(), "{:?}", again.done);
-        assert_eq!(cluster.host(1).namespace.inside(move || sh(look)), before);
+        assert_eq!(cluster.host(1).namespace.inside(move || sh(state)), before);
     }
 }

@@ -1,4 +1,4 @@
-//! Pod links.
+//! Links of pods.
 
 use std::{
     sync::Arc,
@@ -11,7 +11,7 @@ use reconciler::name::LinkName;
 use crate::world::{Namespace, World, link};
 
 #[test]
-fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
+fn connecting_again_changes_nothing_and_completes_a_partly_made_link() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     let name = pod.link.name.clone();
@@ -25,7 +25,7 @@ fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
     );
     assert!(
         !pod.namespace.run("ip address show eth0").contains("inet6"),
-        "no IPv6 on the link"
+        "the link has an IPv6 address"
     );
 
     let again = (pod.link.clone(), pod.namespace.fd());
@@ -37,20 +37,20 @@ fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
             .host
             .run(&format!("cat /sys/class/net/{name}/ifindex")),
         index,
-        "the same link"
+        "the link was replaced"
     );
 
     world.host.run("ip route del 10.244.1.2");
     pod.namespace.run("ip address flush dev eth0");
-    let half = (pod.link.clone(), pod.namespace.fd());
+    let incomplete = (pod.link.clone(), pod.namespace.fd());
     let (before, after) = world.with_network(move |network| async move {
         let before = network.links().await.unwrap();
-        network.connect(&half.0, half.1).await.unwrap();
+        network.connect(&incomplete.0, incomplete.1).await.unwrap();
         (before, network.links().await.unwrap())
     });
     assert!(
         before.is_empty(),
-        "a link without its route is not complete"
+        "a link without its route is listed as complete"
     );
     assert!(after.contains(&name));
     pod.namespace.serve_tcp(8080, "a");
@@ -58,7 +58,7 @@ fn connecting_again_changes_nothing_and_completes_what_is_half_made() {
 }
 
 #[test]
-fn a_link_of_the_same_name_that_leads_elsewhere_is_made_again() {
+fn a_link_of_the_same_name_to_another_namespace_is_replaced() {
     let world = World::new();
     let old = world.pod("10.244.1.2");
     let new = Namespace::new("pod");
@@ -76,7 +76,7 @@ fn a_link_of_the_same_name_that_leads_elsewhere_is_made_again() {
     );
     assert!(
         !old.namespace.run("ip -brief link").contains("eth0"),
-        "the old pod's side went"
+        "the old pod still has its end of the link"
     );
 }
 
@@ -97,7 +97,7 @@ fn a_pod_cannot_send_with_another_address() {
 }
 
 #[test]
-fn a_link_that_goes_is_told_and_disconnecting_twice_is_fine() {
+fn a_removed_link_causes_an_event_and_disconnecting_twice_is_no_error() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     let name = pod.link.name.clone();
@@ -131,7 +131,7 @@ fn a_name_that_no_device_can_have_is_an_error_with_its_cause() {
 }
 
 #[test]
-fn thirty_pods_are_connected_side_by_side() {
+fn thirty_pods_are_connected_at_the_same_time() {
     let world = World::new();
     let pods: Vec<Namespace> = (0..30).map(|_| Namespace::new("pod")).collect();
     let wanted: Vec<_> = (2..)

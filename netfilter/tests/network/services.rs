@@ -1,4 +1,4 @@
-//! Services as clients see them.
+//! Services: which clients reach which endpoints, and with which source address.
 
 use std::{collections::BTreeSet, io, time::Duration};
 
@@ -10,7 +10,7 @@ use reconciler::{
 
 use crate::world::{CLIENT, NODE, Pod, SECOND_NODE_ADDRESS, World, ask_udp, endpoint};
 
-/// A service table in the making.
+/// A builder of a service table.
 #[derive(Clone, Default)]
 struct Services(ServiceTable);
 
@@ -90,7 +90,7 @@ fn pods_and_the_host_reach_pods_and_cluster_ips() {
     assert_eq!(
         b.namespace.ask("10.96.0.1:80").unwrap(),
         "a 10.244.1.3",
-        "a pod is seen as itself"
+        "another pod to the service"
     );
     assert_eq!(
         a.namespace.ask("10.96.0.1:80").unwrap(),
@@ -110,7 +110,7 @@ fn pods_and_the_host_reach_pods_and_cluster_ips() {
     assert_eq!(
         world.client.ask("10.96.0.1:80").unwrap(),
         format!("a {NODE}"),
-        "routed here from outside"
+        "client to the service, by a route over the host"
     );
 }
 
@@ -147,16 +147,16 @@ fn node_ports_answer_on_every_address_of_the_host() {
     }
     assert!(
         world.host.ask("127.0.0.1:30080").is_err(),
-        "not on loopback"
+        "a node port answers on loopback"
     );
     assert!(
         b.namespace.ask("10.96.0.10:30080").is_err(),
-        "the DNS address is not the host's"
+        "a node port answers on the DNS address"
     );
 }
 
 #[test]
-fn host_ports_show_the_pod_its_client_and_keep_to_their_address() {
+fn host_ports_keep_the_clients_address_and_answer_only_on_their_own() {
     let world = World::new();
     let a = tcp_pod(&world, "10.244.1.2", "a");
     Services::default()
@@ -186,7 +186,7 @@ fn host_ports_show_the_pod_its_client_and_keep_to_their_address() {
     assert_eq!(
         a.namespace.ask(&format!("{NODE}:8081")).unwrap(),
         format!("a {NODE}"),
-        "own host port"
+        "a pod to its own host port"
     );
     assert_eq!(
         world.host.ask(&format!("{NODE}:8081")).unwrap(),
@@ -195,7 +195,7 @@ fn host_ports_show_the_pod_its_client_and_keep_to_their_address() {
 }
 
 #[test]
-fn what_nobody_serves_is_refused_at_once() {
+fn ports_without_an_endpoint_or_a_service_are_refused_at_once() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     Services::default()
@@ -208,7 +208,7 @@ fn what_nobody_serves_is_refused_at_once() {
 
     let refused =
         |answer: io::Result<String>| answer.unwrap_err().kind() == io::ErrorKind::ConnectionRefused;
-    for (who, namespace) in [
+    for (client, namespace) in [
         ("pod", &pod.namespace),
         ("host", &world.host),
         ("client", &world.client),
@@ -219,21 +219,21 @@ fn what_nobody_serves_is_refused_at_once() {
             "10.96.7.7:80",    // no service
             "192.0.2.1:30080", // a node port without an endpoint
         ] {
-            assert!(refused(namespace.ask(to)), "TCP from the {who} to {to}");
+            assert!(refused(namespace.ask(to)), "TCP from the {client} to {to}");
         }
         for to in ["10.96.0.1:53", "10.96.7.7:53", "198.51.100.1:30053"] {
             let kind = ask_udp(&namespace.udp(to)).unwrap_err().kind();
-            // A packet that its own host refuses already fails the call that sends it.
-            let at_home = who == "host" && kind == io::ErrorKind::PermissionDenied;
+            // On the host itself the refusal is the result of the call that sends the packet.
+            let refused_locally = client == "host" && kind == io::ErrorKind::PermissionDenied;
             assert!(
-                at_home || kind == io::ErrorKind::ConnectionRefused,
-                "UDP from the {who} to {to}: {kind}"
+                refused_locally || kind == io::ErrorKind::ConnectionRefused,
+                "UDP from the {client} to {to}: {kind}"
             );
         }
     }
     assert!(
         refused(pod.namespace.ask("10.96.0.10:80")),
-        "another port of the DNS address"
+        "a port of the DNS address other than 53 is not refused"
     );
 }
 
@@ -262,12 +262,15 @@ fn connections_are_spread_over_all_endpoints() {
             .iter()
             .filter(|answer| answer.starts_with(name))
             .count();
-        assert!((10..60).contains(&share), "{name} got {share} of 90");
+        assert!(
+            (10..60).contains(&share),
+            "{name} got {share} of 90 connections"
+        );
     }
 }
 
 #[test]
-fn a_client_with_affinity_keeps_its_endpoint_while_it_is_there() {
+fn a_client_with_affinity_keeps_its_endpoint_while_the_endpoint_exists() {
     let world = World::new();
     let _pods = [
         tcp_pod(&world, "10.244.1.2", "a"),
@@ -296,7 +299,11 @@ fn a_client_with_affinity_keeps_its_endpoint_while_it_is_there() {
         };
         network.sync(&two).await.unwrap();
         let first = ask(20);
-        assert_eq!(first.len(), 1, "one endpoint for one client: {first:?}");
+        assert_eq!(
+            first.len(),
+            1,
+            "several endpoints for one client: {first:?}"
+        );
         network.sync(&three).await.unwrap();
         assert_eq!(ask(20), first, "a new endpoint does not move the client");
 
@@ -311,14 +318,14 @@ fn a_client_with_affinity_keeps_its_endpoint_while_it_is_there() {
         assert_eq!(
             second.len(),
             1,
-            "another endpoint, and one only: {second:?}"
+            "several endpoints for one client: {second:?}"
         );
         assert_ne!(second, first);
     });
 }
 
 #[test]
-fn pods_leave_the_pod_range_as_the_host() {
+fn outside_of_the_pod_range_a_pods_source_address_is_the_hosts() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     world.client.serve_tcp(80, "outside");
@@ -330,7 +337,7 @@ fn pods_leave_the_pod_range_as_the_host() {
 }
 
 #[test]
-fn a_udp_flow_follows_its_service() {
+fn a_udp_flow_moves_to_the_new_endpoint_of_its_service() {
     let world = World::new();
     let pods = [("10.244.1.2", "a"), ("10.244.1.3", "b")].map(|(address, name)| {
         let pod = world.pod(address);
@@ -354,17 +361,17 @@ fn a_udp_flow_follows_its_service() {
         network.sync(&second).await.unwrap();
         assert!(
             ask_udp(&cluster_ip).unwrap().starts_with("b "),
-            "the same socket, the new endpoint"
+            "an existing UDP flow was not moved to the new endpoint"
         );
         assert!(
             ask_udp(&node_port).unwrap().starts_with("b "),
-            "the same socket, the new endpoint"
+            "an existing UDP flow was not moved to the new endpoint"
         );
     });
 }
 
 #[test]
-fn pods_reach_the_dns_address_through_an_input_policy_of_drop() {
+fn pods_reach_the_dns_address_although_the_input_policy_is_drop() {
     let world = World::new();
     let pod = world.pod("10.244.1.2");
     world.host.serve_udp_at("10.96.0.10:53", "dns");
@@ -379,6 +386,6 @@ fn pods_reach_the_dns_address_through_an_input_policy_of_drop() {
     );
     assert!(
         world.host.ask("10.96.0.10:53").unwrap().starts_with("dns "),
-        "the host asks too"
+        "the host does not reach its own DNS address"
     );
 }

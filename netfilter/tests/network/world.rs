@@ -1,5 +1,5 @@
-//! A host with two firewall policies set to DROP, a client beside it and pods behind it, each a
-//! network namespace.
+//! A host whose firewall has the policy DROP for INPUT and FORWARD, a client on the host's network,
+//! and pods of the host, each a network namespace.
 
 use std::{
     fs::File,
@@ -25,11 +25,12 @@ pub(crate) const NODE: &str = "192.0.2.1";
 pub(crate) const SECOND_NODE_ADDRESS: &str = "198.51.100.1";
 pub(crate) const CLIENT: &str = "192.0.2.2";
 
-/// Longer than any answer takes here, and much shorter than a lost SYN's second try is patient.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time-out of a request. An answer takes milliseconds here, and the kernel sends a lost SYN
+/// again after 1 s.
+const TIMEOUT: Duration = Duration::from_secs(3);
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// A network namespace that goes when it is dropped.
+/// A network namespace, which is deleted when this value is dropped.
 pub(crate) struct Namespace {
     pub(crate) name: String,
 }
@@ -48,7 +49,7 @@ impl Namespace {
             .into()
     }
 
-    /// Runs something on a thread inside.
+    /// Calls a function on a thread inside the namespace.
     pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         self.spawn(work).join().unwrap()
     }
@@ -64,14 +65,14 @@ impl Namespace {
         })
     }
 
-    /// Runs a command inside and returns what it says.
+    /// Runs a command inside the namespace, which must succeed; returns its output.
     pub(crate) fn run(&self, command: &str) -> String {
         let mut words = vec!["ip", "netns", "exec", &self.name];
         words.extend(command.split(' '));
         run(&words)
     }
 
-    /// A TCP server that answers each connection with its name and the address it sees.
+    /// Starts a TCP server that answers each connection with `name` and the client's address.
     pub(crate) fn serve_tcp(&self, port: u16, name: &str) {
         let name = name.to_owned();
         let listener =
@@ -85,12 +86,12 @@ impl Namespace {
         });
     }
 
-    /// The same over UDP, for each packet.
+    /// Starts a UDP server that answers each packet with `name` and the client's address.
     pub(crate) fn serve_udp(&self, port: u16, name: &str) {
         self.serve_udp_at(&format!("0.0.0.0:{port}"), name);
     }
 
-    /// The same on one address, which is then the one it answers from.
+    /// Like [`Namespace::serve_udp`], on one address, from which the server also answers.
     pub(crate) fn serve_udp_at(&self, at: &str, name: &str) {
         let (at, name): (SocketAddr, String) = (at.parse().unwrap(), name.to_owned());
         let socket = self.inside(move || UdpSocket::bind(at).unwrap());
@@ -102,25 +103,25 @@ impl Namespace {
         });
     }
 
-    /// What the server behind a TCP address answers.
+    /// The answer of the server at a TCP address.
     pub(crate) fn ask(&self, to: &str) -> io::Result<String> {
         let to: SocketAddr = to.parse().unwrap();
         self.inside(move || {
-            let mut connection = TcpStream::connect_timeout(&to, PATIENCE)?;
-            connection.set_read_timeout(Some(PATIENCE))?;
+            let mut connection = TcpStream::connect_timeout(&to, TIMEOUT)?;
+            connection.set_read_timeout(Some(TIMEOUT))?;
             let mut answer = String::new();
             connection.read_to_string(&mut answer)?;
             Ok(answer)
         })
     }
 
-    /// A UDP socket that speaks with one address.
+    /// A UDP socket that is connected to an address.
     pub(crate) fn udp(&self, to: &str) -> UdpSocket {
         let to: SocketAddr = to.parse().unwrap();
         self.inside(move || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.connect(to).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             socket
         })
     }
@@ -134,7 +135,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Asks over a UDP socket.
+/// Sends a request on a UDP socket; returns the answer.
 pub(crate) fn ask_udp(socket: &UdpSocket) -> io::Result<String> {
     socket.send(b"who is there")?;
     let mut buffer = [0; 64];
@@ -142,7 +143,7 @@ pub(crate) fn ask_udp(socket: &UdpSocket) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
-/// Runs a command; it must succeed.
+/// Runs a command, which must succeed; returns its output.
 pub(crate) fn run(words: &[&str]) -> String {
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
     assert!(
@@ -153,7 +154,7 @@ pub(crate) fn run(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A host and a client on one wire.
+/// A host and a client, connected by a veth pair.
 pub(crate) struct World {
     pub(crate) host: Namespace,
     pub(crate) client: Namespace,
@@ -194,7 +195,8 @@ impl World {
         self.record.path().join("network.json")
     }
 
-    /// Runs the daemon's part: a network opened inside the host's namespace.
+    /// Calls a function in the host's namespace with a network that was opened and prepared, as in
+    /// a daemon.
     pub(crate) fn with_network<T, F>(&self, work: impl FnOnce(Network) -> F + Send + 'static) -> T
     where
         T: Send + 'static,

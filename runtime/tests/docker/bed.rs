@@ -1,5 +1,5 @@
-//! One test's own installation: a label, an image, a data directory. Dropping it removes all of
-//! them.
+//! The installation of one test: a label for its containers, an image and a data directory.
+//! Everything is removed when the bed is dropped.
 
 use std::{
     fs,
@@ -37,7 +37,8 @@ const APPLETS: &[&str] = &[
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-/// How many beds there are: the last one takes the sandbox's image with it.
+/// The number of beds. The last bed to be dropped removes the image of sandboxes, which all beds
+/// share.
 static BEDS: Mutex<u32> = Mutex::new(0);
 
 pub(crate) struct Bed {
@@ -78,14 +79,15 @@ impl Bed {
         }
     }
 
-    /// The runtime as a daemon has it that was killed and started again.
+    /// A new runtime for the same installation, as of a daemon that was killed and started again.
     pub(crate) async fn reopened(&self) -> Runtime {
         Runtime::open(self.config.clone()).await.unwrap()
     }
 
     pub(crate) fn identity(&self, pod: &str) -> PodIdentity {
         PodIdentity {
-            // Unique on this engine: the first eight characters go into the containers' names.
+            // Container names contain the first eight characters, which must be unique on the
+            // engine.
             uid: PodUid::new(format!(
                 "{:08x}-{pod}-{}",
                 hash(&format!("{}{pod}", self.instance)),
@@ -141,7 +143,7 @@ impl Bed {
         }
     }
 
-    /// A pod with one running container.
+    /// Starts a pod with one container; returns the container's id.
     pub(crate) async fn pod(&self, pod: &str, script: &str) -> ContainerId {
         self.runtime
             .prepare_files(&self.files(pod, vec![]))
@@ -160,29 +162,30 @@ impl Bed {
 
     pub(crate) async fn id_of(&self, pod: &str, name: &str) -> ContainerId {
         let uid = self.identity(pod).uid;
-        let found = self.runtime.observe().await.unwrap();
-        let matching = found
+        let observed = self.runtime.observe().await.unwrap();
+        let matching = observed
             .containers
             .iter()
-            .filter(|(_, it)| it.identity.uid == uid && it.name == name);
+            .filter(|(_, container)| container.identity.uid == uid && container.name == name);
         matching
-            .max_by_key(|(_, it)| it.attempt)
+            .max_by_key(|(_, container)| container.attempt)
             .map(|(id, _)| id.clone())
             .unwrap()
     }
 
-    /// Waits, woken by the engine's events alone, until a container is as wanted.
+    /// Waits until a container fulfils a condition. The container is observed again only after an
+    /// event of the engine, so a missing event makes the test fail.
     pub(crate) async fn until(
         &self,
         id: &ContainerId,
-        wanted: impl Fn(Option<&ObservedContainer>) -> bool,
+        condition: impl Fn(Option<&ObservedContainer>) -> bool,
     ) -> Option<ObservedContainer> {
         let mut changed = self.runtime.changed();
         within("a container to change", async {
             loop {
-                let found = self.runtime.observe().await.unwrap();
-                let container = found.containers.get(id);
-                if wanted(container) {
+                let observed = self.runtime.observe().await.unwrap();
+                let container = observed.containers.get(id);
+                if condition(container) {
                     return container.cloned();
                 }
                 changed.changed().await.unwrap();
@@ -191,7 +194,7 @@ impl Bed {
         .await
     }
 
-    /// What a container is doing now.
+    /// The observed state of a container.
     pub(crate) async fn state(&self, id: &ContainerId) -> ContainerState {
         self.runtime.observe().await.unwrap().containers[id]
             .state
@@ -273,15 +276,15 @@ pub(crate) fn volume_mount(volume: &str, target: &str) -> Mount {
     }
 }
 
-/// Waits for something that must happen.
+/// Awaits a future; panics when it is not done before the deadline.
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, work).await {
-        Ok(done) => done,
+        Ok(result) => result,
         Err(_) => panic!("waited {} s for {what}", DEADLINE.as_secs()),
     }
 }
 
-/// The Docker command, for what the runtime is checked against.
+/// Runs the docker client, against which the tests check the runtime.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     match try_docker(arguments) {
         Ok(output) => output,
@@ -290,15 +293,15 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 }
 
 pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
-    let done = Command::new("docker")
+    let output = Command::new("docker")
         .args(arguments)
         .output()
         .map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if done.status.success() {
-        Ok(text(&done.stdout))
+    if output.status.success() {
+        Ok(text(&output.stdout))
     } else {
-        Err(text(&done.stderr))
+        Err(text(&output.stderr))
     }
 }
 

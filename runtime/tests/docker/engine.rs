@@ -1,4 +1,4 @@
-//! The engine itself: away, back again, hanging; and leaving nothing behind on it.
+//! The engine: unreachable, reachable again, hanging on one container; its facts; and uninstall.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_is_away_is_an_error_and_is_found_when_it_comes() {
+async fn an_unreachable_engine_is_a_fault_and_is_observed_again_when_it_answers() {
     let sockets = tempfile::tempdir().unwrap();
     let socket = sockets.path().join("docker.sock");
     let bed = Bed::with(|config| config.socket = socket.clone()).await;
@@ -20,13 +20,13 @@ async fn an_engine_that_is_away_is_an_error_and_is_found_when_it_comes() {
     let mut changed = bed.runtime.changed();
     changed.mark_unchanged();
     let proxy = Proxy::start(&socket);
-    within("the engine to be found", changed.changed())
+    within("the connection to the engine", changed.changed())
         .await
         .unwrap();
     let id = bed.pod("web", "exec sleep 1000").await;
 
     drop(proxy);
-    let lost = within("the loss to be noticed", async {
+    let lost = within("a fault after the loss of the engine", async {
         loop {
             if let Err(fault) = bed.runtime.observe().await {
                 return fault;
@@ -38,11 +38,12 @@ async fn an_engine_that_is_away_is_an_error_and_is_found_when_it_comes() {
     assert_eq!(lost.kind, FaultKind::EngineUnreachable);
     docker(&["kill", id.as_str()]);
     let _proxy = Proxy::start(&socket);
-    within("what was missed to be seen", async {
+    within("the engine to answer again", async {
         loop {
-            if let Ok(found) = bed.runtime.observe().await {
+            if let Ok(observed) = bed.runtime.observe().await {
+                // The container ended while no event could be received.
                 assert!(matches!(
-                    found.containers[&id].state,
+                    observed.containers[&id].state,
                     ContainerState::Exited { code: 137, .. }
                 ));
                 return;
@@ -65,48 +66,57 @@ async fn an_engine_that_hangs_on_one_container_does_not_block_the_others() {
     })
     .await;
     let stuck = bed.pod("stuck", "exec sleep 1000").await;
-    let well = bed
-        .pod("well", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    let responsive = bed
+        .pod(
+            "responsive",
+            "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        )
         .await;
-    proxy.swallow(stuck.as_str());
+    proxy.ignore(stuck.as_str());
 
-    // A daemon that starts now has never seen it, and must not take it for gone.
+    // A daemon that starts now has never inspected the stuck container, and must still observe it.
+    // The first observation waits for the call's time-out, and the next must not.
     let next_daemon = bed.reopened().await;
     for limit in [5.0, 0.5] {
         let begun = Instant::now();
-        let found = next_daemon.observe().await.unwrap();
+        let observed = next_daemon.observe().await.unwrap();
         assert!(
             begun.elapsed().as_secs_f32() < limit,
             "{:?}",
             begun.elapsed()
         );
-        assert_eq!(found.containers.len(), 4);
-        assert!(found.containers[&stuck].state.is_alive());
+        assert_eq!(observed.containers.len(), 4);
+        assert!(observed.containers[&stuck].state.is_alive());
         next_daemon.resync();
     }
 
     let grace = Duration::from_secs(3);
-    let (one, other) = (stop(&stuck, grace), stop(&well, grace));
-    let (one, other) = ([one], [other]);
-    let (stuck_stopped, well_stopped) = tokio::join!(bed.runtime.stop(&one), async {
+    let stop_stuck = [stop(&stuck, grace)];
+    let stop_responsive = [stop(&responsive, grace)];
+    let (stuck_stopped, responsive_took) = tokio::join!(bed.runtime.stop(&stop_stuck), async {
         let begun = Instant::now();
-        bed.runtime.stop(&other).await.unwrap();
+        bed.runtime.stop(&stop_responsive).await.unwrap();
         begun.elapsed()
     });
     assert_eq!(
         stuck_stopped.unwrap_err().kind,
         FaultKind::EngineUnreachable
     );
-    assert!(well_stopped < Duration::from_secs(3), "{well_stopped:?}");
+    assert!(
+        responsive_took < Duration::from_secs(3),
+        "{responsive_took:?}"
+    );
 
     docker(&["kill", stuck.as_str()]);
-    proxy.swallow("nothing");
-    bed.until(&stuck, |found| found.is_some_and(|it| !it.state.is_alive()))
-        .await;
+    proxy.ignore("nothing");
+    bed.until(&stuck, |container| {
+        container.is_some_and(|container| !container.state.is_alive())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engine_says_what_it_is() {
+async fn engine_info_is_that_of_the_docker_client() {
     let bed = Bed::new().await;
     let info = bed.runtime.engine_info().await.unwrap();
     assert_eq!(
@@ -119,7 +129,7 @@ async fn the_engine_says_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstall_leaves_nothing() {
+async fn uninstall_removes_containers_mounts_and_files() {
     let bed = Bed::new().await;
     bed.pod("one", "exec sleep 1000").await;
     bed.pod("two", "exit 1").await;

@@ -1,4 +1,5 @@
-//! Images: pinned, coalesced, told apart when they cannot be had, collected.
+//! Images: pins, pulls of one image at the same time, kinds of faults, credentials and garbage
+//! collection.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,11 +8,11 @@ use runtime::RegistryAuth;
 
 use crate::{
     bed::{Bed, docker, try_docker},
-    registry::{Mood, Registry},
+    registry::{Mode, Registry},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_pinned_by_its_digest_and_collected_only_when_nobody_needs_it() {
+async fn an_image_is_pinned_by_its_digest_and_collected_only_when_it_is_not_needed() {
     let bed = Bed::new().await;
     let registry = Registry::start(&bed.instance).await;
     let image = registry.image();
@@ -22,9 +23,9 @@ async fn an_image_is_pinned_by_its_digest_and_collected_only_when_nobody_needs_i
     let pin = pins[0].clone();
     assert!(pins.iter().all(|other| *other == pin));
     assert!(
-        registry.manifests_asked() <= 3,
-        "one pull for eight: {}",
-        registry.manifests_asked()
+        registry.manifest_requests() <= 3,
+        "eight pulls of one image need one request for its manifests: {}",
+        registry.manifest_requests()
     );
     assert_eq!(
         pin.digest,
@@ -65,12 +66,12 @@ async fn an_image_is_pinned_by_its_digest_and_collected_only_when_nobody_needs_i
     assert!(try_docker(&["image", "inspect", &image]).is_err());
     assert!(
         try_docker(&["image", "inspect", &bed.image]).is_ok(),
-        "what we did not pull stays"
+        "an image that the runtime did not pull was removed"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_image_a_refusal_and_a_silent_registry_are_three_things() {
+async fn a_missing_image_a_refusal_and_a_silent_registry_are_different_faults() {
     let bed = Bed::with(|config| config.pull_timeout = Duration::from_secs(3)).await;
     let registry = Registry::start(&bed.instance).await;
     let kind = async |image: &str| {
@@ -92,9 +93,9 @@ async fn a_missing_image_a_refusal_and_a_silent_registry_are_three_things() {
         FaultKind::RegistryUnreachable
     );
     assert_eq!(kind("Not//Valid").await, FaultKind::ImageMissing);
-    registry.set(Mood::Denying);
+    registry.set(Mode::Denying);
     assert_eq!(kind(&registry.image()).await, FaultKind::RegistryDenied);
-    registry.set(Mood::Hanging);
+    registry.set(Mode::Hanging);
     assert_eq!(
         kind(&registry.image()).await,
         FaultKind::RegistryUnreachable
@@ -113,7 +114,7 @@ async fn a_missing_image_a_refusal_and_a_silent_registry_are_three_things() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registrys_password_is_read_at_every_pull() {
     let registry = Registry::start("credentials").await;
-    registry.set(Mood::Asking);
+    registry.set(Mode::RequiringPassword);
     let secrets = tempfile::tempdir().unwrap();
     let password_file = secrets.path().join("password");
     std::fs::write(&password_file, "old\n").unwrap();
@@ -139,7 +140,7 @@ async fn a_registrys_password_is_read_at_every_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn always_falls_back_to_the_local_image_and_says_so() {
+async fn pull_mode_always_uses_the_local_image_with_a_warning_where_the_registry_fails() {
     let bed = Bed::new().await;
     let tag = format!("127.0.0.1:1/{}", bed.instance);
     docker(&["tag", &bed.image, &tag]);

@@ -1,4 +1,4 @@
-//! How containers end, and what is seen of it.
+//! The life cycle of containers: signals, hooks, observed states and termination messages.
 
 use std::{
     net::Ipv4Addr,
@@ -21,18 +21,18 @@ fn exec(script: &str) -> Handler {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn containers_stop_side_by_side_and_one_that_ignores_the_signal_is_killed() {
+async fn containers_stop_at_the_same_time_and_are_killed_if_they_ignore_the_signal() {
     let bed = Bed::new().await;
-    let deaf = bed
-        .pod("deaf", "trap '' TERM; while :; do sleep 0.1; done")
+    let ignoring = bed
+        .pod("ignoring", "trap '' TERM; while :; do sleep 0.1; done")
         .await;
-    let polite = bed
-        .pod("polite", "trap 'exit 7' TERM; while :; do sleep 0.1; done")
+    let exiting = bed
+        .pod("exiting", "trap 'exit 7' TERM; while :; do sleep 0.1; done")
         .await;
     let begun = Instant::now();
     let grace = Duration::from_secs(2);
     bed.runtime
-        .stop(&[stop(&deaf, grace), stop(&polite, grace)])
+        .stop(&[stop(&ignoring, grace), stop(&exiting, grace)])
         .await
         .unwrap();
     assert!(
@@ -40,26 +40,30 @@ async fn containers_stop_side_by_side_and_one_that_ignores_the_signal_is_killed(
         "{:?}",
         begun.elapsed()
     );
-    let found = bed.runtime.observe().await.unwrap();
-    let code = |id| match &found.containers[id].state {
+    let observed = bed.runtime.observe().await.unwrap();
+    let code = |id| match &observed.containers[id].state {
         ContainerState::Exited { code, .. } => *code,
         other => panic!("{other:?}"),
     };
-    assert_eq!((code(&deaf), code(&polite)), (137, 7));
-    bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
-    bed.runtime.remove(&[deaf.clone(), polite]).await.unwrap();
+    assert_eq!((code(&ignoring), code(&exiting)), (137, 7));
+    // Stop and remove are idempotent, also for a container that is gone.
+    bed.runtime.stop(&[stop(&ignoring, grace)]).await.unwrap();
     bed.runtime
-        .remove(std::slice::from_ref(&deaf))
+        .remove(&[ignoring.clone(), exiting])
         .await
         .unwrap();
-    bed.runtime.stop(&[stop(&deaf, grace)]).await.unwrap();
+    bed.runtime
+        .remove(std::slice::from_ref(&ignoring))
+        .await
+        .unwrap();
+    bed.runtime.stop(&[stop(&ignoring, grace)]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_grace_kills_at_once() {
+async fn a_container_without_a_grace_period_is_killed_at_once() {
     let bed = Bed::new().await;
     let id = bed
-        .pod("deaf", "trap '' TERM; while :; do sleep 0.1; done")
+        .pod("ignoring", "trap '' TERM; while :; do sleep 0.1; done")
         .await;
     let begun = Instant::now();
     bed.runtime
@@ -138,7 +142,7 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
     let state = bed.state(&endless).await;
     assert!(
         matches!(state, ContainerState::Exited { code: 0, .. }),
-        "it still got its signal: {state:?}"
+        "the container did not get the signal after its hook: {state:?}"
     );
 }
 
@@ -164,12 +168,12 @@ async fn a_post_start_hook_that_fails_kills_its_container() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_to_a_container_is_seen_by_events_alone() {
+async fn changes_of_a_container_are_observed_by_events_alone() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
-    let state = |wanted: fn(&ContainerState) -> bool| {
-        move |found: Option<&reconciler::observed::ObservedContainer>| {
-            found.is_some_and(|it| wanted(&it.state))
+    let state = |condition: fn(&ContainerState) -> bool| {
+        move |container: Option<&reconciler::observed::ObservedContainer>| {
+            container.is_some_and(|container| condition(&container.state))
         }
     };
     bed.until(
@@ -206,15 +210,15 @@ async fn what_happens_to_a_container_is_seen_by_events_alone() {
     )
     .await;
     docker(&["rm", id.as_str()]);
-    bed.until(&id, |found| found.is_none()).await;
+    bed.until(&id, |container| container.is_none()).await;
     bed.runtime.resync();
-    let found = bed.runtime.observe().await.unwrap();
-    assert_eq!(found.containers.len(), 1, "only the sandbox is left");
-    assert!(found.images.contains(&bed.image_id));
+    let observed = bed.runtime.observe().await.unwrap();
+    assert_eq!(observed.containers.len(), 1, "only the sandbox remains");
+    assert!(observed.images.contains(&bed.image_id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ended_container_tells_its_message() {
+async fn the_message_of_an_ended_container_comes_from_its_file_or_its_log() {
     let bed = Bed::new().await;
     bed.runtime
         .start_sandbox(&bed.sandbox("web"))
@@ -229,19 +233,19 @@ async fn an_ended_container_tells_its_message() {
         message_from_logs: true,
         ..bed.container("web", "logs", "echo from log; exit 3")
     };
-    let fine = ContainerSpec {
+    let succeeded = ContainerSpec {
         message_from_logs: true,
-        ..bed.container("web", "fine", "echo from log; exit 0")
+        ..bed.container("web", "succeeded", "echo from log; exit 0")
     };
     for (spec, expected) in [
         (file, (2, "from file")),
         (logs, (3, "from log")),
-        (fine, (0, "")),
+        (succeeded, (0, "")),
     ] {
         bed.runtime.start_container(&spec).await.unwrap();
         let id = bed.id_of("web", &spec.name).await;
-        let ended = |it: Option<&reconciler::observed::ObservedContainer>| {
-            it.is_some_and(|it| !it.state.is_alive())
+        let ended = |container: Option<&reconciler::observed::ObservedContainer>| {
+            container.is_some_and(|container| !container.state.is_alive())
         };
         let ContainerState::Exited { code, message, .. } =
             bed.until(&id, ended).await.unwrap().state
@@ -253,7 +257,7 @@ async fn an_ended_container_tells_its_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_over_its_memory_limit_is_seen_as_such() {
+async fn a_container_that_exceeds_its_memory_limit_is_observed_as_oom_killed() {
     let bed = Bed::new().await;
     bed.runtime
         .start_sandbox(&bed.sandbox("web"))
@@ -263,8 +267,8 @@ async fn a_container_over_its_memory_limit_is_seen_as_such() {
     spec.resources.memory_limit_bytes = Some(16 << 20);
     bed.runtime.start_container(&spec).await.unwrap();
     let id = bed.id_of("web", "app").await;
-    let ended = |it: Option<&reconciler::observed::ObservedContainer>| {
-        it.is_some_and(|it| !it.state.is_alive())
+    let ended = |container: Option<&reconciler::observed::ObservedContainer>| {
+        container.is_some_and(|container| !container.state.is_alive())
     };
     let state = bed.until(&id, ended).await.unwrap().state;
     assert!(

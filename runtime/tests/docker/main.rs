@@ -1,4 +1,5 @@
-//! The runtime on a real Docker engine. These tests fail without one; what they make they remove.
+//! Tests of the runtime on a real Docker engine. They fail without an engine, and remove everything
+//! that they make.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bed;

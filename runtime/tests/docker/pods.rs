@@ -1,4 +1,4 @@
-//! Pods: namespaces, files, names, and being found again.
+//! Pods: namespaces, volumes, names, logs, and containers that exist when the daemon starts.
 
 use std::{fs, os::unix::fs::MetadataExt, time::Duration};
 
@@ -53,7 +53,7 @@ async fn containers_of_a_pod_share_its_network_and_ipc() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_on_the_hosts_namespaces_has_the_hosts() {
+async fn a_pod_with_host_network_and_host_ipc_shares_the_hosts_namespaces() {
     let bed = Bed::new().await;
     let sandbox = SandboxSpec {
         host_network: true,
@@ -83,12 +83,12 @@ async fn a_pod_on_the_hosts_namespaces_has_the_hosts() {
     assert_eq!(
         fault.kind,
         FaultKind::Gone,
-        "the host's own network is never handed out"
+        "the runtime returned the host's own network namespace"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn volumes_and_etc_files_are_seen_inside() {
+async fn volumes_and_etc_files_are_mounted_in_containers() {
     let bed = Bed::new().await;
     let host = bed.data.path().join("host");
     let token = VolumeFile {
@@ -175,9 +175,9 @@ async fn volumes_and_etc_files_are_seen_inside() {
         .pods_dir
         .join(bed.identity("web").uid.as_str())
         .join("volumes/keys");
-    assert_eq!(docker_free_fs_type(&secret), "tmpfs");
+    assert_eq!(file_system(&secret), "tmpfs");
 
-    // A changed Secret is seen by the running container.
+    // A running container reads the new content of a changed Secret.
     let changed = VolumeFile {
         path: "token".to_owned(),
         content: Sensitive::new(b"new".to_vec()),
@@ -203,22 +203,23 @@ async fn volumes_and_etc_files_are_seen_inside() {
     assert_eq!(bed.mounts(), 0);
     assert!(
         host.join("logs/app/y").exists(),
-        "a hostPath is not ours to remove"
+        "a file of a hostPath volume was removed"
     );
     assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
 }
 
-fn docker_free_fs_type(path: &std::path::Path) -> String {
-    let done = std::process::Command::new("stat")
+/// The type of the file system at a path of the host.
+fn file_system(path: &std::path::Path) -> String {
+    let output = std::process::Command::new("stat")
         .args(["-f", "-c", "%T"])
         .arg(path)
         .output()
         .unwrap();
-    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_started_is_found_again_by_the_next_daemon() {
+async fn starting_a_container_again_changes_nothing_also_for_the_next_daemon() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
     for runtime in [bed.runtime.clone(), bed.reopened().await] {
@@ -240,7 +241,7 @@ async fn what_was_started_is_found_again_by_the_next_daemon() {
     assert_eq!(
         again.unwrap_err().kind,
         FaultKind::Gone,
-        "it has run: the plan decides what comes next"
+        "an attempt that has ended was started again; only the plan decides on the next attempt"
     );
     let next = ContainerSpec {
         attempt: 1,
@@ -251,7 +252,7 @@ async fn what_was_started_is_found_again_by_the_next_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_was_only_created_is_started() {
+async fn a_container_whose_start_failed_is_started_again_and_not_created_twice() {
     let bed = Bed::new().await;
     bed.runtime
         .start_sandbox(&bed.sandbox("web"))
@@ -275,21 +276,25 @@ async fn a_container_that_was_only_created_is_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strangers_container_with_our_name_is_left_alone() {
+async fn a_foreign_container_with_the_name_of_a_pods_container_is_not_touched() {
     let bed = Bed::new().await;
     let uid = bed.identity("web").uid;
     let name = format!("windlass_app_web_default_{}_0", &uid.as_str()[..8]);
-    let stranger = docker(&["create", "--name", &name, &bed.image, "sh"]);
+    let foreign = docker(&["create", "--name", &name, &bed.image, "sh"]);
     let id = bed.pod("web", "exec sleep 1000").await;
-    let ours = docker(&["inspect", "-f", "{{.Name}}", id.as_str()]);
-    assert_eq!(ours, format!("/{name}_{}", &stranger[..8]));
+    let own_name = docker(&["inspect", "-f", "{{.Name}}", id.as_str()]);
+    assert_eq!(own_name, format!("/{name}_{}", &foreign[..8]));
     bed.reopened()
         .await
         .start_container(&bed.container("web", "app", "exec sleep 1000"))
         .await
         .unwrap();
-    assert_eq!(bed.containers().len(), 2, "found under its second name too");
-    assert_eq!(docker(&["rm", &stranger]), stranger);
+    assert_eq!(
+        bed.containers().len(),
+        2,
+        "the container was created again, although it exists under its second name"
+    );
+    assert_eq!(docker(&["rm", &foreign]), foreign);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Probes against real containers and real sockets.
+//! Probes of real containers and real sockets.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -45,14 +45,19 @@ fn exec(script: &str) -> Handler {
     }
 }
 
-async fn fact(prober: &Prober, task: &ProbeTask, wanted: impl Fn(&ProbeFact) -> bool) -> ProbeFact {
+/// Waits until the result of a probe fulfils a condition; returns that result.
+async fn fact(
+    prober: &Prober,
+    task: &ProbeTask,
+    condition: impl Fn(&ProbeFact) -> bool,
+) -> ProbeFact {
     let mut changed = prober.changed();
-    within("a probe's answer", async {
+    within("the result of a probe", async {
         loop {
             if let Some(fact) = prober
                 .facts()
                 .get(&(task.container.clone(), task.kind))
-                .filter(|fact| wanted(fact))
+                .filter(|fact| condition(fact))
             {
                 return fact.clone();
             }
@@ -63,14 +68,14 @@ async fn fact(prober: &Prober, task: &ProbeTask, wanted: impl Fn(&ProbeFact) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_hangs_is_killed_with_its_children_and_holds_up_no_other() {
+async fn a_command_that_hangs_is_killed_with_its_children_and_delays_no_other_probe() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 7777").await;
     let prober = Prober::new(bed.runtime.clone());
     let hangs = task(&id, ProbeKind::Liveness, exec("sleep 8888 & sleep 9999"));
-    let well = task(&id, ProbeKind::Readiness, exec("true"));
-    prober.set(&[hangs.clone(), well.clone()]);
-    assert!(fact(&prober, &well, |_| true).await.ok);
+    let succeeds = task(&id, ProbeKind::Readiness, exec("true"));
+    prober.set(&[hangs.clone(), succeeds.clone()]);
+    assert!(fact(&prober, &succeeds, |_| true).await.ok);
     let failed = fact(&prober, &hangs, |_| true).await;
     assert!(!failed.ok);
     assert!(
@@ -80,10 +85,10 @@ async fn a_command_that_hangs_is_killed_with_its_children_and_holds_up_no_other(
         "{}",
         failed.message
     );
-    within("what it left to be killed", async {
+    within("the processes of the command to be killed", async {
         while ["8888", "9999"]
             .iter()
-            .any(|left| docker(&["top", id.as_str()]).contains(left))
+            .any(|time| docker(&["top", id.as_str()]).contains(time))
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -91,14 +96,14 @@ async fn a_command_that_hangs_is_killed_with_its_children_and_holds_up_no_other(
     .await;
     assert!(
         docker(&["top", id.as_str()]).contains("7777"),
-        "the container itself is not touched"
+        "the container's own process was killed"
     );
     prober.set(&[]);
     assert!(prober.facts().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_say_why_they_fail() {
+async fn the_result_of_a_failed_command_has_its_exit_code_and_output() {
     let bed = Bed::new().await;
     let id = bed.pod("web", "exec sleep 1000").await;
     let prober = Prober::new(bed.runtime.clone());
@@ -117,7 +122,7 @@ async fn commands_say_why_they_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_cannot_run_a_command_is_not_held_against_the_container() {
+async fn a_command_that_the_engine_cannot_run_does_not_count_as_a_failure() {
     let sockets = tempfile::tempdir().unwrap();
     let socket = sockets.path().join("engine.sock");
     let proxy = Proxy::start(&socket);
@@ -130,39 +135,39 @@ async fn an_engine_that_cannot_run_a_command_is_not_held_against_the_container()
     proxy.fail("/exec");
     let mut failures = proxy.failures();
     within(
-        "attempts that the engine refuses",
+        "two probes that the engine refuses",
         failures.wait_for(|count| *count >= 2),
     )
     .await
     .unwrap();
     assert!(
         prober.facts().values().all(|fact| fact.ok),
-        "one failure would have been enough"
+        "a refusal of the engine was counted as a failure, of which one is enough"
     );
     proxy.fail("nothing");
     docker(&["exec", id.as_str(), "touch", "/bad"]);
     assert!(
         !fact(&prober, &alive, |fact| !fact.ok).await.ok,
-        "it goes on asking"
+        "the probe does not run any more"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_and_tcp_probes_follow_what_the_server_says() {
+async fn results_of_http_and_tcp_probes_follow_the_server() {
     let bed = Bed::new().await;
-    let id = ContainerId::new("not asked");
+    let id = ContainerId::new("no container");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (say, status) = tokio::sync::watch::channel("200 OK");
+    let (set_status, status) = tokio::sync::watch::channel("200 OK");
     let server = tokio::spawn(async move {
         loop {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = connection.read(&mut request).await.unwrap_or(0);
-            let asked = String::from_utf8_lossy(&request[..length]).into_owned();
-            let is_right =
-                asked.starts_with("GET /healthz?full=1 ") && asked.contains("x-token: abc");
-            let status = if is_right {
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let is_as_configured =
+                request.starts_with("GET /healthz?full=1 ") && request.contains("x-token: abc");
+            let status = if is_as_configured {
                 *status.borrow()
             } else {
                 "400 Bad Request"
@@ -192,12 +197,13 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
     prober.set(&[http.clone(), tcp.clone()]);
     assert!(fact(&prober, &http, |_| true).await.ok);
     assert!(fact(&prober, &tcp, |_| true).await.ok);
-    say.send("503 Service Unavailable").unwrap();
+    set_status.send("503 Service Unavailable").unwrap();
     assert_eq!(
         fact(&prober, &http, |fact| !fact.ok).await.message,
         "HTTP status 503"
     );
-    say.send("302 Found").unwrap();
+    // A redirect counts as success and is not followed.
+    set_status.send("302 Found").unwrap();
     fact(&prober, &http, |fact| fact.ok).await;
     server.abort();
     let failed = fact(&prober, &tcp, |fact| !fact.ok).await;
@@ -205,10 +211,10 @@ async fn http_and_tcp_probes_follow_what_the_server_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn() {
+async fn a_server_that_starts_late_is_ready_long_before_the_next_period() {
     let bed = Bed::new().await;
-    let id = ContainerId::new("not asked");
-    // An address of its own: nobody else takes the port meanwhile.
+    let id = ContainerId::new("no container");
+    // On an address of its own, so that no other program takes the port while it is free.
     let held = TcpListener::bind((Ipv4Addr::new(127, 83, 0, 1), 0))
         .await
         .unwrap();
@@ -219,7 +225,7 @@ async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn(
         port: address.port(),
     };
     let mut ready = task(&id, ProbeKind::Readiness, handler);
-    // Far longer than this test waits.
+    // The period is far longer than the deadline of this test.
     ready.probe.period = Duration::from_secs(3600);
     ready.probe.failure_threshold = 2;
     let prober = Prober::new(bed.runtime.clone());
@@ -227,17 +233,17 @@ async fn a_server_that_begins_a_moment_later_is_found_long_before_its_next_turn(
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(
         prober.facts().is_empty(),
-        "only a good answer counts before the next turn"
+        "a failure before the next period was counted"
     );
     let _server = TcpListener::bind(address).await.unwrap();
     assert!(fact(&prober, &ready, |_| true).await.ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fact_from_before_a_restart_holds_until_a_probe_says_otherwise() {
+async fn a_result_from_before_a_restart_is_kept_until_enough_probes_fail() {
     let bed = Bed::new().await;
-    let id = ContainerId::new("not asked");
-    // Nobody listens on the discard port of this host.
+    let id = ContainerId::new("no container");
+    // No program listens on the discard port of this host.
     let handler = Handler::TcpSocket {
         host: None,
         port: 9,

@@ -1,5 +1,5 @@
-//! A socket before the engine's that swallows some requests, as an engine does that hangs on one
-//! container, or answers them with an error, as one does whose own parts do not work.
+//! A proxy before the engine's socket. It leaves some requests without an answer, as an engine that
+//! hangs on one container, or answers some with an error, as an engine without its containerd.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What an engine says that has lost its containerd.
+/// The error of an engine that has lost its containerd.
 const ERROR: &str = r#"{"message":"connection error: dial unix /run/containerd/containerd.sock: connect: no such file or directory"}"#;
 
 pub(crate) struct Proxy {
@@ -24,7 +24,7 @@ pub(crate) struct Proxy {
 }
 
 struct Rules {
-    swallowed: Mutex<Option<String>>,
+    ignored: Mutex<Option<String>>,
     failed: Mutex<Option<String>>,
     failures: watch::Sender<usize>,
 }
@@ -33,7 +33,7 @@ impl Proxy {
     pub(crate) fn start(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let rules = Arc::new(Rules {
-            swallowed: Mutex::new(None),
+            ignored: Mutex::new(None),
             failed: Mutex::new(None),
             failures: watch::Sender::new(0),
         });
@@ -53,17 +53,17 @@ impl Proxy {
         }
     }
 
-    /// Requests whose first line contains this get no answer any more.
-    pub(crate) fn swallow(&self, pattern: &str) {
-        *self.rules.swallowed.lock().unwrap() = Some(pattern.to_owned());
+    /// Requests whose first line contains `pattern` get no answer from now on.
+    pub(crate) fn ignore(&self, pattern: &str) {
+        *self.rules.ignored.lock().unwrap() = Some(pattern.to_owned());
     }
 
-    /// Requests whose first line contains this are answered with an error.
+    /// Requests whose first line contains `pattern` are answered with an error from now on.
     pub(crate) fn fail(&self, pattern: &str) {
         *self.rules.failed.lock().unwrap() = Some(pattern.to_owned());
     }
 
-    /// How many requests were answered so.
+    /// The number of requests that were answered with an error.
     pub(crate) fn failures(&self) -> watch::Receiver<usize> {
         self.rules.failures.subscribe()
     }
@@ -91,17 +91,17 @@ async fn serve(mut client: UnixStream, rules: Arc<Rules>) {
         .next()
         .unwrap_or_default()
         .to_owned();
-    let is_meant = |pattern: &Mutex<Option<String>>| {
+    let matches = |pattern: &Mutex<Option<String>>| {
         pattern
             .lock()
             .unwrap()
             .as_ref()
-            .is_some_and(|it| first.contains(it))
+            .is_some_and(|pattern| first.contains(pattern))
     };
-    if is_meant(&rules.swallowed) {
+    if matches(&rules.ignored) {
         return std::future::pending().await;
     }
-    if is_meant(&rules.failed) {
+    if matches(&rules.failed) {
         let length = ERROR.len();
         let head = format!(
             "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\

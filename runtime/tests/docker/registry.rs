@@ -1,4 +1,4 @@
-//! A registry with one image, that can be told to answer otherwise.
+//! A registry with one image and several modes of failure.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +17,11 @@ use tokio::{
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub(crate) enum Mode {
     Serving,
     Denying,
-    /// Serves the user `deployer` with the password `s3cret`.
-    Asking,
+    /// Serves only the user `deployer` with the password `s3cret`.
+    RequiringPassword,
     Hanging,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Registry {
 }
 
 struct Shared {
-    mood: Mutex<Mood>,
-    manifests_asked: AtomicUsize,
-    /// Path to content type and content.
+    mode: Mutex<Mode>,
+    manifest_requests: AtomicUsize,
+    /// The content type and the content at each path.
     content: BTreeMap<String, (&'static str, Vec<u8>)>,
     manifest_digest: String,
 }
@@ -43,7 +43,7 @@ struct Shared {
 const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 impl Registry {
-    /// Serves `app:1`, whose files are different for every `content`.
+    /// Serves the image `app:1`, which has one file with this content.
     pub(crate) async fn start(content: &str) -> Self {
         let layer = archive(content);
         let layer_digest = sha256(&layer);
@@ -74,8 +74,8 @@ impl Registry {
             ),
         ]);
         let shared = Arc::new(Shared {
-            mood: Mutex::new(Mood::Serving),
-            manifests_asked: AtomicUsize::new(0),
+            mode: Mutex::new(Mode::Serving),
+            manifest_requests: AtomicUsize::new(0),
             content,
             manifest_digest: manifest_digest.clone(),
         });
@@ -99,12 +99,12 @@ impl Registry {
         format!("{}/app:1", self.host)
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        *self.shared.mood.lock().unwrap() = mood;
+    pub(crate) fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
     }
 
-    pub(crate) fn manifests_asked(&self) -> usize {
-        self.shared.manifests_asked.load(Ordering::Relaxed)
+    pub(crate) fn manifest_requests(&self) -> usize {
+        self.shared.manifest_requests.load(Ordering::Relaxed)
     }
 }
 
@@ -122,7 +122,8 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
             Ok(length) if length > 0 => request.extend_from_slice(&part[..length]),
             _ => return,
         }
-        // The engine tries TLS first; a server without it hangs up.
+        // The engine tries TLS first, whose handshake begins with 0x16. A server without TLS closes
+        // the connection, and the engine then uses plain HTTP.
         if request.first() == Some(&0x16) {
             return;
         }
@@ -134,20 +135,22 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
         words.next().unwrap_or_default(),
     );
     if path.contains("/manifests/") {
-        shared.manifests_asked.fetch_add(1, Ordering::Relaxed);
+        shared.manifest_requests.fetch_add(1, Ordering::Relaxed);
     }
-    let mood = *shared.mood.lock().unwrap();
+    let mode = *shared.mode.lock().unwrap();
     let error = |code: &str| {
         format!(r#"{{"errors":[{{"code":"{code}","message":"{code}"}}]}}"#).into_bytes()
     };
-    let (status, kind, body) = match (mood, shared.content.get(path)) {
-        (Mood::Hanging, _) => return std::future::pending().await,
-        (Mood::Denying, _) if path.contains("/manifests/") => (
+    let (status, kind, body) = match (mode, shared.content.get(path)) {
+        (Mode::Hanging, _) => return std::future::pending().await,
+        (Mode::Denying, _) if path.contains("/manifests/") => (
             "401 Unauthorized",
             "application/json",
             error("UNAUTHORIZED"),
         ),
-        (Mood::Asking, _) if !request.contains("Authorization: Basic ZGVwbG95ZXI6czNjcmV0\r\n") => {
+        (Mode::RequiringPassword, _)
+            if !request.contains("Authorization: Basic ZGVwbG95ZXI6czNjcmV0\r\n") =>
+        {
             (
                 "401 Unauthorized",
                 "application/json",
@@ -189,13 +192,13 @@ fn sha256(bytes: &[u8]) -> String {
 fn archive(content: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("hello"), content).unwrap();
-    let done = std::process::Command::new("tar")
+    let output = std::process::Command::new("tar")
         .arg("-c")
         .arg("-C")
         .arg(directory.path())
         .arg("hello")
         .output()
         .unwrap();
-    assert!(done.status.success());
-    done.stdout
+    assert!(output.status.success());
+    output.stdout
 }
