@@ -53,9 +53,9 @@ pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
 /// another kind.
 pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
     let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
-    let found = attribute(info, IFLA_INFO_KIND)?;
+    let actual_kind = attribute(info, IFLA_INFO_KIND)?;
     // The kernel ends a text in a zero byte.
-    if found.strip_suffix(&[0]).unwrap_or(found) != kind.as_bytes() {
+    if actual_kind.strip_suffix(&[0]).unwrap_or(actual_kind) != kind.as_bytes() {
         return None;
     }
     Some(attribute(info, IFLA_INFO_DATA).unwrap_or_default())
