@@ -18,6 +18,7 @@ mod clock;
 mod crash_point;
 mod crashes;
 mod daemon;
+mod delivery;
 mod ending;
 #[path = "../simulated/engine.rs"]
 #[allow(

@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{commit, commit_id, node_port, pod, replica_set},
-    refusals::{forge, plan_of, plan_with, pod_on, settled},
+    host_plan::{forge, plan_of, plan_with, pod_on, settled},
     world::World,
 };
 

@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{PodSpecExt, bare, commit, pod, replica_set, rolling},
-    refusals::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
+    host_plan::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
     world::{World, name},
 };
 
