@@ -177,6 +177,7 @@ fn a_chosen_host_that_is_lost_is_replaced() {
     world.settings.rollout.spare_images = 0;
     world.push(web("c2", 2, "web:2"));
     let chosen = world.chosen();
+
     world.set_life(chosen[0].as_str(), NodeLife::Lost);
     world.stick([]);
     world.run(60);
@@ -200,6 +201,7 @@ fn daemon_sets_are_prepared_on_every_node() {
     let mut world = World::pulling(&["a", "b", "c"]);
     world.push(daemons("c1", "agent:1"));
     world.run(60);
+
     world.push(daemons("c2", "agent:2"));
     world.stick([name("c")]);
     world.run(25);
@@ -235,6 +237,7 @@ fn a_node_that_may_never_run_a_pod_never_pulls_its_image() {
     let mut named = pod("one:1");
     named.node_name = Some(name("c"));
     world.settings.rollout.spare_images = 1;
+
     world.push(
         commit("c1")
             .with(deployment("web", 1, spec))
@@ -330,6 +333,7 @@ fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
     world.push(web("c2", 2, "web:2"));
     world.chosen();
     world.stick([]);
+
     // Wait only until the commit is soaking, before the other nodes have pulled its image.
     for _ in 0..30 {
         if world.state.rollout.phase != Phase::Soaking {
@@ -347,6 +351,7 @@ fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
     world.run(15);
     world.expect_healthy("c2");
     let node = world.nodes_of("web")[0].to_owned();
+
     world.set_life(&node, NodeLife::Lost);
     world.run(5);
     for place in world.nodes_of("web") {

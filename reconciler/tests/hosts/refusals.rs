@@ -49,6 +49,7 @@ fn the_oldest_pods_are_started_and_surplus_ones_are_refused() {
     let twin = forge(&mut world, &bare, "a");
     let plan = plan_of(&world, "a", Vec::new(), &[]);
     let refused = &plan.report.refused;
+
     // A drain may make one pod more than the workload wants.
     assert!(!refused.contains_key(&forged[0]), "{refused:?}");
     assert_eq!(refused[&forged[1]], Refused::Surplus { pods: 5, most: 3 });
@@ -67,6 +68,7 @@ fn the_oldest_pods_are_started_and_surplus_ones_are_refused() {
             .unwrap()
             .contains("no commit in use asks for more than 1")
     );
+
     // A pod that runs already is not stopped for being surplus.
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&twin));
     assert!(!plan.report.refused.contains_key(&twin));
@@ -81,12 +83,14 @@ fn a_pod_is_refused_while_another_runs_in_its_place() {
     );
     let known = pod_on(&world, "agent", "a");
     let newer = forge(&mut world, &known, "a");
+
     // The newer pod runs: the older one is refused.
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&newer));
     assert_eq!(
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
+
     // A running pod without a record also counts.
     let unrecorded = World::identity(&world.state.pods.remove(&newer).unwrap());
     let plan = plan_with(
@@ -101,6 +105,7 @@ fn a_pod_is_refused_while_another_runs_in_its_place() {
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
+
     // A pod that is stopping also counts, until it is gone.
     let stops = forge(&mut world, &known, "a");
     request_stop(&mut world, &stops);
@@ -128,6 +133,7 @@ fn a_pod_that_restarts_while_its_record_is_missing_keeps_its_address() {
             .build(),
     );
     let uid = pod_on(&world, "agent", "a");
+
     world.state.pods.remove(&uid);
     let known = PodMemory {
         address: Some("10.42.1.7".parse().unwrap()),
@@ -137,6 +143,7 @@ fn a_pod_that_restarts_while_its_record_is_missing_keeps_its_address() {
         pods: BTreeMap::from([(uid.clone(), known.clone())]),
         ..NodeMemory::default()
     };
+
     // The lane of the pod has removed the old containers, and has made no new ones yet.
     let lanes = BTreeSet::from([LaneKey::Pod(uid.clone())]);
     let observed = Observed {
@@ -165,6 +172,7 @@ fn pods_on_a_lost_node_are_not_counted_as_surplus() {
         since: world.now,
         lost: true,
     };
+
     world.state.outages.insert(name("b"), outage);
     assert!(
         plan_of(&world, "a", Vec::new(), &[])
@@ -257,6 +265,7 @@ fn a_stop_for_a_removed_owner_is_refused_while_the_commit_has_the_owner() {
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&uid));
     assert_eq!(plan.report.refused[&uid], Refused::OwnerStays);
     assert!(plan.report.pods.contains_key(&uid) && !plan.report.gone.contains(&uid));
+
     // A stop from before the commit that added the owner again is carried out.
     world
         .state
@@ -279,6 +288,7 @@ fn stops_of_owners_that_no_commit_removed_are_limited_by_the_budget() {
         })
     };
     let mut world = settled(all().build());
+
     // Another commit has only one of the owners, and no superseded commit explains the removal of
     // the others.
     let other = commit("c9").with(daemon_set("d0", pod("agent:1"))).build();
@@ -305,6 +315,7 @@ fn stops_of_owners_that_no_commit_removed_are_limited_by_the_budget() {
             allowed: 1
         }
     );
+
     // A superseded commit that had these owners explains their removal.
     world.state.rollout.left.push(commit_id("c1"));
     let plan = plan_of(&world, "a", Vec::new(), &uids);
@@ -358,6 +369,7 @@ fn an_assignment_of_a_missing_commit_does_not_keep_services_from_being_updated()
             .services
             .is_some()
     );
+
     // A running pod whose commit is missing may be an endpoint of a Service: the Services stay as
     // they are.
     assert!(
@@ -377,6 +389,7 @@ fn a_pod_that_another_host_runs_is_refused() {
     let uid = pod_on(&world, "set", "a");
     let record = world.state.pods.get_mut(&uid).unwrap();
     record.place = PodPlace::Node(name("b"));
+
     // Host a still runs the pod and reports it, although the record names host b; the pod keeps its
     // address.
     let memory = PodMemory {
@@ -398,6 +411,7 @@ fn a_pod_that_another_host_runs_is_refused() {
         plan.report.refused[&uid],
         Refused::Elsewhere { node: name("a") }
     );
+
     // A host without a report does not keep the pod from starting.
     world.reports.remove(&name("a"));
     assert!(
