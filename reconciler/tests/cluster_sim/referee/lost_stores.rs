@@ -148,8 +148,8 @@ impl World {
             return;
         };
 
-        // A host that was away until the store had gone beyond what the host remembers cannot tell
-        // the difference.
+        // A host that was away until the store had gone beyond what the host remembers cannot
+        // detect the difference.
         let remember_newer = self
             .referee
             .lost_stores
