@@ -155,7 +155,7 @@ impl Saved {
     }
 }
 
-/// The rules that let pods ask the cluster's DNS, which the daemon answers on the host itself.
+/// The rules that let pods query the cluster's DNS, which the daemon serves on the host itself.
 fn dns_rules(host: &HostNetwork) -> [AcceptRule; 2] {
     ["tcp", "udp"].map(|protocol| AcceptRule {
         chain: "INPUT".to_owned(),

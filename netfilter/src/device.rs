@@ -34,11 +34,11 @@ pub(crate) struct Link {
 
 /// The device with this name; `None` if there is none.
 pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
-    Ok(ask(socket, name)?.as_ref().and_then(read))
+    Ok(query(socket, name)?.as_ref().and_then(read))
 }
 
 /// The kernel's link message of one device; `None` if there is no such device.
-pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
+pub(crate) fn query(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
     let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());

@@ -137,7 +137,7 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
 
 /// The device, if it exists and is as wanted. Another device with its name is deleted.
 fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
-    let Some(answer) = device::ask(socket, OVERLAY_DEVICE)? else {
+    let Some(answer) = device::query(socket, OVERLAY_DEVICE)? else {
         return Ok(None);
     };
     if Tunnel::read(&answer).as_ref() == Some(wanted) {
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn a_mac_is_unicast_and_locally_administered_and_has_the_hosts_address() {
-        let one = mac(Ipv4Addr::new(192, 0, 2, 1));
-        assert_eq!(one, [0x02, 0x57, 192, 0, 2, 1]);
-        assert_eq!(one[0] & 0b11, 0b10);
+        let bytes = mac(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(bytes, [0x02, 0x57, 192, 0, 2, 1]);
+        assert_eq!(bytes[0] & 0b11, 0b10);
     }
 }

@@ -369,7 +369,7 @@ fn a_sub_path_of_a_host_path_is_created_and_cannot_leave_it() {
 }
 
 #[test]
-fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() {
+fn a_mount_in_a_host_path_stays_mounted_when_its_container_is_removed() {
     use rustix::mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
     };

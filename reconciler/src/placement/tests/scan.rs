@@ -257,7 +257,7 @@ impl<'a> Scan<'a> {
             .spec
             .spread
             .iter()
-            .filter(|one| !one.required);
+            .filter(|constraint| !constraint.required);
         preferred_constraints
             .map(|constraint| {
                 if !node.labels.contains_key(&constraint.topology_key) {

@@ -295,8 +295,8 @@ fn init_containers_count_by_the_largest() {
     spec.init_containers.push(spec.containers[0].clone());
     spec.init_containers.push(spec.containers[0].clone());
     spec.init_containers[1].resources.memory_request_bytes = Some(500);
-    let asked = requests(spec);
-    assert_eq!((asked.cpu_millis, asked.memory_bytes), (200, 500));
+    let requested = requests(spec);
+    assert_eq!((requested.cpu_millis, requested.memory_bytes), (200, 500));
 }
 
 #[test]
