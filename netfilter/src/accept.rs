@@ -1,4 +1,4 @@
-//! The few rules that let pod traffic through the host's own filter.
+//! The accept rules that let pod traffic through the host's own filter.
 //!
 //! An accept in one table does not override a drop in another. So where the host filters with
 //! iptables (which Docker does, with the policy of FORWARD set to DROP), accept rules by address
@@ -18,8 +18,8 @@ const DOCKER_CHAIN: &str = "DOCKER-USER";
 /// Seconds to wait for the lock of iptables, which another program may hold.
 const WAIT: &str = "--wait=10";
 
-/// A rule of ours in a chain of iptables. Two rules are equal if they have the same effect, however
-/// iptables prints them.
+/// An accept rule of Windlass in a chain of iptables. Two rules are equal if they have the same
+/// effect, even if iptables prints them differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AcceptRule {
     chain: String,
@@ -55,13 +55,13 @@ impl std::fmt::Display for AcceptRule {
     }
 }
 
-/// The part of the output of `iptables-save -t filter` that matters here.
+/// The parts of the output of `iptables-save -t filter` that decide which rules are needed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Saved {
     ours: Vec<AcceptRule>,
     forward_filters: bool,
     input_filters: bool,
-    forward_asks_docker_user: bool,
+    forward_jumps_to_docker_user: bool,
 }
 
 impl Saved {
@@ -70,7 +70,7 @@ impl Saved {
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                // A chain that accepts by policy and has no rule but ours filters nothing.
+                // A chain filters nothing if it accepts by policy and has only rules of Windlass.
                 [":FORWARD", policy, ..] => saved.forward_filters |= *policy != "ACCEPT",
                 [":INPUT", policy, ..] => saved.input_filters |= *policy != "ACCEPT",
                 ["-A", chain, rest @ ..] if is_ours(rest) => {
@@ -78,7 +78,7 @@ impl Saved {
                 }
                 ["-A", "FORWARD", rest @ ..] => {
                     saved.forward_filters = true;
-                    saved.forward_asks_docker_user |= *rest == ["-j", DOCKER_CHAIN];
+                    saved.forward_jumps_to_docker_user |= *rest == ["-j", DOCKER_CHAIN];
                 }
                 ["-A", "INPUT", ..] => saved.input_filters = true,
                 _ => {}
@@ -107,7 +107,7 @@ impl Saved {
 
     /// The rules that let packets from and to pods pass through the host.
     fn forward_rules(&self, host: &HostNetwork) -> [AcceptRule; 2] {
-        let chain = if self.forward_asks_docker_user {
+        let chain = if self.forward_jumps_to_docker_user {
             DOCKER_CHAIN
         } else {
             "FORWARD"
@@ -128,8 +128,8 @@ impl Saved {
         [from_pods, to_pods]
     }
 
-    /// The rules that accept VXLAN packets: one for each peer, or those that are there while the
-    /// peers are unknown.
+    /// The rules that accept VXLAN packets: one for each peer, or the existing ones while the peers
+    /// are unknown.
     fn vxlan_rules(
         &self,
         host: &HostNetwork,
@@ -155,7 +155,7 @@ impl Saved {
     }
 }
 
-/// The rules that let pods ask the cluster's DNS, which the daemon answers on the host itself.
+/// The rules that let pods query the cluster's DNS, which the daemon serves on the host itself.
 fn dns_rules(host: &HostNetwork) -> [AcceptRule; 2] {
     ["tcp", "udp"].map(|protocol| AcceptRule {
         chain: "INPUT".to_owned(),
@@ -220,7 +220,7 @@ fn change(present: &[AcceptRule], wanted: &BTreeSet<AcceptRule>) -> String {
     let mut text = String::new();
     let mut kept = BTreeSet::new();
     for rule in present {
-        // A rule that is there twice is deleted once: iptables deletes the first that matches.
+        // A rule that exists twice is deleted once: iptables deletes the first that matches.
         if !wanted.contains(rule) || !kept.insert(rule) {
             text.push_str(&format!("-D {} {}\n", rule.chain, rule.specification()));
         }
@@ -250,7 +250,7 @@ async fn restore(commands: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Whether this host's iptables is the legacy one, whose changes do not change the nftables
+/// Whether this host has the legacy variant of iptables, whose changes do not change the nftables
 /// generation.
 pub(crate) async fn is_legacy() -> bool {
     program::run("iptables", &["--version"], "")

@@ -75,9 +75,10 @@ impl Changed {
     /// Whether a flow goes to a changed port and its endpoint is not one of the port's new
     /// endpoints.
     fn is_stale(&self, flow: &Flow, local: &BTreeSet<Ipv4Addr>) -> bool {
-        let leads_astray = |endpoints: &BTreeSet<SocketAddrV4>| !endpoints.contains(&flow.answerer);
+        let lacks_answerer =
+            |endpoints: &BTreeSet<SocketAddrV4>| !endpoints.contains(&flow.answerer);
         if let Some(endpoints) = self.virtual_ports.get(&flow.to) {
-            return leads_astray(endpoints);
+            return lacks_answerer(endpoints);
         }
 
         // Ports of the host are served on the host's own addresses only.
@@ -90,7 +91,7 @@ impl Changed {
             .get(&(Some(address), port))
             .or_else(|| self.host_ports.get(&(None, port)))
             .or_else(|| self.node_ports.get(&port))
-            .is_some_and(leads_astray)
+            .is_some_and(lacks_answerer)
     }
 }
 
@@ -116,7 +117,7 @@ fn differing<K: Ord, V: PartialEq, P: Ord>(
         .collect()
 }
 
-/// A UDP flow: the destination of its first packet, and the address that replies.
+/// A UDP flow: the destination of its first packet, and the endpoint that replies.
 struct Flow {
     to: SocketAddrV4,
     answerer: SocketAddrV4,
@@ -125,7 +126,7 @@ struct Flow {
 }
 
 /// Deletes the stale flows and returns how many there were.
-pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
+pub(crate) fn delete_stale(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Result<usize> {
     let socket = Socket::netfilter()?;
     let flows = socket.dump(|| Message::new(CT_GET, 0, &FAMILY))?;
     let stale = flows
@@ -133,18 +134,18 @@ pub(crate) fn forget(changed: &Changed, local: &BTreeSet<Ipv4Addr>) -> io::Resul
         .filter_map(read)
         .filter(|flow| changed.is_stale(flow, local));
 
-    let mut forgotten = 0;
+    let mut deleted = 0;
     for flow in stale {
         let delete =
             Message::new(CT_DELETE, 0, &FAMILY).attribute(CTA_TUPLE_ORIG | NESTED, &flow.tuple);
         match socket.request(delete) {
-            Ok(()) => forgotten += 1,
+            Ok(()) => deleted += 1,
             // The flow has timed out since the dump.
             Err(error) if error.raw_os_error() == Some(ENOENT) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(forgotten)
+    Ok(deleted)
 }
 
 /// Parses a flow; `None` if it is not UDP.

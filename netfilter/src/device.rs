@@ -34,11 +34,11 @@ pub(crate) struct Link {
 
 /// The device with this name; `None` if there is none.
 pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
-    Ok(ask(socket, name)?.as_ref().and_then(read))
+    Ok(query(socket, name)?.as_ref().and_then(read))
 }
 
 /// The kernel's link message of one device; `None` if there is no such device.
-pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
+pub(crate) fn query(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
     let message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
@@ -53,9 +53,9 @@ pub(crate) fn ask(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
 /// another kind.
 pub(crate) fn kind_data<'a>(answer: &'a Answer, kind: &str) -> Option<&'a [u8]> {
     let info = attribute(answer.body.get(16..)?, IFLA_LINKINFO)?;
-    let found = attribute(info, IFLA_INFO_KIND)?;
+    let actual_kind = attribute(info, IFLA_INFO_KIND)?;
     // The kernel ends a text in a zero byte.
-    if found.strip_suffix(&[0]).unwrap_or(found) != kind.as_bytes() {
+    if actual_kind.strip_suffix(&[0]).unwrap_or(actual_kind) != kind.as_bytes() {
         return None;
     }
     Some(attribute(info, IFLA_INFO_DATA).unwrap_or_default())

@@ -1,8 +1,9 @@
-//! Drift: what Windlass put on the host and somebody else changed or removed.
+//! Drift: objects of Windlass on the host that another program or a person changed or removed.
 
 use std::fmt;
 
-/// Something of ours on the host that somebody else changed or removed, and that was repaired.
+/// An object of Windlass on the host that another program or a person changed or removed, and that
+/// was repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drift {
     /// `net.ipv4.ip_forward` was 0.
@@ -11,7 +12,7 @@ pub enum Drift {
     ServiceDevice,
     /// The route of the service range was missing or different.
     ServiceRoute,
-    /// The VXLAN device was missing, down or different, or it was there although no peer needs it.
+    /// The VXLAN device was missing, down or different, or it existed although no peer needs it.
     OverlayDevice,
     /// A forwarding or neighbour entry of the VXLAN device was missing, different or not wanted.
     PeerEntries,
@@ -29,13 +30,13 @@ impl fmt::Display for Drift {
             Self::Forwarding => "net.ipv4.ip_forward was off",
             Self::ServiceDevice => "the device windlass0 was not up with the DNS address",
             Self::ServiceRoute => "the route of the service range was missing",
-            Self::OverlayDevice => "the device windlass1 was not as it must be",
+            Self::OverlayDevice => "the device windlass1 was missing, down or different",
             Self::PeerEntries => {
-                "the entries of windlass1 that lead to other hosts were not as they must be"
+                "the entries of windlass1 for other hosts were missing or different"
             }
-            Self::PeerRoutes => "the routes to other hosts' pods were not as they must be",
+            Self::PeerRoutes => "the routes to other hosts' pods were missing or different",
             Self::AcceptRules => "the accept rules for pod traffic were missing",
-            Self::Table => "the nftables table ip windlass was changed by somebody else",
+            Self::Table => "the nftables table ip windlass was changed by another program",
         })
     }
 }

@@ -53,7 +53,7 @@ pub enum NetworkError {
     },
     /// The VXLAN device could not be made.
     #[error(
-        "cannot make the device windlass1 (VXLAN {id}, UDP port {port}); the kernel needs its module vxlan, and nobody else may use that id or port"
+        "cannot make the device windlass1 (VXLAN {id}, UDP port {port}); the kernel needs its module vxlan, and no other device may use that id or port"
     )]
     Overlay {
         /// The VXLAN network identifier.
@@ -75,7 +75,9 @@ pub enum NetworkError {
     #[error("cannot change the entries of the device windlass1")]
     PeerEntries(#[source] io::Error),
     /// The route to the pods of another host could not be set.
-    #[error("cannot route {subnet} to the host {peer} at {address}; is that reachable from here")]
+    #[error(
+        "cannot route {subnet} to the host {peer} at {address}; check that this address is reachable from here"
+    )]
     PeerRoute {
         /// The name of the other host.
         peer: NodeName,
@@ -88,7 +90,7 @@ pub enum NetworkError {
     },
     /// The path to a host is `direct`, and the host is behind a router.
     #[error(
-        "there is no direct path to the host {peer} at {address}: it is behind the router {router}, which does not know its pods; use vxlan for it"
+        "there is no direct path to the host {peer} at {address}: it is behind the router {router}, which has no route to its pods; use the path vxlan for this host"
     )]
     PeerBehindRouter {
         /// The name of the other host.
@@ -136,7 +138,7 @@ pub enum NetworkError {
     #[error("cannot watch the host's links and routes")]
     Watch(#[source] io::Error),
     /// A required program is not installed or could not be started.
-    #[error("cannot run {program}; is it installed")]
+    #[error("cannot run {program}; check that it is installed")]
     Program {
         /// The name of the program.
         program: &'static str,
@@ -169,7 +171,7 @@ pub enum NetworkError {
 /// The class of a refusal by `nft` or `iptables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// An object that must exist is missing, or the other way round: somebody else changed the
+    /// An object that must exist is missing, or exists already: another program has changed the
     /// table.
     Drifted,
     /// The permission is missing.
@@ -213,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_tells_the_whole_chain_on_one_line() {
+    fn a_fault_has_the_whole_chain_of_errors_on_one_line() {
         let fault = Fault::from(NetworkError::Disconnect {
             link: "wdl1".to_owned(),
             source: io::Error::from_raw_os_error(1),

@@ -26,7 +26,7 @@ pub struct FakeState {
     pub table: Option<ServiceTable>,
     /// The peers of the last call of `set_peers`; `None` before that.
     pub peers: Option<Peers>,
-    /// The drift that the next resync finds and repairs.
+    /// The drift that the next resync detects and repairs.
     pub drift: Vec<Drift>,
     /// The number of calls that changed something.
     pub mutations: usize,

@@ -6,15 +6,15 @@ use crate::{error::NetworkError, record::RecordFile};
 
 const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Ensures that the host forwards. The old value is on disk before it is changed. True if it was
-/// changed.
+/// Ensures that the host forwards packets. The old value is saved on disk before the change. True
+/// if the setting was changed.
 pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
-    let found = read()?;
-    if found == "1" {
+    let value = read()?;
+    if value == "1" {
         return Ok(false);
     }
     if record.read()?.is_none() {
-        record.write(&found)?;
+        record.write(&value)?;
     }
     write("1")?;
     Ok(true)
@@ -22,12 +22,12 @@ pub(crate) fn ensure(record: &RecordFile) -> Result<bool, NetworkError> {
 
 /// Restores the recorded value; `None` if Windlass never changed it.
 pub(crate) fn restore(record: &RecordFile) -> Result<Option<String>, NetworkError> {
-    let Some(found) = record.read()? else {
+    let Some(recorded) = record.read()? else {
         return Ok(None);
     };
-    write(&found.ip_forward)?;
+    write(&recorded.ip_forward)?;
     record.remove()?;
-    Ok(Some(found.ip_forward))
+    Ok(Some(recorded.ip_forward))
 }
 
 fn read() -> Result<String, NetworkError> {

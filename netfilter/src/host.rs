@@ -62,7 +62,8 @@ pub trait HostNet: Send + Sync {
     /// The error is the first of several; everything that could be done has been done, and the next
     /// call tries the rest.
     async fn set_peers(&self, peers: &Peers) -> Result<(), NetworkError>;
-    /// Finds what somebody else has changed, repairs it and returns what it was.
+    /// Detects objects of Windlass that another program or a person has changed, repairs them, and
+    /// returns the drift.
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError>;
 }
 
@@ -105,7 +106,7 @@ impl Network {
         })
     }
 
-    /// A counter that increases whenever a link or route of ours may have been removed.
+    /// A counter that increases whenever a link or route of Windlass may have been removed.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.watch.changes.clone()
     }
@@ -182,8 +183,8 @@ impl Network {
         Ok(())
     }
 
-    /// The part of `resync` that uses nftables. While nobody has changed nftables it costs one
-    /// request to the kernel.
+    /// The part of `resync` that uses nftables. It costs one request to the kernel while nftables
+    /// is unchanged.
     async fn repair_filters(&self) -> Result<BTreeSet<Drift>, NetworkError> {
         let mut nft = self.nft.lock().await;
         let mut repaired = BTreeSet::new();
@@ -207,7 +208,7 @@ impl Network {
                 repaired.insert(Drift::Table);
             }
 
-            // A repair is a change too: only a round that found everything right is a verification.
+            // A repair is a change too: only a round without a repair counts as a verification.
             if !rules_differed && !table_differed {
                 nft.set_verified(generation);
                 break;
@@ -218,20 +219,20 @@ impl Network {
 
     /// Deletes the UDP flows that the new table sends elsewhere. If the kernel refuses, only these
     /// flows keep their old endpoint.
-    async fn forget_flows(&self, changed: Changed) {
-        let forgotten = blocking(move || {
+    async fn delete_stale_flows(&self, changed: Changed) {
+        let deleted = blocking(move || {
             let socket = Socket::route().map_err(NetworkError::Netlink)?;
             let local = route::addresses(&socket)?
                 .into_iter()
                 .map(|(_, address)| address)
                 .collect();
-            conntrack::forget(&changed, &local).map_err(|source| NetworkError::List {
+            conntrack::delete_stale(&changed, &local).map_err(|source| NetworkError::List {
                 what: "tracked connections",
                 source,
             })
         });
-        match forgotten.await {
-            Ok(count) => tracing::debug!(count, "stale UDP flows forgotten"),
+        match deleted.await {
+            Ok(count) => tracing::debug!(count, "stale UDP flows deleted"),
             Err(error) => tracing::warn!(%error, "stale UDP flows may be left until they time out"),
         }
     }
@@ -275,7 +276,7 @@ impl HostNet for Network {
         // time. After the sync, no new flow gets an endpoint of the old table.
         drop(nft);
         if !changed.is_empty() {
-            self.forget_flows(changed).await;
+            self.delete_stale_flows(changed).await;
         }
         Ok(synced)
     }
@@ -294,8 +295,8 @@ impl HostNet for Network {
             done: false,
         });
 
-        // A filter that could not be changed is no reason to leave the paths as they are: both are
-        // tried, and then the first error is returned.
+        // The paths are changed even if a filter could not be: both are tried, and then the first
+        // error is returned.
         let admitted = self.admit_peers(peers).await;
         let outcome = self.ensure_peer_paths(wanted).await?;
         admitted?;
@@ -310,8 +311,8 @@ impl HostNet for Network {
         let mut drift = self.ensure_host_settings().await?;
         drift.extend(self.repair_filters().await?);
 
-        // Before the first call of `set_peers` nothing is known of peers, and the paths of an
-        // earlier run of the daemon stay.
+        // Before the first call of `set_peers` the peers are unknown, and the paths of an earlier
+        // run of the daemon stay.
         if let Some(known) = &mut *self.peers.lock().await {
             let outcome = self.ensure_peer_paths(Arc::clone(&known.wanted)).await?;
             known.done = outcome.failed.is_none();

@@ -57,14 +57,15 @@ pub(crate) fn connect(
         source,
     })?;
 
-    let existing = existing_pair(&host, &pod, link).map_err(failed("looking"))?;
+    let existing =
+        existing_pair(&host, &pod, link).map_err(failed("reading the existing devices"))?;
     let (host_index, pod_index) = match existing {
         Some(indexes) => indexes,
         None => make_pair(&host, &pod, link, netns).map_err(failed("making the pair"))?,
     };
 
     // The settings are made before the device is up, so that no packet passes without them.
-    settle_host_side(link.name.as_str()).map_err(failed("setting up the host's side"))?;
+    configure_host_side(link.name.as_str()).map_err(failed("setting up the host's side"))?;
     host.request(set_up(host_index))
         .map_err(failed("setting up the host's side"))?;
     pod.requests(pod_side(pod_index, link))
@@ -104,23 +105,23 @@ fn socket_in(netns: &OwnedFd) -> io::Result<Socket> {
 /// The indexes of both sides, if the pair exists and is this pod's. Another device with the link's
 /// name, or a link that leads elsewhere, is deleted.
 fn existing_pair(host: &Socket, pod: &Socket, wanted: &PodLink) -> io::Result<Option<(u32, u32)>> {
-    let Some(found) = find(host, wanted.name.as_str())? else {
+    let Some(outside) = find(host, wanted.name.as_str())? else {
         return Ok(None);
     };
     // Each side of a veth pair names the index of the other one (`IFLA_LINK`), in the namespace of
     // the other one: two devices that name each other are a pair. The MAC tells whose pair it is.
     if let Some(inside) = find(pod, POD_DEVICE)?
-        && found.peer == Some(inside.index)
-        && inside.peer == Some(found.index)
-        && found.mac == wanted.host_mac
+        && outside.peer == Some(inside.index)
+        && inside.peer == Some(outside.index)
+        && outside.mac == wanted.host_mac
     {
         // A running pod keeps its connections when its MTU changes.
-        for (socket, side) in [(host, &found), (pod, &inside)] {
+        for (socket, side) in [(host, &outside), (pod, &inside)] {
             if side.mtu != Some(wanted.mtu) {
                 socket.request(set_mtu(side.index, wanted.mtu))?;
             }
         }
-        return Ok(Some((found.index, inside.index)));
+        return Ok(Some((outside.index, inside.index)));
     }
     remove(host, wanted.name.as_str())?;
     Ok(None)
@@ -190,7 +191,7 @@ fn pod_side(index: u32, link: &PodLink) -> Vec<Message> {
 
 /// Sets what a pod may do on its link: it must not send with another pod's address (`rp_filter`, RFC
 /// 3704), have the host answer ARP for others (`proxy_arp`), or use IPv6.
-fn settle_host_side(name: &str) -> io::Result<()> {
+fn configure_host_side(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(name);
     for (setting, value) in [
         ("rp_filter", "1"),
@@ -229,7 +230,7 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<LinkName, Ipv4Addr>,
 
     let mut addresses = BTreeMap::new();
     for route in route::ours(socket)? {
-        // The other routes of ours lead to the service device and to other hosts.
+        // The other routes of Windlass lead to the service device and to other hosts.
         if let Some(name) = names.get(&route.device) {
             addresses.insert(name.clone(), route.destination.addr());
         }

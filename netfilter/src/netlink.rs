@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_message_is_decoded_as_it_was_encoded() {
         let mut message =
             Message::new(16, CREATE, &[7; 5])
                 .text(3, "wdl1")
@@ -344,14 +344,14 @@ mod tests {
         message.finish(4);
         let (kind, flags, body) = datagram(&message.bytes).next().unwrap();
         assert_eq!((kind, flags), (16, CREATE | FLAG_REQUEST));
-        let found: Vec<_> = attributes(&body[8..]).collect();
-        assert_eq!(found[0], (3, &b"wdl1\0"[..]));
-        assert_eq!(found[1].0, 18);
-        assert_eq!(attribute(found[1].1, 1).and_then(number), Some(9));
+        let decoded: Vec<_> = attributes(&body[8..]).collect();
+        assert_eq!(decoded[0], (3, &b"wdl1\0"[..]));
+        assert_eq!(decoded[1].0, 18);
+        assert_eq!(attribute(decoded[1].1, 1).and_then(number), Some(9));
     }
 
     #[test]
-    fn a_cut_off_message_yields_nothing() {
+    fn a_truncated_message_is_not_decoded() {
         assert_eq!(datagram(&[40, 0, 0, 0, 1, 0, 0, 0]).count(), 0);
         assert_eq!(attributes(&[9, 0, 1, 0, 5]).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);

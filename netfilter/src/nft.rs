@@ -24,7 +24,7 @@ pub enum Synced {
     Unchanged,
     /// The table was changed.
     Changed {
-        /// The whole table was replaced: at the first sync, or because somebody else had changed
+        /// The whole table was replaced: at the first sync, or because another program had changed
         /// it.
         replaced: bool,
         /// Number of elements that were added to sets and maps.
@@ -40,9 +40,9 @@ pub(crate) struct Nft {
     committed: Option<Committed>,
     /// The wanted VXLAN peers; `None` until the first call that sets them.
     vxlan_peers: Option<BTreeSet<Ipv4Addr>>,
-    /// The nftables generation in which everything of ours was last verified. Every change of
-    /// nftables, also by iptables-nft, starts a new generation; while the generation stays the same
-    /// nothing needs a check.
+    /// The nftables generation in which the table and the accept rules were last verified. Every
+    /// change of nftables, also by iptables-nft, starts a new generation; no check is needed while
+    /// the generation stays the same.
     verified: Option<u32>,
 }
 
@@ -78,8 +78,8 @@ impl Nft {
                 self.committed = Some(new);
                 Ok(changed(false, count))
             }
-            // The transaction names something that is not in the table any more: somebody else has
-            // changed the table, and nothing of the transaction was done.
+            // The transaction names an object that the table no longer has: another program has
+            // changed the table, and no part of the transaction was done.
             Err(NetworkError::Refused {
                 kind: Refusal::Drifted,
                 ..
@@ -88,7 +88,7 @@ impl Nft {
         }
     }
 
-    /// Replaces the whole table atomically, whatever is there.
+    /// Replaces the whole table atomically, whatever its content.
     async fn replace(
         &mut self,
         host: &HostNetwork,
@@ -187,7 +187,7 @@ impl Nft {
         self.committed.as_ref().map(|committed| &committed.wanted)
     }
 
-    /// Whether nobody has changed nftables since the last verification.
+    /// Whether nftables is unchanged since the last verification.
     pub(crate) fn is_undisturbed(&self) -> Result<bool, NetworkError> {
         Ok(self.verified.is_some() && self.verified == Some(generation()?))
     }
@@ -223,7 +223,7 @@ fn changed(replaced: bool, count: Count) -> Synced {
 
 /// The generation of nftables in this network namespace, which each change increases.
 pub(crate) fn generation() -> Result<u32, NetworkError> {
-    let ask = || -> io::Result<u32> {
+    let request = || -> io::Result<u32> {
         let answer = Socket::netfilter()?.get(Message::new(GET_GENERATION, 0, &[0; 4]))?;
         // Behind `struct nfgenmsg` of four bytes; numbers of nftables are in network byte order.
         let attributes = answer.body.get(4..);
@@ -233,7 +233,7 @@ pub(crate) fn generation() -> Result<u32, NetworkError> {
             None => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
     };
-    ask().map_err(|source| NetworkError::List {
+    request().map_err(|source| NetworkError::List {
         what: "nftables generation",
         source,
     })

@@ -95,8 +95,8 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
     let wanted = Tunnel::of(host);
     // VXLAN packets must not be fragmented (RFC 7348): an inner packet leaves room for the headers.
     let mtu = link::uplink_mtu(socket, host.node_address)?.saturating_sub(VXLAN_OVERHEAD);
-    let found = existing(socket, &wanted).map_err(failed)?;
-    let device = match &found {
+    let existing_device = existing(socket, &wanted).map_err(failed)?;
+    let device = match &existing_device {
         Some(link) => link.clone(),
         None => make(socket, &wanted, mtu).map_err(failed)?,
     };
@@ -122,13 +122,13 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
         messages.push(route::put_address(index, own, Some(Scope::Universe)));
     }
 
-    // A device that is up was set up here: its settings were made before its first packet.
+    // A device that is up was set up by Windlass: its settings were made before its first packet.
     if !device.up {
-        settle().map_err(failed)?;
+        configure_device().map_err(failed)?;
         messages.push(device::set_up(index));
     }
 
-    let changed = found.is_none() || !messages.is_empty();
+    let changed = existing_device.is_none() || !messages.is_empty();
     if !messages.is_empty() {
         socket.requests(messages).map_err(failed)?;
     }
@@ -137,7 +137,7 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork) -> Result<(u32, bool),
 
 /// The device, if it exists and is as wanted. Another device with its name is deleted.
 fn existing(socket: &Socket, wanted: &Tunnel) -> io::Result<Option<Link>> {
-    let Some(answer) = device::ask(socket, OVERLAY_DEVICE)? else {
+    let Some(answer) = device::query(socket, OVERLAY_DEVICE)? else {
         return Ok(None);
     };
     if Tunnel::read(&answer).as_ref() == Some(wanted) {
@@ -154,7 +154,7 @@ fn make(socket: &Socket, wanted: &Tunnel, mtu: u32) -> io::Result<Link> {
 
 /// The same settings as on a pod link. The table drops packets with a wrong source even where the
 /// host's own settings weaken `rp_filter`.
-fn settle() -> io::Result<()> {
+fn configure_device() -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv4/conf").join(OVERLAY_DEVICE);
     for (setting, value) in [
         ("rp_filter", "1"),
@@ -174,8 +174,8 @@ pub(crate) fn remove(socket: &Socket, host: &HostNetwork) -> Result<bool, Networ
         port: host.vxlan.port,
         source,
     };
-    let found = device::find(socket, OVERLAY_DEVICE).map_err(failed)?;
-    if found.is_none() {
+    let existing_device = device::find(socket, OVERLAY_DEVICE).map_err(failed)?;
+    if existing_device.is_none() {
         return Ok(false);
     }
     device::remove(socket, OVERLAY_DEVICE).map_err(failed)?;
@@ -187,9 +187,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mac_is_unicast_locally_administered_and_the_hosts_own() {
-        let one = mac(Ipv4Addr::new(192, 0, 2, 1));
-        assert_eq!(one, [0x02, 0x57, 192, 0, 2, 1]);
-        assert_eq!(one[0] & 0b11, 0b10);
+    fn a_mac_is_unicast_and_locally_administered_and_has_the_hosts_address() {
+        let bytes = mac(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(bytes, [0x02, 0x57, 192, 0, 2, 1]);
+        assert_eq!(bytes[0] & 0b11, 0b10);
     }
 }

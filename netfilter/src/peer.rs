@@ -41,7 +41,7 @@ impl Outcome {
             }
             Ok(false) => {}
             Err(error) if self.failed.is_none() => self.failed = Some(error),
-            Err(error) => tracing::warn!(%error, "a way to another host is missing too"),
+            Err(error) => tracing::warn!(%error, "the path to another host is missing too"),
         }
     }
 }
@@ -73,7 +73,9 @@ pub(crate) fn ensure(socket: &Socket, host: &HostNetwork, peers: &Peers) -> Outc
     }
 
     match route::ours(socket) {
-        Ok(found) => ensure_routes(socket, host, peers, device, &found, &mut outcome),
+        Ok(existing_routes) => {
+            ensure_routes(socket, host, peers, device, &existing_routes, &mut outcome)
+        }
         Err(error) => outcome.note(Drift::PeerRoutes, Err(error)),
     }
 
@@ -111,9 +113,9 @@ fn put_entries(
     device: u32,
     wanted: &BTreeSet<Entry>,
 ) -> Result<bool, NetworkError> {
-    let found = neighbour::permanent(socket, device)?;
+    let existing = neighbour::permanent(socket, device)?;
     // The forwarding entry of a MAC is set before the neighbour entry that refers to the MAC.
-    let mut missing: Vec<&Entry> = wanted.difference(&found).collect();
+    let mut missing: Vec<&Entry> = wanted.difference(&existing).collect();
     missing.sort_by_key(|entry| matches!(entry, Entry::Neighbour { .. }));
     for entry in &missing {
         socket
@@ -144,15 +146,17 @@ fn ensure_routes(
     host: &HostNetwork,
     peers: &Peers,
     device: Option<u32>,
-    found: &BTreeSet<Route>,
+    existing_routes: &BTreeSet<Route>,
     outcome: &mut Outcome,
 ) {
     for (name, peer) in peers {
         let changed = match (peer.path, device) {
-            (PeerPath::Vxlan, Some(device)) => put_vxlan(socket, host, peer, device, found),
+            (PeerPath::Vxlan, Some(device)) => {
+                put_vxlan(socket, host, peer, device, existing_routes)
+            }
             // The error of the missing device has been reported already.
             (PeerPath::Vxlan, None) => Ok(false),
-            (PeerPath::Direct, _) => put_direct(socket, host, peer, found),
+            (PeerPath::Direct, _) => put_direct(socket, host, peer, existing_routes),
         };
         outcome.note(
             Drift::PeerRoutes,
@@ -162,7 +166,10 @@ fn ensure_routes(
 
     let wanted: BTreeSet<Ipv4Net> = peers.values().map(|peer| peer.pod_subnet.trunc()).collect();
     // Pods and the service range are reached without a gateway.
-    for route in found.iter().filter(|route| route.gateway.is_some()) {
+    for route in existing_routes
+        .iter()
+        .filter(|route| route.gateway.is_some())
+    {
         if !wanted.contains(&route.destination) {
             let removed = match socket.request(route.delete()) {
                 Err(error) if !is_gone(&error) => Err(NetworkError::List {
@@ -218,7 +225,7 @@ fn put_vxlan(
     host: &HostNetwork,
     peer: &Peer,
     device: u32,
-    found: &BTreeSet<Route>,
+    existing_routes: &BTreeSet<Route>,
 ) -> Result<bool, Cause> {
     let route = Route {
         destination: peer.pod_subnet.trunc(),
@@ -226,7 +233,7 @@ fn put_vxlan(
         gateway: Some(peer.pod_subnet.network()),
         source: Some(overlay::own_address(host)),
     };
-    if found.contains(&route) {
+    if existing_routes.contains(&route) {
         return Ok(false);
     }
     socket.request(route.put_onlink())?;
@@ -239,7 +246,7 @@ fn put_direct(
     socket: &Socket,
     host: &HostNetwork,
     peer: &Peer,
-    found: &BTreeSet<Route>,
+    existing_routes: &BTreeSet<Route>,
 ) -> Result<bool, Cause> {
     let Reach { device, router } = route::reach(socket, peer.address)?;
     if let Some(router) = router {
@@ -252,7 +259,7 @@ fn put_direct(
         gateway: Some(peer.address),
         source: Some(host.node_address),
     };
-    if found.contains(&route) {
+    if existing_routes.contains(&route) {
         return Ok(false);
     }
     match socket.request(route.put()) {

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_record_is_refused_by_number() {
+    fn a_newer_record_is_refused_with_its_schema_number() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("network.json");
         let file = RecordFile::at(&path);

@@ -12,7 +12,7 @@ use crate::{
     netlink::{Answer, Message, REPLACE, Socket, address, attribute, number},
 };
 
-/// The routing protocol number of our routes: `ip route show proto 87`.
+/// The routing protocol number of the routes of Windlass: `ip route show proto 87`.
 pub const ROUTE_PROTOCOL: u8 = 87;
 /// The device that carries the DNS address and the route of the service range.
 pub const SERVICE_DEVICE: &str = "windlass0";
@@ -37,7 +37,7 @@ const RTA_PREFSRC: u16 = 7;
 const TABLE_MAIN: u8 = 254;
 const TYPE_UNICAST: u8 = 1;
 const SCOPE_HOST: u8 = 254;
-/// Treats the gateway as on-link, whatever other routes are there (`RTNH_F_ONLINK`).
+/// Treats the gateway as on-link, whatever other routes exist (`RTNH_F_ONLINK`).
 const ONLINK: u32 = 4;
 
 /// The scope of a route or an address.
@@ -49,7 +49,7 @@ pub(crate) enum Scope {
     Link = 253,
 }
 
-/// A route of ours.
+/// A route of Windlass.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Route {
     pub(crate) destination: Ipv4Net,
@@ -154,7 +154,7 @@ pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
     })
 }
 
-/// All routes with our protocol number.
+/// All routes with the protocol number of Windlass.
 pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
     let mut header = [0; 12];
     header[0] = AF_INET;
@@ -167,7 +167,7 @@ pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
     Ok(answers.iter().filter_map(read_route).collect())
 }
 
-/// `None` if the route is not ours.
+/// `None` if the route does not have the protocol number of Windlass.
 fn read_route(answer: &Answer) -> Option<Route> {
     let header: [u8; 12] = *answer.body.first_chunk()?;
     if answer.kind != RTM_NEWROUTE || header[5] != ROUTE_PROTOCOL || header[4] != TABLE_MAIN {
@@ -212,14 +212,14 @@ pub(crate) fn ensure_device(socket: &Socket, host: &HostNetwork) -> Result<bool,
         address: host.dns,
         source,
     };
-    let found = device::find(socket, SERVICE_DEVICE).map_err(failed)?;
-    let device = match &found {
+    let existing = device::find(socket, SERVICE_DEVICE).map_err(failed)?;
+    let device = match &existing {
         Some(link) => link.clone(),
         None => make_device(socket).map_err(failed)?,
     };
 
     let has_address = addresses(socket)?.contains(&(device.index, host.dns));
-    if found.is_some() && device.up && has_address {
+    if existing.is_some() && device.up && has_address {
         return Ok(false);
     }
     socket
@@ -269,12 +269,12 @@ pub(crate) fn ensure_service_route(
     Ok(true)
 }
 
-/// Removes all our routes and returns them.
+/// Removes all routes of Windlass and returns them.
 pub(crate) fn remove_all(socket: &Socket) -> Result<Vec<String>, NetworkError> {
     let mut removed = Vec::new();
     for route in ours(socket)? {
         match socket.request(route.delete()) {
-            // The route went with its device, or somebody else has removed it.
+            // The route was removed with its device, or by another program.
             Err(error) if device::is_gone(&error) => {}
             Err(source) => {
                 let what = "routes";

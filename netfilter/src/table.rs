@@ -117,7 +117,7 @@ impl Ruleset {
         }
 
         let chain = match backends.client_ip_affinity {
-            Some(timeout) => self.stick(front, &backends.endpoints, timeout.as_secs().max(1)),
+            Some(timeout) => self.keep_client(front, &backends.endpoints, timeout.as_secs().max(1)),
             None => self.balance(front, backends.endpoints.len()),
         };
         self.put(front.ports, front.key.clone(), format!("goto {chain}"));
@@ -128,13 +128,14 @@ impl Ruleset {
         let name = format!("{}{count}", front.balance);
         self.chains.entry(name.clone()).or_insert_with(|| Chain {
             hook: None,
-            rules: vec![draw(count), dnat(front)],
+            rules: vec![random_endpoint(count), dnat(front)],
         });
         name
     }
 
-    /// The chain that selects an endpoint, or the one that the client had before, and remembers it.
-    fn stick(
+    /// The chain that selects an endpoint and remembers it for the client; a known client keeps its
+    /// endpoint.
+    fn keep_client(
         &mut self,
         front: &Front,
         endpoints: &BTreeSet<SocketAddrV4>,
@@ -146,8 +147,8 @@ impl Ruleset {
             .map(|to| format!("{name}/{}-{}", to.ip(), to.port()))
             .collect();
 
-        // The last rule that writes the mark decides: a known client overrides what was drawn.
-        let mut rules = vec![draw(endpoints.len())];
+        // The last rule that writes the mark decides: a known client overrides the random choice.
+        let mut rules = vec![random_endpoint(endpoints.len())];
         for (index, set) in (0..).zip(&clients) {
             rules.push(format!("ip saddr @{set} meta mark set {}", mark(index)));
         }
@@ -217,7 +218,7 @@ impl Front {
 }
 
 /// Writes the random index of an endpoint into the mark.
-fn draw(count: usize) -> String {
+fn random_endpoint(count: usize) -> String {
     if count == 1 {
         format!("meta mark set {}", mark(0))
     } else {

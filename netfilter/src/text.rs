@@ -35,7 +35,7 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
     let mut text = String::new();
     let mut count = Count::default();
 
-    // What is new is declared, without rules and elements.
+    // New sets and chains are declared, without elements and rules.
     for (_, declaration) in missing(&new.sets, &old.sets) {
         let (kind, rest) = declaration.split_once(' ').unwrap_or((declaration, ""));
         line(&mut text, format_args!("add {kind} ip {TABLE} {rest}"));
@@ -44,8 +44,8 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         declare_chain(&mut text, name, chain);
     }
 
-    // What has changed loses its old content. Rules refer to sets, and elements to chains by their
-    // verdicts: with both gone, nothing refers to what is deleted at the end.
+    // Changed sets and chains lose their old content. Rules refer to sets, and elements to chains
+    // by their verdicts: with both gone, nothing refers to the objects that are deleted at the end.
     for (name, chain) in &old.chains {
         if new.chains.get(name) != Some(chain) {
             line(&mut text, format_args!("flush chain ip {TABLE} {name}"));
@@ -61,7 +61,7 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         element_commands(&mut text, "delete", set, &deleted);
     }
 
-    // What is new or has changed gets its content.
+    // New and changed sets and chains get their content.
     for (name, chain) in &new.chains {
         if old.chains.get(name) != Some(chain) {
             for rule in &chain.rules {
@@ -79,7 +79,7 @@ pub(crate) fn difference(old: &Ruleset, new: &Ruleset) -> (String, Count) {
         element_commands(&mut text, "add", set, &added);
     }
 
-    // What is not wanted any more has no reference left.
+    // Sets and chains that are not wanted any more have no reference left.
     for (name, _) in missing(&old.chains, &new.chains) {
         line(&mut text, format_args!("delete chain ip {TABLE} {name}"));
     }
@@ -138,14 +138,14 @@ fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
 /// of rules, and every element. Rules are counted and not compared, because each version of nft
 /// prints them in its own way.
 pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
-    let found = Listing::read(listing);
+    let listed = Listing::read(listing);
     let rules: BTreeMap<&str, usize> = ruleset
         .chains
         .iter()
         .map(|(name, chain)| (name.as_str(), chain.rules.len()))
         .collect();
     let sets: BTreeSet<&str> = ruleset.sets.keys().map(String::as_str).collect();
-    if rules != found.rules || sets != found.sets {
+    if rules != listed.rules || sets != listed.sets {
         return false;
     }
 
@@ -155,7 +155,7 @@ pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
             .iter()
             .map(|(key, value)| element(&numeric(key), value))
             .collect();
-        wanted == *found.elements.get(set.as_str()).unwrap_or(&none)
+        wanted == *listed.elements.get(set.as_str()).unwrap_or(&none)
     })
 }
 

@@ -1,5 +1,5 @@
-//! Reports that a link or route of ours may have been removed. It triggers a check and carries no
-//! data.
+//! Reports that a link or route of Windlass may have been removed. The report triggers a check and
+//! carries no data.
 
 use std::{
     io,
@@ -41,8 +41,8 @@ pub(crate) fn start() -> Result<Watch, NetworkError> {
         .map_err(NetworkError::Watch)?;
     let (sender, changes) = watch::channel(0);
     let task = tokio::spawn(async move {
-        while let Some(concerns_us) = next(&events).await {
-            if concerns_us {
+        while let Some(may_concern_windlass) = next(&events).await {
+            if may_concern_windlass {
                 sender.send_modify(|count| *count += 1);
             }
         }
@@ -58,14 +58,14 @@ fn register(events: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(events)
 }
 
-/// Waits for a datagram and returns whether it concerns links or routes of ours; `None` when the
-/// socket is broken.
+/// Waits for a datagram and returns whether it concerns links or routes of Windlass; `None` when
+/// the socket is broken.
 async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     loop {
         let mut ready = events.readable().await.ok()?;
         match ready.try_io(|fd| netlink::receive(fd.as_fd())) {
             Err(_would_block) => {}
-            Ok(Ok(bytes)) => return Some(concerns_us(&bytes)),
+            Ok(Ok(bytes)) => return Some(may_concern_windlass(&bytes)),
             // The kernel dropped notifications (`ENOBUFS`): anything may have changed.
             Ok(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Some(true),
             Ok(Err(error)) => {
@@ -76,11 +76,11 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
     }
 }
 
-/// A link of ours was removed or went down, or a route of ours was removed; or a link of somebody
-/// else came up or got an address: when it went down or lost the address, the kernel removed the
-/// routes through it or from it without a notification. A new link reports all its flags as
-/// changed.
-fn concerns_us(bytes: &[u8]) -> bool {
+/// Whether a link of Windlass was removed or went down, a route of Windlass was removed, or a link
+/// of another program came up or got an address: when that link went down or lost the address, the
+/// kernel removed the routes through it or from it without a notification. A new link reports all
+/// its flags as changed.
+fn may_concern_windlass(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         RTM_NEWLINK => {

@@ -3,6 +3,8 @@
 
 #[path = "inputs/advice.rs"]
 mod advice;
+#[path = "inputs/documents.rs"]
+mod documents;
 #[path = "inputs/practice.rs"]
 mod practice;
 

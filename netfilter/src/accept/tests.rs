@@ -34,7 +34,7 @@ fn a_host_that_does_not_filter_gets_no_rules() {
 }
 
 #[test]
-fn rules_go_where_docker_asks_for_them() {
+fn rules_are_set_in_the_chain_of_docker_for_users() {
     assert_eq!(
         commands(DOCKER),
         "-I DOCKER-USER 1 -d 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
@@ -43,7 +43,7 @@ fn rules_go_where_docker_asks_for_them() {
 }
 
 #[test]
-fn without_docker_rules_go_to_the_top_of_the_chains_that_filter() {
+fn without_docker_rules_are_set_at_the_top_of_the_filtering_chains() {
     assert_eq!(
         commands(":INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n"),
         "-I FORWARD 1 -d 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
@@ -54,7 +54,7 @@ fn without_docker_rules_go_to_the_top_of_the_chains_that_filter() {
 }
 
 #[test]
-fn rules_that_are_there_are_left_and_misplaced_ones_move() {
+fn existing_rules_stay_and_misplaced_ones_are_moved() {
     let ours = "-A DOCKER-USER -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n\
                 -A DOCKER-USER -d 10.244.0.0/16 -m comment --comment \"windlass\" -j ACCEPT\n";
     assert_eq!(commands(&DOCKER.replace("COMMIT\n", ours)), "");
@@ -77,17 +77,17 @@ fn rules_that_are_there_are_left_and_misplaced_ones_move() {
 }
 
 #[test]
-fn our_own_rules_alone_do_not_make_a_chain_filter() {
-    let alone = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
+fn a_chain_with_rules_of_windlass_only_does_not_filter() {
+    let saved = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
                  -A FORWARD -s 10.244.0.0/16 -m comment --comment windlass -j ACCEPT\n";
     assert_eq!(
-        commands(alone).lines().next().unwrap().split(' ').next(),
+        commands(saved).lines().next().unwrap().split(' ').next(),
         Some("-D")
     );
 }
 
 #[test]
-fn tunnels_are_accepted_from_peers_and_follow_them() {
+fn vxlan_packets_are_accepted_from_the_current_peers() {
     let saved = ":INPUT DROP [0:0]\n\
                  -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 53 -m comment --comment windlass -j ACCEPT\n\
                  -A INPUT -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -m comment --comment windlass -j ACCEPT\n\
@@ -95,7 +95,7 @@ fn tunnels_are_accepted_from_peers_and_follow_them() {
     assert_eq!(
         commands(saved),
         "",
-        "while the peers are not known the rules stay"
+        "the rules stay while the peers are unknown"
     );
     assert_eq!(commands_for_peers(saved, &["192.0.2.2"]), "");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Firewalls of others that may drop pod traffic.
+//! Firewalls of other programs that may drop pod traffic.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use reconciler::network::HostNetwork;
 
 use crate::{error::NetworkError, program, table::TABLE};
 
-/// A table of somebody else that filters forwarded or incoming packets. An accept in another table
-/// does not override its drop, and Windlass does not write into tables of others.
+/// A table of another program that filters forwarded or incoming packets. An accept in another
+/// table does not override its drop, and Windlass does not change tables of other programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     /// Family and name of the table, such as `inet firewalld`.
@@ -120,22 +120,22 @@ mod tests {
                       \tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\t}\n}\n\
                       table inet firewalld {\n\tchain filter_FORWARD {\n\t\ttype filter hook forward priority filter + 10; policy accept;\n\t}\n}\n\
                       table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
-        let found = read(
+        let obstacles = read(
             chains,
             &Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 1, 0, 0), 16),
             Some(8487),
         );
-        let tables: Vec<&str> = found
+        let tables: Vec<&str> = obstacles
             .iter()
             .map(|obstacle| obstacle.table.as_str())
             .collect();
         assert_eq!(tables, ["inet filter", "inet firewalld"]);
         assert_eq!(
-            found[0].remedy,
+            obstacles[0].remedy,
             "nft insert rule inet filter forward ip saddr 10.1.0.0/16 accept; nft insert rule inet filter forward ip daddr 10.1.0.0/16 accept"
         );
         assert!(
-            found[1]
+            obstacles[1]
                 .remedy
                 .starts_with("firewall-cmd --permanent --add-port=8487/udp && ")
         );

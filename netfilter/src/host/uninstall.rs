@@ -1,4 +1,4 @@
-//! Removes everything of ours from the host's network, and restores the settings that Windlass
+//! Removes all objects of Windlass from the host's network, and restores the settings that Windlass
 //! changed.
 
 use std::path::Path;
@@ -35,13 +35,14 @@ impl Removed {
     }
 }
 
-/// Removes the table, the accept rules, the pod links, our two devices and our routes, and restores
-/// `ip_forward` to the recorded value. Needs no daemon, and finds nothing when run again.
+/// Removes the table, the accept rules, the pod links, the two devices and the routes of Windlass,
+/// and restores `ip_forward` to the recorded value. It needs no daemon, and a second run removes
+/// nothing.
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
     let table = Nft::default().remove().await;
-    removed.note(table.map(|was_there| {
-        if was_there {
+    removed.note(table.map(|existed| {
+        if existed {
             vec![format!("nftables table ip {TABLE}")]
         } else {
             Vec::new()
@@ -52,11 +53,11 @@ pub async fn uninstall(record: &Path) -> Removed {
     removed.note(rules.map(|rules| rules.iter().map(ToString::to_string).collect()));
     removed.note(blocking(remove_links).await);
 
-    // Forwarding last, when nothing of ours needs it any more.
+    // Forwarding is restored last, when no object of Windlass needs it any more.
     let record = RecordFile::at(record);
     removed.note(forwarding::restore(&record).map(|value| {
         value
-            .map(|value| format!("net.ipv4.ip_forward put back to {value}"))
+            .map(|value| format!("net.ipv4.ip_forward restored to {value}"))
             .into_iter()
             .collect()
     }));

@@ -1,4 +1,4 @@
-//! Datagrams of any bytes: the decoder reads nothing twice and nothing beyond their end.
+//! Datagrams of arbitrary bytes: the decoder reads no byte twice and none beyond the end.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ const WORDS: [&str; 8] = [
 ];
 
 #[test]
-fn any_datagram_is_taken_apart_within_its_bounds() {
+fn any_datagram_is_decoded_within_its_bounds() {
     Fuzz::new("src/netlink/corpus", &WORDS).run(|bytes| {
         let mut read = 0;
         for (kind, _, body) in datagram(bytes) {
@@ -28,7 +28,7 @@ fn any_datagram_is_taken_apart_within_its_bounds() {
                 prop_assert_eq!(status(body).is_ok(), code == Some([0; 4]));
             }
             for start in [0, 4, 8, 16] {
-                attributes_are_read_again(body.get(start..).unwrap_or_default())?;
+                attributes_are_decoded_again(body.get(start..).unwrap_or_default())?;
             }
         }
         Ok(read > 0)
@@ -36,17 +36,17 @@ fn any_datagram_is_taken_apart_within_its_bounds() {
 }
 
 /// Attributes that are decoded and encoded again are the same.
-fn attributes_are_read_again(bytes: &[u8]) -> Result<(), TestCaseError> {
-    let found: Vec<(u16, &[u8])> = attributes(bytes).collect();
-    let size: usize = found.iter().map(|(_, value)| value.len() + 4).sum();
+fn attributes_are_decoded_again(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let decoded: Vec<(u16, &[u8])> = attributes(bytes).collect();
+    let size: usize = decoded.iter().map(|(_, value)| value.len() + 4).sum();
     prop_assert!(size <= bytes.len());
     let message = Message::new(0, 0, &[]);
-    let message = found.iter().fold(message, |message, (kind, value)| {
+    let message = decoded.iter().fold(message, |message, (kind, value)| {
         message.attribute(*kind, value)
     });
     let again: Vec<(u16, &[u8])> = attributes(&message.bytes[HEADER..]).collect();
-    prop_assert_eq!(&again, &found);
-    for (kind, value) in &found {
+    prop_assert_eq!(&again, &decoded);
+    for (kind, value) in &decoded {
         let first = attribute(bytes, *kind);
         prop_assert!(first.is_some());
         prop_assert_eq!(number(value).is_some(), value.len() >= 4);

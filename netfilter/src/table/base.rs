@@ -128,9 +128,9 @@ fn translation(host: &HostNetwork) -> Vec<NamedChain> {
     ]
 }
 
-/// The chains that reject at once what has no endpoint. They are before the host's own filter,
-/// which might drop silently. Replies are accepted: the DNS address sends from any port and so
-/// receives on any port.
+/// The chains that reject packets to ports without an endpoint at once. They are before the host's
+/// own filter, which might drop such packets silently. Replies are accepted: the DNS address sends
+/// from any port and so receives on any port.
 fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
     let HostNetwork {
         service_range, dns, ..

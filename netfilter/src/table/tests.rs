@@ -38,7 +38,7 @@ pub(crate) fn virtual_port(text: &str) -> VirtualPort {
 }
 
 #[test]
-fn services_are_elements_and_chains_are_one_for_each_count() {
+fn services_are_elements_and_each_number_of_endpoints_has_a_chain() {
     let mut table = ServiceTable::default();
     for (port, endpoints) in [
         ("10.96.0.1:80", &["10.244.1.2:8080", "10.244.2.2:8080"][..]),

@@ -1,5 +1,5 @@
-//! Listings of any bytes, as any version of `nft`, or another program in its place, might print
-//! them.
+//! Listings of arbitrary bytes, as any version of `nft`, or another program in its place, might
+//! print them.
 
 use proptest::prelude::*;
 
@@ -47,17 +47,17 @@ fn ruleset() -> Ruleset {
 }
 
 #[test]
-fn any_listing_is_another_table_unless_it_shows_all_of_ours() {
-    let ours = ruleset();
+fn a_listing_matches_only_if_it_has_all_names_and_values() {
+    let wanted = ruleset();
     Fuzz::new("src/text/corpus", &WORDS).run(|bytes| {
         let listing = String::from_utf8_lossy(bytes);
         let read = Listing::read(&listing);
         let rules: usize = read.rules.values().sum();
         prop_assert!(rules + read.rules.len() + read.sets.len() <= listing.lines().count());
-        let taken = matches(&ours, &listing);
-        if taken {
-            let names = ours.chains.keys().chain(ours.sets.keys());
-            let values = ours.elements.values().flat_map(BTreeMap::values);
+        let is_match = matches(&wanted, &listing);
+        if is_match {
+            let names = wanted.chains.keys().chain(wanted.sets.keys());
+            let values = wanted.elements.values().flat_map(BTreeMap::values);
             for word in names.chain(values) {
                 prop_assert!(
                     listing.contains(word.as_str()),
@@ -65,6 +65,6 @@ fn any_listing_is_another_table_unless_it_shows_all_of_ours() {
                 );
             }
         }
-        Ok(taken)
+        Ok(is_match)
     });
 }

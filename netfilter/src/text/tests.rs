@@ -14,7 +14,7 @@ fn ruleset(services: &[(&str, &[&str])]) -> Ruleset {
 }
 
 #[test]
-fn a_new_endpoint_is_a_few_elements() {
+fn a_new_endpoint_changes_a_few_elements() {
     let old = ruleset(&[
         ("10.96.0.1:80", &["10.244.1.2:80"]),
         ("10.96.0.2:80", &["10.244.1.9:80"]),
@@ -35,7 +35,7 @@ fn a_new_endpoint_is_a_few_elements() {
 }
 
 #[test]
-fn a_service_that_loses_its_last_endpoint_is_refused_and_its_chain_goes() {
+fn a_service_without_endpoints_is_refused_and_its_chain_is_deleted() {
     let old = ruleset(&[("10.96.0.1:80", &["10.244.1.2:80"])]);
     let new = ruleset(&[("10.96.0.1:80", &[])]);
     insta::assert_snapshot!(difference(&old, &new).0, @"
@@ -49,13 +49,13 @@ fn a_service_that_loses_its_last_endpoint_is_refused_and_its_chain_goes() {
 }
 
 #[test]
-fn equal_content_is_no_text() {
+fn equal_content_gives_an_empty_text() {
     let same = ruleset(&[("10.96.0.1:80", &["10.244.1.2:80"])]);
     assert_eq!(difference(&same, &same), (String::new(), Count::default()));
 }
 
 #[test]
-fn the_whole_table_of_an_idle_host() {
+fn the_table_of_a_host_without_services() {
     insta::assert_snapshot!(replace(&ruleset(&[])).0, @r#"
     table ip windlass
     delete table ip windlass
@@ -127,11 +127,11 @@ fn a_listing_is_compared_by_elements_and_counts_of_rules() {
     assert!(matches(&wanted, listing));
     assert!(
         !matches(&wanted, &listing.replace("17 . 53", "17 . 54")),
-        "another element"
+        "an element differs"
     );
     assert!(
         !matches(&wanted, &listing.replace("\t\tdrop\n", "")),
-        "a rule is gone"
+        "a rule is missing"
     );
-    assert!(!matches(&wanted, ""), "the table is gone");
+    assert!(!matches(&wanted, ""), "the table is missing");
 }

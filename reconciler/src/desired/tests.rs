@@ -1,6 +1,6 @@
 use super::*;
 
-fn said(text: &str, settings: &CheckSettings) -> String {
+fn problems_of(text: &str, settings: &CheckSettings) -> String {
     let file = SourceFile {
         path: "a.yaml",
         content: text.as_bytes(),
@@ -13,7 +13,7 @@ fn said(text: &str, settings: &CheckSettings) -> String {
 }
 
 #[test]
-fn what_a_pod_refers_to_must_be_in_the_commit() {
+fn references_of_a_pod_must_be_in_the_commit() {
     let text = r"apiVersion: v1
 kind: ConfigMap
 metadata: {name: app}
@@ -57,7 +57,7 @@ spec:
         secret: {secretName: keys}
 ";
     let settings = CheckSettings::default();
-    insta::assert_snapshot!(said(text, &settings), @r#"
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"
     a.yaml:23:26: spec.template.spec.initContainers[0].envFrom[0].configMapRef.name: there is no ConfigMap default/ap in this commit (did you mean "app"?): add it, or say optional: true
     a.yaml:30:52: spec.template.spec.containers[0].env[0].valueFrom.configMapKeyRef.key: the ConfigMap default/app has no key "color" (did you mean "colour"?): add it, or say optional: true
     a.yaml:32:38: spec.template.spec.containers[0].env[1].valueFrom.secretKeyRef.name: there is no Secret default/keys in this commit: add it, or say optional: true
@@ -67,7 +67,7 @@ spec:
 }
 
 #[test]
-fn services_that_lead_nowhere_are_warned_of() {
+fn services_without_pods_or_ports_are_warned_of() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {app: a}}
@@ -99,7 +99,7 @@ metadata: {name: none}
 spec: {ports: [{port: 80}]}
 "#;
     let settings = CheckSettings::default();
-    insta::assert_snapshot!(said(text, &settings), @r#"
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"
     a.yaml:14:47: warning: spec.ports[0].targetPort: no pod it selects has a TCP port named "htpp" (did you mean "http"?): name one so, or write its number
     a.yaml:19:8: warning: spec.selector: no pod of the namespace default in this commit has these labels: correct them, or add the pods
     a.yaml:24:8: warning: spec.selector: no pod of the namespace other in this commit has these labels: correct them, or add the pods
@@ -108,7 +108,7 @@ spec: {ports: [{port: 80}]}
 }
 
 #[test]
-fn ports_of_the_host_are_taken_once() {
+fn a_port_of_the_host_can_be_used_once() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {app: a}}
@@ -172,7 +172,7 @@ metadata: {name: two}
 spec: {type: NodePort, selector: {app: a}, ports: [{name: a, port: 80, nodePort: 30080}, {name: b, port: 81, nodePort: 30081}, {name: c, port: 82, nodePort: 80}]}
 "#;
     let settings = CheckSettings::default();
-    insta::assert_snapshot!(said(text, &settings), @r"
+    insta::assert_snapshot!(problems_of(text, &settings), @r"
     a.yaml:7:57: spec.containers[1].ports[0].hostPort: 8080/TCP of the host is taken by Pod/default/a (a.yaml:1): choose another port
     a.yaml:14:49: spec.containers[0].ports[0].containerPort: 8080/TCP of the host is taken by Pod/default/a (a.yaml:1): choose another port
     a.yaml:36:116: warning: spec.template.spec.containers[0].ports[0].hostPort: the 2 replicas cannot run on one host with it: use a Service, or one replica
@@ -185,7 +185,7 @@ spec: {type: NodePort, selector: {app: a}, ports: [{name: a, port: 80, nodePort:
 }
 
 #[test]
-fn cluster_addresses_are_in_range_and_taken_once() {
+fn a_cluster_address_must_be_in_range_and_can_be_used_once() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {app: a}}
@@ -205,7 +205,7 @@ spec: {containers: [{name: a, image: "a:1"}]}
         reserved_addresses: vec![Ipv4Addr::new(10, 96, 0, 10)],
         ..CheckSettings::default()
     };
-    insta::assert_snapshot!(said(text, &settings), @r"
+    insta::assert_snapshot!(problems_of(text, &settings), @r"
     a.yaml:8:61: spec.clusterIP: 10.96.0.5 is taken by the Service default/a (a.yaml:6): choose another, or leave it out
     a.yaml:10:61: spec.clusterIP: 192.0.2.1 is outside the service range 10.96.0.0/12: choose one in it, or leave it out
     a.yaml:12:61: spec.clusterIP: 10.96.0.10 is the daemon's own: choose another, or leave it out
@@ -232,7 +232,7 @@ spec:
         forbidden_host_paths: vec!["/var/lib/windlass".to_owned()],
         ..CheckSettings::default()
     };
-    insta::assert_snapshot!(said(text, &settings), @r#"
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"
     a.yaml:7:27: spec.volumes[0].hostPath.path: "/var/lib/windlass" would give the pod /var/lib/windlass, which is the daemon's own: choose another path
     a.yaml:8:33: spec.volumes[1].hostPath.path: "/var/lib" would give the pod /var/lib/windlass, which is the daemon's own: choose another path
     a.yaml:9:29: spec.volumes[2].hostPath.path: "/" would give the pod /var/lib/windlass, which is the daemon's own: choose another path
@@ -241,7 +241,7 @@ spec:
 }
 
 #[test]
-fn the_hosts_configuration_bounds_what_pods_may() {
+fn the_hosts_configuration_limits_the_rights_of_pods() {
     let text = r"apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: a}
@@ -267,7 +267,7 @@ spec:
         allowed_capabilities: Some(["NET_ADMIN".to_owned()].into()),
         ..CheckSettings::default()
     };
-    insta::assert_snapshot!(said(text, &settings), @r#"
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"
     a.yaml:9:7: spec.template.spec.hostNetwork: the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts
     a.yaml:10:7: spec.template.spec.hostPID: the host does not allow its namespaces to pods: run the pod without, or set host-namespaces under [allow] on the hosts
     a.yaml:14:27: spec.template.spec.containers[0].securityContext.privileged: the host does not allow privileged containers: add the capabilities that it needs, or set privileged under [allow] on the hosts
@@ -277,7 +277,7 @@ spec:
 }
 
 #[test]
-fn references_are_not_judged_where_a_document_could_not_be_read() {
+fn references_are_not_checked_if_a_document_could_not_be_read() {
     let text = r#"apiVersion: v1
 kind: ConfigMap
 metadata: {name: app
@@ -288,11 +288,11 @@ metadata: {name: a}
 spec: {containers: [{name: a, image: "a:1", envFrom: [{configMapRef: {name: app}}]}]}
 "#;
     let settings = CheckSettings::default();
-    insta::assert_snapshot!(said(text, &settings), @"a.yaml:4:1: not valid YAML: did not find expected ',' or '}', while parsing a flow mapping at line 3 column 11");
+    insta::assert_snapshot!(problems_of(text, &settings), @"a.yaml:4:1: not valid YAML: did not find expected ',' or '}', while parsing a flow mapping at line 3 column 11");
 }
 
 #[test]
-fn a_config_map_with_problems_is_there_for_those_that_refer_to_it() {
+fn a_reference_to_a_config_map_with_problems_is_valid() {
     let text = r#"apiVersion: v1
 kind: ConfigMap
 metadata: {name: app}
@@ -304,11 +304,11 @@ metadata: {name: a}
 spec: {containers: [{name: a, image: "a:1", envFrom: [{configMapRef: {name: app}}]}]}
 "#;
     let settings = CheckSettings::default();
-    insta::assert_snapshot!(said(text, &settings), @r#"a.yaml:4:1: dat: unknown field (did you mean "data"?): correct or remove it"#);
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"a.yaml:4:1: dat: unknown field (did you mean "data"?): correct or remove it"#);
 }
 
 #[test]
-fn problems_know_their_document_before_they_are_located() {
+fn problems_have_the_line_of_their_document_before_they_are_located() {
     let text = "\nkind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {clusterIP: 192.0.2.1, selector: {a: b}, ports: [{port: 80}]}\n";
     let file = SourceFile {
         path: "a.yaml",

@@ -152,7 +152,7 @@ impl World {
                 if let Some(leading) = self.hosts[host]
                     .daemon
                     .as_mut()
-                    .and_then(|one| one.leading.as_mut())
+                    .and_then(|daemon| daemon.leading.as_mut())
                 {
                     leading.excused = false;
                 }
@@ -164,9 +164,9 @@ impl World {
                 long,
             } => {
                 let host = self.target_index(host);
-                let one = &mut self.hosts[host];
-                one.reaches_store &= !store;
-                one.reaches_peers &= !peers;
+                let target = &mut self.hosts[host];
+                target.reaches_store &= !store;
+                target.reaches_peers &= !peers;
                 self.after(long, Event::Fault(Fault::Join(host)));
             }
             Fault::Join(host) => self.join(host),
@@ -274,9 +274,9 @@ impl World {
     }
 
     fn join(&mut self, host: usize) {
-        let one = &mut self.hosts[host];
-        one.reaches_store = true;
-        one.reaches_peers = true;
+        let target = &mut self.hosts[host];
+        target.reaches_store = true;
+        target.reaches_peers = true;
         self.watch_after(host, 10);
     }
 
@@ -304,14 +304,14 @@ impl World {
     fn power_off(&mut self, host: usize, lost: bool) {
         self.kill(host, false);
         let now = stamp(self.now);
-        let one = &mut self.hosts[host];
-        one.powered = false;
-        one.engine.tick(now);
-        one.engine.end_all(now);
+        let target = &mut self.hosts[host];
+        target.powered = false;
+        target.engine.tick(now);
+        target.engine.end_all(now);
         if lost {
-            let all: Vec<ContainerId> = one.engine.containers.keys().cloned().collect();
+            let all: Vec<ContainerId> = target.engine.containers.keys().cloned().collect();
             for container in all {
-                one.engine.remove(&container);
+                target.engine.remove(&container);
             }
         }
     }
@@ -320,8 +320,8 @@ impl World {
         let host = self.target_index(host);
         let index = self.random.index(64);
         let now = stamp(self.now);
-        let one = &mut self.hosts[host];
-        let alive: Vec<ContainerId> = one
+        let target = &mut self.hosts[host];
+        let alive: Vec<ContainerId> = target
             .engine
             .containers
             .iter()
@@ -329,7 +329,7 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         if let Some(id) = alive.get(index % alive.len().max(1)) {
-            one.engine.end(id, 137, now);
+            target.engine.end(id, 137, now);
             self.cycle_after(host, 5);
         }
     }

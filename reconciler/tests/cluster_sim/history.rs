@@ -348,8 +348,8 @@ impl World {
         self.push(commit);
     }
 
-    /// Pushes a commit that changes one thing in the repository, or a commit in which one workload
-    /// has an image that does not run.
+    /// Pushes a commit with one change of the repository, or a commit in which one workload has an
+    /// image that does not run.
     pub(crate) fn push_random_commit(&mut self, good: bool) {
         let names: Vec<String> = self.repository.workloads.keys().cloned().collect();
         let name = self.random.pick(&names).clone();
@@ -423,16 +423,16 @@ impl World {
     }
 
     /// Exchanges the Services of two workloads.
-    fn exchange_services(&mut self, one: &str, other: &str) {
+    fn exchange_services(&mut self, first_name: &str, second_name: &str) {
         let service = |name: &str| {
             self.repository
                 .workloads
                 .get(name)
                 .map(|workload| workload.service(name).to_owned())
         };
-        let (first, second) = (service(one), service(other));
-        self.change(one, |wanted| wanted.service = second);
-        self.change(other, |wanted| wanted.service = first);
+        let (first, second) = (service(first_name), service(second_name));
+        self.change(first_name, |wanted| wanted.service = second);
+        self.change(second_name, |wanted| wanted.service = first);
     }
 
     fn change(&mut self, name: &str, how: impl FnOnce(&mut WantedWorkload)) {

@@ -289,9 +289,12 @@ impl World {
             let Some(at) = self.hosts.iter().position(|host| host.name == *node) else {
                 return false;
             };
-            let (one, other) = (&self.hosts[index], &self.hosts[at]);
+            let (leader, node_host) = (&self.hosts[index], &self.hosts[at]);
             at == index
-                || one.reaches_peers && other.reaches_peers && other.powered && other.is_awake()
+                || leader.reaches_peers
+                    && node_host.reaches_peers
+                    && node_host.powered
+                    && node_host.is_awake()
         };
         let known: Vec<NodeName> = contents
             .facts

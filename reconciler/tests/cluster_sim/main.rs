@@ -18,6 +18,7 @@ mod clock;
 mod crash_point;
 mod crashes;
 mod daemon;
+mod delivery;
 mod ending;
 #[path = "../simulated/engine.rs"]
 #[allow(
@@ -179,13 +180,13 @@ fn one_seed() {
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 1..20 {
-        let (one, other) = (
+        let (first, second) = (
             outcome(seed, Sabotage::None, false),
             outcome(seed, Sabotage::None, false),
         );
-        assert_eq!(one.hash, other.hash, "seed {seed}");
+        assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_ne!(
-            one.hash,
+            first.hash,
             outcome(seed + 1, Sabotage::None, false).hash,
             "seed {seed} and the next seed give different histories"
         );

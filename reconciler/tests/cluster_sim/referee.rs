@@ -58,16 +58,15 @@ pub(crate) struct Referee {
 impl Referee {
     /// A node's report was written to the store.
     pub(crate) fn report(&mut self, now: Time, node: &NodeName, contents: &Contents) {
-        let ready: BTreeSet<PodUid> = contents
-            .reports
-            .get(node)
-            // The pods of a node that published its return keep running.
-            .filter(|_| contents.present.contains_key(node) || contents.away.contains_key(node))
-            .into_iter()
-            .flat_map(|report| &report.pods)
-            .filter(|(_, status)| status.ready.is_some())
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let mut ready = BTreeSet::new();
+        // The pods of a node that published its return keep running without its lease.
+        let runs = contents.present.contains_key(node) || contents.away.contains_key(node);
+        if runs && let Some(report) = contents.reports.get(node) {
+            let pods = report.pods.iter();
+            let ready_pods = pods.filter(|(_, status)| status.ready.is_some());
+            ready.extend(ready_pods.map(|(uid, _)| uid.clone()));
+        }
+
         let before = self
             .ready
             .insert(node.clone(), ready.clone())

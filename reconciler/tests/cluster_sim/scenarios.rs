@@ -198,6 +198,7 @@ fn images_that_fail_for_an_unknown_reason_are_waited_for_until_the_deadline() {
         );
         run(&mut world, 100);
         expect_is_preparing(&world, &stuck);
+
         // The referee takes a commit for good unless its images are known to be bad: it must accept
         // that this commit fails.
         world.bad.insert(stuck.clone());

@@ -221,9 +221,9 @@ impl World {
         let lag = self.random.within(8_000, 50_000);
         let peers = self.random.percent(30);
         let extra = self.random.within(0, 6_000);
-        let cut = at.saturating_sub(lag);
+        let cut_at = at.saturating_sub(lag);
         self.at(
-            cut,
+            cut_at,
             Event::Fault(Fault::Cut {
                 host,
                 store: true,
@@ -232,11 +232,11 @@ impl World {
             }),
         );
         for _ in 0..self.random.within(1, 4) {
-            let then = self.random.within(cut, at);
+            let then = self.random.within(cut_at, at);
             let good = self.random.percent(80);
             self.at(then, Event::Fault(Fault::Push { good }));
         }
-        let backup = self.random.within(cut.saturating_sub(10_000), at);
+        let backup = self.random.within(cut_at.saturating_sub(10_000), at);
         self.at(backup, Event::Fault(Fault::Backup));
         let down = self.random.within(100, 4_000);
         let lost = if self.random.percent(40) {

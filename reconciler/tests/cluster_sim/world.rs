@@ -11,7 +11,6 @@ use reconciler::{
     name::{CommitId, NodeName},
     plan::LaneKey,
     pod::memory::NodeMemory,
-    rollout::Head,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
     state::NodeReport,
 };
@@ -21,12 +20,11 @@ use crate::{
     crash_point::CrashPoints,
     faults::Fault,
     history::Repository,
-    host::Host,
+    host::{Host, Running},
     random::Random,
     referee::Referee,
     store::{Sabotage, Store},
     transcript::Transcript,
-    view::ReadResult,
 };
 
 /// An event of the queue. The second number is the generation of the daemon that the event is for:
@@ -191,16 +189,16 @@ impl World {
 
     fn handle_event(&mut self, event: Event) {
         let daemon = match &event {
-            Event::Cycle(host, generation)
-            | Event::Step(host, generation, _)
-            | Event::Watch(host, generation)
-            | Event::Keep(host, generation)
-            | Event::Lead(host, generation)
-            | Event::Send(host, generation) => Some((*host, *generation)),
+            Event::Cycle(index, generation)
+            | Event::Step(index, generation, _)
+            | Event::Watch(index, generation)
+            | Event::Keep(index, generation)
+            | Event::Lead(index, generation)
+            | Event::Send(index, generation) => Some((*index, *generation)),
             Event::Arrive(..) | Event::Fetch(..) | Event::Expire | Event::Fault(_) => None,
         };
-        if let Some((host, generation)) = daemon {
-            let host = &mut self.hosts[host];
+        if let Some((index, generation)) = daemon {
+            let host = &mut self.hosts[index];
             if host.daemon.is_none() || host.generation != generation {
                 return;
             }
@@ -210,82 +208,57 @@ impl World {
             }
         }
         match event {
-            Event::Cycle(host, _) => self.cycle(host),
-            Event::Step(host, _, key) => self.step(host, &key),
-            Event::Watch(host, _) => self.watch(host),
-            Event::Keep(host, _) => self.keep(host),
-            Event::Lead(host, _) => self.lead(host),
-            Event::Send(host, _) => self.send(host),
+            Event::Cycle(index, _) => self.cycle(index),
+            Event::Step(index, _, key) => self.step(index, &key),
+            Event::Watch(index, _) => self.watch(index),
+            Event::Keep(index, _) => self.keep(index),
+            Event::Lead(index, _) => self.lead(index),
+            Event::Send(index, _) => self.send(index),
             Event::Arrive(node, number, report) => self.arrive(&node, number, &report),
-            Event::Fetch(host, commit) => self.fetch(host, &commit),
+            Event::Fetch(index, commit) => self.fetch(index, &commit),
             Event::Expire => self.expire(),
             Event::Fault(fault) => self.apply_fault(fault),
         }
     }
 
     /// Whether a host can reach the store.
-    pub(crate) fn is_connected(&self, host: usize) -> bool {
-        let one = &self.hosts[host];
-        self.store.up && one.powered && one.reaches_store
+    pub(crate) fn is_connected(&self, index: usize) -> bool {
+        let host = &self.hosts[index];
+        self.store.up && host.powered && host.reaches_store
     }
 
     /// The store was written: watches deliver the change after a delay, and a lease may expire
     /// earlier than was planned.
     pub(crate) fn after_write(&mut self) {
-        for host in 0..self.hosts.len() {
+        for index in 0..self.hosts.len() {
             let wait = self.watch_delay();
-            self.watch_after(host, wait);
+            self.watch_after(index, wait);
         }
         self.schedule_expiry();
     }
 
-    fn watch_delay(&mut self) -> Time {
-        match self.random.within(0, 100) {
-            0..3 if !self.faults_over => self.random.within(300, 2_000),
-            3..20 => self.random.within(20, 200),
-            _ => self.random.within(1, 20),
-        }
-    }
-
-    /// At most one delivery is in the queue for each daemon: it brings all changes up to the time
-    /// when it arrives.
-    pub(crate) fn watch_after(&mut self, host: usize, wait: Time) {
-        if !self.is_connected(host) {
-            return;
-        }
+    pub(crate) fn cycle_after(&mut self, index: usize, wait: Time) {
         let at = self.now + wait;
-        let one = &mut self.hosts[host];
-        let generation = one.generation;
-        if let Some(daemon) = &mut one.daemon
-            && daemon.watch_at.is_none()
-        {
-            daemon.watch_at = Some(at);
-            self.at(at, Event::Watch(host, generation));
-        }
-    }
-
-    pub(crate) fn cycle_after(&mut self, host: usize, wait: Time) {
-        let at = self.now + wait;
-        let one = &mut self.hosts[host];
-        let generation = one.generation;
-        if let Some(daemon) = &mut one.daemon
+        let host = &mut self.hosts[index];
+        let generation = host.generation;
+        if let Some(daemon) = &mut host.daemon
             && daemon.cycle_at.is_none_or(|sooner| sooner > at)
         {
             daemon.cycle_at = Some(at);
-            self.at(at, Event::Cycle(host, generation));
+            self.at(at, Event::Cycle(index, generation));
         }
     }
 
-    pub(crate) fn lead_after(&mut self, host: usize, wait: Time) {
+    pub(crate) fn lead_after(&mut self, index: usize, wait: Time) {
         let at = self.now + wait;
-        let one = &mut self.hosts[host];
-        let generation = one.generation;
-        if let Some(daemon) = &mut one.daemon
+        let host = &mut self.hosts[index];
+        let generation = host.generation;
+        if let Some(daemon) = &mut host.daemon
             && daemon.leading.is_some()
             && daemon.lead_at.is_none_or(|sooner| sooner > at)
         {
             daemon.lead_at = Some(at);
-            self.at(at, Event::Lead(host, generation));
+            self.at(at, Event::Lead(index, generation));
         }
     }
 
@@ -322,207 +295,54 @@ impl World {
         self.referee.leases(self.now, nodes, &self.store.contents);
     }
 
-    fn watch(&mut self, host: usize) {
-        let again = !self.faults_over && self.random.percent(2);
-        let partly = !self.faults_over && self.random.percent(10);
-        let connected = self.is_connected(host);
-        let up_to = if partly && self.store.revision > self.hosts[host].view.revision {
-            self.random
-                .within(self.hosts[host].view.revision, self.store.revision)
-                + 1
-        } else {
-            self.store.revision
-        };
-        let one = &mut self.hosts[host];
-        let Some(daemon) = &mut one.daemon else {
-            return;
-        };
-        daemon.watch_at = None;
-        if !connected {
-            return;
-        }
-        let mut result = one.view.follow(&self.store, up_to);
-        if again {
-            let listed = one.view.relist(&self.store);
-            result = ReadResult {
-                distrusts: result.distrusts || listed.distrusts,
-                ..listed
-            };
-        }
-        let behind = one.view.revision < self.store.revision;
-        if behind {
-            let wait = self.watch_delay();
-            self.watch_after(host, wait);
-        }
-        self.handle_read(host, result);
-        if result.decided {
-            self.cycle_after(host, 1);
-        }
-        if result.reported || result.decided {
-            self.lead_after(host, 5);
-        }
-    }
-
-    fn fetch(&mut self, host: usize, id: &CommitId) {
-        let Some(index) = self.pushed.iter().position(|commit| commit.id == *id) else {
-            return;
-        };
-        let one = &mut self.hosts[host];
-        if !one.powered || one.removed || !one.reaches_forge {
-            return;
-        }
-        // A fetch brings all commits up to this one.
-        for commit in &self.pushed[..=index] {
-            one.verified
-                .entry(commit.id.clone())
-                .or_insert_with(|| Arc::clone(commit));
-        }
-        let newer = match &one.head {
-            Head::Accepted(head) => {
-                self.pushed.iter().position(|commit| commit.id == *head) < Some(index)
-            }
-            _ => true,
-        };
-        if newer {
-            one.head = Head::Accepted(id.clone());
-        }
-        let name = one.name.clone();
-        self.note(|| format!("{name} has fetched {id}"));
-        if self.hosts[host].is_awake() {
-            self.cycle_after(host, 1);
-            self.lead_after(host, 5);
-        }
-    }
-
-    fn send(&mut self, host: usize) {
-        let connected = self.is_connected(host);
-        let (lost, twice) = if self.faults_over {
-            (false, false)
-        } else {
-            (self.random.percent(5), self.random.percent(5))
-        };
-        let wait = self.random.within(1, 15);
-        let late = self.random.within(100, 3_000);
-        let one = &mut self.hosts[host];
-        let generation = one.generation;
-        let Some(daemon) = &mut one.daemon else {
-            return;
-        };
-        let Some(report) = daemon
-            .report
-            .clone()
-            .filter(|report| daemon.sent_report.as_ref() != Some(report))
-        else {
-            return;
-        };
-        let belongs = one.view.may_publish();
-        if !connected || lost || !belongs {
-            // The report was not sent: the daemon tries again until it is.
-            let wait = if connected { 300 } else { 1_000 };
-            self.after(wait, Event::Send(host, generation));
-            return;
-        }
-        daemon.sent_report = Some(Arc::clone(&report));
-        if self.crashes_here(host, || "is about to send its report".to_owned()) {
-            return;
-        }
-        let one = &mut self.hosts[host];
-        one.reports += 1;
-        let (name, number) = (one.name.clone(), one.reports);
-        if twice {
-            self.after(
-                late,
-                Event::Arrive(name.clone(), number, Arc::clone(&report)),
-            );
-        }
-        self.after(wait, Event::Arrive(name, number, report));
-        self.crashes_here(host, || "has sent its report".to_owned());
-    }
-
-    fn arrive(&mut self, node: &NodeName, number: u64, report: &Arc<NodeReport>) {
-        let Some(host) = self.hosts.iter().position(|host| host.name == *node) else {
-            return;
-        };
-        if !self.is_connected(host) {
-            // The report was lost on its way. The daemon does not know that; its next session with
-            // the store sends everything again.
-            if let Some(daemon) = &mut self.hosts[host].daemon {
-                daemon.sent_report = None;
-                let generation = self.hosts[host].generation;
-                self.after(1_000, Event::Send(host, generation));
-            }
-            return;
-        }
-        if self.store.report(node, number, report) {
-            self.referee.report(self.now, node, &self.store.contents);
-            self.after_write();
-        }
-    }
-
-    /// Adds a commit to the repository; each host fetches it after a delay of its own.
-    pub(crate) fn push(&mut self, commit: Arc<Commit>) {
-        let id = commit.id.clone();
-        self.note(|| format!("push {id}: {}", commit.subject));
-        self.pushed.push(commit);
-        for host in 0..self.hosts.len() {
-            let wait = match self.random.within(0, 10) {
-                0 if !self.faults_over => self.random.within(5_000, 90_000),
-                1..4 => self.random.within(500, 5_000),
-                _ => self.random.within(50, 500),
-            };
-            self.after(wait, Event::Fetch(host, id.clone()));
-        }
-    }
-
     /// A host's daemon starts with what is on the host's disk.
-    pub(crate) fn start(&mut self, host: usize) {
-        let one = &mut self.hosts[host];
-        if !one.powered || one.daemon.is_some() || one.removed {
+    pub(crate) fn start(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if !host.powered || host.daemon.is_some() || host.removed {
             return;
         }
-        one.generation += 1;
-        one.daemon = Some(crate::host::Daemon::default());
-        let (name, generation) = (one.name.clone(), one.generation);
-        let distrusts = one.view.marker.is_some() && !one.view.trusts();
+        host.generation += 1;
+        host.daemon = Some(crate::host::Daemon::default());
+        let (name, generation) = (host.name.clone(), host.generation);
+        let distrusts = host.view.marker.is_some() && !host.view.trusts();
         self.note(|| format!("{name}: the daemon starts"));
         if distrusts {
             self.alert_person();
         }
-        self.after(10, Event::Keep(host, generation));
-        self.watch_after(host, 20);
-        self.cycle_after(host, 15);
+        self.after(10, Event::Keep(index, generation));
+        self.watch_after(index, 20);
+        self.cycle_after(index, 15);
         if let Some(newest) = self.pushed.last().map(|commit| commit.id.clone()) {
             let wait = self.random.within(100, 3_000);
-            self.after(wait, Event::Fetch(host, newest));
+            self.after(wait, Event::Fetch(index, newest));
         }
     }
 
     /// A daemon is killed. With `halfway` the steps that were under way have their effects, and no
     /// daemon has recorded them.
-    pub(crate) fn kill(&mut self, host: usize, halfway: bool) {
+    pub(crate) fn kill(&mut self, index: usize, halfway: bool) {
         let now = stamp(self.now);
-        let one = &mut self.hosts[host];
-        let Some(daemon) = one.daemon.take() else {
+        let host = &mut self.hosts[index];
+        let Some(daemon) = host.daemon.take() else {
             return;
         };
-        one.paused = None;
-        one.view.lose_connection();
+        host.paused = None;
+        host.view.lose_connection();
         if self.store.sabotage == Sabotage::ForgetsMemory {
-            one.memory = NodeMemory::default();
+            host.memory = NodeMemory::default();
         }
-        let steps: Vec<_> = daemon
-            .lanes
-            .into_values()
-            .filter(|_| halfway)
-            .map(|running| (running.lane.steps[running.at].clone(), running.lane))
-            .collect();
-        let name = one.name.clone();
+        let name = host.name.clone();
         self.note(|| format!("{name}: the daemon is killed, halfway: {halfway}"));
-        for (step, lane) in steps {
-            self.before_effect(host, &lane, &step);
-            let one = &mut self.hosts[host];
-            let _ = one.engine.apply(&step, &one.registry, now);
-            self.after_effect(host, &step);
+        if !halfway {
+            return;
+        }
+
+        for Running { lane, at } in daemon.lanes.into_values() {
+            let step = lane.steps[at].clone();
+            self.before_effect(index, &lane, &step);
+            let host = &mut self.hosts[index];
+            let _ = host.engine.apply(&step, &host.registry, now);
+            self.after_effect(index, &step);
         }
     }
 }

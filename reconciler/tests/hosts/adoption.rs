@@ -39,6 +39,7 @@ fn pods_made_from_an_older_state_have_other_names_and_uids() {
             .collect()
     };
     let first = names(&world);
+
     world.state = before;
     world.reports.clear();
     world.run(30);
@@ -56,6 +57,7 @@ fn nothing_is_made_beside_pods_that_are_observed_running() {
     let commit = workloads
         .into_iter()
         .fold(commit("c1"), |commit, workload| commit.with(workload));
+
     let mut world = World::new(&["a", "b"]);
     world.push(commit.build());
     world.run(30);
@@ -110,7 +112,7 @@ fn of_two_daemon_pods_on_a_node_one_stays() {
 }
 
 #[test]
-fn of_two_daemon_pods_on_a_node_that_is_not_updated_yet_one_stays() {
+fn of_two_daemon_pods_on_a_node_before_its_update_one_stays() {
     let slow = |id: &str, image: &str| {
         let mut agent = daemon_set("agent", pod(image));
         if let Control::DaemonSet { min_ready, .. } = &mut agent.control {
@@ -118,9 +120,11 @@ fn of_two_daemon_pods_on_a_node_that_is_not_updated_yet_one_stays() {
         }
         commit(id).with(agent).build()
     };
+
     let mut world = World::new(&["a", "b"]);
     world.push(slow("c1", "agent:1"));
     world.run(60);
+
     world.push(slow("c2", "agent:2"));
     world.run(5);
     let mut observed = World::identity(world.on("agent", "b").unwrap());
@@ -172,6 +176,7 @@ fn pods_missing_in_an_adopted_copy_stay_and_pods_gone_since_are_not_started() {
             old.pods.insert(record.uid.clone(), record);
         }
         world.forget_records(&Vec::from_iter(newer.clone()));
+
         world.state.pods = old.pods;
     });
     world.run_second();
@@ -193,12 +198,14 @@ fn nothing_is_decided_before_every_node_that_is_not_lost_has_reported_its_pods()
             world.forget_records(&bare);
         });
         let node = world.running.keys().next().unwrap().clone();
+
         world.set_life(node.as_str(), life);
         world.run(30);
         assert_eq!(world.state.rollout.adopted.unwrap().stock_taken, !waits);
         assert_eq!(uids(&world, "one").is_empty(), waits);
         let noted = world.notes.contains(&Note::StockMissing(node.clone()));
         assert_eq!(noted, waits, "{:?}", world.notes);
+
         world.set_life(node.as_str(), NodeLife::Ready);
         world.run(30);
         assert_eq!(
@@ -217,9 +224,11 @@ fn a_node_that_comes_back_reports_its_pods_before_any_pod_starts_there() {
         agent = world.on("agent", "b").unwrap().uid.clone();
         world.forget_records(std::slice::from_ref(&agent));
     });
+
     world.set_life("b", NodeLife::Lost);
     world.run(30);
     assert!(world.state.rollout.adopted.unwrap().stock_taken);
+
     // The node is back, and its last report is from before the adoption.
     world.set_life("b", NodeLife::Ready);
     world.without_new_reports.insert(name("b"));

@@ -87,6 +87,7 @@ fn a_failure_on_the_canary_changes_no_other_node() {
     };
     let before = on_others(&world);
     world.break_on("b", "c2");
+
     world.push(both("c2", 2));
     world.run(60);
     world.expect_healthy("c1");
@@ -106,6 +107,7 @@ fn only_the_canary_replaces_pods_even_if_other_nodes_have_more() {
         };
         let mut world = World::new(&["a", "b"]);
         world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
+
         world.push(web("c1", 1));
         world.run(30);
         world.expect_healthy("c1");
@@ -122,10 +124,12 @@ fn only_the_canary_replaces_pods_even_if_other_nodes_have_more() {
             "{:?}",
             world.nodes_of("web")
         );
+
         world.push(web("c2", 2));
         world.run(25);
         assert_eq!(updated(&world, "web"), ["b"]);
         assert_eq!(on_a(&world), before, "{replicas} replicas");
+
         // The canary's old pod was replaced. If the canary had none, the new pod runs in addition.
         assert_eq!(
             world.pods("web").len(),
@@ -211,11 +215,13 @@ fn pods_of_a_superseded_commit_stay_during_the_canary_wave() {
     );
     world.run(30);
     world.expect_healthy("c1");
+
     world.push(
         commit("c2")
             .with(deployment("web", 3, pod("web:2")))
             .build(),
     );
+
     // All pods are updated, and the commit is not healthy yet.
     for _ in 0..60 {
         world.run_second();

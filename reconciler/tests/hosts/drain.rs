@@ -62,6 +62,7 @@ fn pods_leave_a_drained_node_and_stay_available() {
             replica_set("set", 3, pod("set:1")),
         ]
     };
+
     let mut world = settled(workloads());
     world.push(draining("c2", Some("b"), workloads()));
     world.run(60);
@@ -93,6 +94,7 @@ fn daemon_and_bare_pods_stay_on_a_drained_node_with_a_note() {
             bare("one", pod("one:1")),
         ]
     };
+
     let mut world = settled(workloads());
     let node = world.nodes_of("one")[0].to_owned();
     world.push(draining("c2", Some(&node), workloads()));
@@ -122,6 +124,7 @@ fn pods_that_no_other_node_takes_stay_with_a_note() {
             .insert("kubernetes.io/hostname".into(), "b".into());
         vec![make("web", 1, spec)]
     };
+
     let mut world = settled(workload(deployment));
     world.push(draining("c2", Some("b"), workload(deployment)));
     world.run(30);
@@ -131,6 +134,7 @@ fn pods_that_no_other_node_takes_stay_with_a_note() {
         world.nodes_of("web")
     );
     assert!(matches!(why_it_stays(&world), Undrained::Unplaced(_)));
+
     let mut world = settled(workload(recreate));
     world.push(draining("c2", Some("b"), workload(recreate)));
     world.run(30);
@@ -183,6 +187,7 @@ fn pods_evicted_by_a_taint_count_as_unavailable() {
             IntOrPercent::Int(1),
         )
     };
+
     let mut world = World::new(&["a", "b"]);
     world.push(commit("c1").with(web("web:1")).build());
     world.run(30);
@@ -201,6 +206,7 @@ fn pods_evicted_by_a_taint_count_as_unavailable() {
             ..NodeObject::default()
         },
     );
+
     world.push(Arc::new(next));
     world.run(60);
     world.expect_healthy("c2");

@@ -62,6 +62,7 @@ fn a_recreate_deployment_stops_the_pod_on_a_faulty_node_before_it_makes_another(
     let web = |id: &str, image: &str| commit(id).with(recreate("web", 3, pod(image))).build();
     let mut world = settled(web("c1", "web:1"));
     world.break_on("b", "c2");
+
     world.push(web("c2", "web:2"));
     world.run(90);
     world.expect_healthy("c2");
@@ -94,6 +95,7 @@ fn a_daemon_pod_stays_on_its_faulty_node_and_the_other_nodes_are_updated() {
     );
     let why = &world.state.rollout.faulty[&name("b")];
     assert!(why.to_string().contains("crash loop"), "{why}");
+
     // The node stays faulty when it is lost, and when it comes back.
     for life in [NodeLife::Lost, NodeLife::Ready] {
         world.set_life("b", life);
@@ -113,6 +115,7 @@ fn failures_on_two_of_three_nodes_fail_the_commit() {
     let mut world = settled(web("c1", "web:1"));
     world.break_on("b", "c2");
     world.break_on("c", "c2");
+
     world.push(web("c2", "web:2"));
     world.run(90);
     world.expect_healthy("c1");
@@ -158,6 +161,7 @@ fn a_node_that_cannot_pull_the_images_does_not_delay_the_others() {
     ] {
         let mut world = settled(daemons("c1", "agent:1"));
         world.prepared.insert(name("c"), preparation.clone());
+
         world.push(daemons("c2", "agent:2"));
         world.run(20);
         let waits = matches!(preparation, Preparation::Waiting(_));
@@ -209,6 +213,7 @@ fn a_node_that_cannot_fetch_the_commit_does_not_delay_the_others() {
     // Two of three nodes without the commit are not a failure of one node: the rollout waits, and
     // gives the reason.
     world.without_commit.extend([name("b"), name("c")]);
+
     world.push(daemons("c3", "agent:3"));
     world.run(60);
     assert!(
@@ -253,6 +258,7 @@ fn a_commit_that_waits_for_a_lost_node_does_not_become_bad() {
             world.pods("one").is_empty(),
             "no pod is made while the old one may still run on the lost node"
         );
+
         // Going back makes no pod either: the old pod may still run there, though the commit wants
         // its template again.
         world.push(commit("c3").with(workload("one:1")).build());
@@ -277,6 +283,7 @@ fn images_that_two_of_three_nodes_cannot_pull_fail_the_commit() {
             Preparation::Failed(ForeignText::new("no such image")),
         );
     }
+
     world.push(daemons("c2", "agent:2"));
     world.run(30);
     world.expect_healthy("c1");
@@ -306,6 +313,7 @@ fn a_lost_node_is_not_waited_for_and_its_daemon_pod_is_not_changed() {
         world.on("agent", "b").map(|record| &record.commit),
         Some(&commit_id("c2"))
     );
+
     world.set_life("c", NodeLife::Ready);
     world.join("d");
     world.run(30);
@@ -342,6 +350,7 @@ fn a_failure_on_a_node_that_is_not_ready_is_the_nodes() {
         NodeLife::NotReady(NotReady::Reported(ForeignText::new("the engine hangs"))),
     );
     world.break_on("c", "c2");
+
     world.push(daemons("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
@@ -375,9 +384,11 @@ fn the_deadline_begins_again_with_each_updated_node() {
     };
     let mut world = World::new(&["a", "b", "c", "d", "e"]);
     world.settings.rollout.deadline = Duration::from_secs(12);
+
     world.push(slow("c1", "agent:1"));
     world.run(60);
     world.expect_healthy("c1");
+
     world.push(slow("c2", "agent:2"));
     world.run(60);
     world.expect_healthy("c2");
@@ -397,6 +408,7 @@ fn max_surge_and_max_unavailable_hold_over_several_nodes() {
     };
     let mut world = settled(web("c1", "web:1"));
     world.bounds.clear();
+
     world.push(web("c2", "web:2"));
     world.run(60);
     world.expect_healthy("c2");

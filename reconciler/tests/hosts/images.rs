@@ -1,164 +1,20 @@
 //! Which hosts pull which images, and when: the hosts that need an image before their commit
 //! becomes the driving one, and all others after it is healthy.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use reconciler::{
-    commit::{Commit, Commits, locate},
-    fault::{Fault, FaultKind},
-    name::{CommitId, ImageId, ImageReference, NodeName},
-    network::{HostNetwork, VxlanSettings},
-    node::{NodeInput, Pins, node},
-    observed::{LaneFailure, Observed},
-    plan::{ImagePin, LaneKey, Step},
-    pod::{files::DnsFacts, memory::NodeMemory},
-    state::{FailureClass, NodeFacts, NodeLife, Phase, PodRecord, Preparation},
+    commit::Commit,
+    fault::FaultKind,
+    name::{ImageId, ImageReference, NodeName},
+    state::{FailureClass, NodeLife, Phase},
 };
 
 use crate::{
     build::{bare, commit, commit_id, daemon_set, deployment, pod, recreate},
+    pulls::Images,
     world::{World, name},
 };
-
-/// The images of the hosts. Each host pulls by its own plan.
-#[derive(Default)]
-pub(crate) struct Images {
-    pins: BTreeMap<NodeName, Pins>,
-    /// Hosts whose pulls never end.
-    stuck: BTreeSet<NodeName>,
-    /// Hosts whose pulls fail, and why.
-    failing: BTreeMap<NodeName, FaultKind>,
-    under_way: BTreeMap<NodeName, BTreeSet<LaneKey>>,
-    /// Each pull: the host, the image, and the phase of the rollout.
-    pulled: Vec<(NodeName, ImageReference, String)>,
-    /// The image that all tags point to at present.
-    generation: u32,
-}
-
-impl Images {
-    /// Whether a host has the images of a pod.
-    pub(crate) fn has(&self, node: &NodeName, record: &PodRecord, commits: &Commits) -> bool {
-        let Some((_, workload)) = locate(commits, record) else {
-            return false;
-        };
-        let pins = self
-            .pins
-            .get(node)
-            .and_then(|pins| pins.get(&record.commit));
-        let mut containers = workload.template.spec.containers.iter();
-        containers.all(|container| pins.is_some_and(|pins| pins.contains_key(&container.image)))
-    }
-
-    /// One cycle of a host: it plans its pulls, and they succeed at once.
-    pub(crate) fn pull(
-        &mut self,
-        world: &World,
-        host: &NodeName,
-    ) -> (BTreeMap<CommitId, Preparation>, Option<u64>) {
-        let own_facts = &world.nodes[host].facts;
-        let network = HostNetwork {
-            pod_range: "10.42.0.0/16".parse().unwrap(),
-            pod_subnet: own_facts.pod_subnet,
-            service_range: "10.96.0.0/16".parse().unwrap(),
-            dns: "10.96.0.10".parse().unwrap(),
-            node_address: own_facts.address,
-            mtu: 1500,
-            vxlan: VxlanSettings::default(),
-        };
-        let others = world
-            .nodes
-            .values()
-            .map(|known| &known.facts)
-            .filter(|facts| facts.name != own_facts.name);
-        let peers: BTreeMap<NodeName, NodeFacts> = others
-            .map(|facts| (facts.name.clone(), facts.clone()))
-            .collect();
-        let under_way = self.under_way.entry(host.clone()).or_default();
-        if !self.stuck.contains(host) {
-            under_way.clear();
-        }
-        let known = self
-            .pins
-            .get(host)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .flat_map(BTreeMap::values);
-        let mut observed = Observed {
-            lanes: under_way.clone(),
-            images: known.map(|pin| pin.id.clone()).collect(),
-            ..Observed::default()
-        };
-        if let (Some(kind), Some(target)) = (self.failing.get(host), &world.state.rollout.target) {
-            let images = world.commits[target].objects.workloads.values();
-            for container in images.flat_map(|workload| &workload.template.spec.containers) {
-                let key = LaneKey::Image(target.clone(), container.image.clone());
-                let fault = Fault::new(*kind, "the pull failed");
-                let failure = LaneFailure {
-                    fault,
-                    container: None,
-                    at: world.now,
-                    count: 1,
-                    removes: false,
-                };
-                observed.failures.insert(key, failure);
-            }
-        }
-        let pins = self.pins.entry(host.clone()).or_default();
-        let plan = node(&NodeInput {
-            now: world.now,
-            node: host,
-            facts: own_facts,
-            settings: &world.settings,
-            network: &network,
-            dns: &DnsFacts {
-                zone: "cluster.local".to_owned(),
-                ..DnsFacts::default()
-            },
-            drain: Duration::from_secs(2),
-            state: &world.state,
-            commits: &world.commits,
-            kept: &world.kept,
-            barred: &world.barred,
-            observed: &observed,
-            memory: &NodeMemory::default(),
-            pins,
-            peers: &peers,
-            reports: &world.reports,
-        });
-        for (commit, image, pin) in plan.inherited {
-            pins.entry(commit).or_default().insert(image, pin);
-        }
-        for lane in plan
-            .lanes
-            .into_iter()
-            .filter(|lane| matches!(lane.key, LaneKey::Image(..)))
-        {
-            let Some(Step::PullImage { commit, image, .. }) = lane.steps.into_iter().next() else {
-                continue;
-            };
-            if self.stuck.contains(host) {
-                under_way.insert(lane.key);
-                continue;
-            }
-            let pin = ImagePin {
-                id: ImageId::new(self.generation.to_string()),
-                digest: None,
-                warning: None,
-            };
-            pins.entry(commit).or_default().insert(image.clone(), pin);
-            self.pulled.push((
-                host.clone(),
-                image,
-                world.state.rollout.phase.as_str().to_owned(),
-            ));
-        }
-        (plan.report.prepared, plan.report.share)
-    }
-}
 
 const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
@@ -321,6 +177,7 @@ fn a_chosen_host_that_is_lost_is_replaced() {
     world.settings.rollout.spare_images = 0;
     world.push(web("c2", 2, "web:2"));
     let chosen = world.chosen();
+
     world.set_life(chosen[0].as_str(), NodeLife::Lost);
     world.stick([]);
     world.run(60);
@@ -344,6 +201,7 @@ fn daemon_sets_are_prepared_on_every_node() {
     let mut world = World::pulling(&["a", "b", "c"]);
     world.push(daemons("c1", "agent:1"));
     world.run(60);
+
     world.push(daemons("c2", "agent:2"));
     world.stick([name("c")]);
     world.run(25);
@@ -379,6 +237,7 @@ fn a_node_that_may_never_run_a_pod_never_pulls_its_image() {
     let mut named = pod("one:1");
     named.node_name = Some(name("c"));
     world.settings.rollout.spare_images = 1;
+
     world.push(
         commit("c1")
             .with(deployment("web", 1, spec))
@@ -474,6 +333,7 @@ fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
     world.push(web("c2", 2, "web:2"));
     world.chosen();
     world.stick([]);
+
     // Wait only until the commit is soaking, before the other nodes have pulled its image.
     for _ in 0..30 {
         if world.state.rollout.phase != Phase::Soaking {
@@ -491,6 +351,7 @@ fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
     world.run(15);
     world.expect_healthy("c2");
     let node = world.nodes_of("web")[0].to_owned();
+
     world.set_life(&node, NodeLife::Lost);
     world.run(5);
     for place in world.nodes_of("web") {

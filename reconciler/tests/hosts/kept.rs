@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{commit, commit_id, node_port, pod, replica_set},
-    refusals::{forge, plan_of, plan_with, pod_on, settled},
+    host_plan::{forge, plan_of, plan_with, pod_on, settled},
     world::World,
 };
 
@@ -42,10 +42,11 @@ fn withdrawn() -> World {
 }
 
 #[test]
-fn a_started_pod_is_completed_and_a_new_one_is_not_started() {
+fn a_started_pod_of_a_kept_commit_is_completed_and_a_new_one_is_not_started() {
     let mut world = withdrawn();
     let running = pod_on(&world, "set", "a");
     let forged = forge(&mut world, &running, "a");
+
     // Only the sandbox runs: the container must be made again, and its image must be pulled before.
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&running));
     assert!(
@@ -58,6 +59,7 @@ fn a_started_pod_is_completed_and_a_new_one_is_not_started() {
         plan.memory.pods[&running].origin.as_ref().unwrap().commit,
         commit_id("c1")
     );
+
     // On a host without a pod of the commit nothing is started.
     let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(plan.lanes.is_empty(), "{:#?}", plan.lanes);
@@ -97,6 +99,7 @@ fn after_a_reboot_the_hosts_own_record_gives_the_origin_of_a_pod() {
         "{:#?}",
         plan.lanes
     );
+
     // A changed record in the store does not change the origin of the pod.
     let record = world.state.pods.get_mut(&running).unwrap();
     record.commit = commit_id("c9");
@@ -114,10 +117,11 @@ fn after_a_reboot_the_hosts_own_record_gives_the_origin_of_a_pod() {
 }
 
 #[test]
-fn the_leader_makes_no_pod_of_it_and_follows_the_next_commit() {
+fn the_leader_makes_no_pod_of_a_kept_commit_and_follows_the_next_one() {
     let mut world = withdrawn();
     let lost = pod_on(&world, "set", "b");
     world.state.pods.remove(&lost);
+
     world.now += Duration::from_secs(60);
     world.run(30);
     assert_eq!(
@@ -125,6 +129,7 @@ fn the_leader_makes_no_pod_of_it_and_follows_the_next_commit() {
         ["a"],
         "no new pod of the commit is started"
     );
+
     // The same workload in an eligible commit: the running pod belongs to it, and the missing pod
     // is made.
     world.push(
@@ -138,7 +143,7 @@ fn the_leader_makes_no_pod_of_it_and_follows_the_next_commit() {
 }
 
 #[test]
-fn workloads_that_a_new_commit_deletes_from_it_count_against_the_budget() {
+fn workloads_that_a_new_commit_deletes_from_a_kept_one_count_against_the_budget() {
     let set = |name: &str| replica_set(name, 1, pod(&format!("{name}:1")));
     let build = commit("c1")
         .with(set("one"))
@@ -158,7 +163,7 @@ fn workloads_that_a_new_commit_deletes_from_it_count_against_the_budget() {
 }
 
 #[test]
-fn a_failed_commit_is_not_rolled_back_to_it() {
+fn a_failed_commit_is_not_rolled_back_to_a_kept_one() {
     let mut world = withdrawn();
     world.push(
         commit("c2")
@@ -179,7 +184,7 @@ fn a_failed_commit_is_not_rolled_back_to_it() {
 }
 
 #[test]
-fn its_services_lead_to_its_pods_on_hosts_with_and_without_pods() {
+fn services_of_a_kept_commit_lead_to_its_pods_on_every_host() {
     let build = commit("c1")
         .with(replica_set("set", 1, pod("set:1")))
         .service("set", "set", node_port(None));

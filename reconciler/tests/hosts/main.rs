@@ -8,11 +8,13 @@ mod build;
 mod canary;
 mod drain;
 mod faults;
+mod host_plan;
 mod images;
 #[path = "../invariants/invariants.rs"]
 #[allow(dead_code, reason = "the simulation of one host checks plans")]
 mod invariants;
 mod kept;
+mod pulls;
 mod refusals;
 mod renames;
 mod rules;

@@ -1,171 +1,21 @@
 //! Assignments and stops in the store that a host refuses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use reconciler::{
-    commit::Commit,
-    name::{ContainerId, ImageId, NodeName, PodUid, TemplateHash},
-    network::HostNetwork,
-    node::{NodeInput, NodePlan, Pins, node},
+    name::{PodUid, TemplateHash},
     object::{Taint, TaintEffect},
-    observed::{ContainerState, Observed, ObservedContainer},
-    plan::{LaneKey, PodIdentity, Role},
-    pod::{
-        files::DnsFacts,
-        memory::{NodeMemory, PodMemory},
-    },
-    state::{NodeFacts, NodeSystem, PodPlace, Refused, StopReason, StopRecord, Unfit, UnfitReason},
+    observed::Observed,
+    plan::LaneKey,
+    pod::memory::{NodeMemory, PodMemory},
+    state::{PodPlace, Refused, StopReason, Unfit, UnfitReason},
 };
 
 use crate::{
     build::{PodSpecExt, bare, commit, commit_id, daemon_set, node_port, pod, replica_set},
-    world::{World, facts, name},
+    host_plan::{forge, misplace, plan_of, plan_with, pod_lanes, pod_on, request_stop, settled},
+    world::{World, name},
 };
-
-/// Two hosts on which a commit is healthy; a test then changes the store.
-pub(crate) fn settled(commit: Arc<Commit>) -> World {
-    let mut world = World::new(&["a", "b"]);
-    world.push(commit);
-    world.run(30);
-    world.expect_healthy("c1");
-    world
-}
-
-/// The plan of a host by the content of the store; `running` are pods whose sandboxes run on the
-/// host.
-pub(crate) fn plan_of(
-    world: &World,
-    host: &str,
-    taints: Vec<Taint>,
-    running: &[PodUid],
-) -> NodePlan {
-    let running = running
-        .iter()
-        .map(|uid| World::identity(&world.state.pods[uid]))
-        .collect();
-    plan_with(
-        world,
-        host,
-        taints,
-        running,
-        Observed::default(),
-        &world.memory,
-    )
-}
-
-pub(crate) fn plan_with(
-    world: &World,
-    host: &str,
-    taints: Vec<Taint>,
-    running: Vec<PodIdentity>,
-    mut observed: Observed,
-    memory: &NodeMemory,
-) -> NodePlan {
-    let number = if host == "a" { 1 } else { 2 };
-    let mut own_facts = facts(number, host);
-    own_facts.taints = taints;
-    own_facts.system = NodeSystem {
-        cpus: 2,
-        memory_kib: 1024 * 1024,
-        ..NodeSystem::default()
-    };
-    let network = HostNetwork {
-        pod_range: "10.42.0.0/16".parse().unwrap(),
-        pod_subnet: own_facts.pod_subnet,
-        service_range: "10.96.0.0/16".parse().unwrap(),
-        dns: "10.96.0.10".parse().unwrap(),
-        node_address: own_facts.address,
-        mtu: 1500,
-        vxlan: reconciler::network::VxlanSettings::default(),
-    };
-    for identity in running {
-        let id = ContainerId::new(format!("{}-sandbox", identity.uid));
-        let container = ObservedContainer {
-            identity,
-            role: Role::Sandbox,
-            name: String::new(),
-            attempt: 0,
-            image: ImageId::new("pause"),
-            state: ContainerState::Running { started: world.now },
-        };
-        observed.containers.insert(id, container);
-    }
-    let others = world
-        .nodes
-        .values()
-        .map(|known| known.facts.clone())
-        .filter(|facts| facts.name != own_facts.name);
-    let peers: BTreeMap<NodeName, NodeFacts> =
-        others.map(|facts| (facts.name.clone(), facts)).collect();
-    node(&NodeInput {
-        now: world.now,
-        node: &name(host),
-        facts: &own_facts,
-        settings: &world.settings,
-        network: &network,
-        dns: &DnsFacts {
-            zone: "cluster.local".to_owned(),
-            ..DnsFacts::default()
-        },
-        drain: Duration::from_secs(2),
-        state: &world.state,
-        commits: &world.commits,
-        kept: &world.kept,
-        barred: &world.barred,
-        observed: &observed,
-        memory,
-        pins: &Pins::new(),
-        peers: &peers,
-        reports: &world.reports,
-    })
-}
-
-/// The lanes of pods. The lanes that pull the images of the commit are left out.
-fn pod_lanes(plan: &NodePlan) -> Vec<&LaneKey> {
-    plan.lanes
-        .iter()
-        .map(|lane| &lane.key)
-        .filter(|key| matches!(key, LaneKey::Pod(_)))
-        .collect()
-}
-
-/// Adds a record to the store, like that of `uid`, for a pod on this host.
-pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
-    let mut record = world.state.pods[uid].clone();
-    world.state.serial += 1;
-    record.serial = world.state.serial;
-    record.uid = PodUid::new(format!("forged-{}", record.serial));
-    record.key.name = format!("{}-forged-{}", record.key.name, record.serial);
-    record.place = PodPlace::Node(name(host));
-    let uid = record.uid.clone();
-    world.state.pods.insert(uid.clone(), record);
-    uid
-}
-
-/// Moves the record of a pod to another host; no host has the pod.
-pub(crate) fn misplace(world: &mut World, uid: &PodUid, host: &str) {
-    world.state.pods.get_mut(uid).unwrap().place = PodPlace::Node(name(host));
-    world
-        .reports
-        .values_mut()
-        .for_each(|report| drop(report.pods.remove(uid)));
-}
-
-pub(crate) fn request_stop(world: &mut World, uid: &PodUid) {
-    let stop = StopRecord {
-        at: world.now,
-        reason: StopReason::OwnerRemoved,
-    };
-    world.state.pods.get_mut(uid).unwrap().stop = Some(stop);
-}
-
-pub(crate) fn pod_on(world: &World, owner: &str, host: &str) -> PodUid {
-    world.on(owner, host).unwrap().uid.clone()
-}
 
 #[test]
 fn no_decision_of_the_leader_is_refused() {
@@ -199,6 +49,7 @@ fn the_oldest_pods_are_started_and_surplus_ones_are_refused() {
     let twin = forge(&mut world, &bare, "a");
     let plan = plan_of(&world, "a", Vec::new(), &[]);
     let refused = &plan.report.refused;
+
     // A drain may make one pod more than the workload wants.
     assert!(!refused.contains_key(&forged[0]), "{refused:?}");
     assert_eq!(refused[&forged[1]], Refused::Surplus { pods: 5, most: 3 });
@@ -217,6 +68,7 @@ fn the_oldest_pods_are_started_and_surplus_ones_are_refused() {
             .unwrap()
             .contains("no commit in use asks for more than 1")
     );
+
     // A pod that runs already is not stopped for being surplus.
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&twin));
     assert!(!plan.report.refused.contains_key(&twin));
@@ -231,12 +83,14 @@ fn a_pod_is_refused_while_another_runs_in_its_place() {
     );
     let known = pod_on(&world, "agent", "a");
     let newer = forge(&mut world, &known, "a");
+
     // The newer pod runs: the older one is refused.
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&newer));
     assert_eq!(
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
+
     // A running pod without a record also counts.
     let unrecorded = World::identity(&world.state.pods.remove(&newer).unwrap());
     let plan = plan_with(
@@ -251,6 +105,7 @@ fn a_pod_is_refused_while_another_runs_in_its_place() {
         plan.report.refused,
         BTreeMap::from([(known.clone(), Refused::Surplus { pods: 2, most: 1 })])
     );
+
     // A pod that is stopping also counts, until it is gone.
     let stops = forge(&mut world, &known, "a");
     request_stop(&mut world, &stops);
@@ -278,6 +133,7 @@ fn a_pod_that_restarts_while_its_record_is_missing_keeps_its_address() {
             .build(),
     );
     let uid = pod_on(&world, "agent", "a");
+
     world.state.pods.remove(&uid);
     let known = PodMemory {
         address: Some("10.42.1.7".parse().unwrap()),
@@ -287,6 +143,7 @@ fn a_pod_that_restarts_while_its_record_is_missing_keeps_its_address() {
         pods: BTreeMap::from([(uid.clone(), known.clone())]),
         ..NodeMemory::default()
     };
+
     // The lane of the pod has removed the old containers, and has made no new ones yet.
     let lanes = BTreeSet::from([LaneKey::Pod(uid.clone())]);
     let observed = Observed {
@@ -315,6 +172,7 @@ fn pods_on_a_lost_node_are_not_counted_as_surplus() {
         since: world.now,
         lost: true,
     };
+
     world.state.outages.insert(name("b"), outage);
     assert!(
         plan_of(&world, "a", Vec::new(), &[])
@@ -407,6 +265,7 @@ fn a_stop_for_a_removed_owner_is_refused_while_the_commit_has_the_owner() {
     let plan = plan_of(&world, "a", Vec::new(), std::slice::from_ref(&uid));
     assert_eq!(plan.report.refused[&uid], Refused::OwnerStays);
     assert!(plan.report.pods.contains_key(&uid) && !plan.report.gone.contains(&uid));
+
     // A stop from before the commit that added the owner again is carried out.
     world
         .state
@@ -429,6 +288,7 @@ fn stops_of_owners_that_no_commit_removed_are_limited_by_the_budget() {
         })
     };
     let mut world = settled(all().build());
+
     // Another commit has only one of the owners, and no superseded commit explains the removal of
     // the others.
     let other = commit("c9").with(daemon_set("d0", pod("agent:1"))).build();
@@ -455,6 +315,7 @@ fn stops_of_owners_that_no_commit_removed_are_limited_by_the_budget() {
             allowed: 1
         }
     );
+
     // A superseded commit that had these owners explains their removal.
     world.state.rollout.left.push(commit_id("c1"));
     let plan = plan_of(&world, "a", Vec::new(), &uids);
@@ -508,6 +369,7 @@ fn an_assignment_of_a_missing_commit_does_not_keep_services_from_being_updated()
             .services
             .is_some()
     );
+
     // A running pod whose commit is missing may be an endpoint of a Service: the Services stay as
     // they are.
     assert!(
@@ -527,6 +389,7 @@ fn a_pod_that_another_host_runs_is_refused() {
     let uid = pod_on(&world, "set", "a");
     let record = world.state.pods.get_mut(&uid).unwrap();
     record.place = PodPlace::Node(name("b"));
+
     // Host a still runs the pod and reports it, although the record names host b; the pod keeps its
     // address.
     let memory = PodMemory {
@@ -548,6 +411,7 @@ fn a_pod_that_another_host_runs_is_refused() {
         plan.report.refused[&uid],
         Refused::Elsewhere { node: name("a") }
     );
+
     // A host without a report does not keep the pod from starting.
     world.reports.remove(&name("a"));
     assert!(

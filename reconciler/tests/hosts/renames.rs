@@ -58,14 +58,18 @@ fn a_deleted_workload_runs_until_the_added_one_is_available() {
     let mut world = settled(&["a", "b"], [web(3)]);
     let before = uids(&world, "web");
     world.unready.insert("site".to_owned());
+
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(60);
     assert_eq!((uids(&world, "web"), world.pods("site").len()), (before, 2));
     let awaits_site = |note: &Note| match note {
-        Note::RunsOn { awaited, .. } => awaited.iter().any(|one| one.object.name == "site"),
+        Note::RunsOn { awaited, .. } => awaited
+            .iter()
+            .any(|workload| workload.object.name == "site"),
         _ => false,
     };
     assert!(world.notes.iter().any(awaits_site), "{:?}", world.notes);
+
     world.unready.clear();
     world.run(5);
     assert_eq!(
@@ -88,6 +92,7 @@ fn a_service_decides_which_added_workloads_are_waited_for() {
         deployment("site", 1, pod("web:2")),
         deployment("batch", 1, pod("web:2")),
     ];
+
     world.push(with("c2", added, "site"));
     world.run(30);
     assert!(
@@ -99,6 +104,7 @@ fn a_service_decides_which_added_workloads_are_waited_for() {
         1,
         "without a Service it waits for all added workloads"
     );
+
     world.unready.clear();
     world.run(30);
     world.expect_healthy("c2");
@@ -123,6 +129,7 @@ fn a_rename_whose_new_pods_crash_changes_no_old_pod() {
     let before = uids(&world, "web");
     world.break_on("a", "c2");
     world.break_on("b", "c2");
+
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(90);
     world.expect_healthy("c1");
@@ -144,6 +151,7 @@ fn a_rename_during_another_rename_stops_both_old_workloads() {
     world.unready.insert("site".to_owned());
     world.push(with("c2", [deployment("site", 2, pod("web:2"))], "site"));
     world.run(5);
+
     world.unready.insert("shop".to_owned());
     world.push(with("c3", [deployment("shop", 2, pod("web:3"))], "shop"));
     world.run(20);
@@ -152,6 +160,7 @@ fn a_rename_during_another_rename_stops_both_old_workloads() {
         (2, 2),
         "both wait for the last added workload"
     );
+
     world.unready.remove("shop");
     world.run(30);
     world.expect_healthy("c3");
@@ -177,6 +186,7 @@ fn many_renames_in_a_row_leave_only_the_last_workload() {
     let mut world = settled(&["a", "b"], [web(1), deployment("x", 1, pod("web:1"))]);
     for number in 2..14 {
         let name = format!("site{number}");
+
         world.unready.insert(name.clone());
         let next = deployment(&name, 1, pod("web:2"));
         let commit =
@@ -188,9 +198,11 @@ fn many_renames_in_a_row_leave_only_the_last_workload() {
         } else {
             commit
         };
+
         world.push(commit.build());
         world.run(3);
     }
+
     world.unready.clear();
     world.run(30);
     world.expect_healthy("c13");
@@ -212,6 +224,7 @@ fn a_failed_rollout_without_a_healthy_commit_ends_the_wait() {
     world.unready.insert("web".to_owned());
     world.push(with("c1", [web(1)], "web"));
     world.run(30);
+
     world.unready.insert("site".to_owned());
     world.push(with("c2", [deployment("site", 1, pod("web:2"))], "site"));
     world.run(500);
@@ -284,6 +297,7 @@ fn workloads_that_write_to_the_same_path_are_never_on_one_node_together() {
 fn a_workload_that_writes_to_a_host_starts_after_the_old_one_is_gone() {
     let nodes = ["a", "b", "c"];
     let disk = |image: &str| pod(image).with_disk();
+
     let mut world = settled_in(World::new(&nodes), [deployment("web", 3, disk("web:1"))]);
     world.push(with("c2", [deployment("site", 3, disk("web:2"))], "site"));
     world.run(30);
@@ -362,6 +376,7 @@ fn a_bare_pod_with_the_name_of_an_old_pod_starts_after_that_is_gone() {
     let taken = world.pods("web")[0].key.name.clone();
     let mut renamed = bare("site", pod("web:2"));
     renamed.key.object.name.clone_from(&taken);
+
     world.push(with("c2", [renamed], "site"));
     world.run(30);
     world.expect_healthy("c2");
@@ -395,6 +410,7 @@ fn another_kind_under_the_same_name_is_another_workload() {
 fn canaries_get_the_renamed_daemon_set_first_and_the_old_one_stays_until_all_have_it() {
     let mut world = World::new(&["a", "b", "c"]);
     world.settings.rollout.canary_nodes = BTreeSet::from([name("b")]);
+
     let mut world = settled_in(world, [daemon_set("web", pod("web:1"))]);
     world.push(with("c2", [daemon_set("site", pod("web:2"))], "site"));
     world.run(20);

@@ -14,7 +14,7 @@ use reconciler::{
 
 use crate::{
     build::{PodSpecExt, bare, commit, pod, replica_set, rolling},
-    refusals::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
+    host_plan::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
     world::{World, name},
 };
 
@@ -209,6 +209,7 @@ fn running_pods_count_by_their_labels_and_not_by_their_records() {
         for uid in [&forged_web, &forged_port] {
             world.state.pods.get_mut(uid).unwrap().serial = serial;
         }
+
         // A running pod is known by its own labels.
         let running = [
             World::identity(&world.state.pods[&web]),
@@ -234,6 +235,7 @@ fn running_pods_count_by_their_labels_and_not_by_their_records() {
             matches!(refused.get(&forged_port), Some(Refused::HostPort { .. })),
             "{serial}: {refused:?}"
         );
+
         // Pods above the wanted number are refused, whatever serial their records have.
         let more: Vec<PodUid> = (0..3)
             .map(|_| forge(&mut world, &forged_port, "b"))
@@ -283,10 +285,12 @@ fn a_host_turns_a_pod_away_after_it_has_refused_it_for_ten_seconds() {
     assert!(plan.report.refused.contains_key(&uid) && plan.report.turned_away.is_empty());
     assert_eq!(plan.next, Next::After(Duration::from_secs(10)));
     world.memory = plan.memory;
+
     world.now += Duration::from_secs(9);
     let plan = plan_of(&world, "b", Vec::new(), &[]);
     assert!(plan.report.turned_away.is_empty());
     world.memory = plan.memory;
+
     world.now += Duration::from_secs(1);
     assert!(
         plan_of(&world, "b", Vec::new(), &[])
@@ -294,6 +298,7 @@ fn a_host_turns_a_pod_away_after_it_has_refused_it_for_ten_seconds() {
             .turned_away
             .contains(&uid)
     );
+
     // A pod that may run here again is no longer recorded as refused.
     misplace(&mut world, &uid, "a");
     let plan = plan_of(&world, "a", Vec::new(), &[]);
@@ -357,6 +362,7 @@ fn a_canary_keeps_the_rules_between_pods() {
         };
         let mut world = World::new(&["a", "b", "c"]);
         world.settings.rollout.canary_nodes.insert(name("a"));
+
         // An unchanged workload causes no note, although the canary has no room for its pods.
         let unchanged = |name, spec: PodSpec| {
             rolling(
@@ -369,6 +375,7 @@ fn a_canary_keeps_the_rules_between_pods() {
         };
         let first = || unchanged("first", only_on(pod("first:1"), "a"));
         let second = || unchanged("second", pod("second:1"));
+
         world.push(
             commit("c1")
                 .with(first())
@@ -379,6 +386,7 @@ fn a_canary_keeps_the_rules_between_pods() {
         world.run(60);
         world.expect_healthy("c1");
         assert!(world.nodes_of("web").contains(&"a"));
+
         world.push(
             commit("c2")
                 .with(first())
@@ -432,6 +440,7 @@ fn a_rollout_keeps_the_new_pods_spread() {
                 IntOrPercent::Int(unavailable),
             )
         };
+
         let mut world = World::new(&["a", "b", "c"]);
         world.push(commit("c1").with(web("web:1")).build());
         world.run(30);

@@ -23,7 +23,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
-use crate::{build::commit_id, images::Images, invariants::decision::check_decision};
+use crate::{build::commit_id, invariants::decision::check_decision, pulls::Images};
 
 pub(crate) struct World {
     pub(crate) now: Timestamp,

@@ -364,21 +364,21 @@ proptest! {
 
     #[test]
     fn the_same_input_in_another_order_gives_the_same_decisions_and_steps(events in history()) {
-        let (mut one, mut other) = (sim(), sim());
+        let (mut forward, mut reversed) = (sim(), sim());
         for (number, event) in events.iter().enumerate() {
-            apply_event(&mut one, number, event);
+            apply_event(&mut forward, number, event);
             match event {
                 Event::Push(all, allow) => {
-                    other.note(format!("event {event:?}"));
-                    other.push(in_order(number, all.iter().rev(), *allow));
-                    other.cycle();
+                    reversed.note(format!("event {event:?}"));
+                    reversed.push(in_order(number, all.iter().rev(), *allow));
+                    reversed.cycle();
                 }
-                _ => apply_event(&mut other, number, event),
+                _ => apply_event(&mut reversed, number, event),
             }
         }
-        prop_assert_eq!(&one.transcript, &other.transcript);
-        prop_assert_eq!(&one.state, &other.state);
-        prop_assert_eq!(&one.memory, &other.memory);
+        prop_assert_eq!(&forward.transcript, &reversed.transcript);
+        prop_assert_eq!(&forward.state, &reversed.state);
+        prop_assert_eq!(&forward.memory, &reversed.memory);
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn container(attempt: u32, image: &ImageId) -> ContainerSpec {
 }
 
 #[tokio::test]
-async fn the_fake_keeps_the_real_ones_rules() {
+async fn the_fake_keeps_the_rules_of_the_real_runtime() {
     let directory = tempfile::tempdir().unwrap();
     let host = FakeRuntime::new(|| Timestamp::UNIX_EPOCH, directory.path());
     let image = ImageId::new("sha256:1");
@@ -51,7 +51,7 @@ async fn the_fake_keeps_the_real_ones_rules() {
     assert_eq!(
         kind(host.start_container(&container(0, &image)).await),
         FaultKind::Gone,
-        "no sandbox yet"
+        "there is no sandbox yet"
     );
     let sandbox = SandboxSpec {
         identity: identity(),
@@ -65,7 +65,7 @@ async fn the_fake_keeps_the_real_ones_rules() {
     assert_eq!(
         kind(host.start_container(&container(0, &image)).await),
         FaultKind::Gone,
-        "no image yet"
+        "there is no image yet"
     );
     assert_eq!(
         host.pull("httpd:2", PullMode::Always)
@@ -84,18 +84,18 @@ async fn the_fake_keeps_the_real_ones_rules() {
     );
     host.start_container(&container(0, &image)).await.unwrap();
     host.start_container(&container(0, &image)).await.unwrap();
-    let found = host.observe().await.unwrap().containers;
-    assert_eq!(found.len(), 2);
-    let id = found
+    let observed = host.observe().await.unwrap().containers;
+    assert_eq!(observed.len(), 2);
+    let id = observed
         .into_iter()
-        .find(|(_, it)| it.name == "app")
+        .find(|(_, container)| container.name == "app")
         .unwrap()
         .0;
     host.exit(&id, 1);
     assert_eq!(
         kind(host.start_container(&container(0, &image)).await),
         FaultKind::Gone,
-        "it has run"
+        "the container has already run"
     );
     host.fail_next("start_container", Fault::new(FaultKind::DiskFull, "full"));
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Labels of any bytes: everybody who may use the engine can create a container with these labels.
+//! Labels of arbitrary bytes: everyone with access to the engine can create a container with any
+//! labels.
 
 use proptest::prelude::*;
 

@@ -52,7 +52,7 @@ fn spec() -> ContainerSpec {
 }
 
 /// The container without its labels, which have tests of their own; keys are sorted.
-fn shown((_, body): (Labels, ContainerCreateBody)) -> String {
+fn printed((_, body): (Labels, ContainerCreateBody)) -> String {
     let mut value = serde_json::to_value(body).unwrap();
     value.as_object_mut().unwrap().remove("Labels");
     serde_json::to_string_pretty(&value).unwrap()
@@ -63,7 +63,7 @@ fn translated(spec: &ContainerSpec) -> ContainerCreateBody {
 }
 
 #[test]
-fn a_sandbox_has_an_empty_network_and_ends_at_once() {
+fn a_sandbox_has_an_empty_network_and_is_stopped_by_sigkill() {
     let spec = SandboxSpec {
         identity: identity(),
         attempt: 0,
@@ -71,7 +71,7 @@ fn a_sandbox_has_an_empty_network_and_ends_at_once() {
         host_network: false,
         host_ipc: false,
     };
-    insta::assert_snapshot!(shown(sandbox(&spec, "windlass-pause:1", &host())), @r#"
+    insta::assert_snapshot!(printed(sandbox(&spec, "windlass-pause:1", &host())), @r#"
     {
       "Entrypoint": [
         "/pause"
@@ -114,7 +114,7 @@ fn a_sandbox_has_an_empty_network_and_ends_at_once() {
 }
 
 #[test]
-fn a_container_joins_the_sandbox_and_carries_all_that_was_asked_for() {
+fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
     let mut spec = ContainerSpec {
         command: vec!["/bin/app".to_owned()],
         args: vec!["-v".to_owned()],
@@ -155,7 +155,7 @@ fn a_container_joins_the_sandbox_and_carries_all_that_was_asked_for() {
         },
     ];
     let container = container(&spec, &ContainerId::new("sandbox"), mounts, None, &host());
-    insta::assert_snapshot!(shown(container), @r#"
+    insta::assert_snapshot!(printed(container), @r#"
     {
       "Cmd": [
         "-v"
@@ -225,7 +225,7 @@ fn a_container_joins_the_sandbox_and_carries_all_that_was_asked_for() {
 }
 
 #[test]
-fn what_is_not_given_is_left_to_the_image() {
+fn unset_fields_are_left_to_the_image() {
     let body = translated(&spec());
     assert_eq!(
         (body.entrypoint, body.cmd, body.user, body.working_dir),
@@ -234,7 +234,7 @@ fn what_is_not_given_is_left_to_the_image() {
 }
 
 #[test]
-fn a_command_without_args_clears_the_images_own() {
+fn a_command_without_args_clears_the_images_arguments() {
     let body = translated(&ContainerSpec {
         command: vec!["/x".to_owned()],
         ..spec()

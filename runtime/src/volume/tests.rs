@@ -102,7 +102,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_pods_directory_is_made_twice_and_removed_twice() {
+fn preparing_and_removing_a_pods_directory_twice_is_harmless() {
     let pods = tempfile::tempdir().unwrap();
     let empty = VolumeFiles::EmptyDir {
         name: "cache".to_owned(),
@@ -120,7 +120,7 @@ fn a_pods_directory_is_made_twice_and_removed_twice() {
     assert_eq!(
         mode(&cache),
         0o700,
-        "what a container did to its volume stays"
+        "changes of a container to its volume are kept"
     );
     assert_eq!(super::pods(pods.path()).unwrap(), [PodUid::new(UID)]);
     remove(pods.path(), &PodUid::new(UID)).unwrap();
@@ -147,7 +147,7 @@ fn etc_files_keep_their_inode_when_they_change() {
 }
 
 #[test]
-fn config_files_are_swapped_through_one_link() {
+fn config_files_are_exchanged_atomically_through_one_link() {
     let pods = tempfile::tempdir().unwrap();
     let volume = pods.path().join(UID).join("volumes/config");
     prepare(
@@ -182,7 +182,7 @@ fn config_files_are_swapped_through_one_link() {
     assert_eq!(
         fs::read_link(volume.join("..data")).unwrap(),
         first,
-        "nothing has changed"
+        "unchanged files keep their generation"
     );
 
     prepare(
@@ -247,7 +247,7 @@ fn memory_volumes_are_mounted_once_and_unmounted() {
 }
 
 #[test]
-fn a_host_path_is_what_the_manifest_says_or_a_fault() {
+fn a_host_path_has_the_type_of_the_manifest_or_is_a_fault() {
     let host = tempfile::tempdir().unwrap();
     let at = |name: &str| host.path().join(name);
     fs::write(at("file"), "x").unwrap();
@@ -273,7 +273,7 @@ fn a_host_path_is_what_the_manifest_says_or_a_fault() {
 }
 
 #[test]
-fn a_full_or_broken_disk_is_not_the_manifests_fault() {
+fn a_full_or_broken_disk_is_not_a_fault_of_the_manifest() {
     use rustix::io::Errno;
     for (error, kind) in [
         (Errno::NOSPC, Some(FaultKind::DiskFull)),
@@ -287,7 +287,7 @@ fn a_full_or_broken_disk_is_not_the_manifests_fault() {
     ] {
         assert_eq!(disks_fault(&error.into()), kind, "{error}");
     }
-    // A disk with room for two files and no more.
+    // A file system with two inodes: the root directory and one file.
     let dir = tempfile::tempdir().unwrap();
     let options = std::ffi::CString::new("nr_inodes=2").unwrap();
     let flags = rustix::mount::MountFlags::empty();
@@ -338,7 +338,7 @@ fn a_sub_path_cannot_leave_its_volume() {
 }
 
 #[test]
-fn a_sub_path_of_a_host_path_is_made_and_cannot_leave_it() {
+fn a_sub_path_of_a_host_path_is_created_and_cannot_leave_it() {
     let (pods, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     symlink("/etc", host.path().join("trap")).unwrap();
     fs::write(host.path().join("file"), "x").unwrap();
@@ -364,12 +364,12 @@ fn a_sub_path_of_a_host_path_is_made_and_cannot_leave_it() {
     remove(pods.path(), &PodUid::new(UID)).unwrap();
     assert!(
         host.path().join("new/dir/here").exists(),
-        "what is the host's stays"
+        "files of the host are kept"
     );
 }
 
 #[test]
-fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() {
+fn a_mount_in_a_host_path_stays_mounted_when_its_container_is_removed() {
     use rustix::mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
     };
@@ -396,7 +396,7 @@ fn what_is_mounted_in_a_host_path_stays_mounted_when_its_container_is_removed() 
 }
 
 #[test]
-fn a_termination_message_is_read_back_and_bounded() {
+fn a_termination_message_is_read_and_its_length_is_limited() {
     let pods = tempfile::tempdir().unwrap();
     let spec = spec(vec![]);
     let bound = container_files(pods.path(), &spec, &ANY).unwrap();
@@ -407,14 +407,14 @@ fn a_termination_message_is_read_back_and_bounded() {
     assert_eq!(
         termination_message(pods.path(), &labels).len(),
         4096,
-        "and made again it is not emptied"
+        "preparing the container again keeps the message"
     );
     remove_container_files(pods.path(), &labels.identity.uid, "app", 0).unwrap();
     assert_eq!(termination_message(pods.path(), &labels), "");
 }
 
 #[test]
-fn a_link_does_not_lead_around_what_is_forbidden() {
+fn a_link_to_a_forbidden_path_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (own, other) = (dir.path().join("own"), dir.path().join("other"));
     fs::create_dir_all(own.join("trust")).unwrap();
@@ -446,7 +446,7 @@ fn a_link_does_not_lead_around_what_is_forbidden() {
 }
 
 #[test]
-fn a_link_does_not_lead_out_of_what_is_allowed() {
+fn a_link_out_of_an_allowed_path_is_refused() {
     let (pods, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let allowed = dir.path().join("allowed");
     fs::create_dir_all(allowed.join("app/data")).unwrap();

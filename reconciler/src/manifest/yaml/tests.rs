@@ -15,12 +15,12 @@ fn refused(path: &str, text: &str) -> String {
     let (_, unreadable) = read(path, text, &Limits::default());
     let lines = unreadable
         .iter()
-        .map(|it| format!("{}:{}: {}", it.line, it.column, it.message));
+        .map(|problem| format!("{}:{}: {}", problem.line, problem.column, problem.message));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn plain_texts_mean_what_kubectl_makes_of_them() {
+fn plain_scalars_are_read_as_kubectl_reads_them() {
     let text =
         "a: yes\nb: Off\nc: 0644\nd: -010\ne: 08\nf: ~\ng: 0x1F\nh: 1.5\ni: 2001-01-01\nj: n\n";
     let expected = json!([{
@@ -30,7 +30,7 @@ fn plain_texts_mean_what_kubectl_makes_of_them() {
 }
 
 #[test]
-fn quoted_texts_stay_texts() {
+fn quoted_scalars_are_texts() {
     let text = "a: \"yes\"\nb: 'no'\nc: \"0644\"\nd: |-\n  on\ne: >-\n  0644\nf: {g: 'off',h: \"0644\"}\n\"i\": \"y\\x65s\"\n";
     let expected = json!({
         "a": "yes", "b": "no", "c": "0644", "d": "on", "e": "0644", "f": {"g": "off", "h": "0644"}, "i": "yes"
@@ -39,7 +39,7 @@ fn quoted_texts_stay_texts() {
 }
 
 #[test]
-fn texts_by_alias_keep_their_quotes() {
+fn aliases_keep_the_quotes_of_their_anchors() {
     assert_eq!(
         values("a: &a \"yes\"\nb: *a\nc: &c yes\nd: *c\n"),
         [json!({
@@ -49,7 +49,7 @@ fn texts_by_alias_keep_their_quotes() {
 }
 
 #[test]
-fn documents_know_the_line_of_their_first_key() {
+fn documents_have_the_line_of_their_first_key() {
     let text = "\u{feff}# one\r\n---\r\nkind: A\r\n---\r\n---\r\n\r\n'kind': B\r\n...\r\n---\r\n{kind: C}\r\n";
     let (documents, _) = read("a.yaml", text, &Limits::default());
     let lines: Vec<_> = documents
@@ -68,7 +68,7 @@ fn documents_know_the_line_of_their_first_key() {
 }
 
 #[test]
-fn nothing_and_comments_are_no_documents_or_empty_ones() {
+fn empty_texts_and_comments_give_no_or_empty_documents() {
     for text in [
         "",
         "\n",
@@ -83,7 +83,7 @@ fn nothing_and_comments_are_no_documents_or_empty_ones() {
 }
 
 #[test]
-fn merge_keys_lie_under_the_mapping_itself() {
+fn keys_of_a_mapping_override_merged_ones() {
     let text =
         "base: &b {x: 1, z: 2}\none: {<<: *b, z: 3}\ntwo:\n  <<: [{x: 7}, *b]\n\"<<\": text\n";
     let value = values(text).remove(0);
@@ -164,7 +164,7 @@ fn invalid_yaml_is_refused_with_its_position() {
 }
 
 #[test]
-fn what_yaml_takes_and_kubectl_would_misread_is_refused() {
+fn valid_yaml_that_kubectl_would_misread_is_refused() {
     for (text, expected) in [
         (
             "a: 1\na: 2\n",
@@ -213,14 +213,15 @@ fn what_yaml_takes_and_kubectl_would_misread_is_refused() {
 }
 
 #[test]
-fn a_document_that_is_refused_does_not_hide_the_next() {
+fn a_refused_document_does_not_hide_the_next() {
     let (documents, unreadable) = read("a.yaml", "a: 1\na: 2\n---\nb: 1\n", &Limits::default());
     assert_eq!((documents.len(), unreadable.len()), (1, 1));
 }
 
-/// Each of these files is under a megabyte and would need gigabytes or minutes if it were expanded.
+/// Each of these files is smaller than a megabyte, and would need gigabytes or minutes if it were
+/// expanded.
 #[test]
-fn files_made_to_cost_much_are_refused() {
+fn files_that_expand_to_too_much_are_refused() {
     let exponential = (1..30).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
         let aliases = vec![format!("*a{}", level - 1); 9].join(",");
         format!("{text}a{level}: &a{level} [{aliases}]\n")

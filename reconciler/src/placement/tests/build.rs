@@ -87,7 +87,7 @@ pub(super) fn workload(name: &str, text: &str) -> Workload {
     }
 }
 
-pub(super) fn asking(mut workload: Workload, cpu: u64, memory: u64) -> Workload {
+pub(super) fn requesting(mut workload: Workload, cpu: u64, memory: u64) -> Workload {
     let resources = &mut workload.template.spec.containers[0].resources;
     (resources.cpu_request_milli, resources.memory_request_bytes) = (Some(cpu), Some(memory));
     workload
@@ -150,15 +150,15 @@ pub(super) fn spread(pods: &str, key: &str, max_skew: u32) -> SpreadConstraint {
     }
 }
 
-static NONE: BTreeMap<String, Meta> = BTreeMap::new();
+static NO_NAMESPACES: BTreeMap<String, Meta> = BTreeMap::new();
 
 pub(super) fn placer<'a>(nodes: Vec<Candidate>) -> Placer<'a> {
-    Placer::new(Arc::from(nodes), 110, &NONE)
+    Placer::new(Arc::from(nodes), 110, &NO_NAMESPACES)
 }
 
 /// The chosen node, or the refusal, as text.
-pub(super) fn said(answer: Result<Chosen, Refusal>) -> String {
-    match answer {
+pub(super) fn result_text(result: Result<Chosen, Refusal>) -> String {
+    match result {
         Ok(chosen) => chosen.node.to_string(),
         Err(refusal) => refusal.to_string(),
     }
@@ -166,8 +166,10 @@ pub(super) fn said(answer: Result<Chosen, Refusal>) -> String {
 
 /// The nodes of a number of pods, placed one after another.
 pub(super) fn places<'a>(placer: &mut Placer<'a>, workload: &'a Workload, count: usize) -> String {
-    let answers: Vec<String> = (0..count).map(|_| said(placer.place(workload))).collect();
-    answers.join(" ")
+    let nodes: Vec<String> = (0..count)
+        .map(|_| result_text(placer.place(workload)))
+        .collect();
+    nodes.join(" ")
 }
 
 pub(super) fn pin<'a>(placer: &mut Placer<'a>, workload: &'a Workload, nodes: &str) {

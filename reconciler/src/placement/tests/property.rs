@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::{
-    build::{asking, labels, node, selector, sized, tainted, with_port, workload},
+    build::{labels, node, requesting, selector, sized, tainted, with_port, workload},
     scan::{PlacedPod, Scan},
 };
 use crate::{
@@ -38,14 +38,14 @@ fn nodes() -> impl Strategy<Value = Vec<Candidate>> {
         prop::bool::weighted(0.2),
     );
     let size = option::weighted(0.5, (1_u64..9, 1_u64..9));
-    let one = (
+    let properties = (
         zone,
         rack,
         option::weighted(0.25, select(&TAINTS[..])),
         flags,
         size,
     );
-    vec(one, 1..12).prop_map(|nodes| {
+    vec(properties, 1..12).prop_map(|nodes| {
         let named = nodes.into_iter().enumerate();
         named
             .map(
@@ -82,10 +82,15 @@ fn pod_selector() -> impl Strategy<Value = PodSelector> {
     )
         .prop_map(|(text, same, other, none)| {
             let mut pods = selector(text);
-            pods.same
-                .extend(Some(same.to_owned()).filter(|same| !same.is_empty()));
-            pods.other.extend(other.then(|| "release".to_owned()));
-            pods.labels = pods.labels.filter(|_| !none);
+            if !same.is_empty() {
+                pods.same.push(same.to_owned());
+            }
+            if other {
+                pods.other.push("release".to_owned());
+            }
+            if none {
+                pods.labels = None;
+            }
             pods
         })
 }
@@ -185,32 +190,32 @@ fn with_rules(plain: Workload) -> impl Strategy<Value = Workload> {
     );
     let spread = prop_oneof![2 => vec(constraint(), 0..1), 1 => vec(constraint(), 1..3)];
     let relations = (affinity(), affinity(), spread, prop::bool::weighted(0.4));
-    let asks = (
+    let requests = (
         option::weighted(0.4, (0_u64..4, 0_u64..4)),
         prop::bool::weighted(0.1),
     );
-    (node, relations, asks).prop_map(
+    (node, relations, requests).prop_map(
         move |(
-            (required, preferred, selects, named, tolerated),
-            (pods, anti, spread, alone),
-            (asks, port),
+            (required, preferred, selects, node_name, tolerated),
+            (pods, anti, spread, without_relations),
+            (requests, port),
         )| {
             let mut workload = plain.clone();
-            if let Some((cpu, memory)) = asks {
-                workload = asking(workload, cpu * 250, memory * 250);
+            if let Some((cpu, memory)) = requests {
+                workload = requesting(workload, cpu * 250, memory * 250);
             }
             if port {
                 workload = with_port(workload, 8080);
             }
             let spec = &mut workload.template.spec;
             (spec.affinity.node.required, spec.affinity.node.preferred) = (required, preferred);
-            if !alone {
+            if !without_relations {
                 (spec.affinity.pods, spec.affinity.anti, spec.spread) = (pods, anti, spread);
             }
             if selects {
                 spec.node_selector = labels("disk=ssd");
             }
-            spec.node_name = named.map(|number| NodeName::new(format!("n{number:02}")));
+            spec.node_name = node_name.map(|number| NodeName::new(format!("n{number:02}")));
             spec.tolerations.extend(tolerated.map(|key| Toleration {
                 key: Some(key.to_owned()),
                 equal: None,
@@ -237,7 +242,7 @@ fn workloads() -> impl Strategy<Value = Vec<Workload>> {
         prop::bool::weighted(0.2),
         any::<bool>(),
     );
-    let one = identity.prop_flat_map(|(owner, text, elsewhere, deployment)| {
+    let workload = identity.prop_flat_map(|(owner, text, elsewhere, deployment)| {
         let mut plain = workload(&format!("w{owner}"), text);
         if elsewhere {
             plain.key.object.namespace = "other".to_owned();
@@ -247,9 +252,9 @@ fn workloads() -> impl Strategy<Value = Vec<Workload>> {
         }
         with_rules(plain)
     });
-    vec(one, 1..6).prop_map(|mut all| {
-        for (number, one) in all.iter_mut().enumerate() {
-            one.template.hash = TemplateHash::new(format!("1-{number:016}"));
+    vec(workload, 1..6).prop_map(|mut all| {
+        for (number, workload) in all.iter_mut().enumerate() {
+            workload.template.hash = TemplateHash::new(format!("1-{number:016}"));
         }
         all
     })
@@ -264,9 +269,9 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     // Usually several pods of one template are placed one after another.
     let place = (any::<prop::sample::Index>(), 1..6_usize)
-        .prop_map(|(one, times)| vec![Event::Place(one); times]);
+        .prop_map(|(workload, times)| vec![Event::Place(workload); times]);
     let pin = (any::<prop::sample::Index>(), any::<prop::sample::Index>())
-        .prop_map(|(one, node)| vec![Event::Pin(one, node)]);
+        .prop_map(|(workload, node)| vec![Event::Pin(workload, node)]);
     vec(prop_oneof![6 => place, 1 => pin], 1..10).prop_map(|events| events.concat())
 }
 
@@ -290,7 +295,7 @@ fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "how many cases are run is for whoever runs them to say"
+    reason = "the person who runs the tests chooses the number of cases"
 )]
 fn cases(default: u32) -> u32 {
     std::env::var("PROPTEST_CASES")
@@ -303,44 +308,44 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases(2000)))]
 
     #[test]
-    fn the_placer_answers_as_the_plain_scan_does(
+    fn the_placer_gives_the_result_of_the_plain_scan(
         nodes in nodes(),
         workloads in workloads(),
-        there in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 0..12),
+        existing in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 0..12),
         events in events(),
         max_pods in 2..9_usize,
     ) {
         let red = Meta { labels: labels("team=red"), ..Meta::default() };
         let namespaces = BTreeMap::from([("other".to_owned(), red)]);
-        let there: Vec<(usize, &Workload, bool)> = there
+        let existing: Vec<(usize, &Workload, bool)> = existing
             .iter()
-            .map(|(one, node, stopping)| (node.index(nodes.len()), one.get(&workloads), *stopping))
+            .map(|(index, node, stopping)| (node.index(nodes.len()), index.get(&workloads), *stopping))
             .collect();
-        let records: Vec<PodRecord> = there
+        let records: Vec<PodRecord> = existing
             .iter()
             .map(|(node, workload, stopping)| record(workload, &nodes[*node].name, *stopping))
             .collect();
         let mut placer = Placer::new(Arc::from(nodes.clone()), max_pods, &namespaces);
-        for (record, (_, workload, _)) in records.iter().zip(&there) {
+        for (record, (_, workload, _)) in records.iter().zip(&existing) {
             placer.add(record, || Some(*workload));
         }
-        let pods = there.iter().map(|(node, workload, stopping)| PlacedPod { node: *node, workload, stopping: *stopping });
+        let pods = existing.iter().map(|(node, workload, stopping)| PlacedPod { node: *node, workload, stopping: *stopping });
         let mut scan =
             Scan { nodes: &nodes, max_pods, namespaces: &namespaces, pods: pods.collect() };
         for event in events {
             match event {
-                Event::Place(one) => {
-                    let workload = one.get(&workloads);
+                Event::Place(index) => {
+                    let workload = index.get(&workloads);
                     let chosen = placer.place(workload);
                     prop_assert_eq!(&chosen, &scan.place(workload));
                     // The node of a pod that was placed by the rules does not refuse the pod.
                     if let Ok(chosen) = chosen {
-                        let own = scan.pods.len() - 1;
-                        prop_assert_eq!(forbidden(&scan, workload, &chosen.node, Some(own)), None);
+                        let placed = scan.pods.len() - 1;
+                        prop_assert_eq!(forbidden(&scan, workload, &chosen.node, Some(placed)), None);
                     }
                 }
-                Event::Pin(one, node) => {
-                    let (workload, node) = (one.get(&workloads), node.index(nodes.len()));
+                Event::Pin(index, node) => {
+                    let (workload, node) = (index.get(&workloads), node.index(nodes.len()));
                     placer.pin(&nodes[node].name, workload);
                     scan.pods.push(PlacedPod { node, workload, stopping: false });
                 }
@@ -349,15 +354,15 @@ proptest! {
     }
 
     #[test]
-    fn a_node_that_knows_all_that_was_known_forbids_what_the_plain_scan_does(
+    fn a_node_with_the_same_information_forbids_the_same_pods_as_the_plain_scan(
         nodes in nodes(),
         workloads in workloads(),
-        there in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
+        existing in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
     ) {
         let red = Meta { labels: labels("team=red"), ..Meta::default() };
         let namespaces = BTreeMap::from([("other".to_owned(), red)]);
-        let pods = there.iter().map(|(one, node)| {
-            PlacedPod { node: node.index(nodes.len()), workload: one.get(&workloads), stopping: false }
+        let pods = existing.iter().map(|(index, node)| {
+            PlacedPod { node: node.index(nodes.len()), workload: index.get(&workloads), stopping: false }
         });
         let scan = Scan { nodes: &nodes, max_pods: 99, namespaces: &namespaces, pods: pods.collect() };
         for workload in &workloads {
@@ -376,7 +381,7 @@ fn forbidden(
     scan: &Scan<'_>,
     workload: &Workload,
     node: &NodeName,
-    own: Option<usize>,
+    placed: Option<usize>,
 ) -> Option<Unfit> {
     let uids: Vec<PodUid> = (0..scan.pods.len())
         .map(|number| PodUid::new(number.to_string()))
@@ -387,7 +392,7 @@ fn forbidden(
         workload: pod.workload,
         stopping: pod.stopping,
     });
-    let around = Surroundings::new(scan.nodes, scan.namespaces, pods.collect(), false);
-    let uid = own.map_or(PodUid::new("new"), |own| uids[own].clone());
-    around.forbid(workload, &uid, node, &|_| true)
+    let surroundings = Surroundings::new(scan.nodes, scan.namespaces, pods.collect(), false);
+    let uid = placed.map_or(PodUid::new("new"), |placed| uids[placed].clone());
+    surroundings.forbid(workload, &uid, node, &|_| true)
 }

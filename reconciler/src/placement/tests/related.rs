@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::build::{
-    labels, node, pin, placer, places, said, spread, tainted, term, workload, zones,
+    labels, node, pin, placer, places, result_text, spread, tainted, term, workload, zones,
 };
 use crate::{
     name::WorkloadKind,
@@ -12,7 +12,7 @@ use crate::{
     placement::Placer,
 };
 
-fn apart(mut workload: Workload, pods: &str, key: &str) -> Workload {
+fn with_anti_affinity(mut workload: Workload, pods: &str, key: &str) -> Workload {
     workload
         .template
         .spec
@@ -23,7 +23,7 @@ fn apart(mut workload: Workload, pods: &str, key: &str) -> Workload {
     workload
 }
 
-fn near(mut workload: Workload, pods: &str, key: &str) -> Workload {
+fn with_affinity(mut workload: Workload, pods: &str, key: &str) -> Workload {
     workload
         .template
         .spec
@@ -41,16 +41,16 @@ fn hosts(count: usize) -> Vec<crate::placement::Candidate> {
 }
 
 #[test]
-fn a_cache_on_every_node_and_a_server_beside_each() {
+fn a_cache_runs_on_every_node_and_a_server_beside_each() {
     // The documented example of three Redis caches and three web servers on three nodes.
-    let store = apart(workload("redis-cache", "app=store"), "app=store", "host");
-    let web = near(workload("web-server", "app=web-store"), "app=store", "host");
-    let web = apart(web, "app=web-store", "host");
+    let store = with_anti_affinity(workload("redis-cache", "app=store"), "app=store", "host");
+    let web = with_affinity(workload("web-server", "app=web-store"), "app=store", "host");
+    let web = with_anti_affinity(web, "app=web-store", "host");
     let mut placer = placer(hosts(4));
     assert_eq!(places(&mut placer, &store, 3), "n1 n2 n3");
     assert_eq!(places(&mut placer, &web, 3), "n1 n2 n3");
     assert_eq!(
-        said(placer.place(&web)),
+        result_text(placer.place(&web)),
         "0 of 4 nodes: 1 have no pod near that spec.affinity.podAffinity asks for, 3 have a pod near that \
          spec.affinity.podAntiAffinity forbids"
     );
@@ -61,58 +61,58 @@ fn a_cache_on_every_node_and_a_server_beside_each() {
 }
 
 #[test]
-fn the_first_of_a_group_that_wants_to_be_together_is_placed() {
-    let web = near(workload("web", "app=web"), "app=web", "zone");
+fn the_first_pod_with_affinity_to_its_own_group_is_placed() {
+    let web = with_affinity(workload("web", "app=web"), "app=web", "zone");
     let mut nodes = zones();
     nodes.insert(0, node("a0", ""));
     // No pod is placed on a0, which is in no zone; then all pods are in the zone of the first.
     assert_eq!(places(&mut placer(nodes), &web, 3), "a1 a2 a1");
-    let other = near(workload("other", "app=other"), "app=web", "zone");
+    let other = with_affinity(workload("other", "app=other"), "app=web", "zone");
     let refused = "0 of 4 nodes: 4 have no pod near that spec.affinity.podAffinity asks for";
     assert_eq!(places(&mut placer(zones()), &other, 1), refused);
     // Both terms must select the pod itself.
-    let both = near(web, "tier=x", "zone");
+    let both = with_affinity(web, "tier=x", "zone");
     assert_eq!(places(&mut placer(zones()), &both, 1), refused);
 }
 
 #[test]
-fn one_pod_must_be_meant_by_all_terms() {
+fn one_pod_must_be_selected_by_all_terms() {
     let (one, two) = (workload("one", "app=a"), workload("two", "tier=x"));
-    let both = near(
-        near(workload("both", ""), "app=a", "zone"),
+    let both = with_affinity(
+        with_affinity(workload("both", ""), "app=a", "zone"),
         "tier=x",
         "zone",
     );
     let mut placer = placer(zones());
     pin(&mut placer, &one, "b1");
     pin(&mut placer, &two, "b1");
-    assert!(said(placer.place(&both)).starts_with("0 of 4"));
+    assert!(result_text(placer.place(&both)).starts_with("0 of 4"));
     let three = workload("three", "app=a,tier=x");
     pin(&mut placer, &three, "c1");
-    assert_eq!(said(placer.place(&both)), "c1");
+    assert_eq!(result_text(placer.place(&both)), "c1");
 }
 
 #[test]
-fn anti_affinity_holds_the_other_way_round_too() {
-    let shy = apart(workload("shy", "app=shy"), "app=loud", "zone");
-    let loud = workload("loud", "app=loud");
+fn anti_affinity_of_existing_pods_excludes_a_new_pod() {
+    let excluding = with_anti_affinity(workload("shy", "app=shy"), "app=loud", "zone");
+    let excluded = workload("loud", "app=loud");
     let mut placer = placer(zones());
-    pin(&mut placer, &shy, "a1 b1");
-    assert_eq!(places(&mut placer, &loud, 2), "c1 c1");
-    pin(&mut placer, &shy, "c1");
+    pin(&mut placer, &excluding, "a1 b1");
+    assert_eq!(places(&mut placer, &excluded, 2), "c1 c1");
+    pin(&mut placer, &excluding, "c1");
     let refused = "0 of 4 nodes: 4 have a pod near whose podAntiAffinity forbids this one";
-    assert_eq!(said(placer.place(&loud)), refused);
+    assert_eq!(result_text(placer.place(&excluded)), refused);
 }
 
 #[test]
-fn a_node_without_the_label_is_no_domain_to_be_apart_in() {
-    let shy = apart(workload("shy", "app=shy"), "app=shy", "zone");
+fn anti_affinity_does_not_apply_on_a_node_without_the_label() {
+    let excluding = with_anti_affinity(workload("shy", "app=shy"), "app=shy", "zone");
     let nodes = vec![node("a", "zone=a"), node("x", ""), node("y", "")];
-    assert_eq!(places(&mut placer(nodes), &shy, 4), "a x y x");
+    assert_eq!(places(&mut placer(nodes), &excluding, 4), "a x y x");
 }
 
 #[test]
-fn terms_mean_their_own_namespace_unless_they_name_others() {
+fn terms_select_pods_of_their_own_namespace_unless_they_name_others() {
     let mut elsewhere = workload("store", "app=store");
     elsewhere.key.object.namespace = "red".to_owned();
     let declared = BTreeMap::from([(
@@ -123,7 +123,7 @@ fn terms_mean_their_own_namespace_unless_they_name_others() {
         },
     )]);
     let with = |namespaces: &[&str], selector: Option<&str>| {
-        let mut web = near(workload("web", "app=web"), "app=store", "zone");
+        let mut web = with_affinity(workload("web", "app=web"), "app=store", "zone");
         let term = &mut web.template.spec.affinity.pods.required[0];
         term.namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
         term.namespace_selector = selector.map(|text| Selector {
@@ -148,9 +148,9 @@ fn terms_mean_their_own_namespace_unless_they_name_others() {
 }
 
 #[test]
-fn match_label_keys_tell_templates_apart() {
+fn match_label_keys_select_pods_of_the_same_template() {
     let version = |hash: &str| {
-        let mut web = apart(workload("web", "app=web"), "app=web", "host");
+        let mut web = with_anti_affinity(workload("web", "app=web"), "app=web", "host");
         web.key.kind = WorkloadKind::Deployment;
         web.template.hash = crate::name::TemplateHash::new(hash);
         web.template.spec.affinity.anti.required[0]
@@ -163,11 +163,11 @@ fn match_label_keys_tell_templates_apart() {
     let mut placer = placer(hosts(2));
     pin(&mut placer, &old, "n1 n2");
     assert_eq!(places(&mut placer, &new, 2), "n1 n2");
-    assert!(said(placer.place(&new)).starts_with("0 of 2"));
+    assert!(result_text(placer.place(&new)).starts_with("0 of 2"));
 }
 
 #[test]
-fn preferred_affinity_goes_by_weight_and_keeps_nobody_off() {
+fn preferred_affinity_counts_by_weight_and_excludes_no_node() {
     let (store, noise) = (
         workload("store", "app=store"),
         workload("noise", "app=noise"),
@@ -213,7 +213,7 @@ fn spread_example<'a>(placed: &'a Workload) -> Placer<'a> {
 }
 
 #[test]
-fn one_constraint_as_in_the_documentation() {
+fn one_spread_constraint_holds_as_in_the_documentation() {
     // zoneA has 2, zoneB 1; maxSkew 1 leaves only zoneB.
     let placed = workload("placed", "foo=bar");
     let mut pod = workload("mypod", "foo=bar");
@@ -226,7 +226,7 @@ fn one_constraint_as_in_the_documentation() {
 }
 
 #[test]
-fn two_constraints_must_both_hold() {
+fn two_spread_constraints_must_both_hold() {
     let placed = workload("placed", "foo=bar");
     let mut pod = workload("mypod", "foo=bar");
     pod.template.spec.spread = vec![spread("foo=bar", "zone", 1), spread("foo=bar", "host", 1)];
@@ -242,14 +242,14 @@ fn two_constraints_must_both_hold() {
     let mut conflict = placer(nodes());
     pin(&mut conflict, &placed, "node1 node1 node2 node3 node3");
     assert_eq!(
-        said(conflict.place(&pod)),
+        result_text(conflict.place(&pod)),
         "0 of 3 nodes: 3 would break spec.topologySpreadConstraints"
     );
-    let mut wished = pod.clone();
-    wished.template.spec.spread[1].required = false;
+    let mut preferred = pod.clone();
+    preferred.template.spec.spread[1].required = false;
     let mut conflict = placer(nodes());
     pin(&mut conflict, &placed, "node1 node1 node2 node3 node3");
-    assert_eq!(said(conflict.place(&wished)), "node3");
+    assert_eq!(result_text(conflict.place(&preferred)), "node3");
 }
 
 #[test]
@@ -271,23 +271,23 @@ fn a_zone_that_node_affinity_excludes_does_not_count() {
     };
     let mut pod = workload("mypod", "foo=bar");
     pod.template.spec.spread.push(spread("foo=bar", "zone", 1));
-    let not = NodeRequirement {
+    let not_zone_c = NodeRequirement {
         key: "zone".to_owned(),
         operator: NodeOperator::NotIn(vec!["C".to_owned()]),
     };
     pod.template.spec.affinity.node.required = Some(vec![NodeTerm {
-        labels: vec![not],
+        labels: vec![not_zone_c],
         names: Vec::new(),
     }]);
-    let at = |pod: &Workload| {
+    let result = |pod: &Workload| {
         let mut placer = placer(nodes());
         pin(&mut placer, &placed, "node1 node2 node3");
-        said(placer.place(pod))
+        result_text(placer.place(pod))
     };
-    assert_eq!(at(&pod), "node4");
+    assert_eq!(result(&pod), "node4");
     pod.template.spec.spread[0].honor_affinity = false;
     assert_eq!(
-        at(&pod),
+        result(&pod),
         "0 of 5 nodes: 1 do not match spec.affinity.nodeAffinity, 4 would break spec.topologySpreadConstraints"
     );
 }
@@ -312,7 +312,7 @@ fn tainted_nodes_count_unless_the_policy_honours_taints() {
 }
 
 #[test]
-fn with_too_few_domains_the_least_is_nothing() {
+fn with_fewer_domains_than_min_domains_the_least_count_is_zero() {
     // maxSkew 2, minDomains 5, three zones with 2/2/2: no more.
     let nodes = vec![
         node("a", "zone=a"),
@@ -332,7 +332,7 @@ fn with_too_few_domains_the_least_is_nothing() {
 }
 
 #[test]
-fn a_wished_spread_comes_before_that_of_the_owner_and_after_preferred_rules() {
+fn a_preferred_spread_ranks_after_preferred_rules_and_before_the_owners_spread() {
     let nodes = || {
         vec![
             node("a1", "zone=a"),
@@ -361,11 +361,11 @@ fn a_wished_spread_comes_before_that_of_the_owner_and_after_preferred_rules() {
 }
 
 #[test]
-fn a_selector_that_is_not_there_means_no_pod() {
-    let mut pod = near(workload("pod", "app=pod"), "app=pod", "zone");
+fn a_missing_selector_selects_no_pod() {
+    let mut pod = with_affinity(workload("pod", "app=pod"), "app=pod", "zone");
     pod.template.spec.affinity.pods.required[0].pods.labels = None;
     assert!(places(&mut placer(zones()), &pod, 1).starts_with("0 of 4"));
-    let mut pod = apart(workload("pod", "app=pod"), "", "zone");
+    let mut pod = with_anti_affinity(workload("pod", "app=pod"), "", "zone");
     assert!(places(&mut placer(zones()), &pod, 4).starts_with("a1 b1 c1 0 of 4"));
     pod.template.spec.affinity.anti.required[0].pods.labels = None;
     assert_eq!(places(&mut placer(zones()), &pod, 4), "a1 a2 b1 c1");

@@ -98,33 +98,38 @@ impl<'a> Scan<'a> {
         if let Some(unfit) = unfit_by_itself(spec, node) {
             return Err(unfit);
         }
-        let here: Vec<&PlacedPod<'_>> = self.pods.iter().filter(|pod| pod.node == number).collect();
-        let taken: BTreeSet<_> = here
+        let pods_here: Vec<&PlacedPod<'_>> =
+            self.pods.iter().filter(|pod| pod.node == number).collect();
+        let used_ports: BTreeSet<_> = pods_here
             .iter()
             .flat_map(|pod| host_ports(&pod.workload.template.spec))
             .collect();
-        if let Some((_, port)) = host_ports(spec).iter().find(|port| taken.contains(port)) {
+        if let Some((_, port)) = host_ports(spec)
+            .iter()
+            .find(|port| used_ports.contains(port))
+        {
             return Err(Unfit::HostPort(*port));
         }
-        if here.len() >= self.max_pods {
+        if pods_here.len() >= self.max_pods {
             return Err(Unfit::Full);
         }
-        let asked = requests(spec);
-        let used = here
+        let requested = requests(spec);
+        let used = pods_here
             .iter()
             .map(|pod| requests(&pod.workload.template.spec))
-            .fold(asked, ResourceAmounts::plus);
+            .fold(requested, ResourceAmounts::plus);
         if let Some(most) = node.allocatable {
-            if asked.cpu_millis > 0 && used.cpu_millis > most.cpu_millis {
+            if requested.cpu_millis > 0 && used.cpu_millis > most.cpu_millis {
                 return Err(Unfit::Cpu);
             }
-            if asked.memory_bytes > 0 && used.memory_bytes > most.memory_bytes {
+            if requested.memory_bytes > 0 && used.memory_bytes > most.memory_bytes {
                 return Err(Unfit::Memory);
             }
         }
         self.relations(workload, node)?;
         let owned = || {
-            here.iter()
+            pods_here
+                .iter()
                 .filter(|pod| pod.workload.key == workload.key && !pod.stopping)
         };
         let alike = owned()
@@ -136,7 +141,7 @@ impl<'a> Scan<'a> {
             self.excess(workload, node),
             (alike as u32, owned().count() as u32),
             used.share(node.allocatable),
-            here.len() as u32,
+            pods_here.len() as u32,
             number,
         ))
     }
@@ -150,7 +155,7 @@ impl<'a> Scan<'a> {
             .spec
             .spread
             .iter()
-            .filter(|one| one.required)
+            .filter(|constraint| constraint.required)
         {
             if !node.labels.contains_key(&constraint.topology_key) {
                 return Err(Unfit::SpreadLabel);
@@ -167,8 +172,8 @@ impl<'a> Scan<'a> {
         value.is_some() && value == node.labels.get(key)
     }
 
-    fn selects(&self, term: &PodTerm, says: &Workload, pod: &Workload) -> bool {
-        PodSelection::of_term(term, says, &pod_labels(says)).selects(
+    fn selects(&self, term: &PodTerm, owner_of_rule: &Workload, pod: &Workload) -> bool {
+        PodSelection::of_term(term, owner_of_rule, &pod_labels(owner_of_rule)).selects(
             &pod.key.object.namespace,
             &pod_labels(pod),
             self.namespaces,
@@ -189,9 +194,9 @@ impl<'a> Scan<'a> {
         for term in terms {
             let labelled = node.labels.contains_key(&term.topology_key);
             let mut pods = self.pods.iter();
-            let there =
+            let has_pod_near =
                 pods.any(|pod| wanted(pod.workload) && self.near(pod, node, &term.topology_key));
-            if !labelled || !(there || first) {
+            if !labelled || !(has_pod_near || first) {
                 return Err(Unfit::PodAffinity);
             }
         }
@@ -226,7 +231,7 @@ impl<'a> Scan<'a> {
 
     fn unmet(&self, workload: &Workload, node: &Candidate) -> u32 {
         let affinity = &workload.template.spec.affinity;
-        let there = |term: &PodTerm| {
+        let has_pod_near = |term: &PodTerm| {
             let mut pods = self.pods.iter();
             pods.any(|pod| {
                 self.selects(term, workload, pod.workload)
@@ -237,23 +242,23 @@ impl<'a> Scan<'a> {
             .pods
             .preferred
             .iter()
-            .filter(|(_, term)| !there(term));
+            .filter(|(_, term)| !has_pod_near(term));
         let far = affinity
             .anti
             .preferred
             .iter()
-            .filter(|(_, term)| there(term));
+            .filter(|(_, term)| has_pod_near(term));
         near.chain(far).map(|(weight, _)| weight).sum()
     }
 
     fn excess(&self, workload: &Workload, node: &Candidate) -> u32 {
-        let wished = workload
+        let preferred_constraints = workload
             .template
             .spec
             .spread
             .iter()
-            .filter(|one| !one.required);
-        wished
+            .filter(|constraint| !constraint.required);
+        preferred_constraints
             .map(|constraint| {
                 if !node.labels.contains_key(&constraint.topology_key) {
                     return 1_000_000;
@@ -270,8 +275,8 @@ impl<'a> Scan<'a> {
         let keys: Vec<&String> = spec
             .spread
             .iter()
-            .filter(|one| one.required == constraint.required)
-            .map(|one| &one.topology_key)
+            .filter(|other| other.required == constraint.required)
+            .map(|other| &other.topology_key)
             .collect();
         let counts_node = |node: &Candidate| {
             keys.iter().all(|key| node.labels.contains_key(*key))
@@ -279,11 +284,11 @@ impl<'a> Scan<'a> {
                 && (!constraint.honor_taints || taints_tolerated(spec, node))
         };
         let mut counts: BTreeMap<&String, i64> = BTreeMap::new();
-        for (number, one) in self
+        for (number, other) in self
             .nodes
             .iter()
             .enumerate()
-            .filter(|(_, one)| counts_node(one))
+            .filter(|(_, other)| counts_node(other))
         {
             let pods = self.pods.iter().filter(|pod| {
                 pod.node == number
@@ -291,25 +296,25 @@ impl<'a> Scan<'a> {
                     && self.spreads(&constraint.pods, workload, pod.workload)
             });
             *counts
-                .entry(&one.labels[&constraint.topology_key])
+                .entry(&other.labels[&constraint.topology_key])
                 .or_default() += pods.count() as i64;
         }
-        let enough = counts.len() >= constraint.min_domains as usize;
-        let least = counts
-            .values()
-            .min()
-            .copied()
-            .filter(|_| enough)
-            .unwrap_or(0);
-        let here = counts
+        // With fewer domains than `minDomains` Kubernetes takes the least count for zero.
+        let least = if counts.len() < constraint.min_domains as usize {
+            0
+        } else {
+            counts.values().min().copied().unwrap_or(0)
+        };
+        let pods_here = counts
             .get(&node.labels[&constraint.topology_key])
             .copied()
             .unwrap_or(0);
-        here + i64::from(self.spreads(&constraint.pods, workload, workload)) - least
+        pods_here + i64::from(self.spreads(&constraint.pods, workload, workload)) - least
     }
 
-    fn spreads(&self, pods: &PodSelector, says: &Workload, pod: &Workload) -> bool {
-        let selection = PodSelection::own_namespace(pods.resolve(&pod_labels(says)), says);
+    fn spreads(&self, pods: &PodSelector, owner_of_rule: &Workload, pod: &Workload) -> bool {
+        let selection =
+            PodSelection::own_namespace(pods.resolve(&pod_labels(owner_of_rule)), owner_of_rule);
         selection.selects(&pod.key.object.namespace, &pod_labels(pod), self.namespaces)
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::build::{
-    asking, labels, node, pin, placer, places, said, sized, tainted, with_port, workload, zones,
+    labels, node, pin, placer, places, requesting, result_text, sized, tainted, with_port,
+    workload, zones,
 };
 use crate::{
     name::NodeName,
@@ -63,7 +64,7 @@ fn a_refusal_counts_every_node_once_by_reason() {
 }
 
 #[test]
-fn the_pods_of_an_owner_are_spread_and_nodes_filled_evenly() {
+fn the_pods_of_an_owner_are_spread_and_nodes_are_filled_evenly() {
     let (web, db) = (workload("web", ""), workload("db", ""));
     let mut placer = placer(vec![node("a", ""), node("b", ""), node("c", "")]);
     assert_eq!(places(&mut placer, &web, 4), "a b c a");
@@ -73,7 +74,7 @@ fn the_pods_of_an_owner_are_spread_and_nodes_filled_evenly() {
 }
 
 #[test]
-fn a_choice_says_why() {
+fn a_choice_has_its_reasons() {
     let soft = tainted(node("a", ""), "slow:PreferNoSchedule");
     let mut web = workload("web", "");
     let ssd = term("disk", NodeOperator::In(vec!["ssd".to_owned()]));
@@ -90,7 +91,7 @@ fn a_choice_says_why() {
 }
 
 #[test]
-fn a_taint_that_is_only_to_be_avoided_comes_before_spread() {
+fn a_prefer_no_schedule_taint_ranks_before_spread() {
     let nodes = || {
         vec![
             tainted(node("a", ""), "slow:PreferNoSchedule"),
@@ -104,7 +105,7 @@ fn a_taint_that_is_only_to_be_avoided_comes_before_spread() {
 }
 
 #[test]
-fn tolerated_taints_keep_nobody_off() {
+fn tolerated_taints_exclude_no_pod() {
     let nodes = || {
         vec![
             tainted(node("a", ""), "gpu=yes:NoSchedule"),
@@ -133,7 +134,7 @@ fn tolerated_taints_keep_nobody_off() {
 }
 
 #[test]
-fn node_affinity_has_all_of_the_operators() {
+fn node_affinity_has_all_operators() {
     let nodes = || {
         vec![
             node("a", "cores=4,zone=x"),
@@ -191,12 +192,12 @@ fn one_term_of_node_affinity_is_enough_and_all_of_a_term_must_hold() {
     web.template.spec.affinity.node.required = Some(vec![named]);
     assert_eq!(places(&mut placer(nodes()), &web, 1), "d");
     web.template.spec.affinity.node.required = Some(vec![NodeTerm::default()]);
-    let nobody = "0 of 4 nodes: 4 do not match spec.affinity.nodeAffinity";
-    assert_eq!(places(&mut placer(nodes()), &web, 1), nobody);
+    let refused = "0 of 4 nodes: 4 do not match spec.affinity.nodeAffinity";
+    assert_eq!(places(&mut placer(nodes()), &web, 1), refused);
 }
 
 #[test]
-fn preferred_node_affinity_goes_by_weight_and_comes_before_spread() {
+fn preferred_node_affinity_counts_by_weight_and_ranks_before_spread() {
     let mut web = workload("web", "");
     let is = |zone: &str| term("zone", NodeOperator::In(vec![zone.to_owned()]));
     web.template.spec.affinity.node.preferred = vec![(10, is("b")), (20, is("c"))];
@@ -217,7 +218,7 @@ fn preferred_node_affinity_goes_by_weight_and_comes_before_spread() {
 }
 
 #[test]
-fn a_pod_that_names_its_node_is_only_asked_what_the_node_itself_asks() {
+fn a_pod_with_a_node_name_is_checked_by_the_rules_of_kubelet_only() {
     let cordoned = Candidate {
         cordoned: true,
         ..tainted(node("a", ""), "gpu:NoSchedule")
@@ -242,7 +243,7 @@ fn a_pod_that_names_its_node_is_only_asked_what_the_node_itself_asks() {
 }
 
 #[test]
-fn host_ports_and_the_number_of_pods_bound_a_node() {
+fn host_ports_and_the_number_of_pods_are_limited_per_node() {
     let web = with_port(workload("web", ""), 80);
     let nodes = vec![node("a", ""), node("b", "")];
     let mut placer = placer(nodes.clone());
@@ -257,29 +258,29 @@ fn host_ports_and_the_number_of_pods_bound_a_node() {
 }
 
 #[test]
-fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
+fn requests_must_fit_and_the_node_with_the_lowest_usage_is_chosen() {
     let nodes = vec![
         sized(node("a", ""), 1000, 1000),
         sized(node("b", ""), 4000, 1000),
         node("c", ""),
     ];
     let mut placer = placer(nodes);
-    let big = asking(workload("big", ""), 600, 100);
+    let big = requesting(workload("big", ""), 600, 100);
     // c has no limit; after that b would have a lower usage than a; a accepts one pod.
     assert_eq!(places(&mut placer, &big, 4), "c b a c");
-    let own = asking(workload("own", ""), 600, 950);
+    let own = requesting(workload("own", ""), 600, 950);
     assert_eq!(places(&mut placer, &own, 1), "c");
-    let mut only = asking(workload("only", ""), 500, 0);
+    let mut only = requesting(workload("only", ""), 500, 0);
     only.template.spec.affinity.node.required = Some(vec![term(
         "host",
         NodeOperator::NotIn(vec!["c".to_owned()]),
     )]);
     assert_eq!(places(&mut placer, &only, 1), "b");
-    let mut memory = asking(only.clone(), 0, 950);
+    let mut memory = requesting(only.clone(), 0, 950);
     memory.key.object.name = "memory".to_owned();
-    let nobody =
+    let refused =
         "0 of 3 nodes: 1 do not match spec.affinity.nodeAffinity, 2 have too little memory left";
-    assert_eq!(places(&mut placer, &memory, 1), nobody);
+    assert_eq!(places(&mut placer, &memory, 1), refused);
     // A pod without requests is not affected by the requests of others.
     let mut nothing = workload("nothing", "");
     nothing.template.spec.node_name = Some(NodeName::new("a"));
@@ -288,26 +289,26 @@ fn requests_are_met_by_what_is_left_and_go_where_most_is_left() {
 
 #[test]
 fn init_containers_count_by_the_largest() {
-    let mut pod = asking(workload("pod", ""), 100, 50);
+    let mut pod = requesting(workload("pod", ""), 100, 50);
     let spec = &mut pod.template.spec;
     spec.containers.push(spec.containers[0].clone());
     spec.init_containers.push(spec.containers[0].clone());
     spec.init_containers.push(spec.containers[0].clone());
     spec.init_containers[1].resources.memory_request_bytes = Some(500);
-    let asked = requests(spec);
-    assert_eq!((asked.cpu_millis, asked.memory_bytes), (200, 500));
+    let requested = requests(spec);
+    assert_eq!((requested.cpu_millis, requested.memory_bytes), (200, 500));
 }
 
 #[test]
-fn nodes_that_nobody_knows_are_not_counted() {
+fn pods_on_unknown_nodes_are_not_counted() {
     let web = workload("web", "");
     let mut placer = placer(vec![node("a", "")]);
     pin(&mut placer, &web, "gone");
-    assert_eq!(said(placer.place(&web)), "a");
+    assert_eq!(result_text(placer.place(&web)), "a");
 }
 
 #[test]
-fn a_refusal_is_kept_with_its_reasons_and_an_older_text_is_read() {
+fn a_refusal_is_stored_with_its_reasons_and_an_older_text_is_read() {
     let refusal = Refusal::Counted {
         nodes: 3,
         reasons: vec![(Unfit::Cordoned, 1), (Unfit::Taint("gpu".to_owned()), 2)],

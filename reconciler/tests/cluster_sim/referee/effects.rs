@@ -37,7 +37,7 @@ impl World {
             .engine
             .containers
             .get(container)
-            .is_some_and(|one| one.state.is_alive())
+            .is_some_and(|container| container.state.is_alive())
     }
 
     /// Checks the host after the effect of a step.

@@ -141,15 +141,15 @@ impl World {
     pub(crate) fn check_trust(&mut self, index: usize) {
         let host = &self.hosts[index];
         let (view, name) = (&host.view, host.name.clone());
-        let Some(marker) = view
-            .marker
-            .as_ref()
-            .filter(|_| view.trusts() && view.reads(&self.store))
-        else {
+        if !view.trusts() || !view.reads(&self.store) {
+            return;
+        }
+        let Some(marker) = &view.marker else {
             return;
         };
-        // A host that was away until the store had gone beyond what the host remembers cannot tell
-        // the difference.
+
+        // A host that was away until the store had gone beyond what the host remembers cannot
+        // detect the difference.
         let remember_newer = self
             .referee
             .lost_stores

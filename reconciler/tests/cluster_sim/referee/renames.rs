@@ -78,8 +78,8 @@ impl World {
         let successor = successors.find_map(|(_, to)| {
             let workloads = driven.objects.workloads.values();
             workloads
-                .filter(|one| one.key.kind == WorkloadKind::Deployment)
-                .find(|one| one.key.object.name == *to)
+                .filter(|workload| workload.key.kind == WorkloadKind::Deployment)
+                .find(|workload| workload.key.object.name == *to)
         })?;
         let replicas = super::bounds::replicas(successor)?;
         let selected_old = |service: &ObjectKey| {

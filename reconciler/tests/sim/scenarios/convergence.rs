@@ -25,10 +25,12 @@ fn a_lost_state_takes_back_the_running_pods_and_stops_none() {
     sim.push(all.build());
     sim.run_seconds(30);
     let before = (sim.alive(), sim.host.links.clone());
+
     sim.state = ClusterState {
         cluster: "anew".to_owned(),
         ..ClusterState::default()
     };
+
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -61,17 +63,21 @@ fn pods_made_after_a_lost_state_have_new_names() {
     let mut sim = sim();
     sim.registry.push("web:2", Behaviour::Fine);
     let web = |id: &str, image: &str| commit(id).with(deployment("web", 3, pod(image))).build();
+
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
     let before = sim.alive();
+
     // The installation's id is kept; the serial of its pods is lost.
     sim.state = ClusterState {
         cluster: sim.state.cluster.clone(),
         ..ClusterState::default()
     };
+
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect(sim.alive() == before, "no container was changed");
+
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
     sim.expect_healthy("c2");
@@ -88,10 +94,12 @@ fn without_a_head_a_lost_state_keeps_orphans_and_their_addresses() {
     sim.push(commit("c1").with(bare("one", pod("web:1"))).build());
     sim.run_seconds(30);
     let before = (sim.alive(), sim.host.links.clone(), sim.memory.clone());
+
     sim.state = ClusterState {
         cluster: "anew".to_owned(),
         ..ClusterState::default()
     };
+
     sim.head = reconciler::rollout::Head::Unknown;
     sim.crash(false);
     sim.run_seconds(60);
@@ -122,8 +130,10 @@ fn a_changed_config_map_refreshes_files_without_a_restart() {
             .with(bare("web", pod("web:1").with_config("conf")))
             .build()
     };
+
     sim.push(web("one", "c1"));
     sim.run_seconds(30);
+
     let before = sim.alive();
     let files_before = sim.host.files.clone();
     sim.push(web("two", "c2"));

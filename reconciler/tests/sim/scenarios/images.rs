@@ -14,6 +14,7 @@ fn a_moved_tag_does_not_change_unchanged_workloads() {
     let first = sim.registry.push("web:latest", Behaviour::Fine);
     sim.registry.push("other:1", Behaviour::Fine);
     sim.registry.push("other:2", Behaviour::Fine);
+
     sim.push(
         commit("c1")
             .with(bare("web", pod("web:latest")))
@@ -51,6 +52,7 @@ fn a_rollback_from_a_moved_tag_runs_the_recorded_image() {
     sim.run_seconds(30);
     sim.registry.push("web:latest", Behaviour::ExitsAtOnce(1));
     spec.hostname = Some("changed".to_owned());
+
     sim.push(commit("c2").with(bare("web", spec)).build());
     sim.run_seconds(120);
     sim.expect_healthy("c1");
@@ -91,6 +93,7 @@ fn pull_policy_always_uses_the_local_image_with_a_warning_without_a_registry() {
     sim.registry.reachable = false;
     let mut spec = pod("web:latest");
     spec.hostname = Some("changed".to_owned());
+
     sim.push(commit("c2").with(bare("web", spec)).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
@@ -124,6 +127,7 @@ fn thirty_pods_of_one_image_pull_it_once() {
     let all = (0..30).fold(commit("c1"), |commit, n| {
         commit.with(deployment(&format!("web{n}"), 1, pod("web:1")))
     });
+
     sim.push(all.build());
     sim.run_seconds(30);
     sim.expect_healthy("c1");

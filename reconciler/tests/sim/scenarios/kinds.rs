@@ -4,14 +4,14 @@ use reconciler::object::RestartPolicy;
 
 use crate::{
     build::{
-        PodSpecExt, bare, commit, daemon_set, deployment, node_port, on_delete, paused, pod,
-        recreate, replica_set, replication_controller,
+        PodSpecExt, bare, commit, daemon_set, deployment, on_delete, paused, pod, recreate,
+        replica_set, replication_controller,
     },
     daemon::Sim,
     registry::Behaviour,
 };
 
-fn sim() -> Sim {
+pub(super) fn sim() -> Sim {
     let mut sim = Sim::default();
     sim.registry.push("web:1", Behaviour::Fine);
     sim.registry.push("web:2", Behaviour::Fine);
@@ -25,11 +25,13 @@ fn a_changed_replica_set_keeps_its_running_pods() {
         sim.push(commit("c1").with(make("web", 3, pod("web:1"))).build());
         sim.run_seconds(30);
         sim.expect_healthy("c1");
+
         let before = sim.alive();
         sim.push(commit("c2").with(make("web", 3, pod("web:2"))).build());
         sim.run_seconds(30);
         sim.expect_healthy("c2");
         sim.expect(sim.alive() == before, "no container was changed");
+
         sim.push(commit("c3").with(make("web", 4, pod("web:2"))).build());
         sim.run_seconds(30);
         sim.expect_healthy("c3");
@@ -52,6 +54,7 @@ fn an_old_pod_of_a_changed_replica_set_restarts_with_its_own_image() {
             .build(),
     );
     sim.run_seconds(30);
+
     let image = sim.image(&sim.pod("web").uid);
     sim.push(
         commit("c2")
@@ -80,6 +83,7 @@ fn scaling_down_stops_pods_that_are_not_ready_and_then_the_newest() {
     );
     sim.run_seconds(30);
     let uids = sim.uids("web");
+
     // The second pod's container ends twice, so that its next start is delayed by the back-off.
     for _ in 0..2 {
         let id = sim.container(&uids[1], "main").unwrap().0.clone();
@@ -88,6 +92,7 @@ fn scaling_down_stops_pods_that_are_not_ready_and_then_the_newest() {
         sim.run_seconds(1);
     }
     sim.expect(sim.ready("web") == 3, "one pod is not ready");
+
     sim.push(
         commit("c2")
             .with(replica_set("web", 2, pod("web:1").with_readiness()))
@@ -111,6 +116,7 @@ fn recreate_stops_all_old_pods_before_the_first_new_one_starts() {
             .build(),
     );
     sim.run_seconds(30);
+
     let old = sim.uids("web");
     sim.push(commit("c2").with(recreate("web", 3, pod("web:2"))).build());
     sim.run_seconds(20);
@@ -137,6 +143,7 @@ fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
             .build(),
     );
     sim.run_seconds(30);
+
     let image = sim.image(&sim.pods("web")[0].uid.clone());
     sim.push(
         commit("c2")
@@ -151,6 +158,7 @@ fn a_paused_deployment_scales_with_its_old_template_and_settles_at_once() {
         "all pods have the old template",
     );
     sim.expect_idle();
+
     sim.push(
         commit("c3")
             .with(deployment("web", 3, pod("web:2")))
@@ -173,6 +181,7 @@ fn a_daemon_set_runs_one_pod_and_replaces_it_after_it_has_stopped() {
     sim.expect_healthy("c1");
     let before = sim.pod("agent").uid.clone();
     sim.extremes = Default::default();
+
     sim.push(commit("c2").with(daemon_set("agent", pod("web:2"))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
@@ -192,6 +201,7 @@ fn a_daemon_set_on_delete_keeps_its_old_pod() {
             .build(),
     );
     sim.run_seconds(30);
+
     let before = sim.alive();
     sim.push(
         commit("c2")
@@ -213,6 +223,7 @@ fn restarts_go_by_the_owners_strategy() {
         .with(replica_set("set", 3, pod("web:1").with_readiness()))
         .with(daemon_set("agent", pod("web:1")))
         .with(bare("one", pod("web:1")));
+
     let all = all.build();
     sim.push(all.clone());
     sim.run_seconds(30);
@@ -263,8 +274,10 @@ fn a_restart_replaces_pods_of_kinds_that_keep_old_ones() {
             .with(on_delete(daemon_set("agent", pod(image).with_readiness())))
             .build()
     };
+
     sim.push(both("c1", "crash:1"));
     sim.run_seconds(60);
+
     let fixed = both("c2", "web:1");
     sim.push(fixed.clone());
     sim.run_seconds(30);
@@ -290,6 +303,7 @@ fn a_bare_pod_that_has_completed_stays_completed() {
     let mut sim = sim();
     let ten = std::time::Duration::from_secs(10);
     sim.registry.push("job:1", Behaviour::Ends(ten, 0));
+
     let job = pod("job:1").with_policy(RestartPolicy::Never);
     sim.push(commit("c1").with(bare("job", job)).build());
     sim.run_seconds(60);
@@ -303,6 +317,7 @@ fn a_bare_pod_that_has_completed_stays_completed() {
         sim.sandbox(&uid).is_none() && sim.container(&uid, "main").is_some(),
         "the sandbox is removed, and the container is kept for its log",
     );
+
     sim.reboot();
     sim.run_seconds(60);
     sim.expect(
@@ -313,108 +328,6 @@ fn a_bare_pod_that_has_completed_stays_completed() {
 }
 
 #[test]
-fn a_pod_waits_until_the_old_pod_has_released_its_host_port() {
-    let mut sim = sim();
-    sim.push(
-        commit("c1")
-            .with(bare("web", pod("web:1").with_host_port(8080)))
-            .build(),
-    );
-    sim.run_seconds(30);
-    sim.push(
-        commit("c2")
-            .with(bare("web", pod("web:2").with_host_port(8080)))
-            .build(),
-    );
-    sim.run_seconds(30);
-    sim.expect_healthy("c2");
-    sim.expect(
-        sim.services().host_ports.len() == 1,
-        "the host port leads to the new pod",
-    );
-}
-
-#[test]
-fn a_rollout_whose_old_pod_keeps_the_host_port_fails_at_the_deadline() {
-    let mut sim = sim();
-    sim.push(
-        commit("c1")
-            .with(deployment("web", 1, pod("web:1").with_host_port(8080)))
-            .build(),
-    );
-    sim.run_seconds(30);
-    let before = sim.alive();
-    sim.push(
-        commit("c2")
-            .with(deployment("web", 1, pod("web:2").with_host_port(8080)))
-            .build(),
-    );
-    sim.run_seconds(700);
-    sim.expect_healthy("c1");
-    sim.expect(
-        sim.is_bad("c2") && sim.alive() == before,
-        "the old pod never stopped",
-    );
-    let (_, reason) = sim.outcome("c2").unwrap();
-    sim.expect(reason.contains("host port 8080"), &reason);
-    sim.expect_idle();
-}
-
-#[test]
-fn an_ended_pod_has_no_host_port_and_gets_no_traffic() {
-    let mut sim = sim();
-    let ten = std::time::Duration::from_secs(10);
-    sim.registry.push("job:1", Behaviour::Ends(ten, 0));
-    let job = || {
-        bare(
-            "job",
-            pod("job:1")
-                .with_policy(RestartPolicy::Never)
-                .with_host_port(8080),
-        )
-    };
-    let mut all = node_port(None);
-    all.publish_not_ready = true;
-    sim.push(
-        commit("c1")
-            .with(job())
-            .service("job", "job", all.clone())
-            .build(),
-    );
-    sim.run_seconds(5);
-    sim.expect(
-        sim.services().host_ports.len() == 1,
-        "a running pod has its host port",
-    );
-    sim.run_seconds(60);
-    sim.expect_healthy("c1");
-    let table = sim.services();
-    let endpoints: usize = table
-        .node_ports
-        .values()
-        .map(|backends| backends.endpoints.len())
-        .sum();
-    sim.expect(
-        table.host_ports.is_empty() && endpoints == 0,
-        "no port leads to an ended pod",
-    );
-    let web = deployment("web", 1, pod("web:1").with_host_port(8080));
-    sim.push(
-        commit("c2")
-            .with(job())
-            .with(web)
-            .service("job", "job", all)
-            .build(),
-    );
-    sim.run_seconds(60);
-    sim.expect_healthy("c2");
-    sim.expect(
-        sim.services().host_ports.len() == 1,
-        "the host port leads to another pod",
-    );
-}
-
-#[test]
 fn a_taint_in_the_hosts_configuration_keeps_pods_off() {
     let mut sim = sim();
     sim.taints = vec![
@@ -422,6 +335,7 @@ fn a_taint_in_the_hosts_configuration_keeps_pods_off() {
             .parse()
             .unwrap(),
     ];
+
     sim.push(
         commit("c1")
             .with(deployment("web", 1, pod("web:1")))
@@ -451,6 +365,7 @@ fn a_restart_happens_once_even_if_the_clock_is_set_back() {
     sim.run_seconds(30);
     let before = sim.uids("web");
     let owner = sim.pods("web")[0].owner.clone();
+
     sim.state.rollout.restarts.insert(owner, sim.state.serial);
     sim.now -= std::time::Duration::from_secs(3600);
     sim.cycle();
@@ -476,10 +391,12 @@ fn a_pod_with_a_low_deletion_cost_stops_before_newer_ones() {
         set.template.meta.annotations.extend([cost]);
         commit(id).with(set).build()
     };
+
     sim.push(web("c1", 2, "web:1", "-5"));
     sim.run_seconds(30);
     sim.push(web("c2", 3, "web:2", "10"));
     sim.run_seconds(30);
+
     let uids = sim.uids("web");
     sim.push(web("c3", 2, "web:2", "10"));
     sim.run_seconds(30);

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use reconciler::{
     name::PodUid,
-    object::RestartPolicy,
+    object::{PodSpec, RestartPolicy},
     observed::ContainerState,
-    plan::{Drift, LaneKey, Why},
+    plan::LaneKey,
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, container, deployment, pod, probe},
+    build::{PodSpecExt, bare, commit, container, pod, probe},
     daemon::Sim,
     registry::Behaviour,
 };
 
 const TEN: Duration = Duration::from_secs(10);
 
-fn sim() -> Sim {
+pub(super) fn sim() -> Sim {
     let mut sim = Sim::default();
     sim.registry.push("web:1", Behaviour::Fine);
     sim.registry
@@ -27,7 +27,8 @@ fn sim() -> Sim {
     sim
 }
 
-fn running(spec: reconciler::object::PodSpec) -> (Sim, PodUid) {
+/// A host on which a bare Pod `web` of this spec is healthy, and the uid of the pod.
+pub(super) fn running(spec: PodSpec) -> (Sim, PodUid) {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(30);
@@ -72,6 +73,7 @@ fn the_back_off_survives_a_restart_of_the_daemon() {
     sim.push(commit("c1").with(bare("web", pod("crash:1"))).build());
     sim.run_seconds(40);
     let before = sim.main("web");
+
     sim.crash(false);
     sim.run_seconds(10);
     sim.expect(sim.main("web") == before, "the container still waits");
@@ -89,6 +91,7 @@ fn on_failure_restarts_only_failed_containers() {
     sim.registry.push("job:1", Behaviour::Ends(TEN, 0));
     let mut spec = pod("flaky:1").with_policy(RestartPolicy::OnFailure);
     spec.containers.push(container("job", "job:1"));
+
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(25);
     let uid = sim.pod("web").uid.clone();
@@ -139,6 +142,7 @@ fn an_ended_container_does_not_run_again_when_the_sandbox_is_lost() {
     sim.registry.push("job:1", Behaviour::Ends(TEN, 0));
     let mut spec = pod("web:1").with_policy(RestartPolicy::OnFailure);
     spec.containers.push(container("job", "job:1"));
+
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(60);
     let uid = sim.pod("web").uid.clone();
@@ -202,6 +206,7 @@ fn a_failing_init_container_is_retried_or_ends_the_pod() {
     );
     sim.run_seconds(40);
     sim.expect(sim.phase() == "Degraded", "the crash loop fails the commit");
+
     sim.push(
         commit("c2")
             .with(bare("web", spec.with_policy(RestartPolicy::Never)))
@@ -252,6 +257,7 @@ fn a_failed_startup_probe_restarts_and_delays_the_other_probes() {
     sim.registry.push("late:1", Behaviour::NeverStarts);
     let mut spec = pod("late:1").with_readiness().with_liveness();
     spec.containers[0].startup = Some(probe());
+
     sim.push(commit("c1").with(bare("web", spec)).build());
     sim.run_seconds(25);
     sim.expect(
@@ -283,6 +289,7 @@ fn a_failing_post_start_hook_is_a_crash_loop() {
     sim.registry.push("hook:1", Behaviour::HookFails);
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     sim.push(
         commit("c2")
             .with(bare("web", pod("hook:1").with_post_start()))
@@ -291,168 +298,6 @@ fn a_failing_post_start_hook_is_a_crash_loop() {
     sim.run_seconds(300);
     sim.expect_healthy("c1");
     sim.expect(sim.is_bad("c2"), "the commit failed");
-}
-
-#[test]
-fn a_pod_without_its_sandbox_restarts_with_the_same_address() {
-    for kill in [false, true] {
-        let (mut sim, uid) = running(pod("web:1").with_init("setup", "setup:1"));
-        let address = sim.address(&uid);
-        let sandbox = sim.sandbox(&uid).unwrap();
-        if kill {
-            sim.host.end(&sandbox, 137, sim.now);
-        } else {
-            sim.host.remove(&sandbox);
-        }
-        sim.cycle();
-        sim.run_seconds(10);
-        sim.expect(sim.ready("web") == 1, "the pod runs");
-        sim.expect(
-            address.is_some() && sim.address(&uid) == address,
-            "the pod has the same address",
-        );
-        sim.expect(sim.host.containers.len() == 3, "no old container is left");
-        sim.expect_idle();
-    }
-}
-
-#[test]
-fn drift_is_repaired_and_named() {
-    let (mut sim, uid) = running(pod("web:1"));
-    let address = sim.address(&uid);
-    let main = sim.main("web");
-    sim.host.pause(&main);
-    let plan = sim.planned();
-    sim.expect(
-        matches!(
-            &plan.lanes[0].why,
-            Why::Repair {
-                drift: Drift::ContainerPaused,
-                ..
-            }
-        ),
-        "the plan names the pause",
-    );
-    sim.cycle();
-    sim.run_seconds(5);
-    sim.expect(
-        sim.state_of(&main)
-            .is_some_and(|state| matches!(state, ContainerState::Running { .. })),
-        "the container runs again",
-    );
-
-    sim.host.remove(&main);
-    let plan = sim.planned();
-    sim.expect(
-        matches!(
-            &plan.lanes[0].why,
-            Why::Repair {
-                drift: Drift::ContainerRemoved,
-                ..
-            }
-        ),
-        "the plan names the removal",
-    );
-    sim.cycle();
-    sim.run_seconds(5);
-    sim.expect(sim.ready("web") == 1, "the container runs again");
-
-    sim.host.links.clear();
-    let plan = sim.planned();
-    sim.expect(
-        matches!(
-            &plan.lanes[0].why,
-            Why::Repair {
-                drift: Drift::LinkGone,
-                ..
-            }
-        ),
-        "the plan names the missing link",
-    );
-    sim.cycle();
-    sim.run_seconds(5);
-    sim.expect(sim.address(&uid) == address, "the pod has the same address");
-    sim.expect_idle();
-}
-
-#[test]
-fn a_removed_container_is_repaired_while_its_predecessor_is_kept() {
-    let (mut sim, uid) = running(pod("web:1"));
-    let first = sim.main("web");
-    sim.host.end(&first, 1, sim.now);
-    sim.cycle();
-    sim.run_seconds(5);
-    let second = sim.main("web");
-    sim.expect(
-        first != second && sim.state_of(&first).is_some(),
-        "the first container is kept for its log",
-    );
-    sim.host.remove(&second);
-    sim.cycle();
-    sim.run_seconds(5);
-    let (_, third) = sim.container(&uid, "main").unwrap();
-    sim.expect(
-        third.attempt == 2 && third.state.is_alive(),
-        "the third container starts at once",
-    );
-    sim.expect_idle();
-}
-
-#[test]
-fn a_container_restarts_while_its_predecessors_cannot_be_removed() {
-    let (mut sim, uid) = running(pod("web:1"));
-    for attempt in 1..=4 {
-        let id = sim.main("web");
-        sim.host.stuck.insert(id.clone());
-        sim.host.end(&id, 1, sim.now);
-        sim.cycle();
-        sim.run_seconds(400);
-        let (_, newest) = sim.container(&uid, "main").unwrap();
-        let is_running = matches!(newest.state, ContainerState::Running { .. });
-        sim.expect(
-            is_running && newest.attempt == attempt,
-            &format!("attempt {attempt}: {newest:?}"),
-        );
-    }
-    sim.expect(sim.ready("web") == 1, "the pod is ready");
-}
-
-#[test]
-fn a_killed_container_restarts_at_once() {
-    let (mut sim, uid) = running(pod("web:1"));
-    let main = sim.main("web");
-    sim.host.end(&main, 137, sim.now);
-    sim.cycle();
-    sim.run_seconds(1);
-    sim.expect(sim.ready("web") == 1, "the pod runs");
-    sim.expect(sim.status(&uid).restarts() == 1, "the restart is counted");
-    let last = sim.status(&uid).containers[0].last.clone().unwrap();
-    sim.expect(last.code == 137, "the status has the exit code");
-}
-
-#[test]
-fn after_a_reboot_all_pods_come_back_with_their_addresses_and_no_back_off() {
-    let mut sim = sim();
-    let all = commit("c1")
-        .with(deployment("web", 3, pod("web:1").with_readiness()))
-        .with(bare("one", pod("web:1").with_init("setup", "setup:1")));
-    sim.push(all.build());
-    sim.run_seconds(30);
-    sim.expect_healthy("c1");
-    for _ in 0..4 {
-        let before = sim.host.links.clone();
-        sim.registry.reachable = false;
-        sim.head = reconciler::rollout::Head::Unknown;
-        sim.reboot();
-        sim.run_seconds(5);
-        sim.expect(
-            sim.ready("web") == 3 && sim.ready("one") == 1,
-            "all pods are ready within seconds",
-        );
-        sim.expect(sim.host.links == before, "all pods have the same addresses");
-        sim.expect_healthy("c1");
-        sim.expect_idle();
-    }
 }
 
 #[test]
@@ -466,6 +311,7 @@ fn the_back_off_of_a_failed_start_does_not_delay_the_stop() {
         sim.failures[&LaneKey::Pod(uid)].count >= 5,
         "the start has failed so often that its back-off takes minutes",
     );
+
     sim.push(commit("c2").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(10);
     sim.expect(sim.ready("web") == 1, "the next pod runs at once");

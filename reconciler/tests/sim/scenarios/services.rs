@@ -34,6 +34,7 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
             .with(deployment("web", 2, pod(image)))
             .service("web", "web", node_port(None))
     };
+
     sim.push(web("c1", "web:1").build());
     sim.run_seconds(30);
     let allocation = sim.state.services.clone();
@@ -41,6 +42,7 @@ fn node_ports_and_cluster_addresses_are_kept_over_commits_and_rollbacks() {
         sim.node_port("web").is_some(),
         "the Service has a node port",
     );
+
     sim.push(
         web("c2", "web:2")
             .service("another", "web", node_port(None))
@@ -94,6 +96,7 @@ fn a_service_gets_the_port_and_address_that_it_requests() {
     request.kind = ServiceKind::NodePort {
         address: allocation.cluster_ip,
     };
+
     sim.push(
         commit("c2")
             .with(bare("web", pod("web:1")))
@@ -124,9 +127,11 @@ fn a_stopping_pod_leaves_the_endpoints_first_and_drains() {
             .service("web", "web", node_port(Some(30080)))
             .build()
     };
+
     sim.push(web("c1", 2));
     sim.run_seconds(30);
     sim.expect(endpoints(&sim).len() == 2, "both pods are endpoints");
+
     sim.push(web("c2", 1));
     sim.run_seconds(1);
     sim.expect(
@@ -151,9 +156,11 @@ fn a_stopping_pod_stays_an_endpoint_if_there_is_no_other() {
             .service("web", "web", node_port(Some(30080)))
             .build()
     };
+
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
     let (old, before) = (sim.pod("web").uid.clone(), endpoints(&sim));
+
     sim.push(web("c2", "web:2"));
     let (mut drained, mut without_endpoints) = (false, 0);
     for _ in 0..600 {
@@ -203,6 +210,7 @@ fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
         "slow:1",
         Behaviour::SlowReady(std::time::Duration::from_secs(20)),
     );
+
     let web = deployment("web", 2, pod("web:1").with_readiness());
     sim.push(
         commit("c1")
@@ -211,6 +219,7 @@ fn a_service_keeps_its_endpoints_until_its_new_selector_has_one() {
             .build(),
     );
     sim.run_seconds(30);
+
     let before = endpoints(&sim);
     sim.push(renamed("c2", "slow:1"));
     let (mut kept, mut moved) = (0, false);
@@ -242,6 +251,7 @@ fn a_failed_rename_keeps_the_endpoints() {
         let mut sim = sim();
         sim.registry.push("crash:1", Behaviour::ExitsAtOnce(1));
         sim.registry.push("deaf:1", Behaviour::NeverReady);
+
         let web = deployment("web", 2, pod("web:1").with_readiness());
         sim.push(
             commit("c1")
@@ -256,6 +266,7 @@ fn a_failed_rename_keeps_the_endpoints() {
         } else {
             pod(image)
         };
+
         let site = deployment("site", 2, spec);
         sim.push(
             commit("c2")
@@ -283,6 +294,7 @@ fn a_pod_that_is_not_ready_is_no_endpoint() {
         "slow:1",
         Behaviour::SlowReady(std::time::Duration::from_secs(20)),
     );
+
     let web = bare("web", pod("slow:1").with_readiness());
     sim.push(
         commit("c1")
@@ -306,6 +318,7 @@ fn a_rollout_never_leaves_a_service_without_endpoints() {
             .service("web", "web", node_port(None))
             .build()
     };
+
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
     sim.push(web("c2", "web:2"));
@@ -325,16 +338,19 @@ fn without_the_driving_commit_services_stay_and_no_new_commit_starts() {
             .service("web", "web", node_port(None))
             .build()
     };
+
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
     sim.expect(endpoints(&sim).len() == 1, "the pod is an endpoint");
     let kept = std::mem::take(&mut sim.commits);
+
     sim.crash(false);
     let plan = sim.last_plan.as_ref().unwrap();
     sim.expect(
         plan.services.is_none() && plan.names.is_none(),
         "Services and names are not changed",
     );
+
     sim.push(web("c2", "web:2"));
     sim.run_seconds(60);
     sim.expect(sim.is_target("c1"), "what c2 would delete is not known yet");
@@ -357,6 +373,7 @@ fn a_lost_state_empties_no_service_while_its_pods_run() {
     sim.run_seconds(30);
     let serial = sim.state.serial;
     let cluster = format!("{}+{serial}", sim.state.cluster);
+
     sim.state = ClusterState {
         cluster,
         ..ClusterState::default()
@@ -366,6 +383,7 @@ fn a_lost_state_empties_no_service_while_its_pods_run() {
         plan.services.is_none() && plan.names.is_none(),
         "Services and names are not changed",
     );
+
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -383,8 +401,10 @@ fn draining_leaves_half_of_a_short_grace_period_for_the_signal() {
             .service("web", "web", node_port(None))
             .build()
     };
+
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
+
     let old = sim.pod("web").uid.clone();
     sim.push(web("c2", "web:2"));
     for _ in 0..100 {

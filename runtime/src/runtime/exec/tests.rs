@@ -29,9 +29,9 @@ struct Script {
     running: bool,
     pid: i64,
     code: Option<i64>,
-    made: usize,
+    created: usize,
     /// How often the state was returned.
-    looks: usize,
+    inspections: usize,
 }
 
 struct FakeEngine {
@@ -60,7 +60,7 @@ impl FakeEngine {
         }
     }
 
-    fn say(&self, change: impl FnOnce(&mut Script)) {
+    fn change_script(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.lock());
     }
 
@@ -73,18 +73,20 @@ impl FakeEngine {
 
     /// Waits until the engine has returned the state twice more: the state from before is then
     /// known to the caller.
-    async fn is_looked_at(&self) {
-        let looks = || self.script.lock().looks;
-        let before = looks();
-        let looked = async {
-            while looks() < before + 2 {
+    async fn wait_for_inspections(&self) {
+        let inspections = || self.script.lock().inspections;
+        let before = inspections();
+        let enough_inspections = async {
+            while inspections() < before + 2 {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(20), looked).await.unwrap();
+        timeout(Duration::from_secs(20), enough_inspections)
+            .await
+            .unwrap();
     }
 
-    async fn is_free(&self) {
+    async fn wait_until_settled(&self) {
         let settled = async {
             while !self.runtime.inner.overdue.is_empty() {
                 sleep(Duration::from_millis(5)).await;
@@ -114,12 +116,12 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
                 r#"{"ApiVersion":"1.41","Version":"20.10.24"}"#.to_owned(),
             )
         } else if path.ends_with("/c0ffee/exec") {
-            script.made += 1;
+            script.created += 1;
             (201, r#"{"Id":"e1"}"#.to_owned())
         } else if path.ends_with("/exec/e1/start") {
             (101, String::new())
         } else if path.ends_with("/exec/e1/json") {
-            script.looks += 1;
+            script.inspections += 1;
             let code = script
                 .code
                 .map_or("null".to_owned(), |code| code.to_string());
@@ -148,7 +150,7 @@ async fn answer(mut client: UnixStream, script: Arc<Mutex<Script>>) -> Option<()
     }
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+        "HTTP/1.1 {status} Answer\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
          connection: close\r\n\r\n"
     );
     client
@@ -190,7 +192,7 @@ async fn read_request(client: &mut UnixStream) -> Option<String> {
 }
 
 /// A process that belongs to no container.
-fn stranger() -> Child {
+fn process_of_no_container() -> Child {
     Command::new("sleep")
         .arg("1000")
         .stdin(Stdio::null())
@@ -204,14 +206,14 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
     assert_eq!(
         engine.exec().await,
         ExecOutcome::Unanswered,
-        "nothing is known of it, nothing is killed"
+        "the command has no process yet, and no process is killed"
     );
     assert_eq!(
         engine.exec().await,
         ExecOutcome::Unanswered,
-        "the same one is still waited for"
+        "the same command is still waited for"
     );
-    assert_eq!(engine.script.lock().made, 1);
+    assert_eq!(engine.script.lock().created, 1);
 
     let other = engine
         .runtime
@@ -219,13 +221,13 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
         .await
         .unwrap();
     assert_eq!(
-        (other, engine.script.lock().made),
+        (other, engine.script.lock().created),
         (ExecOutcome::Unanswered, 2),
-        "another command"
+        "another command is created"
     );
 
-    engine.say(|script| (script.running, script.pid, script.code) = (false, 42, Some(0)));
-    engine.is_free().await;
+    engine.change_script(|script| (script.running, script.pid, script.code) = (false, 42, Some(0)));
+    engine.wait_until_settled().await;
     assert_eq!(
         engine.exec().await,
         ExecOutcome::Exited {
@@ -233,39 +235,39 @@ async fn a_command_without_a_process_is_not_started_again_before_it_has_ended() 
             output: Vec::new()
         }
     );
-    assert_eq!(engine.script.lock().made, 3);
+    assert_eq!(engine.script.lock().created, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_not_the_containers_is_left_alone() {
+async fn a_process_outside_of_the_container_is_not_killed() {
     let engine = FakeEngine::start().await;
     assert_eq!(engine.exec().await, ExecOutcome::Unanswered);
 
-    let mut process = stranger();
-    engine.say(|script| script.pid = i64::from(process.id()));
-    engine.is_looked_at().await;
+    let mut process = process_of_no_container();
+    engine.change_script(|script| script.pid = i64::from(process.id()));
+    engine.wait_for_inspections().await;
     assert!(
         process.try_wait().unwrap().is_none(),
         "the engine named a process outside of the container"
     );
     assert_eq!(engine.exec().await, ExecOutcome::Unanswered);
-    assert_eq!(engine.script.lock().made, 1);
+    assert_eq!(engine.script.lock().created, 1);
 
     process.kill().unwrap();
     process.wait().unwrap();
-    engine.is_free().await;
+    engine.wait_until_settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_was_started_late_has_its_whole_time() {
+async fn a_command_that_was_started_late_has_its_full_time() {
     let engine = FakeEngine::start().await;
     let (limit, late) = (Duration::from_secs(1), Duration::from_millis(500));
     let (runtime, container) = (engine.runtime.clone(), engine.container.clone());
     let run =
         tokio::spawn(async move { runtime.exec(&container, &["true".to_owned()], limit).await });
     sleep(late).await;
-    let (mut process, began) = (stranger(), Instant::now());
-    engine.say(|script| script.pid = i64::from(process.id()));
+    let (mut process, began) = (process_of_no_container(), Instant::now());
+    engine.change_script(|script| script.pid = i64::from(process.id()));
 
     assert_eq!(run.await.unwrap().unwrap(), ExecOutcome::TimedOut);
     let ran = began.elapsed();
@@ -277,13 +279,13 @@ async fn a_command_that_was_started_late_has_its_whole_time() {
 
     process.kill().unwrap();
     process.wait().unwrap();
-    engine.is_free().await;
+    engine.wait_until_settled().await;
 }
 
 #[test]
-fn a_command_that_the_engine_could_not_start_is_not_one_that_the_container_lacks() {
-    let lacks = "OCI runtime exec failed: exec failed: container_linux.go:380: exec: \"/containerd\": no such file";
-    let engines = "connection error: desc = \"transport: Error while dialing dial unix \
+fn a_failure_of_the_engine_differs_from_a_command_that_the_container_lacks() {
+    let missing_command = "OCI runtime exec failed: exec failed: container_linux.go:380: exec: \"/containerd\": no such file";
+    let engine_failure = "connection error: desc = \"transport: Error while dialing dial unix \
                    /run/containerd/containerd.sock: connect: connection refused\": unavailable";
     let is_answer = |ended, words: &str| {
         matches!(
@@ -292,9 +294,12 @@ fn a_command_that_the_engine_could_not_start_is_not_one_that_the_container_lacks
         )
     };
     for code in [126, 127] {
-        assert!(is_answer((code, false), lacks));
+        assert!(is_answer((code, false), missing_command));
         assert!(is_answer((code, false), "sh: nosuch: not found"));
-        assert!(!is_answer((code, false), engines));
-        assert!(is_answer((code, true), engines), "the command's own words");
+        assert!(!is_answer((code, false), engine_failure));
+        assert!(
+            is_answer((code, true), engine_failure),
+            "the output of the command itself"
+        );
     }
 }

@@ -12,8 +12,10 @@ fn deletions_over_the_budget_are_held_until_a_commit_allows_them() {
     let four = all.fold(commit("c1"), |commit, name| {
         commit.with(bare(name, pod("web:1")))
     });
+
     sim.push(four.build());
     sim.run_seconds(30);
+
     let before = sim.alive();
     sim.push(commit("c2").with(bare("a", pod("web:1"))).build());
     sim.run_seconds(60);
@@ -25,6 +27,7 @@ fn deletions_over_the_budget_are_held_until_a_commit_allows_them() {
     );
     sim.expect(sim.alive() == before, "no container stopped");
     sim.expect_idle();
+
     sim.push(
         commit("c3")
             .with(bare("a", pod("web:1")))
@@ -50,6 +53,7 @@ fn one_workload_may_always_be_deleted() {
             .build(),
     );
     sim.run_seconds(30);
+
     sim.push(commit("c2").with(bare("a", pod("web:1"))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c2");
@@ -62,6 +66,7 @@ fn a_refused_head_changes_no_pod_and_is_recorded_once() {
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
     let before = sim.alive();
+
     sim.head = Head::Refused {
         commit: commit_id("c2"),
         subject: "Change".to_owned(),
@@ -75,6 +80,7 @@ fn a_refused_head_changes_no_pod_and_is_recorded_once() {
         sim.outcome("c2") == Some((CommitState::Refused, "not signed".to_owned())),
         "the history has the refusal",
     );
+
     sim.head = Head::Unknown;
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -85,6 +91,7 @@ fn a_suspended_daemon_follows_no_commit_and_still_repairs_pods() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     sim.state.rollout.suspended = true;
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     let main = sim.main("web");
@@ -93,6 +100,7 @@ fn a_suspended_daemon_follows_no_commit_and_still_repairs_pods() {
     sim.run_seconds(60);
     sim.expect_healthy("c1");
     sim.expect(sim.ready("web") == 1, "the pod was repaired");
+
     sim.state.rollout.suspended = false;
     sim.cycle();
     sim.run_seconds(60);
@@ -104,12 +112,14 @@ fn a_newer_commit_supersedes_a_rollout() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     sim.push(
         commit("c2")
             .with(bare("web", pod("web:deaf").with_readiness()))
             .build(),
     );
     sim.run_seconds(20);
+
     sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(30);
     sim.expect_healthy("c3");
@@ -132,6 +142,7 @@ fn a_missing_commit_is_waited_for() {
     sim.run_seconds(5);
     let kept = std::mem::take(&mut sim.commits);
     let before = sim.alive();
+
     sim.head = Head::Unknown;
     sim.crash(false);
     sim.run_seconds(3600);
@@ -140,6 +151,7 @@ fn a_missing_commit_is_waited_for() {
         "the commit is not healthy, and its pods keep running",
     );
     sim.commits = kept;
+
     sim.crash(false);
     sim.run_seconds(60);
     sim.expect_healthy("c1");
@@ -154,9 +166,11 @@ fn a_commit_with_other_content_stops_no_more_than_the_budget_allows() {
             commit.with(bare(name, pod("web:1")))
         })
     };
+
     sim.push(of("c1", &names).build());
     sim.run_seconds(30);
     let before = sim.alive();
+
     // The same commit has other content, as after a change of `source.paths`.
     sim.commits
         .insert(commit_id("c1"), of("c1", &["a"]).build());
@@ -170,6 +184,7 @@ fn a_commit_with_other_content_stops_no_more_than_the_budget_allows() {
         &format!("{held:?}"),
     );
     sim.expect_idle();
+
     sim.push(of("c2", &["a"]).allow_deletions().build());
     sim.run_seconds(60);
     sim.expect_healthy("c2");
@@ -190,6 +205,7 @@ fn deletions_by_a_rollback_are_not_held() {
             })
             .build()
     };
+
     sim.push(of("c1", &["a"]));
     sim.run_seconds(30);
     // A bad commit adds many workloads: the rollback deletes all of them again.
@@ -197,6 +213,7 @@ fn deletions_by_a_rollback_are_not_held() {
     let bad = names.iter().fold(commit("c2"), |commit, name| {
         commit.with(bare(name, pod("web:1")))
     });
+
     sim.push(bad.with(bare("f", pod("web:crash"))).build());
     sim.run_seconds(120);
     sim.expect_healthy("c1");
@@ -217,6 +234,7 @@ fn pods_of_a_superseded_commit_must_be_replaced_before_the_next_is_healthy() {
         |id: &str, image: &str| commit(id).with(deployment("web", 1, pod(image).with_readiness()));
     sim.push(web("c1", "web:1").build());
     sim.run_seconds(30);
+
     sim.push(web("c2", "web:deaf").build());
     sim.run_seconds(20);
     // c3 has the workloads of c1: they do not differ from the healthy commit, while pods of c2
@@ -249,9 +267,11 @@ fn old_bad_commits_and_restarts_of_deleted_workloads_are_dropped() {
             .with(bare("web", pod("web:1")))
             .with(bare(more, pod("web:1")))
     };
+
     sim.push(good("c1", "old").build());
     sim.run_seconds(30);
     let owner = sim.pod("old").owner.clone();
+
     sim.state.rollout.restarts.insert(owner, sim.state.serial);
     sim.cycle();
     for number in 0..80 {
@@ -267,6 +287,7 @@ fn old_bad_commits_and_restarts_of_deleted_workloads_are_dropped() {
         sim.state.rollout.bad.len() < 60 && sim.is_bad("bad79"),
         "no more bad commits are kept than the history has",
     );
+
     sim.push(good("c2", "new").build());
     sim.run_seconds(60);
     sim.expect_healthy("c2");

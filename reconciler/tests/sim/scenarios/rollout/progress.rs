@@ -34,6 +34,7 @@ fn a_changed_pod_is_replaced_and_never_runs_twice() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     let before = sim.pod("web").uid.clone();
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(30);
@@ -54,6 +55,7 @@ fn no_old_pod_stops_before_all_images_of_the_commit_are_present() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     let before = sim.alive();
     sim.push(
         commit("c2")
@@ -80,6 +82,7 @@ fn a_deployment_that_is_never_ready_rolls_back_at_the_deadline() {
     sim.push(commit("c1").with(deployment("web", 4, good)).build());
     sim.run_seconds(30);
     sim.extremes = Default::default();
+
     sim.push(
         commit("c2")
             .with(deployment("web", 4, pod("web:deaf").with_readiness()))
@@ -117,6 +120,7 @@ fn a_deployments_own_deadline_wakes_the_loop() {
     {
         *progress_deadline = Some(Duration::from_secs(60));
     }
+
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(70);
     sim.expect(sim.is_target("c1"), "the deadline alone starts a cycle");
@@ -131,9 +135,11 @@ fn a_rollout_honours_max_surge_and_max_unavailable() {
     {
         let bounds = (IntOrPercent::Int(surge), IntOrPercent::Int(unavailable));
         let web = |image: &str| rolling("web", 5, pod(image).with_readiness(), bounds.0, bounds.1);
+
         sim.push(commit(&format!("a{index}")).with(web("web:1")).build());
         sim.run_seconds(120);
         sim.extremes = Default::default();
+
         sim.push(commit(&format!("b{index}")).with(web("web:2")).build());
         sim.run_seconds(120);
         sim.expect_healthy(&format!("b{index}"));
@@ -156,6 +162,7 @@ fn an_unreachable_registry_is_waited_for_and_never_fails_the_commit() {
     sim.run_seconds(30);
     let before = sim.alive();
     sim.registry.reachable = false;
+
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(3600);
     sim.expect(
@@ -178,6 +185,7 @@ fn a_full_disk_suspends_the_deadline_of_the_rollout() {
             .build(),
     );
     sim.run_seconds(30);
+
     sim.push(
         commit("c2")
             .with(deployment("web", 2, pod("web:2").with_readiness()))
@@ -199,6 +207,7 @@ fn a_commit_that_changes_no_workload_is_healthy_at_once() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     let before = sim.alive();
     sim.push(
         commit("c2")
@@ -230,6 +239,7 @@ fn a_daemon_that_was_down_past_the_deadline_observes_before_it_judges() {
             .build(),
     );
     sim.run_seconds(20);
+
     sim.now += Duration::from_secs(3600);
     sim.crash(false);
     sim.run_seconds(60);
@@ -254,6 +264,7 @@ fn a_failure_of_unknown_reason_is_waited_for_until_the_deadline() {
     {
         *progress_deadline = Some(Duration::from_secs(15));
     }
+
     sim.push(commit("c2").with(late).build());
     sim.run_seconds(40);
     sim.expect(

@@ -94,6 +94,7 @@ fn the_deadline_continues_when_the_old_pod_is_gone() {
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(60);
     sim.host.stuck.insert(sim.main("web"));
+
     sim.push(
         commit("c2")
             .with(bare("web", pod("web:deaf").with_readiness()))
@@ -118,6 +119,7 @@ fn a_new_pod_that_is_not_ready_has_its_deadline_while_old_pods_stop() {
     );
     sim.run_seconds(60);
     sim.host.stuck.extend(sim.alive());
+
     sim.push(
         commit("c2")
             .with(deployment("web", 4, pod("web:deaf").with_readiness()))
@@ -137,6 +139,7 @@ fn a_pod_that_waits_for_the_host_port_of_an_old_one_does_not_fail_the_commit() {
     );
     sim.run_seconds(60);
     sim.host.stuck.insert(sim.main("old"));
+
     sim.push(
         commit("c2")
             .with(bare("new", pod("web:2").with_host_port(80)))
@@ -162,6 +165,7 @@ fn the_sandbox_of_an_ended_pod_is_removed_at_a_slow_pace() {
     let mut sim = sim();
     sim.registry
         .push("job:1", Behaviour::Ends(Duration::from_secs(5), 0));
+
     let once = pod("job:1").with_policy(RestartPolicy::Never);
     sim.push(commit("c1").with(bare("job", once)).build());
     sim.run_seconds(4);

@@ -15,6 +15,7 @@ fn a_container_that_the_engine_refuses_rolls_back_at_once() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     let image = sim.image(&sim.pod("web").uid);
     sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
     sim.run_seconds(6);
@@ -37,6 +38,7 @@ fn a_crash_loop_rolls_back_after_three_restarts() {
             .build(),
     );
     sim.run_seconds(30);
+
     let before = sim.uids("web");
     sim.push(
         commit("c2")
@@ -74,10 +76,12 @@ fn a_retry_pulls_the_images_again_and_succeeds_if_they_exist() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     sim.push(commit("c2").with(bare("web", pod("late:1"))).build());
     sim.run_seconds(60);
     sim.expect(sim.is_bad("c2"), "the commit is bad");
     sim.registry.push("late:1", Behaviour::Fine);
+
     sim.state.rollout.bad.clear();
     sim.cycle();
     sim.run_seconds(30);
@@ -111,6 +115,7 @@ fn a_rollback_that_fails_is_degraded_and_not_rolled_back_further() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     sim.push(commit("c2").with(bare("web", pod("web:broken"))).build());
     let image = sim.image(&sim.pod("web").uid);
     sim.host.images.insert(image, Behaviour::Rejected);
@@ -132,9 +137,11 @@ fn a_manual_rollback_is_pinned_until_the_head_moves() {
     let mut sim = sim();
     sim.push(commit("c1").with(bare("web", pod("web:1"))).build());
     sim.run_seconds(30);
+
     let image = sim.image(&sim.pod("web").uid);
     sim.push(commit("c2").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(30);
+
     sim.state.rollout = roll_back(&sim.state.rollout, commit_id("c1"), sim.now);
     sim.cycle();
     sim.run_seconds(120);
@@ -148,6 +155,7 @@ fn a_manual_rollback_is_pinned_until_the_head_moves() {
         "a manual rollback does not make the commit bad",
     );
     sim.expect_idle();
+
     sim.push(commit("c3").with(bare("web", pod("web:2"))).build());
     sim.run_seconds(60);
     sim.expect_healthy("c3");
@@ -162,6 +170,7 @@ fn a_manual_rollback_stays_while_the_head_is_held() {
             .with(bare("b", pod("web:1")))
             .with(bare("c", pod("web:1")))
     };
+
     sim.push(
         commit("c1")
             .with(bare("a", pod("web:1")))
@@ -169,6 +178,7 @@ fn a_manual_rollback_stays_while_the_head_is_held() {
             .build(),
     );
     sim.run_seconds(30);
+
     sim.push(three("c2").with(bare("d", pod("web:1"))).build());
     sim.run_seconds(30);
     sim.push(commit("c3").with(bare("a", pod("web:2"))).build());
@@ -178,6 +188,7 @@ fn a_manual_rollback_stays_while_the_head_is_held() {
             .is_some_and(|(state, _)| state == CommitState::Held),
         "held",
     );
+
     sim.state.rollout = roll_back(&sim.state.rollout, commit_id("c1"), sim.now);
     sim.cycle();
     sim.run_seconds(60);
@@ -191,6 +202,7 @@ fn earlier_restarts_of_a_running_pod_do_not_fail_a_rollback() {
         "odd:1",
         Behaviour::FailsLivenessAfter(Duration::from_secs(100)),
     );
+
     let odd = pod("odd:1").with_liveness();
     sim.push(commit("c1").with(bare("odd", odd.clone())).build());
     sim.run_seconds(1000);
@@ -201,6 +213,7 @@ fn earlier_restarts_of_a_running_pod_do_not_fail_a_rollback() {
     );
     let mut two = odd;
     two.containers.push(container("more", "nowhere:1"));
+
     sim.push(commit("c2").with(bare("odd", two)).build());
     sim.run_seconds(60);
     sim.expect(
@@ -215,9 +228,11 @@ fn a_bad_commit_is_rolled_back_while_the_next_one_waits_for_the_registry() {
     let web = |id: &str, image: &str| commit(id).with(bare("web", pod(image))).build();
     sim.push(web("c1", "web:1"));
     sim.run_seconds(30);
+
     sim.push(web("c2", "web:crash"));
     sim.run_seconds(5);
     sim.registry.reachable = false;
+
     sim.push(web("c3", "web:2"));
     sim.run_seconds(120);
     sim.expect(sim.is_bad("c2"), "c2 is judged");
