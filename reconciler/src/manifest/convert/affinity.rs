@@ -30,11 +30,13 @@ pub(super) fn affinity(affinity: Option<core::Affinity>, at: &At<'_>) -> Affinit
         required_during_scheduling_ignored_during_execution: required,
     } = pod_affinity.unwrap_or_default();
     let pods = pod_terms(required, preferred, &at.field("podAffinity"));
+
     let core::PodAntiAffinity {
         preferred_during_scheduling_ignored_during_execution: preferred,
         required_during_scheduling_ignored_during_execution: required,
     } = pod_anti_affinity.unwrap_or_default();
     let anti = pod_terms(required, preferred, &at.field("podAntiAffinity"));
+
     Affinity {
         node: node_affinity_of(node_affinity, &at.field("nodeAffinity")),
         pods,
@@ -47,46 +49,46 @@ fn node_affinity_of(affinity: Option<core::NodeAffinity>, at: &At<'_>) -> NodeAf
         preferred_during_scheduling_ignored_during_execution: preferred,
         required_during_scheduling_ignored_during_execution: required,
     } = affinity.unwrap_or_default();
-    let required = required.map(
-        |core::NodeSelector {
-             node_selector_terms: terms,
-         }| {
-            let at = at.field(REQUIRED);
-            let at = at.field("nodeSelectorTerms");
-            if terms.is_empty() {
-                at.error("required: without a term no node would take the pod; add one");
-            }
-            let terms = terms.into_iter().enumerate();
-            terms
-                .map(|(index, term)| node_term(term, &at.index(index)))
-                .collect()
-        },
-    );
+    let required = required.map(|selector| {
+        let at = at.field(REQUIRED);
+        node_terms(selector, &at.field("nodeSelectorTerms"))
+    });
+
     let at = at.field(PREFERRED);
     let preferred = preferred
         .unwrap_or_default()
         .into_iter()
         .enumerate()
-        .map(
-            |(
-                index,
-                core::PreferredSchedulingTerm {
-                    preference,
-                    weight: weighs,
-                },
-            )| {
-                let at = at.index(index);
-                (
-                    weight(weighs, &at),
-                    node_term(preference, &at.field("preference")),
-                )
-            },
-        )
+        .map(|(index, term)| {
+            let core::PreferredSchedulingTerm {
+                preference,
+                weight: weighs,
+            } = term;
+            let at = at.index(index);
+            let term = node_term(preference, &at.field("preference"));
+            (weight(weighs, &at), term)
+        })
         .collect();
+
     NodeAffinity {
         required,
         preferred,
     }
+}
+
+fn node_terms(selector: core::NodeSelector, at: &At<'_>) -> Vec<NodeTerm> {
+    let core::NodeSelector {
+        node_selector_terms: terms,
+    } = selector;
+    if terms.is_empty() {
+        at.error("required: without a term no node would take the pod; add one");
+    }
+
+    terms
+        .into_iter()
+        .enumerate()
+        .map(|(index, term)| node_term(term, &at.index(index)))
+        .collect()
 }
 
 fn weight(weight: i32, at: &At<'_>) -> u32 {
@@ -107,6 +109,7 @@ fn node_term(term: core::NodeSelectorTerm, at: &At<'_>) -> NodeTerm {
             node_requirement(one, &at.field("matchExpressions").index(index))
         })
         .collect();
+
     let fields = match_fields.unwrap_or_default().into_iter().enumerate();
     let names = fields
         .filter_map(|(index, one)| name_requirement(one, &at.field("matchFields").index(index)))
@@ -214,6 +217,7 @@ fn name_requirement(
         at.field("key")
             .error("the only field to select nodes by is metadata.name: write that");
     }
+
     let words = [("In", Some(true)), ("NotIn", Some(false))];
     let is = operator_of(&operator, &words, at)?;
     match <[String; 1]>::try_from(values.unwrap_or_default()) {
@@ -246,22 +250,16 @@ fn pod_terms(
             .map(|(index, term)| pod_term(term, &at.field(REQUIRED).index(index)))
             .collect(),
         preferred: preferred
-            .map(
-                |(
-                    index,
-                    core::WeightedPodAffinityTerm {
-                        pod_affinity_term,
-                        weight: weighs,
-                    },
-                )| {
-                    let at = at.field(PREFERRED);
-                    let at = at.index(index);
-                    (
-                        weight(weighs, &at),
-                        pod_term(pod_affinity_term, &at.field("podAffinityTerm")),
-                    )
-                },
-            )
+            .map(|(index, term)| {
+                let core::WeightedPodAffinityTerm {
+                    pod_affinity_term,
+                    weight: weighs,
+                } = term;
+                let at = at.field(PREFERRED);
+                let at = at.index(index);
+                let term = pod_term(pod_affinity_term, &at.field("podAffinityTerm"));
+                (weight(weighs, &at), term)
+            })
             .collect(),
     }
 }
@@ -311,13 +309,15 @@ pub(super) fn pod_selector(
         if !keys.is_empty() && labels.is_none() {
             at.error("only beside a labelSelector: add one, or remove this");
         }
+
         let keys = keys.into_iter().enumerate();
         keys.map(|(index, key)| {
             let at = at.index(index);
             let key = at.checked(key, syntax::qualified_name);
+            // Kubernetes would add a second requirement for the same key to the selector.
             if labels.as_ref().is_some_and(|labels| mentions(labels, &key)) {
                 at.error(format_args!(
-                    "labelSelector speaks of {key:?} too: keep one of them"
+                    "labelSelector selects by {key:?} too: keep one of them"
                 ));
             } else if !seen.insert(key.clone()) {
                 at.error(format_args!("{key:?} is there twice: keep one"));
@@ -326,10 +326,9 @@ pub(super) fn pod_selector(
         })
         .collect()
     };
-    let (same, other) = (
-        keys(same, "matchLabelKeys"),
-        keys(other, "mismatchLabelKeys"),
-    );
+
+    let same = keys(same, "matchLabelKeys");
+    let other = keys(other, "mismatchLabelKeys");
     PodSelector {
         labels,
         same,

@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets.
+//! ConfigMaps and Secrets, whose data is bytes by key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ const BYTES: usize = 1 << 20;
 
 const IMMUTABLE: &str = "what it holds changes only with a commit";
 
-/// A ConfigMap.
+/// Reads a ConfigMap; `data` and `binaryData` share their keys.
 pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (ObjectKey, ConfigMap) {
     let core::ConfigMap {
         binary_data,
@@ -31,6 +31,7 @@ pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (Obj
     let (key, meta) = object_meta(metadata, Named::Subdomain, at);
     at.field("immutable")
         .ignore(immutable == Some(true), IMMUTABLE);
+
     let mut data = BTreeMap::new();
     for (key, text) in texts.unwrap_or_default() {
         check_key(&key, &at.field("data").field(&key));
@@ -49,7 +50,7 @@ pub(in crate::manifest) fn config_map(map: core::ConfigMap, at: &At<'_>) -> (Obj
     (key, ConfigMap { meta, data })
 }
 
-/// A Secret; `stringData` overrides `data`.
+/// Reads a Secret; `stringData` overrides `data`.
 pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectKey, Secret) {
     let core::Secret {
         data: encoded,
@@ -59,6 +60,7 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         type_,
     } = secret;
     let (key, mut meta) = object_meta(metadata, Named::Subdomain, at);
+
     // kubectl stores a complete copy of the Secret in this annotation.
     let copy = meta.annotations.remove(LAST_APPLIED).is_some();
     at.field("metadata")
@@ -67,6 +69,7 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         .ignore(copy, "it would show the values");
     at.field("immutable")
         .ignore(immutable == Some(true), IMMUTABLE);
+
     let mut data = BTreeMap::new();
     for (key, ByteString(bytes)) in encoded.unwrap_or_default() {
         check_key(&key, &at.field("data").field(&key));
@@ -79,6 +82,7 @@ pub(in crate::manifest) fn secret(secret: core::Secret, at: &At<'_>) -> (ObjectK
         data.insert(key, Sensitive::new(text.into_bytes()));
     }
     check_size(data.values().map(|value| value.expose().len()).sum(), at);
+
     let kind = type_
         .filter(|kind| !kind.is_empty())
         .unwrap_or_else(|| "Opaque".to_owned());

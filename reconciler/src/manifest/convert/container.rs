@@ -1,4 +1,4 @@
-//! Containers.
+//! Containers and init containers of a pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +34,14 @@ pub(super) fn container(
     pod: &OfPod<'_>,
     at: &At<'_>,
 ) -> Container {
+    let sidecar = init && container.restart_policy.as_deref() == Some("Always");
+    refuse_restarts(&container, sidecar, at);
+    report_devices_and_terminals(&container, at);
+    if init && !sidecar {
+        refuse_probes(&container, at);
+    }
+
+    // Without `..`: a field that a later API brings does not compile before it is read or refused.
     let core::Container {
         args,
         command,
@@ -46,67 +54,25 @@ pub(super) fn container(
         name,
         ports,
         readiness_probe,
-        resize_policy,
+        resize_policy: _,
         resources: wanted,
-        restart_policy,
-        restart_policy_rules,
+        restart_policy: _,
+        restart_policy_rules: _,
         security_context,
         startup_probe,
         stdin,
-        stdin_once,
+        stdin_once: _,
         termination_message_path,
         termination_message_policy,
         tty,
-        volume_devices,
+        volume_devices: _,
         volume_mounts,
         working_dir,
     } = container;
-    let sidecar = init && restart_policy.as_deref() == Some("Always");
-    if sidecar {
-        at.field("restartPolicy").error(
-            "not supported yet: a sidecar would hold up the others; make it one of containers",
-        );
-    } else {
-        at.field("restartPolicy")
-            .refuse(restart_policy.is_some(), RESTARTED, RESTART_INSTEAD);
-    }
-    at.field("restartPolicyRules").refuse(
-        restart_policy_rules.is_some_and(|rules| !rules.is_empty()),
-        RESTARTED,
-        RESTART_INSTEAD,
-    );
-    at.field("volumeDevices").refuse(
-        volume_devices.is_some_and(|devices| !devices.is_empty()),
-        "start the container without its device",
-        "mount the device with a hostPath volume of type BlockDevice in its place",
-    );
-    at.field("resizePolicy").ignore(
-        resize_policy.is_some_and(|policies| !policies.is_empty()),
-        "a changed container is replaced",
-    );
-    at.field("stdinOnce")
-        .ignore(stdin_once == Some(true), "nothing attaches to a container");
-    if init && !sidecar {
-        for (field, given) in [
-            ("lifecycle", hooks.is_some()),
-            ("livenessProbe", liveness_probe.is_some()),
-            ("readinessProbe", readiness_probe.is_some()),
-            ("startupProbe", startup_probe.is_some()),
-        ] {
-            if given {
-                at.field(field)
-                    .error("an init container has none: it runs to its end; remove it");
-            }
-        }
-    }
     let image = image_name(image.unwrap_or_default(), &at.field("image"));
     let pull = at.field("imagePullPolicy").word(
         image_pull_policy.as_deref(),
-        &[
-            ("Always", PullPolicy::Always),
-            ("IfNotPresent", PullPolicy::IfNotPresent),
-            ("Never", PullPolicy::Never),
-        ],
+        PULL_POLICIES,
         default_pull(&image),
     );
     let security = container_security(security_context, pod.security, &at.field("securityContext"));
@@ -164,9 +130,69 @@ pub(super) fn container(
     }
 }
 
-const RESTARTED: &str = "restart the container as its pod says";
-const RESTART_INSTEAD: &str =
-    "set the restartPolicy of the pod, or make the container a pod of its own, in its place";
+const PULL_POLICIES: &[(&str, PullPolicy)] = &[
+    ("Always", PullPolicy::Always),
+    ("IfNotPresent", PullPolicy::IfNotPresent),
+    ("Never", PullPolicy::Never),
+];
+
+/// Refuses a restart policy of the container's own: only pods have one here.
+fn refuse_restarts(container: &core::Container, sidecar: bool, at: &At<'_>) {
+    const RESTARTED: &str = "restart the container as its pod says";
+    const INSTEAD: &str =
+        "set the restartPolicy of the pod, or make the container a pod of its own, in its place";
+
+    if sidecar {
+        at.field("restartPolicy").error(
+            "not supported yet: a sidecar would hold up the others; make it one of containers",
+        );
+    } else {
+        at.field("restartPolicy")
+            .refuse(container.restart_policy.is_some(), RESTARTED, INSTEAD);
+    }
+
+    let rules = container.restart_policy_rules.as_ref();
+    at.field("restartPolicyRules").refuse(
+        rules.is_some_and(|rules| !rules.is_empty()),
+        RESTARTED,
+        INSTEAD,
+    );
+}
+
+/// Refuses devices; warns of fields that change nothing here.
+fn report_devices_and_terminals(container: &core::Container, at: &At<'_>) {
+    let devices = container.volume_devices.as_ref();
+    at.field("volumeDevices").refuse(
+        devices.is_some_and(|devices| !devices.is_empty()),
+        "start the container without its device",
+        "mount the device with a hostPath volume of type BlockDevice in its place",
+    );
+
+    let policies = container.resize_policy.as_ref();
+    at.field("resizePolicy").ignore(
+        policies.is_some_and(|policies| !policies.is_empty()),
+        "a changed container is replaced",
+    );
+    at.field("stdinOnce").ignore(
+        container.stdin_once == Some(true),
+        "nothing attaches to a container",
+    );
+}
+
+/// Refuses what Kubernetes refuses too: an init container is ready when it has ended.
+fn refuse_probes(container: &core::Container, at: &At<'_>) {
+    for (field, given) in [
+        ("lifecycle", container.lifecycle.is_some()),
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+    ] {
+        if given {
+            at.field(field)
+                .error("an init container has none: it runs to its end; remove it");
+        }
+    }
+}
 
 /// `image`; errors that only the engine reported before are a rule for new heads.
 fn image_name(image: String, at: &At<'_>) -> String {
@@ -223,11 +249,14 @@ fn container_ports(
             name: at.field("name").optional(name, syntax::port_name),
             port: at.field("containerPort").port(container_port),
             protocol: protocol(transport.as_deref(), &at.field("protocol")),
-            host_port: host_port
-                .filter(|port| *port != 0)
-                .map(|port| at.field("hostPort").port(port)),
+            host_port: match host_port {
+                // Kubernetes reads 0 as a missing field: its Go type has no other value for one.
+                None | Some(0) => None,
+                Some(port) => Some(at.field("hostPort").port(port)),
+            },
             host_ip: host_address(host_ip, &at.field("hostIP")),
         };
+
         if let Some(name) = &port.name
             && !names.insert(name.clone())
         {
@@ -239,6 +268,7 @@ fn container_ports(
             at.field("hostPort")
                 .error("must equal containerPort with hostNetwork: correct or remove it");
         }
+
         read.push(port);
     }
     read
@@ -248,7 +278,8 @@ fn container_ports(
 fn host_address(address: Option<String>, at: &At<'_>) -> Option<std::net::Ipv4Addr> {
     let address = address.filter(|address| !address.is_empty())?;
     match address.parse::<std::net::Ipv4Addr>() {
-        Ok(address) => Some(address).filter(|address| !address.is_unspecified()),
+        Ok(address) if address.is_unspecified() => None,
+        Ok(address) => Some(address),
         Err(_) => {
             at.error(format_args!(
                 "{address:?} is not an IPv4 address: correct or remove it"
@@ -272,16 +303,17 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
         "start the container without its device",
         "mount the device with a hostPath volume in its place",
     );
+
     let limits = amounts(limits, &at.field("limits"));
     let requests = amounts(requests, &at.field("requests"));
-    if limits
-        .memory_bytes
-        .is_some_and(|bytes| bytes < LEAST_MEMORY)
+    if let Some(bytes) = limits.memory_bytes
+        && bytes < LEAST_MEMORY
     {
         at.field("limits")
             .field("memory")
             .error("Docker takes no memory limit below 6Mi: raise it");
     }
+
     for (field, request, limit) in [
         ("cpu", requests.cpu_milli, limits.cpu_milli),
         ("memory", requests.memory_bytes, limits.memory_bytes),
@@ -294,6 +326,8 @@ fn resources(resources: Option<core::ResourceRequirements>, at: &At<'_>) -> Reso
                 .error("more than the limit: lower it, or raise the limit");
         }
     }
+
+    // As in Kubernetes, a container with a limit and no request requests what it is limited to.
     Resources {
         cpu_request_milli: requests.cpu_milli.or(limits.cpu_milli),
         cpu_limit_milli: limits.cpu_milli,
@@ -316,10 +350,7 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
             |rule: &str| at.error(format_args!("{text:?} is not valid: it must be {rule}"));
         match resource.as_str() {
             "cpu" => {
-                amounts.cpu_milli = quantity::milli(&text)
-                    .map_err(invalid)
-                    .ok()
-                    .filter(|cpu| *cpu > 0)
+                amounts.cpu_milli = positive(quantity::milli(&text).map_err(invalid));
             }
             // Kubernetes rounds the fraction up to whole bytes; authors of `128m` usually mean
             // mebibytes.
@@ -329,10 +360,7 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
                 ));
             }
             "memory" => {
-                amounts.memory_bytes = quantity::whole(&text)
-                    .map_err(invalid)
-                    .ok()
-                    .filter(|bytes| *bytes > 0);
+                amounts.memory_bytes = positive(quantity::whole(&text).map_err(invalid));
             }
             "ephemeral-storage" => {
                 at.warning("no effect: the size of a container's layer is not bounded here")
@@ -345,6 +373,14 @@ fn amounts(quantities: Option<BTreeMap<String, Quantity>>, at: &At<'_>) -> Amoun
         }
     }
     amounts
+}
+
+/// An amount other than 0, which bounds nothing, as for Docker.
+fn positive(amount: Result<u64, ()>) -> Option<u64> {
+    match amount {
+        Ok(0) | Err(()) => None,
+        Ok(amount) => Some(amount),
+    }
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ pub(super) fn env(
     service_account: &str,
     at: &At<'_>,
 ) -> Vec<EnvVar> {
-    let mut seen = BTreeSet::new();
     let variables: Vec<EnvVar> = variables
         .unwrap_or_default()
         .into_iter()
         .enumerate()
         .map(|(index, variable)| env_var(variable, service_account, &at.index(index)))
         .collect();
+
+    let mut seen = BTreeSet::new();
     for (index, variable) in variables.iter().enumerate() {
         if !seen.insert(&variable.name) {
             at.index(index).field("name").warning(format_args!(
@@ -61,6 +62,7 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
         resource_field_ref,
         secret_key_ref,
     } = source;
+
     let given = [
         config_map_key_ref.is_some(),
         field_ref.is_some(),
@@ -71,6 +73,7 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
     if given.iter().filter(|given| **given).count() != 1 {
         at.error("must name exactly one source: configMapKeyRef, secretKeyRef or fieldRef");
     }
+
     at.field("fileKeyRef").refuse(
         file_key_ref.is_some(),
         "leave the variable empty",
@@ -81,6 +84,7 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
         "leave the variable empty",
         "write the number as value in its place",
     );
+
     if let Some(core::ConfigMapKeySelector {
         key,
         name,
@@ -107,10 +111,11 @@ fn value_from_source(source: core::EnvVarSource, service_account: &str, at: &At<
             optional: optional.unwrap_or(false),
         };
     }
-    field_ref.map_or_else(
-        || EnvValue::Text(String::new()),
-        |selector| field(selector, service_account, &at.field("fieldRef")),
-    )
+    match field_ref {
+        Some(selector) => field(selector, service_account, &at.field("fieldRef")),
+        // The missing source is reported above.
+        None => EnvValue::Text(String::new()),
+    }
 }
 
 fn field(selector: core::ObjectFieldSelector, service_account: &str, at: &At<'_>) -> EnvValue {
@@ -122,12 +127,14 @@ fn field(selector: core::ObjectFieldSelector, service_account: &str, at: &At<'_>
         at.field("apiVersion")
             .error("must be v1: correct or remove it");
     }
+
     let field = match field_path.as_str() {
         "metadata.name" => FieldRef::Name,
         "metadata.namespace" => FieldRef::Namespace,
         "metadata.uid" => FieldRef::Uid,
         "spec.nodeName" => FieldRef::NodeName,
         "spec.serviceAccountName" => return EnvValue::Text(service_account.to_owned()),
+        // The plurals are lists with one address each: all addresses here are of IPv4.
         "status.podIP" | "status.podIPs" => FieldRef::PodIp,
         "status.hostIP" | "status.hostIPs" => FieldRef::HostIp,
         path => match (
@@ -175,6 +182,7 @@ fn env_from_source(source: core::EnvFromSource, at: &At<'_>) -> Option<EnvFrom> 
         .field("prefix")
         .optional(prefix, syntax::env_name)
         .unwrap_or_default();
+
     let (source, optional) = match (config_map_ref, secret_ref) {
         (Some(core::ConfigMapEnvSource { name, optional }), None) => {
             let name = at

@@ -1,4 +1,4 @@
-//! `metadata`.
+//! `metadata` of objects and of pod templates.
 
 use std::collections::BTreeMap;
 
@@ -29,13 +29,15 @@ pub(in crate::manifest) fn object_meta(
     at: &At<'_>,
 ) -> (ObjectKey, Meta) {
     let at = at.field("metadata");
-    let (name, namespace, meta) = taken_apart(metadata, &at);
+    let (name, namespace, meta) = name_and_meta(metadata, &at);
+
     let syntax = match named {
         Named::Subdomain | Named::Node => syntax::subdomain,
         Named::Service => syntax::service_name,
         Named::Namespace => syntax::label,
     };
     let name = at.field("name").checked(name.unwrap_or_default(), syntax);
+
     let namespaced = matches!(named, Named::Subdomain | Named::Service);
     let namespace = if namespaced {
         at.field("namespace")
@@ -51,7 +53,7 @@ pub(in crate::manifest) fn object_meta(
 
 /// `metadata` of a pod template.
 pub(super) fn template_meta(metadata: Option<ObjectMeta>, at: &At<'_>) -> Meta {
-    let (name, namespace, meta) = taken_apart(metadata.unwrap_or_default(), at);
+    let (name, namespace, meta) = name_and_meta(metadata.unwrap_or_default(), at);
     at.field("name")
         .ignore(name.is_some(), "pods are named after their owner");
     at.field("namespace").ignore(
@@ -61,7 +63,8 @@ pub(super) fn template_meta(metadata: Option<ObjectMeta>, at: &At<'_>) -> Meta {
     meta
 }
 
-fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<String>, Meta) {
+/// The name and the namespace as written, and what is kept of the rest.
+fn name_and_meta(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<String>, Meta) {
     let ObjectMeta {
         annotations,
         creation_timestamp,
@@ -79,6 +82,7 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
         self_link,
         uid,
     } = metadata;
+
     for (field, given) in [
         ("creationTimestamp", creation_timestamp.is_some()),
         (
@@ -106,33 +110,36 @@ fn taken_apart(metadata: ObjectMeta, at: &At<'_>) -> (Option<String>, Option<Str
         at.field("generateName")
             .error("an object in Git needs a name of its own: write metadata.name instead");
     }
+
     let labels = labels.unwrap_or_default();
     self::labels(&labels, &at.field("labels"));
     let annotations = annotations.unwrap_or_default();
+    check_annotations(&annotations, &at.field("annotations"));
+    let meta = Meta {
+        labels,
+        annotations,
+    };
+    (name, namespace, meta)
+}
+
+/// Maximum size of all keys and values together (`TotalAnnotationSizeLimitB` of Kubernetes).
+const ANNOTATION_BYTES: usize = 256 << 10;
+
+fn check_annotations(annotations: &BTreeMap<String, String>, at: &At<'_>) {
     for key in annotations.keys() {
         if let Err(rule) = syntax::annotation_key(key) {
-            at.field("annotations")
-                .field(key)
+            at.field(key)
                 .error(format_args!("this key is not valid: it must be {rule}"));
         }
     }
-    if annotations
+
+    let bytes: usize = annotations
         .iter()
         .map(|(key, value)| key.len() + value.len())
-        .sum::<usize>()
-        > 256 * 1024
-    {
-        at.field("annotations")
-            .error("more than 256 KiB of annotations: move what is large to a ConfigMap");
+        .sum();
+    if bytes > ANNOTATION_BYTES {
+        at.error("more than 256 KiB of annotations: move what is large to a ConfigMap");
     }
-    (
-        name,
-        namespace,
-        Meta {
-            labels,
-            annotations,
-        },
-    )
 }
 
 /// Checks labels, or a selector of the form of labels.

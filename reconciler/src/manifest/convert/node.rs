@@ -12,7 +12,7 @@ use crate::{
     syntax,
 };
 
-/// A Namespace.
+/// Reads a Namespace, which has a name and labels only.
 pub(in crate::manifest) fn namespace(namespace: core::Namespace, at: &At<'_>) -> (String, Meta) {
     let core::Namespace {
         metadata,
@@ -30,7 +30,7 @@ pub(in crate::manifest) fn namespace(namespace: core::Namespace, at: &At<'_>) ->
 
 const HOSTS: &str = "the host's own configuration says this";
 
-/// A Node: labels, taints and the cordon of one host.
+/// Reads a Node: labels, taints and the cordon of one host.
 pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, NodeObject) {
     let core::Node {
         metadata,
@@ -44,18 +44,12 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
             annotations,
         },
     ) = object_meta(metadata, Named::Node, at);
-    let drain = match annotations.get(DRAIN).map(String::as_str) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => {
-            let at = at.field("metadata");
-            let at = at.field("annotations");
-            at.field(DRAIN).error(format_args!(
-                "{other:?} says neither to drain the node nor not to: write \"true\" or \"false\""
-            ));
-            false
-        }
-    };
+    let at_metadata = at.field("metadata");
+    let drain = drain(
+        annotations.get(DRAIN).map(String::as_str),
+        &at_metadata.field("annotations").field(DRAIN),
+    );
+
     let at = at.field("spec");
     let core::NodeSpec {
         config_source,
@@ -66,20 +60,50 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
         taints,
         unschedulable,
     } = spec.unwrap_or_default();
-    at.field("configSource")
-        .ignore(config_source.is_some(), HOSTS);
-    at.field("externalID").ignore(external_id.is_some(), HOSTS);
-    at.field("podCIDR").ignore(pod_cidr.is_some(), HOSTS);
-    at.field("podCIDRs").ignore(pod_cidrs.is_some(), HOSTS);
-    at.field("providerID").ignore(provider_id.is_some(), HOSTS);
+    for (field, given) in [
+        ("configSource", config_source.is_some()),
+        ("externalID", external_id.is_some()),
+        ("podCIDR", pod_cidr.is_some()),
+        ("podCIDRs", pod_cidrs.is_some()),
+        ("providerID", provider_id.is_some()),
+    ] {
+        at.field(field).ignore(given, HOSTS);
+    }
+
+    let node = NodeObject {
+        labels,
+        annotations,
+        taints: all_taints(taints.unwrap_or_default(), &at.field("taints")),
+        // As with kubectl drain, a node is cordoned before its pods leave: they would come back.
+        unschedulable: drain || unschedulable.unwrap_or(false),
+        drain,
+    };
+    (NodeName::new(key.name), node)
+}
+
+/// Whether the annotation asks to drain the node.
+fn drain(annotation: Option<&str>, at: &At<'_>) -> bool {
+    match annotation {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            at.error(format_args!(
+                "{other:?} says neither to drain the node nor not to: write \"true\" or \"false\""
+            ));
+            false
+        }
+    }
+}
+
+fn all_taints(taints: Vec<core::Taint>, at: &At<'_>) -> Vec<Taint> {
     let mut seen = BTreeSet::new();
     let mut read = Vec::new();
-    for (index, taint) in taints.unwrap_or_default().into_iter().enumerate() {
-        let at = at.field("taints");
+    for (index, taint) in taints.into_iter().enumerate() {
         let at = at.index(index);
         let Some(taint) = one_taint(taint, &at) else {
             continue;
         };
+        // Kubernetes identifies a taint by its key and its effect.
         if !seen.insert((taint.key.clone(), taint.effect)) {
             at.field("key").error(format_args!(
                 "{:?} is there twice with this effect: keep one",
@@ -88,15 +112,7 @@ pub(in crate::manifest) fn node(node: core::Node, at: &At<'_>) -> (NodeName, Nod
         }
         read.push(taint);
     }
-    let unschedulable = drain || unschedulable.unwrap_or(false);
-    let node = NodeObject {
-        labels,
-        annotations,
-        taints: read,
-        unschedulable,
-        drain,
-    };
-    (NodeName::new(key.name), node)
+    read
 }
 
 const EFFECTS: &[(&str, Option<TaintEffect>)] = &[
@@ -114,6 +130,7 @@ fn one_taint(taint: core::Taint, at: &At<'_>) -> Option<Taint> {
     } = taint;
     at.field("timeAdded")
         .ignore(time_added.is_some(), "only an API server writes this");
+
     if effect.is_empty() {
         at.field("effect")
             .error("required: write one of NoSchedule, PreferNoSchedule, NoExecute");
@@ -156,6 +173,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
         &[("Equal", false), ("Exists", true)],
         false,
     );
+
     if exists && value.is_some() {
         at.field("value")
             .error("the operator Exists takes no value: remove one of them");
@@ -164,6 +182,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
         at.field("key")
             .error("required: only the operator Exists goes without a key");
     }
+
     let effect = at.field("effect").word(effect.as_deref(), EFFECTS, None);
     if toleration_seconds.is_some() && effect != Some(TaintEffect::NoExecute) {
         at.field("tolerationSeconds")
@@ -172,6 +191,7 @@ fn one_toleration(toleration: core::Toleration, at: &At<'_>) -> Toleration {
         at.field("tolerationSeconds")
             .warning("no effect: a taint that is tolerated is tolerated for ever here");
     }
+
     Toleration {
         key,
         equal: if exists {

@@ -38,108 +38,54 @@ const DNS: &[(&str, DnsPolicy)] = &[
 
 /// `spec` of a pod or of a pod template.
 pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
+    refuse_placement(&spec, at);
+    refuse_other_lives(&spec, at);
+    ignore_without_effect(&spec, at);
+
+    // Without `..`: a field that a later API brings does not compile before it is read or refused.
     let core::PodSpec {
         active_deadline_seconds,
         affinity: wanted_near,
-        automount_service_account_token,
+        automount_service_account_token: _,
         containers,
-        dns_config: dns,
+        dns_config,
         dns_policy,
         enable_service_links,
-        ephemeral_containers,
+        ephemeral_containers: _,
         host_aliases: aliases,
         host_ipc,
         host_network,
         host_pid,
-        host_users,
+        host_users: _,
         hostname,
-        hostname_override,
-        image_pull_secrets,
+        hostname_override: _,
+        image_pull_secrets: _,
         init_containers,
         node_name,
         node_selector,
-        os,
-        overhead,
-        preemption_policy,
-        priority,
-        priority_class_name,
-        readiness_gates,
-        resource_claims,
-        resources,
+        os: _,
+        overhead: _,
+        preemption_policy: _,
+        priority: _,
+        priority_class_name: _,
+        readiness_gates: _,
+        resource_claims: _,
+        resources: _,
         restart_policy,
-        runtime_class_name,
-        scheduler_name,
-        scheduling_gates,
+        runtime_class_name: _,
+        scheduler_name: _,
+        scheduling_gates: _,
         security_context,
         service_account,
         service_account_name,
-        set_hostname_as_fqdn,
-        share_process_namespace,
+        set_hostname_as_fqdn: _,
+        share_process_namespace: _,
         subdomain,
         termination_grace_period_seconds,
         tolerations: tolerated,
         topology_spread_constraints,
         volumes: sources,
     } = spec;
-
-    at.field("schedulerName").refuse(
-        scheduler_name.is_some_and(|name| !matches!(name.as_str(), "" | "default-scheduler")),
-        PLACED_ELSEWHERE,
-        "say where the pod belongs with nodeSelector or affinity in its place",
-    );
-    refuse_life(
-        [
-            ("schedulingGates", some(&scheduling_gates)),
-            ("readinessGates", some(&readiness_gates)),
-            ("ephemeralContainers", some(&ephemeral_containers)),
-            ("resourceClaims", some(&resource_claims)),
-            ("runtimeClassName", runtime_class_name.is_some()),
-            ("hostUsers", host_users == Some(false)),
-            ("hostnameOverride", hostname_override.is_some()),
-            ("setHostnameAsFQDN", set_hostname_as_fqdn == Some(true)),
-            (
-                "shareProcessNamespace",
-                share_process_namespace == Some(true),
-            ),
-        ],
-        at,
-    );
-    at.field("resources").refuse(
-        resources.is_some_and(|resources| resources != core::ResourceRequirements::default()),
-        "leave the pod without bounds",
-        "give the bounds to its containers in its place",
-    );
-    at.field("overhead").refuse(
-        overhead.is_some_and(|overhead| !overhead.is_empty()),
-        PLACED_ELSEWHERE,
-        "add the amounts to the requests of a container in its place",
-    );
-    if some(&image_pull_secrets) {
-        at.field("imagePullSecrets").error(
-            "not supported yet: put the registry's credentials into the file that docker.config-file names on the \
-             hosts, and then leave this field out",
-        );
-    }
-    if os.is_some_and(|core::PodOS { name }| name != "linux") {
-        at.field("os")
-            .error("only linux runs here: keep this pod out of the configured paths");
-    }
-    at.field("automountServiceAccountToken").ignore(
-        automount_service_account_token == Some(true),
-        "there is no API server to speak to",
-    );
-    at.field("priority")
-        .ignore(priority.is_some_and(|priority| priority != 0), NO_PRIORITY);
-    at.field("priorityClassName").ignore(
-        priority_class_name.is_some_and(|class| !class.is_empty()),
-        NO_PRIORITY,
-    );
-    at.field("preemptionPolicy")
-        .ignore(preemption_policy.is_some(), NO_PRIORITY);
-    at.field("serviceAccount")
-        .ignore(names_account(service_account.as_deref()), NO_ACCOUNT);
-    at.field("serviceAccountName")
-        .ignore(names_account(service_account_name.as_deref()), NO_ACCOUNT);
 
     let host_network = host_network.unwrap_or(false);
     let volumes = volumes(sources, &at.field("volumes"));
@@ -154,17 +100,10 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         host_network,
     };
     let (init_containers, containers) = all_containers(init_containers, containers, &of_pod, at);
+
     let node_selector = node_selector.unwrap_or_default();
     labels(&node_selector, &at.field("nodeSelector"));
-    let dns_policy =
-        at.field("dnsPolicy")
-            .word(dns_policy.as_deref(), DNS, DnsPolicy::ClusterFirst);
-    let dns_config = dns_config(dns, &at.field("dnsConfig"));
-    if dns_policy == DnsPolicy::None && dns_config.nameservers.is_empty() {
-        at.field("dnsConfig")
-            .field("nameservers")
-            .error("required: dnsPolicy None has no other name servers");
-    }
+    let (dns_policy, dns_config) = dns(dns_policy.as_deref(), dns_config, at);
     PodSpec {
         restart_policy: at.field("restartPolicy").word(
             restart_policy.as_deref(),
@@ -204,52 +143,157 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
     }
 }
 
+/// Refuses fields that would place a pod on other hosts, or count other amounts there.
+fn refuse_placement(spec: &core::PodSpec, at: &At<'_>) {
+    const PLACED_ELSEWHERE: &str = "place the pod where you did not ask for it";
+
+    let scheduler = spec.scheduler_name.as_deref().unwrap_or_default();
+    at.field("schedulerName").refuse(
+        !matches!(scheduler, "" | "default-scheduler"),
+        PLACED_ELSEWHERE,
+        "say where the pod belongs with nodeSelector or affinity in its place",
+    );
+    at.field("overhead").refuse(
+        spec.overhead
+            .as_ref()
+            .is_some_and(|overhead| !overhead.is_empty()),
+        PLACED_ELSEWHERE,
+        "add the amounts to the requests of a container in its place",
+    );
+
+    let resources = spec.resources.as_ref();
+    at.field("resources").refuse(
+        resources.is_some_and(|resources| *resources != core::ResourceRequirements::default()),
+        "leave the pod without bounds",
+        "give the bounds to its containers in its place",
+    );
+}
+
 /// Refuses fields that would change how a pod is run or what it can see.
-fn refuse_life(given: [(&str, bool); 9], at: &At<'_>) {
-    for (field, given) in given {
-        let (ignoring_would, instead) = match field {
-            "schedulingGates" => (
+fn refuse_other_lives(spec: &core::PodSpec, at: &At<'_>) {
+    let another_name = (
+        "give the pod another name",
+        "write the first part of the name as hostname in its place",
+    );
+    for (field, given, (ignoring_would, instead)) in [
+        (
+            "schedulingGates",
+            some(&spec.scheduling_gates),
+            (
                 "start the pod before its gates open",
                 "keep the pod out of the configured paths until it may start",
             ),
-            "readinessGates" => (
+        ),
+        (
+            "readinessGates",
+            some(&spec.readiness_gates),
+            (
                 "call the pod ready too early",
                 "let the readinessProbe of a container ask for the condition in its place",
             ),
-            "ephemeralContainers" => ("leave containers out", "make them containers of the pod"),
-            "resourceClaims" => (
+        ),
+        (
+            "ephemeralContainers",
+            some(&spec.ephemeral_containers),
+            ("leave containers out", "make them containers of the pod"),
+        ),
+        (
+            "resourceClaims",
+            some(&spec.resource_claims),
+            (
                 "start the pod without its devices",
                 "mount each device with a hostPath volume in its place",
             ),
-            "runtimeClassName" => (
+        ),
+        (
+            "runtimeClassName",
+            spec.runtime_class_name.is_some(),
+            (
                 "run the pod by another runtime",
                 "make that runtime the default of Docker on the hosts, and then leave this field out",
             ),
-            "hostUsers" => (
+        ),
+        (
+            "hostUsers",
+            spec.host_users == Some(false),
+            (
                 "run the pod as users of the host",
                 "give the pod a user of its own with securityContext.runAsUser in its place",
             ),
-            "hostnameOverride" | "setHostnameAsFQDN" => (
-                "give the pod another name",
-                "write the first part of the name as hostname in its place",
-            ),
-            _ => (
+        ),
+        (
+            "hostnameOverride",
+            spec.hostname_override.is_some(),
+            another_name,
+        ),
+        (
+            "setHostnameAsFQDN",
+            spec.set_hostname_as_fqdn == Some(true),
+            another_name,
+        ),
+        (
+            "shareProcessNamespace",
+            spec.share_process_namespace == Some(true),
+            (
                 "hide the containers' processes from each other",
                 "put programs that must see each other into one container",
             ),
-        };
+        ),
+    ] {
         at.field(field).refuse(given, ignoring_would, instead);
+    }
+
+    if some(&spec.image_pull_secrets) {
+        at.field("imagePullSecrets").error(
+            "not supported yet: put the registry's credentials into the file that docker.config-file names on the \
+             hosts, and then leave this field out",
+        );
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        at.field("os")
+            .error("only linux runs here: keep this pod out of the configured paths");
     }
 }
 
-const PLACED_ELSEWHERE: &str = "place the pod where you did not ask for it";
-const NO_PRIORITY: &str = "pods are not preempted here";
-const NO_ACCOUNT: &str = "there is no API server to speak to";
+/// Warns of fields that have no effect here and that a pod does without.
+fn ignore_without_effect(spec: &core::PodSpec, at: &At<'_>) {
+    const NO_PRIORITY: &str = "pods are not preempted here";
+    const NO_ACCOUNT: &str = "there is no API server to speak to";
+
+    let class = spec.priority_class_name.as_deref().unwrap_or_default();
+    for (field, given, reason) in [
+        (
+            "automountServiceAccountToken",
+            spec.automount_service_account_token == Some(true),
+            NO_ACCOUNT,
+        ),
+        ("priority", spec.priority.unwrap_or(0) != 0, NO_PRIORITY),
+        ("priorityClassName", !class.is_empty(), NO_PRIORITY),
+        (
+            "preemptionPolicy",
+            spec.preemption_policy.is_some(),
+            NO_PRIORITY,
+        ),
+        (
+            "serviceAccount",
+            names_account(spec.service_account.as_deref()),
+            NO_ACCOUNT,
+        ),
+        (
+            "serviceAccountName",
+            names_account(spec.service_account_name.as_deref()),
+            NO_ACCOUNT,
+        ),
+    ] {
+        at.field(field).ignore(given, reason);
+    }
+}
 
 fn some<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
+/// Whether a pod asks for an account other than the one that every namespace has.
 fn names_account(name: Option<&str>) -> bool {
     name.is_some_and(|name| !matches!(name, "" | "default"))
 }
@@ -297,19 +341,38 @@ fn host_aliases(aliases: Option<Vec<core::HostAlias>>, at: &At<'_>) -> Vec<(IpAd
         aliases.unwrap_or_default().into_iter().enumerate()
     {
         let at = at.index(index);
-        let names = hostnames.unwrap_or_default().into_iter().enumerate();
-        let names = names
-            .map(|(index, name)| {
-                at.field("hostnames")
-                    .index(index)
-                    .checked(name, syntax::subdomain)
-            })
+        let names_at = at.field("hostnames");
+        let names = hostnames
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .map(|(index, name)| names_at.index(index).checked(name, syntax::subdomain))
             .collect();
+
         if let Some(address) = address(&ip, &at.field("ip")) {
             read.push((address, names));
         }
     }
     read
+}
+
+/// `dnsPolicy` and `dnsConfig`.
+fn dns(
+    policy: Option<&str>,
+    config: Option<core::PodDNSConfig>,
+    at: &At<'_>,
+) -> (DnsPolicy, DnsConfig) {
+    let policy = at
+        .field("dnsPolicy")
+        .word(policy, DNS, DnsPolicy::ClusterFirst);
+    let config = dns_config(config, &at.field("dnsConfig"));
+
+    if policy == DnsPolicy::None && config.nameservers.is_empty() {
+        at.field("dnsConfig")
+            .field("nameservers")
+            .error("required: dnsPolicy None has no other name servers");
+    }
+    (policy, config)
 }
 
 fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
@@ -318,52 +381,61 @@ fn dns_config(config: Option<core::PodDNSConfig>, at: &At<'_>) -> DnsConfig {
         options,
         searches,
     } = config.unwrap_or_default();
-    let nameservers = nameservers.unwrap_or_default();
-    if nameservers.len() > 3 {
-        at.field("nameservers")
-            .error("resolvers ask at most 3 name servers: remove some");
-    }
-    let servers = nameservers.iter().enumerate();
-    let nameservers = servers
-        .filter_map(|(index, text)| address(text, &at.field("nameservers").index(index)))
-        .collect();
     let searches = searches.unwrap_or_default();
-    for (index, domain) in searches.iter().enumerate() {
-        let at = at.field("searches");
-        let at = at.index(index);
+    check_searches(&searches, &at.field("searches"));
+    DnsConfig {
+        nameservers: name_servers(&nameservers.unwrap_or_default(), &at.field("nameservers")),
+        searches,
+        options: resolver_options(options.unwrap_or_default(), &at.field("options")),
+    }
+}
+
+fn name_servers(texts: &[String], at: &At<'_>) -> Vec<IpAddr> {
+    // MAXNS of resolv.conf(5): resolvers leave a fourth one out without a word.
+    if texts.len() > 3 {
+        at.error("resolvers ask at most 3 name servers: remove some");
+    }
+
+    texts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| address(text, &at.index(index)))
+        .collect()
+}
+
+fn check_searches(domains: &[String], at: &At<'_>) {
+    for (index, domain) in domains.iter().enumerate() {
         // A single dot is the root domain, and a trailing dot is allowed.
         if domain != "." {
-            at.checked(
+            at.index(index).checked(
                 domain.trim_end_matches('.').to_owned(),
                 syntax::search_domain,
             );
         }
     }
-    if searches.len() > 32 {
-        at.field("searches")
-            .error("resolvers search at most 32 domains: remove some");
+
+    if domains.len() > 32 {
+        at.error("resolvers search at most 32 domains: remove some");
     }
+}
+
+/// Options as resolv.conf(5) writes them: `name`, or `name:value`.
+fn resolver_options(options: Vec<core::PodDNSConfigOption>, at: &At<'_>) -> Vec<String> {
     let mut texts = Vec::new();
-    for (index, core::PodDNSConfigOption { name, value }) in
-        options.unwrap_or_default().into_iter().enumerate()
-    {
-        let at = at.field("options");
+    for (index, core::PodDNSConfigOption { name, value }) in options.into_iter().enumerate() {
         let at = at.index(index);
         let name = at
             .field("name")
             .checked(name.unwrap_or_default(), syntax::word);
-        texts.push(
-            match value.map(|value| at.field("value").checked(value, syntax::word)) {
-                Some(value) => format!("{name}:{value}"),
-                None => name,
-            },
-        );
+        texts.push(match value {
+            Some(value) => {
+                let value = at.field("value").checked(value, syntax::word);
+                format!("{name}:{value}")
+            }
+            None => name,
+        });
     }
-    DnsConfig {
-        nameservers,
-        searches,
-        options: texts,
-    }
+    texts
 }
 
 fn address(text: &str, at: &At<'_>) -> Option<IpAddr> {

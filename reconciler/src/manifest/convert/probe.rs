@@ -43,6 +43,7 @@ pub(super) fn probe(
         "never ask the container",
         "ask the port with tcpSocket, or the program with exec, in its place",
     );
+
     let handler = one_handler(
         Actions {
             exec,
@@ -54,6 +55,7 @@ pub(super) fn probe(
         ports,
         at,
     );
+
     // In Kubernetes zero means that the field is missing.
     let number = |field: &str, value: Option<i32>, default: u32| {
         let value = at.field(field).count(value.unwrap_or(0));
@@ -64,12 +66,15 @@ pub(super) fn probe(
         at.field("successThreshold")
             .error("must be 1 for a liveness or startup probe");
     }
+
     let grace = at.field("terminationGracePeriodSeconds");
     if asks == Asks::Readiness && termination_grace_period_seconds.is_some() {
         grace.error("a readiness probe stops nothing: remove it");
     }
     let termination_grace = termination_grace_period_seconds
         .map(|value| Duration::from_secs(grace.within(value, 1, i32::MAX.into()).unsigned_abs()));
+
+    // Each number is read before a missing handler ends the reading: all problems are reported.
     let initial_delay = seconds(number("initialDelaySeconds", initial_delay_seconds, 0));
     let period = seconds(number("periodSeconds", period_seconds, 10));
     let timeout = seconds(number("timeoutSeconds", timeout_seconds, 1));
@@ -168,6 +173,7 @@ fn one_handler(
     ]
     .into_iter()
     .flatten();
+
     let first = handlers.next();
     let more = handlers.next().is_some();
     if !refused && first.is_none() {
@@ -202,14 +208,12 @@ fn http_get_action(action: core::HTTPGetAction, ports: &[ContainerPort], at: &At
         .enumerate()
         .map(|(index, header)| {
             let core::HTTPHeader { name, value } = header;
-            (
-                at.field("httpHeaders")
-                    .index(index)
-                    .field("name")
-                    .checked(name, syntax::header_name),
-                value,
-            )
+            let at = at.field("httpHeaders");
+            let at = at.index(index);
+            let name = at.field("name").checked(name, syntax::header_name);
+            (name, value)
         });
+
     Handler::HttpGet {
         host: host.filter(|host| !host.is_empty()),
         port: port_number(port, ports, &at.field("port")),
@@ -253,6 +257,7 @@ fn port_number(port: IntOrString, ports: &[ContainerPort], at: &At<'_>) -> u16 {
             let named = ports
                 .iter()
                 .find(|port| port.name.as_deref() == Some(name.as_str()));
+
             if name.parse::<u16>().is_ok() {
                 at.error("a number in quotes is the name of a port: remove the quotes");
             } else if named.is_none() {
@@ -260,6 +265,7 @@ fn port_number(port: IntOrString, ports: &[ContainerPort], at: &At<'_>) -> u16 {
                     "no port of this container is named {name:?}: name one so under ports, or write its number"
                 ));
             }
+            // With an error reported, the commit is refused and nobody asks port 0.
             named.map_or(0, |port| port.port)
         }
     }

@@ -26,8 +26,9 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
     if unsigned.starts_with('-') {
         return Err("a quantity that is not negative");
     }
+
     let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
         .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -38,6 +39,7 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
     {
         return Err(SYNTAX);
     }
+
     let value: u128 = digits.parse().map_err(|_| SYNTAX)?;
     let (times, by) = factor(suffix).ok_or(SYNTAX)?;
     let by = by * 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| SYNTAX)?);

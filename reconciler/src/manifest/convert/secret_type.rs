@@ -88,6 +88,7 @@ fn require(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
 fn json_object(kind: &str, key: &str, values: &Values<'_>, at: &At<'_>) {
     require(kind, key, values, at);
     let Some(value) = values.get(key) else { return };
+
     // Go reads `null` as an empty map.
     if serde_json::from_slice::<Option<BTreeMap<String, IgnoredAny>>>(value).is_err() {
         at.field(values.field(key)).field(key).error_in_new_heads(

@@ -37,6 +37,7 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
         sysctls,
         windows_options,
     } = context;
+
     app_armor(app_armor_profile, at);
     seccomp(seccomp_profile, at);
     at.field("fsGroup").refuse(
@@ -74,6 +75,7 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
     if windows_options.is_some() {
         at.field("windowsOptions").error(NO_WINDOWS);
     }
+
     PodSecurity {
         run_as_user: id(run_as_user, &at.field("runAsUser")),
         run_as_group: id(run_as_group, &at.field("runAsGroup")),
@@ -100,6 +102,7 @@ pub(super) fn container_security(
         seccomp_profile,
         windows_options,
     } = context.unwrap_or_default();
+
     app_armor(app_armor_profile, at);
     seccomp(seccomp_profile, at);
     at.field("procMount").refuse(
@@ -114,12 +117,14 @@ pub(super) fn container_security(
     if windows_options.is_some() {
         at.field("windowsOptions").error(NO_WINDOWS);
     }
+
     let core::Capabilities { add, drop } = capabilities.unwrap_or_default();
     // Kubernetes compares with exactly this spelling (ValidateSecurityContext), and accepts
     // SYS_ADMIN.
     let admin = add.iter().flatten().any(|name| name == "CAP_SYS_ADMIN");
     let add_capabilities = capability_names(add, &at.field("capabilities").field("add"));
     let drop_capabilities = capability_names(drop, &at.field("capabilities").field("drop"));
+
     let privileged = privileged.unwrap_or(false);
     let no_new_privileges = allow_privilege_escalation == Some(false);
     if no_new_privileges && (privileged || admin) {
@@ -128,6 +133,7 @@ pub(super) fn container_security(
              true",
         );
     }
+
     ContainerSecurity {
         privileged,
         run_as_user: id(run_as_user, &at.field("runAsUser")).or(pod.run_as_user),

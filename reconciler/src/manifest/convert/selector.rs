@@ -82,6 +82,7 @@ fn requirement(requirement: LabelSelectorRequirement, at: &At<'_>) -> Option<Req
     } = requirement;
     let key = at.field("key").checked(key, syntax::qualified_name);
     let values = values.unwrap_or_default();
+
     let takes_values = matches!(operator.as_str(), "In" | "NotIn");
     let takes_none = matches!(operator.as_str(), "Exists" | "DoesNotExist");
     if takes_values && values.is_empty() {
@@ -92,6 +93,7 @@ fn requirement(requirement: LabelSelectorRequirement, at: &At<'_>) -> Option<Req
         at.field("values")
             .error(format_args!("{operator} takes no values: remove them"));
     }
+
     let operator = match operator.as_str() {
         "In" => Operator::In(values),
         "NotIn" => Operator::NotIn(values),

@@ -1,4 +1,4 @@
-//! Services.
+//! A Service, with the rules by which its fields depend on its type.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -24,6 +24,16 @@ enum ServiceType {
     ExternalName,
 }
 
+impl ServiceType {
+    /// Whether callers outside the cluster reach such a Service, by a port of each node.
+    fn is_external(self) -> bool {
+        match self {
+            Self::NodePort | Self::LoadBalancer => true,
+            Self::ClusterIp | Self::ExternalName => false,
+        }
+    }
+}
+
 const TYPES: &[(&str, ServiceType)] = &[
     ("ClusterIP", ServiceType::ClusterIp),
     ("NodePort", ServiceType::NodePort),
@@ -39,7 +49,7 @@ enum Address {
     Given(Ipv4Addr),
 }
 
-/// A Service.
+/// Reads a Service.
 pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (ObjectKey, Service) {
     let core::Service {
         metadata,
@@ -47,6 +57,7 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
         status: _,
     } = service;
     let (key, meta) = object_meta(metadata, Named::Service, at);
+
     let at = at.field("spec");
     let core::ServiceSpec {
         allocate_load_balancer_node_ports,
@@ -93,22 +104,17 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
     };
     of_one_type.check(service_type, &at);
 
-    let policy = at.field("internalTrafficPolicy");
-    let local = policy.word(internal_traffic_policy.as_deref(), TRAFFIC, false);
-    policy.refuse(
-        local,
-        "send calls to pods of other nodes",
-        "give the pods a hostPort, and call it at status.hostIP, in its place",
-    );
-    at.field("trafficDistribution").ignore(
+    check_routing(
+        internal_traffic_policy.as_deref(),
         traffic_distribution.is_some(),
-        "all endpoints are used alike",
+        &at,
     );
-    ip_family(ip_families, ip_family_policy, service_type, &at);
+    check_ip_family(ip_families, ip_family_policy, service_type, &at);
 
     let address = cluster_address(cluster_ip, cluster_ips, &at);
     let selector = selector.unwrap_or_default();
     labels(&selector, &at.field("selector"));
+
     let kind = service_kind(service_type, address, external_name, &at);
     let needs_ports = !matches!(
         kind,
@@ -125,7 +131,22 @@ pub(in crate::manifest) fn service(service: core::Service, at: &At<'_>) -> (Obje
     (key, service)
 }
 
+/// Words of the traffic policies; true for the pods of the caller's node alone.
 const TRAFFIC: &[(&str, bool)] = &[("Cluster", false), ("Local", true)];
+
+/// Checks which endpoints the calls of pods are to go to: all of them, always.
+fn check_routing(internal_policy: Option<&str>, distribution_given: bool, at: &At<'_>) {
+    let at_policy = at.field("internalTrafficPolicy");
+    let local = at_policy.word(internal_policy, TRAFFIC, false);
+    at_policy.refuse(
+        local,
+        "send calls to pods of other nodes",
+        "give the pods a hostPort, and call it at status.hostIP, in its place",
+    );
+
+    at.field("trafficDistribution")
+        .ignore(distribution_given, "all endpoints are used alike");
+}
 
 /// Fields that Kubernetes accepts only with some types of Services (`ValidateService`).
 struct OfOneType {
@@ -137,7 +158,15 @@ struct OfOneType {
 }
 
 impl OfOneType {
-    fn check(self, service_type: ServiceType, at: &At<'_>) {
+    fn check(&self, service_type: ServiceType, at: &At<'_>) {
+        self.check_callers(at);
+        self.check_node_ports(service_type, at);
+        self.check_external_policy(service_type, at);
+        self.check_health_check(service_type, at);
+    }
+
+    /// Refuses other addresses to call the Service at, and bounds on who calls it.
+    fn check_callers(&self, at: &At<'_>) {
         for (field, given) in self.addresses {
             at.field(field).refuse(
                 given,
@@ -145,41 +174,52 @@ impl OfOneType {
                 "make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place",
             );
         }
+
         at.field("loadBalancerSourceRanges").refuse(
             self.source_ranges,
             "let everyone in",
             "let the firewall of the hosts choose who may call",
         );
+    }
+
+    fn check_node_ports(&self, service_type: ServiceType, at: &At<'_>) {
         let at_allocation = at.field("allocateLoadBalancerNodePorts");
         at_allocation.refuse(
             self.allocate_node_ports == Some(false),
             "open ports you did not want",
             "make the type ClusterIP in its place",
         );
+
         if service_type != ServiceType::LoadBalancer && self.allocate_node_ports == Some(true) {
             at_allocation
                 .error_in_new_heads("only for the type LoadBalancer: set the type, or remove it");
         }
-        let at_policy = at.field("externalTrafficPolicy");
+    }
+
+    fn check_external_policy(&self, service_type: ServiceType, at: &At<'_>) {
+        let at = at.field("externalTrafficPolicy");
+        let policy = self.external_policy.as_deref();
         // In Kubernetes, externalIPs (refused above) also allow such fields on a ClusterIP Service.
-        let external = matches!(
-            service_type,
-            ServiceType::NodePort | ServiceType::LoadBalancer
-        ) || self.addresses[0].1;
-        if !external && self.external_policy.as_deref() == Some("Cluster") {
-            at_policy.error_in_new_heads(
+        let external = service_type.is_external() || self.addresses[0].1;
+        match policy {
+            Some("Cluster") if !external => at.error_in_new_heads(
                 "only for the types NodePort and LoadBalancer: set the type, or remove it",
-            );
-        } else if !external && self.external_policy.as_deref() == Some("Local") {
-            at_policy.error("only for the types NodePort and LoadBalancer: remove it");
-        } else {
-            let local = at_policy.word(self.external_policy.as_deref(), TRAFFIC, false);
-            at_policy.refuse(
-                local,
-                "hide the callers' addresses",
-                "let pods with hostNetwork take the calls in its place: they see who calls",
-            );
+            ),
+            Some("Local") if !external => {
+                at.error("only for the types NodePort and LoadBalancer: remove it");
+            }
+            _ => {
+                let local = at.word(policy, TRAFFIC, false);
+                at.refuse(
+                    local,
+                    "hide the callers' addresses",
+                    "let pods with hostNetwork take the calls in its place: they see who calls",
+                );
+            }
         }
+    }
+
+    fn check_health_check(&self, service_type: ServiceType, at: &At<'_>) {
         let at_health_check = at.field("healthCheckNodePort");
         if self.health_check
             && !(service_type == ServiceType::LoadBalancer
@@ -197,7 +237,8 @@ impl OfOneType {
     }
 }
 
-fn ip_family(
+/// Checks that a Service is content with an IPv4 address, which is the only one it gets.
+fn check_ip_family(
     families: Option<Vec<String>>,
     policy: Option<String>,
     service_type: ServiceType,
@@ -215,10 +256,12 @@ fn ip_family(
             }
         }
     }
+
     if families.iter().any(|family| family != "IPv4") {
         at.field("ipFamilies")
             .error("not supported yet: services have IPv4 addresses only; write IPv4");
     }
+
     match policy.as_deref() {
         None | Some("" | "SingleStack") => {}
         Some("PreferDualStack") => {
@@ -235,6 +278,7 @@ fn ip_family(
     }
 }
 
+/// `clusterIP` and `clusterIPs`, which hold the same address.
 fn cluster_address(
     address: Option<String>,
     addresses: Option<Vec<String>>,
@@ -243,26 +287,27 @@ fn cluster_address(
     let addresses = addresses.unwrap_or_default();
     let first = addresses.first().cloned().unwrap_or_default();
     let address = address.filter(|address| !address.is_empty());
-    if addresses.len() > 1
-        || address
-            .as_ref()
-            .is_some_and(|address| !addresses.is_empty() && *address != first)
-    {
+    let differs = match &address {
+        Some(address) => !addresses.is_empty() && *address != first,
+        None => false,
+    };
+    if differs || addresses.len() > 1 {
         at.field("clusterIPs")
             .error("must hold the one address that clusterIP has: correct or remove it");
     }
+
     match address.unwrap_or(first).as_str() {
         "" => Address::Any,
         "None" => Address::None,
-        text => text.parse().map_or_else(
-            |_| {
+        text => match text.parse() {
+            Ok(address) => Address::Given(address),
+            Err(_) => {
                 at.field("clusterIP").error(format_args!(
                     "{text:?} is not an IPv4 address: write one, or None, or remove it"
                 ));
                 Address::Any
-            },
-            Address::Given,
-        ),
+            }
+        },
     }
 }
 
@@ -277,19 +322,16 @@ fn service_kind(
         at.field("externalName")
             .error("only a Service of type ExternalName has it: set the type, or remove it");
     }
+
     let given = match address {
         Address::Given(address) => Some(address),
         Address::None | Address::Any => None,
     };
-    if address == Address::None
-        && matches!(
-            service_type,
-            ServiceType::NodePort | ServiceType::LoadBalancer
-        )
-    {
+    if address == Address::None && service_type.is_external() {
         at.field("clusterIP")
             .error("None is only for type ClusterIP: remove it, or change the type");
     }
+
     match service_type {
         ServiceType::ClusterIp if address == Address::None => ServiceKind::Headless,
         ServiceType::ClusterIp => ServiceKind::ClusterIp { address: given },
@@ -312,6 +354,7 @@ fn service_kind(
 
 fn external_target(name: Option<String>, at: &At<'_>) -> String {
     let name = name.unwrap_or_default();
+    // ValidateService of Kubernetes accepts it as a name too: four labels of digits.
     if name.parse::<Ipv4Addr>().is_ok() {
         at.warning(
             "an address, not a name: DNS answers it as an A record, which Kubernetes does not",
@@ -321,6 +364,7 @@ fn external_target(name: Option<String>, at: &At<'_>) -> String {
     at.checked(name.trim_end_matches('.').to_owned(), syntax::subdomain)
 }
 
+/// `sessionAffinity`: how long the calls of one address go to the same pod.
 fn affinity(
     affinity: Option<String>,
     config: Option<core::SessionAffinityConfig>,
@@ -331,11 +375,14 @@ fn affinity(
         &[("None", false), ("ClientIP", true)],
         false,
     );
+
     let core::SessionAffinityConfig { client_ip: config } = config.unwrap_or_default();
     let at = at.field("sessionAffinityConfig");
     if !client_ip && config.is_some() {
         at.error("only for sessionAffinity ClientIP: set it, or remove this");
     }
+
+    // Both numbers are those of Kubernetes: three hours, and one day at most.
     let seconds = config
         .and_then(|core::ClientIPConfig { timeout_seconds }| timeout_seconds)
         .unwrap_or(10_800);
@@ -343,11 +390,7 @@ fn affinity(
         .field("clientIP")
         .field("timeoutSeconds")
         .within(seconds.into(), 1, 86_400);
-    if client_ip {
-        Some(Duration::from_secs(seconds.unsigned_abs()))
-    } else {
-        None
-    }
+    client_ip.then(|| Duration::from_secs(seconds.unsigned_abs()))
 }
 
 fn service_ports(
@@ -360,6 +403,7 @@ fn service_ports(
     if required && ports.is_empty() {
         at.error("required: a Service needs at least one port");
     }
+
     let several = ports.len() > 1;
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     let mut read = Vec::new();
@@ -400,6 +444,7 @@ fn service_port(
     } = port;
     at.field("appProtocol")
         .ignore(app_protocol.is_some(), "bytes are passed on as they are");
+
     let name = at
         .field("name")
         .optional(name, syntax::label)
@@ -408,18 +453,17 @@ fn service_port(
         at.field("name")
             .error("required: each port of several needs a name");
     }
-    let node_port = node_port
-        .filter(|port| *port != 0)
-        .map(|port| at.field("nodePort").port(port));
-    if node_port.is_some()
-        && !matches!(
-            service_type,
-            ServiceType::NodePort | ServiceType::LoadBalancer
-        )
-    {
+
+    let node_port = match node_port {
+        // Kubernetes reads 0 as a missing field: its Go type has no other value for one.
+        None | Some(0) => None,
+        Some(port) => Some(at.field("nodePort").port(port)),
+    };
+    if node_port.is_some() && !service_type.is_external() {
         at.field("nodePort")
             .error("only for the types NodePort and LoadBalancer: set the type, or remove it");
     }
+
     let number = at.field("port").port(port);
     let target = match target_port {
         None | Some(IntOrString::Int(0)) => TargetPort::Number(number),

@@ -46,6 +46,7 @@ fn one_constraint(constraint: TopologySpreadConstraint, at: &At<'_>) -> SpreadCo
         topology_key,
         when_unsatisfiable,
     } = constraint;
+
     let required = {
         let at = at.field("whenUnsatisfiable");
         if when_unsatisfiable.is_empty() {
@@ -58,6 +59,7 @@ fn one_constraint(constraint: TopologySpreadConstraint, at: &At<'_>) -> SpreadCo
         at.field("minDomains")
             .error("only with whenUnsatisfiable DoNotSchedule: remove one of them");
     }
+
     let positive = |number: i32, field: &str| {
         u32::try_from(at.field(field).within(number.into(), 1, i32::MAX.into())).unwrap_or(1)
     };

@@ -19,7 +19,7 @@ pub(super) fn volumes(
     let mut sources = BTreeMap::new();
     for (index, volume) in volumes.unwrap_or_default().into_iter().enumerate() {
         let at = at.index(index);
-        let (name, source) = taken_apart(volume, &at);
+        let (name, source) = name_and_source(volume, &at);
         if sources.insert(name.clone(), source).is_some() {
             at.field("name").error(format_args!(
                 "the volume {name:?} is there twice: rename one"
@@ -29,7 +29,8 @@ pub(super) fn volumes(
     sources
 }
 
-fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
+/// The name and the source of a volume.
+fn name_and_source(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     let core::Volume {
         aws_elastic_block_store,
         azure_disk,
@@ -97,6 +98,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
                 .error(format_args!("not supported yet: {}", instead_of(field)));
         }
     }
+
     let name = at.field("name").checked(name, syntax::label);
     let mut sources = [
         host_path.map(|source| host_path_source(source, &at.field("hostPath"))),
@@ -106,6 +108,7 @@ fn taken_apart(volume: core::Volume, at: &At<'_>) -> (String, VolumeSource) {
     ]
     .into_iter()
     .flatten();
+
     // In Kubernetes, a volume without a source is an emptyDir.
     let source = sources.next().unwrap_or(VolumeSource::EmptyDir {
         memory: false,
@@ -154,6 +157,7 @@ fn host_path_source(source: core::HostPathVolumeSource, at: &At<'_>) -> VolumeSo
         at.field("path")
             .error("must not hold \"..\": write where it leads");
     }
+
     VolumeSource::HostPath {
         path: normalised(&path),
         kind: at
@@ -187,23 +191,28 @@ fn empty_dir_source(source: core::EmptyDirVolumeSource, at: &At<'_>) -> VolumeSo
             "{medium:?} is not supported yet: write Memory, or leave medium out to have it on disk"
         ));
     }
-    let size_limit = size_limit.and_then(|limit| match quantity::whole(&limit.0) {
-        Ok(bytes) => Some(bytes),
-        Err(rule) => {
-            at.field("sizeLimit").error(format_args!(
-                "{:?} is not valid: it must be {rule}",
-                limit.0
-            ));
-            None
-        }
-    });
+
+    let size_limit = size_limit.and_then(|limit| bytes(&limit.0, &at.field("sizeLimit")));
+    // A disk has no quota per directory; a tmpfs has a size of its own.
     if size_limit.is_some() && medium.is_empty() {
         at.field("sizeLimit")
             .warning("no effect: only an emptyDir with medium Memory is bounded");
     }
+
     VolumeSource::EmptyDir {
         memory: medium == "Memory",
+        // A tmpfs of size 0 has no bound (tmpfs(5)), as a sizeLimit of 0 has none in Kubernetes.
         size_limit: size_limit.filter(|bytes| *bytes > 0),
+    }
+}
+
+fn bytes(quantity: &str, at: &At<'_>) -> Option<u64> {
+    match quantity::whole(quantity) {
+        Ok(bytes) => Some(bytes),
+        Err(rule) => {
+            at.error(format_args!("{quantity:?} is not valid: it must be {rule}"));
+            None
+        }
     }
 }
 
@@ -252,6 +261,7 @@ fn config_items(items: Option<Vec<core::KeyToPath>>, at: &At<'_>) -> Vec<ConfigI
             at.field("path")
                 .error(format_args!("the path {path:?} is there twice: change one"));
         }
+
         read.push(ConfigItem {
             key: at.field("key").checked(key, syntax::config_key),
             path,
@@ -261,6 +271,7 @@ fn config_items(items: Option<Vec<core::KeyToPath>>, at: &At<'_>) -> Vec<ConfigI
     read
 }
 
+/// The permission bits of a file; the higher bits of chmod(2) are not allowed, as in Kubernetes.
 fn file_mode(mode: i32, at: &At<'_>) -> u32 {
     if (0..=0o777).contains(&mode) {
         return mode.unsigned_abs();
@@ -295,6 +306,7 @@ pub(super) fn mounts(
                 mount.path
             ));
         }
+
         if mount.propagation == MountPropagation::Bidirectional && !privileged {
             at.field("mountPropagation")
                 .error("Bidirectional needs a privileged container");
@@ -338,19 +350,23 @@ fn one_mount(
         "leave mounts below it writable",
         "mount what lies below as readOnly volumes of their own in its place",
     );
+
     if !volumes.contains_key(&name) {
         let hint = similar::did_you_mean(&name, volumes.keys().map(String::as_str));
         at.field("name").error(format_args!(
             "the pod has no volume {name:?}{hint}: add it under volumes, or correct the name"
         ));
     }
+
     let path = at
         .field("mountPath")
         .checked(below_root(mount_path), syntax::absolute_path);
+    // Kubernetes documents for mountPath too that it must not contain a colon.
     if path.split('/').any(|part| part == "..") || path.contains(':') || normalised(&path) == "/" {
         at.field("mountPath")
             .error("must be a directory or file below /, without \"..\" and ':'");
     }
+
     VolumeMount {
         volume: name,
         path: normalised(&path),

@@ -58,7 +58,7 @@ impl Written {
     }
 }
 
-/// A bare pod.
+/// Reads a bare pod, whose template is the pod itself.
 pub(in crate::manifest) fn pod(pod: Pod, written: Written, at: &At<'_>) -> Workload {
     let Pod {
         metadata,
@@ -75,7 +75,7 @@ pub(in crate::manifest) fn pod(pod: Pod, written: Written, at: &At<'_>) -> Workl
     )
 }
 
-/// An apps/v1 ReplicaSet.
+/// Reads an apps/v1 ReplicaSet.
 pub(in crate::manifest) fn replica_set(set: ReplicaSet, written: Written, at: &At<'_>) -> Workload {
     let ReplicaSet {
         metadata,
@@ -90,6 +90,7 @@ pub(in crate::manifest) fn replica_set(set: ReplicaSet, written: Written, at: &A
         selector: selected,
         template,
     } = spec.unwrap_or_default();
+
     let template = pod_template(template, &at);
     let control = Control::Replicas {
         replicas: wanted(replicas, &at),
@@ -99,7 +100,7 @@ pub(in crate::manifest) fn replica_set(set: ReplicaSet, written: Written, at: &A
     written.workload(WorkloadKind::ReplicaSet, named, template, control)
 }
 
-/// A ReplicationController.
+/// Reads a ReplicationController.
 pub(in crate::manifest) fn replication_controller(
     controller: ReplicationController,
     written: Written,
@@ -118,6 +119,7 @@ pub(in crate::manifest) fn replication_controller(
         selector: selected,
         template,
     } = spec.unwrap_or_default();
+
     let template = pod_template(template, &at);
     let control = Control::Replicas {
         replicas: wanted(replicas, &at),
@@ -132,7 +134,7 @@ pub(in crate::manifest) fn replication_controller(
     )
 }
 
-/// An apps/v1 Deployment.
+/// Reads an apps/v1 Deployment.
 pub(in crate::manifest) fn deployment(
     deployment: Deployment,
     written: Written,
@@ -155,10 +157,13 @@ pub(in crate::manifest) fn deployment(
         strategy,
         template,
     } = spec.unwrap_or_default();
+
     at.field("revisionHistoryLimit")
         .ignore(revision_history_limit.is_some(), HISTORY);
     let template = pod_template(Some(template), &at);
     let min_ready = min_ready(min_ready_seconds, &at);
+
+    // 600 seconds is the default of Kubernetes (SetDefaults_Deployment).
     let deadline = progress_deadline_seconds.unwrap_or(600);
     let progress_deadline = if deadline == NO_DEADLINE {
         None
@@ -170,6 +175,7 @@ pub(in crate::manifest) fn deployment(
         }
         Some(deadline)
     };
+
     let control = Control::Deployment {
         replicas: wanted(replicas, &at),
         min_ready,
@@ -181,7 +187,7 @@ pub(in crate::manifest) fn deployment(
     written.workload(WorkloadKind::Deployment, named, template, control)
 }
 
-/// An apps/v1 DaemonSet.
+/// Reads an apps/v1 DaemonSet.
 pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<'_>) -> Workload {
     let DaemonSet {
         metadata,
@@ -197,6 +203,7 @@ pub(in crate::manifest) fn daemon_set(set: DaemonSet, written: Written, at: &At<
         template,
         update_strategy,
     } = spec.unwrap_or_default();
+
     at.field("revisionHistoryLimit")
         .ignore(revision_history_limit.is_some(), HISTORY);
     let template = pod_template(Some(template), &at);
@@ -217,6 +224,7 @@ fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate:
     let meta = template_meta(metadata, &at.field("metadata"));
     let at = at.field("spec");
     let spec = pod_spec(spec.unwrap_or_default(), &at);
+
     if spec.restart_policy != RestartPolicy::Always {
         at.field("restartPolicy").error(
             "must be Always: a controller's pods are meant to run; write a bare Pod for what ends",
@@ -229,6 +237,7 @@ fn pod_template(template: Option<PodTemplateSpec>, at: &At<'_>) -> (Meta, crate:
     (meta, spec)
 }
 
+/// Kubernetes wants one replica where none are counted.
 fn wanted(replicas: Option<i32>, at: &At<'_>) -> u32 {
     replicas.map_or(1, |replicas| at.field("replicas").count(replicas))
 }
@@ -246,11 +255,13 @@ fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Str
         rolling_update,
         type_,
     } = strategy.unwrap_or_default();
+
     let rolls = at.field("type").word(
         type_.as_deref(),
         &[("RollingUpdate", true), ("Recreate", false)],
         true,
     );
+
     let at = at.field("rollingUpdate");
     if !rolls {
         if rolling_update.is_some() {
@@ -258,6 +269,7 @@ fn deployment_strategy(strategy: Option<DeploymentStrategy>, at: &At<'_>) -> Str
         }
         return Strategy::Recreate;
     }
+
     let RollingUpdateDeployment {
         max_surge,
         max_unavailable,
@@ -280,11 +292,13 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
         rolling_update,
         type_,
     } = strategy.unwrap_or_default();
+
     let rolls = at.field("type").word(
         type_.as_deref(),
         &[("RollingUpdate", true), ("OnDelete", false)],
         true,
     );
+
     let at = at.field("rollingUpdate");
     if !rolls {
         // Kubernetes accepts the field and ignores it (ValidateDaemonSetUpdateStrategy).
@@ -294,6 +308,7 @@ fn daemon_set_update(strategy: Option<DaemonSetUpdateStrategy>, at: &At<'_>) -> 
         );
         return DaemonSetUpdate::OnDelete;
     }
+
     let RollingUpdateDaemonSet {
         max_surge,
         max_unavailable,
@@ -331,11 +346,7 @@ fn share(
         None => default,
         Some(IntOrString::Int(number)) => IntOrPercent::Int(at.count(number)),
         Some(IntOrString::String(text)) => {
-            let percent = text
-                .strip_suffix('%')
-                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|digits| digits.parse::<u32>().ok())
-                .filter(|percent| *percent <= most_percent);
+            let percent = percentage(&text, most_percent);
             if percent.is_none() {
                 at.error(format_args!(
                     "{text:?} is not valid: write a number, or a percentage such as \"25%\""
@@ -344,6 +355,16 @@ fn share(
             percent.map_or(default, IntOrPercent::Percent)
         }
     }
+}
+
+fn percentage(text: &str, most: u32) -> Option<u32> {
+    let digits = text.strip_suffix('%')?;
+    // `parse` alone would accept a sign.
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let percent = digits.parse().ok()?;
+    (percent <= most).then_some(percent)
 }
 
 fn is_zero(share: IntOrPercent) -> bool {

@@ -128,7 +128,7 @@ spec:
     a.yaml:24:53: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchExpressions[0].operator: "Gt" is not known here: write one of In, NotIn, Exists, DoesNotExist
     a.yaml:25:26: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[1].matchLabelKeys: only beside a labelSelector: add one, or remove this
     a.yaml:25:60: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[1].namespaces[0]: "A" is not valid: it must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit
-    a.yaml:26:81: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[2].matchLabelKeys[0]: labelSelector speaks of "b" too: keep one of them
+    a.yaml:26:81: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[2].matchLabelKeys[0]: labelSelector selects by "b" too: keep one of them
     a.yaml:26:108: spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[2].mismatchLabelKeys[1]: "d" is there twice: keep one
     a.yaml:29:10: spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: 0 is out of range: it must be from 1 to 100
     a.yaml:29:55: spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.labelSelecter: unknown field (did you mean "labelSelector"?): correct or remove it
