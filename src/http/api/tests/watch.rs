@@ -181,7 +181,7 @@ async fn every_kind_ends_its_initial_events_also_where_there_is_nothing() {
                 .await
                 .up_to_bookmark()
                 .await;
-            assert_eq!(bookmark["kind"], resource.kind);
+            assert_eq!(bookmark["kind"], resource.kind.as_str());
             assert_eq!(bookmark["apiVersion"], resource.api_version());
             assert_eq!(bookmark["metadata"]["annotations"][END], "true", "{path}");
             assert!(selector.is_empty() || types.is_empty(), "{path}: {types:?}");
