@@ -33,7 +33,7 @@ pub(crate) enum Format {
 /// Arguments of commands that have only `-o`.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -56,7 +56,7 @@ pub(crate) struct RunArgs {
     /// File with the keys that may sign commits, in OpenSSH's allowed_signers format
     #[arg(long, value_name = "FILE")]
     pub allowed_signers: Option<PathBuf>,
-    /// Which commits must be signed [default: mainline]
+    /// Commits that must be signed [default: mainline]
     #[arg(long, value_enum, value_name = "MODE")]
     pub verify: Option<VerifyMode>,
     /// Interval of fetches from the repository, in seconds [default: 15]
@@ -92,12 +92,12 @@ pub(crate) struct RunArgs {
     /// File with the certificate's key (PEM)
     #[arg(long, value_name = "FILE")]
     pub kubectl_key: Option<PathBuf>,
-    /// How to write the log [default: text]
+    /// Format of the log [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
-/// Which commits must be signed.
+/// The commits that must be signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum VerifyMode {
     /// Every commit on the first-parent line; a trusted merge also covers the commits it merges
@@ -111,7 +111,7 @@ pub(crate) enum VerifyMode {
     Off,
 }
 
-/// How to write the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// Text for people
@@ -135,7 +135,7 @@ pub(crate) enum NodeCommand {
         /// Name of the node, as in `windlass get nodes`
         #[arg(value_name = "NODE")]
         node: String,
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
@@ -153,7 +153,7 @@ pub(crate) enum TrustCommand {
     /// List the pods of this host with their commit, its signer, and whether the signer's key is still
     /// valid
     Audit {
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
@@ -168,7 +168,7 @@ pub(crate) struct CheckArgs {
     /// With a revision: directory of manifests in the repository; may be repeated
     #[arg(long = "path", value_name = "DIR")]
     pub paths: Vec<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -179,7 +179,7 @@ pub(crate) struct PlanArgs {
     /// Revision of the followed repository; without it, the plan under way
     #[arg(value_name = "REV")]
     pub revision: Option<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -206,10 +206,10 @@ pub(crate) struct GetArgs {
     /// Name of one object
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// All namespaces
+    /// Objects of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
     /// Only objects with these labels
@@ -218,7 +218,7 @@ pub(crate) struct GetArgs {
     /// Only objects with these fields
     #[arg(long)]
     pub field_selector: Option<String>,
-    /// How to print [default: a table]
+    /// Format of the output [default: a table]
     #[arg(short, long, value_enum)]
     pub output: Option<GetFormat>,
     /// Continue with the changes of the objects
@@ -235,7 +235,7 @@ pub(crate) struct LogsArgs {
     /// Name of the container
     #[arg(short, long)]
     pub container: Option<String>,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
     /// Continue with lines that are written from now on
@@ -268,7 +268,7 @@ pub(crate) struct SyncArgs {
     /// Time limit of waiting: `90s`, `15m`
     #[arg(long, default_value = "15m", value_parser = duration, requires = "wait")]
     pub timeout: Duration,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -282,7 +282,7 @@ pub(crate) struct RollbackArgs {
     /// Only on this host, also while the cluster's store cannot be reached, until `resume --local`
     #[arg(long)]
     pub local: bool,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -293,7 +293,7 @@ pub(crate) struct ResumeArgs {
     /// End the `rollback --local` of this host
     #[arg(long)]
     pub local: bool,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -304,7 +304,7 @@ pub(crate) struct RetryArgs {
     /// Commit that failed [default: all commits that failed]
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -315,10 +315,10 @@ pub(crate) struct RestartArgs {
     /// Owner of the pods: `deploy/web`
     #[arg(value_name = "KIND/NAME")]
     pub workload: String,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -358,7 +358,7 @@ pub(crate) struct DoctorArgs {
     /// Socket of the container engine [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH")]
     pub docker: Option<PathBuf>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }

@@ -14,7 +14,7 @@ use reqwest::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{exit::CliError, table::Table};
+use super::{exit::CliError, table::GetTable};
 
 /// The time limit of a request. The daemon answers reads from memory, and a command waits for the
 /// control loop, which has 60 s (`http::admin`).
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// Reads an answer as a table.
-    pub(super) async fn get_table(&self, path: &str) -> Result<Table, CliError> {
+    pub(super) async fn get_table(&self, path: &str) -> Result<GetTable, CliError> {
         let request = self
             .http
             .get(format!("{BASE}{path}"))

@@ -77,7 +77,7 @@ pub(crate) enum ClusterCommand {
     /// Write this host's copy of all decisions to the store, after etcd was wiped, restored or
     /// replaced
     AdoptStore {
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },

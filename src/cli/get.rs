@@ -11,7 +11,7 @@ use super::{
     client::{Client, query, segment},
     exit::{CliError, Exit},
     output::complain,
-    table::{self, Style, Table, Widths},
+    table::{self, GetTable, Style, Widths},
     yaml,
 };
 use crate::http::api::{RESOURCES, Resource};
@@ -155,10 +155,7 @@ async fn objects(
         let answer = client.get_exact(&path(args, resource, name)).await?;
         if format == GetFormat::Name {
             for item in items(&answer) {
-                let name = item
-                    .pointer("/metadata/name")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
+                let name = item["metadata"]["name"].as_str().unwrap_or_default();
                 writeln!(out, "{}/{}", prefix(resource), foreign::escape(name))?;
             }
         }
@@ -183,7 +180,7 @@ async fn objects(
 /// An event of a watch of a table.
 #[derive(Deserialize)]
 struct TableEvent {
-    object: Table,
+    object: GetTable,
 }
 
 /// The items of a list, or the object itself.
@@ -223,7 +220,7 @@ async fn watch(
     let style = style(args, resource, false);
     let mut widths = Widths::default();
     let mut headed = false;
-    let mut print = |table: &Table, out: &mut dyn Write| -> std::io::Result<()> {
+    let mut print = |table: &GetTable, out: &mut dyn Write| -> std::io::Result<()> {
         let lines = table::lines(table, &style);
         lines.iter().for_each(|line| widths.fit(line));
         if !headed && !table.rows.is_empty() {

@@ -55,7 +55,7 @@ pub(super) fn print(
 }
 
 /// A table as the API sends it; a row has the `metadata` of its object.
-pub(super) type Table = KubernetesTable<RowMetadata>;
+pub(super) type GetTable = KubernetesTable<RowMetadata>;
 
 /// The object of a row.
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +71,7 @@ struct RowNamespace {
 }
 
 /// The titles of a table; the first column may be one of namespaces.
-pub(super) fn heading(table: &Table, style: &Style) -> Vec<String> {
+pub(super) fn heading(table: &GetTable, style: &Style) -> Vec<String> {
     let columns = table.column_definitions.iter();
     let titles = columns
         .filter(|column| style.shows(column))
@@ -81,12 +81,12 @@ pub(super) fn heading(table: &Table, style: &Style) -> Vec<String> {
 }
 
 /// The cells of each row, under [`heading`].
-pub(super) fn lines(table: &Table, style: &Style) -> Vec<Vec<String>> {
+pub(super) fn lines(table: &GetTable, style: &Style) -> Vec<Vec<String>> {
     let rows = table.rows.iter();
     rows.map(|row| line(table, row, style)).collect()
 }
 
-fn line(table: &Table, row: &TableRow<RowMetadata>, style: &Style) -> Vec<String> {
+fn line(table: &GetTable, row: &TableRow<RowMetadata>, style: &Style) -> Vec<String> {
     let mut line = Vec::new();
     if style.namespaces {
         let object = row.object.as_ref();

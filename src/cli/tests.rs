@@ -132,7 +132,7 @@ async fn history_plan_and_logs_are_printed() {
 }
 
 #[tokio::test]
-async fn orders_reach_the_loop_and_its_answer_comes_back() {
+async fn commands_reach_the_loop_and_its_answer_is_printed() {
     let TestDaemon {
         mut fixture,
         directory,

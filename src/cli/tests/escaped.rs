@@ -56,7 +56,7 @@ async fn nothing_foreign_acts_on_a_terminal_or_forges_a_line() {
 }
 
 #[tokio::test]
-async fn a_log_is_bytes_for_a_program_and_words_for_a_person() {
+async fn a_log_is_unchanged_for_a_program_and_escaped_for_a_person() {
     let daemon = daemon().await;
     let sockets = daemon.directory.path().to_str().unwrap();
     for (arguments, terminal) in [

@@ -68,7 +68,7 @@ async fn get_prints_objects_and_names() {
 }
 
 #[tokio::test]
-async fn get_goes_on_with_what_changes() {
+async fn a_watched_get_prints_changes() {
     let TestDaemon {
         fixture,
         directory,

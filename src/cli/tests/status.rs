@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn status_says_what_runs_and_what_is_in_the_way() {
+async fn status_shows_the_rollout_and_what_blocks_it() {
     let daemon = daemon().await;
     let mut view = fixture::view();
     let bad = commit_id("3333333333333333333333333333333333333333");
@@ -65,7 +65,7 @@ async fn status_says_what_runs_and_what_is_in_the_way() {
 }
 
 #[test]
-fn status_names_an_old_pod_that_does_not_go() {
+fn status_names_an_old_pod_that_does_not_stop() {
     let said = |node: &str, seconds: u64, fault: Option<FaultKind>, message: Option<&str>| {
         let mut view = fixture::view();
         let state = Arc::make_mut(&mut view.state);

@@ -22,7 +22,7 @@ use crate::{
     view::{FetchStart, RefusedCommit, View},
 };
 
-/// A daemon whose loop answers every order, fetches, and publishes what `becomes` makes of the
+/// A daemon whose loop answers every command, fetches, and publishes what `becomes` makes of the
 /// view.
 async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
     let TestDaemon {
@@ -53,7 +53,7 @@ async fn synced(becomes: impl Fn(&mut View)) -> (Exit, String) {
 }
 
 #[tokio::test]
-async fn sync_waits_for_a_verdict() {
+async fn sync_waits_for_the_outcome() {
     let (exit, text) =
         synced(|view| Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy).await;
     assert!(
@@ -80,7 +80,7 @@ async fn sync_waits_for_a_verdict() {
 }
 
 #[test]
-fn a_report_from_before_the_question_is_no_verdict() {
+fn a_report_from_before_the_command_is_not_its_outcome() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let now = Uptime::now();
@@ -113,7 +113,7 @@ fn a_report_from_before_the_question_is_no_verdict() {
 }
 
 #[test]
-fn a_clock_that_is_set_makes_no_older_answer_the_newest() {
+fn setting_the_clock_does_not_make_an_older_fetch_the_newest() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let hour = jiff::SignedDuration::from_hours(1);

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_selectors_of_every_form_select_what_they_say() {
+    fn label_selectors_of_every_form_select_by_labels() {
         let labels = [("app", "web"), ("tier", "front")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
