@@ -9,6 +9,7 @@ mod pod;
 mod pod_status;
 mod replicaset;
 mod service;
+mod tally;
 mod workload;
 
 use std::collections::BTreeMap;

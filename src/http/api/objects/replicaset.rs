@@ -13,8 +13,8 @@ use reconciler::{
 };
 
 use super::{
-    ApiKind, ApiObject, ObjectSource, Owner, Scope, count, meta, pod,
-    workload::{Tally, replica_set_status},
+    ApiKind, ApiObject, ObjectSource, Owner, Scope, count, meta, pod, tally::Tally,
+    workload::replica_set_status,
 };
 
 /// The name of the ReplicaSet of a Deployment's template.

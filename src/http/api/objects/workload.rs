@@ -1,19 +1,18 @@
 //! Deployments, ReplicaSets, ReplicationControllers and DaemonSets: the manifest, with a status
 //! that counts its pods.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{apps::v1 as apps, core::v1 as core},
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use reconciler::{
-    name::{ObjectKey, TemplateHash, WorkloadKind},
+    name::{ObjectKey, WorkloadKind},
     object::{Control, DaemonSetUpdate, DeploymentStrategy, IntOrPercent, Original, Workload},
-    state::PodRecord,
 };
 
-use super::{ApiObject, ObjectSource, Scope, count, meta, pod};
+use super::{ApiObject, ObjectSource, Scope, count, meta, pod, tally::Tally};
 
 /// The Deployments of the driving commit.
 pub(super) fn deployments(
@@ -92,42 +91,7 @@ pub(super) fn daemon_sets(
     shown
 }
 
-/// The numbers of a workload's pods by their state.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) total: u32,
-    pub(super) updated: u32,
-    pub(super) ready: u32,
-    pub(super) available: u32,
-}
-
-impl Tally {
-    /// Counts pods that are not stopping.
-    pub(super) fn of<'a>(
-        source: &ObjectSource<'_>,
-        records: impl Iterator<Item = &'a PodRecord>,
-        template: &TemplateHash,
-        min_ready: Duration,
-    ) -> Self {
-        let mut tally = Self::default();
-        for record in records {
-            let status = source.view.pods.get(&record.uid);
-            tally.total += 1;
-            tally.updated += u32::from(record.template == *template);
-            tally.ready += u32::from(status.is_some_and(|status| status.ready.is_some()));
-            tally.available += u32::from(status.is_some_and(|status| status.available(min_ready)));
-        }
-        tally
-    }
-
-    fn of_workload(source: &ObjectSource<'_>, workload: &Workload) -> Self {
-        let pods = source.pods_of(&workload.key);
-        let min_ready = workload.control.min_ready();
-        Self::of(source, pods, &workload.template.hash, min_ready)
-    }
-}
-
-// What a manifest omits is filled in below, because clients rely on it: `kubectl describe` fails
+// The functions below fill in what a manifest omits and clients rely on: `kubectl describe` fails
 // without `replicas`.
 
 fn fill_deployment(
