@@ -432,7 +432,10 @@ mod tests {
             named("ds/agent").map(|key| key.to_string()),
             Ok("DaemonSet/default/agent".to_owned())
         );
-        assert_eq!(named("svc/web"), Err(ArgumentError::NoPods(ApiKind::Service)));
+        assert_eq!(
+            named("svc/web"),
+            Err(ArgumentError::NoPods(ApiKind::Service))
+        );
         for wrong in ["web", "deploy/", "job/x"] {
             assert!(named(wrong).is_err(), "{wrong}");
         }

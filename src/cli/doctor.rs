@@ -140,7 +140,11 @@ fn config(config: &anyhow::Result<String>) -> Finding {
 fn signers(signers: Option<&anyhow::Result<usize>>) -> Finding {
     let advice = "configure a file in OpenSSH's allowed_signers format with --allowed-signers";
     match signers {
-        None => Finding::warn("allowed signers", "not configured: no commit can be verified", advice),
+        None => Finding::warn(
+            "allowed signers",
+            "not configured: no commit can be verified",
+            advice,
+        ),
         Some(Err(error)) => Finding::fail(
             "allowed signers",
             format!("{error:#}"),

@@ -50,11 +50,7 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
         Err(error) => {
             return vec![
                 engine,
-                Finding::warn(
-                    "live-restore",
-                    error.to_string(),
-                    "read the engine's log",
-                ),
+                Finding::warn("live-restore", error.to_string(), "read the engine's log"),
             ];
         }
     };

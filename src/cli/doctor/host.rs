@@ -59,8 +59,14 @@ pub(super) async fn links() -> Finding {
         )
         .await
         {
-            let advice = format!("run this as root; if it fails as root, load the module {kind}, and install iproute2");
-            return Finding::fail("links", format!("cannot create a {kind} link ({error})"), advice);
+            let advice = format!(
+                "run this as root; if it fails as root, load the module {kind}, and install iproute2"
+            );
+            return Finding::fail(
+                "links",
+                format!("cannot create a {kind} link ({error})"),
+                advice,
+            );
         }
     }
     Finding::ok("links", "veth and bridge links can be created")

@@ -26,8 +26,8 @@ impl FieldSelector {
 
         let mut requirements = Vec::new();
         for term in terms.filter(|term| !term.is_empty()) {
-            let requirement = requirement(term)
-                .ok_or_else(|| SelectorError::FieldTerm(term.to_owned()))?;
+            let requirement =
+                requirement(term).ok_or_else(|| SelectorError::FieldTerm(term.to_owned()))?;
             if selected_by(&example, &requirement.field).is_none() {
                 return Err(SelectorError::UnsupportedField(requirement.field));
             }
