@@ -1,5 +1,5 @@
-//! The command line. Reading goes over `windlass.sock` by the routes that kubectl uses too; acting
-//! over `admin.sock`.
+//! The command line. Commands that read use `windlass.sock`, by the routes that kubectl uses too;
+//! commands that act use `admin.sock`.
 
 mod act;
 mod args;
@@ -39,7 +39,7 @@ pub(crate) use self::{
 use self::{client::Client, output::Output};
 use crate::command;
 
-/// Where the daemon's sockets are unless somebody says otherwise.
+/// The default directory of the daemon's sockets.
 pub(crate) const SOCKET_DIR: &str = "/run/windlass";
 
 /// `windlass`
@@ -49,59 +49,57 @@ pub(crate) struct Cli {
     /// Directory of the daemon's sockets [default: /run/windlass]
     #[arg(long, global = true, env = "WINDLASS_SOCKET_DIR", value_name = "DIR")]
     pub socket_dir: Option<PathBuf>,
-    /// What to do.
     #[command(subcommand)]
     pub command: CliCommand,
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0  done
-  1  failed
-  2  the command line is wrong
+  0  success
+  1  failure
+  2  invalid arguments
   3  the commit was refused, held or rolled back
-  4  the time is up
+  4  the timeout has expired
   5  the daemon cannot be reached";
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
     /// Run the daemon
     Run(Box<RunArgs>),
-    /// Say everything that is wrong with manifests, without a daemon: for CI and pre-commit
+    /// Check manifests and print all problems, without a daemon: for CI and pre-commit
     Check(CheckArgs),
-    /// Show what is being done on this host, or what another commit would change, and why
+    /// Show what this host changes now, or what another commit would change, with the reasons
     Plan(PlanArgs),
-    /// Show which commit runs, how far it is, and what is in the way
+    /// Show the commit that runs, the progress of its rollout, and what blocks it
     Status(OutputArgs),
-    /// Show what became of the latest commits
+    /// Show the latest commits with their outcome
     History(OutputArgs),
-    /// Show on which grounds the pods of this host run
+    /// Show why the commits of the pods of this host are trusted
     Trust(TrustArgs),
-    /// Show objects, in kubectl's words and columns
+    /// Show objects, in kubectl's columns
     Get(GetArgs),
     /// Print a container's log
     Logs(LogsArgs),
-    /// Ask the repository now
+    /// Fetch from the repository now
     Sync(SyncArgs),
-    /// Go back to an earlier commit, and stay there until `resume` or until the branch moves
+    /// Roll back to an earlier commit, until `resume` or until the branch moves
     Rollback(RollbackArgs),
-    /// Take no new commit until `resume`; what runs is still healed
+    /// Deploy no new commit until `resume`; running pods are still healed
     Suspend(OutputArgs),
-    /// Take new commits again, and end a manual rollback
+    /// Deploy new commits again, and end a manual rollback
     Resume(ResumeArgs),
-    /// Forget that a commit failed, and try it afresh
+    /// Clear the failure of a commit, and try it again
     Retry(RetryArgs),
-    /// Replace the pods of a workload by its own strategy
+    /// Replace the pods of a workload, by the strategy in its manifest
     Restart(RestartArgs),
-    /// Certificates of a cluster's hosts: begin a cluster, join one, renew
+    /// Create a cluster, join one, or renew the certificate of a host
     Cluster(cluster::ClusterArgs),
-    /// Give up nodes of the cluster
+    /// Remove lost nodes from the cluster
     Node(NodeArgs),
-    /// Look at this host for what the daemon needs, and say what to do about it
+    /// Check that this host has what the daemon needs, with advice for what is missing
     Doctor(DoctorArgs),
     /// Remove everything that Windlass made on this host
     Uninstall(UninstallArgs),
-    /// Fetch for the daemon, in a process of its own
+    /// Fetch for the daemon, in a child process
     #[command(hide = true)]
     FetchChild,
 }
@@ -115,8 +113,8 @@ impl Cli {
     }
 }
 
-/// Does what a client of the daemon can do. `None` for the commands that are not a client's: `run`,
-/// `check`, `cluster`, `doctor`, `uninstall` and the fetching child.
+/// Executes a command that the daemon answers. `None` for the other commands: `run`, `check`,
+/// `doctor`, `uninstall`, those of `cluster` that use this host's files, and the fetching child.
 pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exit, CliError>> {
     let sockets = cli.sockets();
     let reading = || Client::new(sockets.join("windlass.sock"));
@@ -205,7 +203,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exi
         }
         CliCommand::Cluster(args) => match args.adopt_store() {
             Some(output) => act::print(acting(command::Command::AdoptStore).await, output, out),
-            // The others work on this host's files.
+            // The other commands of `cluster` use only this host's files.
             None => return None,
         },
         CliCommand::Restart(args) => match args.workload() {
@@ -226,8 +224,8 @@ async fn with<T>(
     work(client?).await
 }
 
-/// Prints an error the way people read it, and says which code to end with. A reader that has gone
-/// away, as in `windlass get pods | head`, is no error.
+/// Prints the error of a command, and returns the exit code. A closed pipe, as in
+/// `windlass get pods | head`, is not an error.
 pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
     match result {
         Ok(exit) => exit,
@@ -235,8 +233,8 @@ pub(crate) fn conclude(result: Result<Exit, CliError>) -> Exit {
             Exit::Done
         }
         Err(error) => {
-            // What the daemon said is one line by now; what is wrong with a configuration file is
-            // shown on several.
+            // The daemon's messages were escaped when they were read; problems of a configuration
+            // file have several lines.
             output::complain(&format!("{} {error}", paint::bad("error:")));
             error.exit()
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 pub(crate) use reconciler::commit::Commit;
 use reconciler::{
     commit::Commits,
-    name::{CommitId, NodeName, ObjectKey, PodUid},
+    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKind},
     state::{ClusterState, KnownNode},
     status::PodStatus,
 };
@@ -82,8 +82,8 @@ pub(crate) struct ClusterView {
 /// An event of an object, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EventView {
-    /// The kind of the object, such as `Pod`.
-    pub(crate) kind: String,
+    /// The kind of the object.
+    pub(crate) kind: WorkloadKind,
     /// The namespace and name of the object.
     pub(crate) key: ObjectKey,
     /// The uid of the object, if it is a pod.

@@ -51,7 +51,7 @@ fn two_hosts_become_a_cluster_and_reach_each_other() {
     for (from, node, to) in [(&one, "n2", &two), (&two, "n1", &one)] {
         let printed = ping(from, node, to).ok();
         assert!(
-            printed.starts_with(&format!("{node} lives: windlass ")),
+            printed.starts_with(&format!("{node} is alive: windlass ")),
             "{printed}"
         );
     }

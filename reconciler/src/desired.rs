@@ -135,14 +135,9 @@ impl ObjectProblems<'_> {
     /// The field of one volume of a workload.
     fn volume_field(&self, key: &WorkloadKey, volume: &str) -> String {
         let pod = pod_field(key.kind);
-        let pointer = format!("/{}/volumes", pod.replace('.', "/"));
         let original = self.objects.originals.get(&ProblemObject::workload(key).0);
-        let volumes = original.and_then(|original| original.pointer(&pointer)?.as_array());
-        let index = volumes.and_then(|volumes| {
-            volumes
-                .iter()
-                .position(|one| one.get("name").and_then(|name| name.as_str()) == Some(volume))
-        });
+        let volumes = original.and_then(|original| original.pod_spec()?.volumes.as_ref());
+        let index = volumes.and_then(|volumes| volumes.iter().position(|one| one.name == volume));
         index.map_or_else(
             || format!("{pod}.volumes"),
             |index| format!("{pod}.volumes[{index}]"),

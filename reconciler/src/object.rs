@@ -1,9 +1,11 @@
 //! Our own types of what a commit contains, converted from Kubernetes' structs with every default
-//! applied. There is no conversion back.
+//! applied. There is no conversion back: the API shows the structs that were converted, see
+//! [`Original`].
 
 mod affinity;
 mod config;
 mod node;
+mod original;
 mod pod;
 mod service;
 mod workload;
@@ -18,6 +20,7 @@ pub use affinity::{
 };
 pub use config::{ConfigMap, Secret, Sensitive};
 pub use node::{DRAIN, NodeObject, Taint, TaintEffect, TaintError, Toleration};
+pub use original::Original;
 pub use pod::*;
 pub use service::*;
 pub use workload::*;
@@ -70,9 +73,9 @@ pub struct Objects {
     pub secrets: BTreeMap<ObjectKey, Secret>,
     /// Labels, taints and cordons of nodes.
     pub nodes: BTreeMap<NodeName, NodeObject>,
-    /// The manifests as written, upgraded to the current API version, for the API; values of
-    /// Secrets are removed.
-    pub originals: BTreeMap<ObjectId, serde_json::Value>,
+    /// The manifests, upgraded to the current API version, for the API; values of Secrets are
+    /// removed.
+    pub originals: BTreeMap<ObjectId, Original>,
     /// The position of each object.
     pub places: BTreeMap<ObjectId, Place>,
 }

@@ -1,4 +1,4 @@
-//! Orders to the daemon.
+//! Commands that the daemon executes, sent over `admin.sock`.
 
 use std::io::Write;
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{command::Command, http::admin::CommandAnswer};
 
-/// Sends an order and gives what the daemon says.
+/// Sends a command, and returns the daemon's answer.
 pub(super) async fn send(client: &Client, command: Command) -> Result<CommandAnswer, CliError> {
     client.post("/windlass/v1/command", &command).await
 }
 
-/// Prints what the daemon says.
+/// Prints the daemon's answer.
 pub(super) fn print(
     answer: Result<CommandAnswer, CliError>,
     format: Format,

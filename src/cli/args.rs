@@ -3,45 +3,45 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
-use reconciler::name::{ObjectKey, WorkloadKey, WorkloadKind};
+use reconciler::name::{ObjectKey, WorkloadKey};
 use thiserror::Error;
 
-use crate::http::api::Resource;
+use crate::http::api::{ApiKind, Resource};
 
 /// Why an argument cannot be used; the operand is as the person wrote it.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum ArgumentError {
-    #[error("`{0}` is no workload: expected KIND/NAME, as in deploy/web")]
+    #[error("`{0}` is not a workload: expected KIND/NAME, such as deploy/web")]
     Workload(String),
     /// The kind of an object that has no pods.
-    #[error("a {0} owns no pods: a restart is for what does")]
-    NoPods(&'static str),
-    #[error("`{0}` is no time: expected a number and s, m or h")]
+    #[error("a {0} owns no pods: restart the workload whose pods are to be replaced")]
+    NoPods(ApiKind),
+    #[error("`{0}` is not a duration: expected a number and s, m or h")]
     Duration(String),
 }
 
 /// `-o` of most commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// For programs.
+    /// JSON for programs
     Json,
 }
 
-/// Only `-o`.
+/// Arguments of commands that have only `-o`.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
 
-/// `windlass run`: what is given here wins over the configuration file.
+/// `windlass run`: flags override the configuration file.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RunArgs {
-    /// Configuration file (TOML); not needed where --repo and --allowed-signers say enough
+    /// Configuration file (TOML); not needed if --repo and --allowed-signers are enough
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Repository to follow: https://, ssh:// or file:// URL, or a path
@@ -50,19 +50,19 @@ pub(crate) struct RunArgs {
     /// Branch to follow [default: main]
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// Directory of manifests in the repository; may be given several times [default: all of it]
+    /// Directory of manifests in the repository; may be repeated [default: the whole repository]
     #[arg(long = "path", value_name = "DIR")]
     pub paths: Vec<String>,
-    /// Who may sign commits, in OpenSSH's allowed_signers format
+    /// File with the keys that may sign commits, in OpenSSH's allowed_signers format
     #[arg(long, value_name = "FILE")]
     pub allowed_signers: Option<PathBuf>,
-    /// Which commits must be signed [default: mainline]
+    /// Commits that must be signed [default: mainline]
     #[arg(long, value_enum, value_name = "MODE")]
     pub verify: Option<VerifyMode>,
-    /// Time between two questions to the repository, in seconds [default: 15]
+    /// Interval of fetches from the repository, in seconds [default: 15]
     #[arg(long, value_name = "SECONDS")]
     pub poll_seconds: Option<u64>,
-    /// Directory for all that must outlive the daemon [default: /var/lib/windlass]
+    /// Directory of the daemon's state [default: /var/lib/windlass]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Name of this host in the cluster [default: its host name]
@@ -77,10 +77,10 @@ pub(crate) struct RunArgs {
     /// Address for /webhook/github and /webhook/generic [default: the address of --listen]
     #[arg(long, value_name = "ADDRESS")]
     pub webhook_listen: Option<SocketAddr>,
-    /// File with the webhooks' shared secret; without it there are no webhooks
+    /// File with the shared secret of webhooks; without it webhooks are not served
     #[arg(long, value_name = "FILE")]
     pub webhook_secret: Option<PathBuf>,
-    /// Address for kubectl over TLS; needs the three files below
+    /// Address for kubectl over TLS; requires the three files below
     #[arg(long, value_name = "ADDRESS", requires_all = ["kubectl_token", "kubectl_certificate", "kubectl_key"])]
     pub kubectl_listen: Option<SocketAddr>,
     /// File with the bearer token that kubectl must send
@@ -92,52 +92,50 @@ pub(crate) struct RunArgs {
     /// File with the certificate's key (PEM)
     #[arg(long, value_name = "FILE")]
     pub kubectl_key: Option<PathBuf>,
-    /// How to write the log [default: text]
+    /// Format of the log [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
-/// Which commits must be signed.
+/// The commits that must be signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum VerifyMode {
-    /// Every commit on the first-parent line; a trusted merge vouches for what it merges.
+    /// Every commit on the first-parent line; a trusted merge also covers the commits it merges
     #[default]
     Mainline,
-    /// Every commit.
+    /// Every commit
     All,
-    /// The newest commit only.
+    /// Only the newest commit
     Head,
-    /// None: whoever can push can run anything.
+    /// No commit: every user who can push can run anything
     Off,
 }
 
-/// How to write the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object a line
     Json,
 }
 
 /// `windlass node`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// What to do.
     #[command(subcommand)]
     pub command: NodeCommand,
 }
 
-/// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Take a node that does not come back out of the cluster: its pods are made anew elsewhere
+    /// Remove a node that will not return: its pods are created again on other nodes
     Rm {
-        /// Its name, as `windlass get nodes` shows it
+        /// Name of the node, as in `windlass get nodes`
         #[arg(value_name = "NODE")]
         node: String,
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
@@ -146,18 +144,16 @@ pub(crate) enum NodeCommand {
 /// `windlass trust`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TrustArgs {
-    /// What to do.
     #[command(subcommand)]
     pub command: TrustCommand,
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum TrustCommand {
-    /// List the pods of this host by the grounds they run on: which commit, who signed it, whether
-    /// that key still counts
+    /// List the pods of this host with their commit, its signer, and whether the signer's key is still
+    /// valid
     Audit {
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
@@ -166,13 +162,13 @@ pub(crate) enum TrustCommand {
 /// `windlass check`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// A directory or file, or a revision of the repository in the current directory
+    /// Directory or file, or a revision of the repository in the current directory
     #[arg(default_value = ".", value_name = "PATH|REV")]
     pub what: String,
-    /// Directory of manifests in the repository, with a revision; may be given several times
+    /// With a revision: directory of manifests in the repository; may be repeated
     #[arg(long = "path", value_name = "DIR")]
     pub paths: Vec<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -180,10 +176,10 @@ pub(crate) struct CheckArgs {
 /// `windlass plan`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// A revision of the followed repository; without it, what is being done now
+    /// Revision of the followed repository; without it, the plan under way
     #[arg(value_name = "REV")]
     pub revision: Option<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -191,13 +187,13 @@ pub(crate) struct PlanArgs {
 /// `-o` of `get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GetFormat {
-    /// More columns.
+    /// A table with all columns
     Wide,
-    /// The objects.
+    /// The objects as JSON
     Json,
-    /// The objects.
+    /// The objects as YAML
     Yaml,
-    /// Kind and name only.
+    /// Only kind and name
     Name,
 }
 
@@ -210,10 +206,10 @@ pub(crate) struct GetArgs {
     /// Name of one object
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// All namespaces
+    /// Objects of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
     /// Only objects with these labels
@@ -222,10 +218,10 @@ pub(crate) struct GetArgs {
     /// Only objects with these fields
     #[arg(long)]
     pub field_selector: Option<String>,
-    /// How to print; a table without it
+    /// Format of the output [default: a table]
     #[arg(short, long, value_enum)]
     pub output: Option<GetFormat>,
-    /// Go on with what changes
+    /// Continue with the changes of the objects
     #[arg(short, long)]
     pub watch: bool,
 }
@@ -233,32 +229,32 @@ pub(crate) struct GetArgs {
 /// `windlass logs`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The pod
+    /// Name of the pod
     #[arg(value_name = "POD")]
     pub pod: String,
-    /// Which of its containers
+    /// Name of the container
     #[arg(short, long)]
     pub container: Option<String>,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// Go on with what is written from now on
+    /// Continue with lines that are written from now on
     #[arg(short, long)]
     pub follow: bool,
-    /// Only so many of the last lines
+    /// Only this number of last lines
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
-    /// The log of the container before the last restart
+    /// The log of the container's attempt before the last restart
     #[arg(short, long, conflicts_with = "follow")]
     pub previous: bool,
-    /// Put the time before each line
+    /// Begin each line with its time
     #[arg(long)]
     pub timestamps: bool,
-    /// Only what was written in the last so many seconds
+    /// Only lines of this number of last seconds
     #[arg(long, value_name = "SECONDS")]
     pub since_seconds: Option<u64>,
-    /// Print every byte as it is, on a terminal too, where otherwise all but line breaks and tabs
-    /// is escaped
+    /// Print every byte unchanged; otherwise, on a terminal, unprintable characters except line breaks
+    /// and tabs are escaped
     #[arg(long)]
     pub raw: bool,
 }
@@ -266,13 +262,13 @@ pub(crate) struct LogsArgs {
 /// `windlass sync`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SyncArgs {
-    /// Wait until the newest commit is healthy, or is known not to become so
+    /// Wait until the newest commit is healthy, or has failed
     #[arg(short, long)]
     pub wait: bool,
-    /// Wait for so long at most: `90s`, `15m`
+    /// Time limit of waiting: `90s`, `15m`
     #[arg(long, default_value = "15m", value_parser = duration, requires = "wait")]
     pub timeout: Duration,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -280,13 +276,13 @@ pub(crate) struct SyncArgs {
 /// `windlass rollback`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The commit to go back to; without it, the healthy one before the current
+    /// Commit to roll back to [default: the healthy commit before the current one]
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
-    /// Only on this host, also while the cluster's store does not answer; `resume --local` ends it
+    /// Only on this host, also while the cluster's store cannot be reached, until `resume --local`
     #[arg(long)]
     pub local: bool,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -294,10 +290,10 @@ pub(crate) struct RollbackArgs {
 /// `windlass resume`
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ResumeArgs {
-    /// End what `rollback --local` began on this host
+    /// End the `rollback --local` of this host
     #[arg(long)]
     pub local: bool,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -305,10 +301,10 @@ pub(crate) struct ResumeArgs {
 /// `windlass retry`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RetryArgs {
-    /// The commit that failed; without it, all of them
+    /// Commit that failed [default: all commits that failed]
     #[arg(value_name = "COMMIT")]
     pub commit: Option<String>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -316,19 +312,19 @@ pub(crate) struct RetryArgs {
 /// `windlass restart`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RestartArgs {
-    /// What owns the pods: `deploy/web`
+    /// Owner of the pods: `deploy/web`
     #[arg(value_name = "KIND/NAME")]
     pub workload: String,
-    /// Namespace
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
 
 impl RestartArgs {
-    /// The workload that is meant.
+    /// The workload that is restarted.
     pub(crate) fn workload(&self) -> Result<WorkloadKey, ArgumentError> {
         let wrong = || ArgumentError::Workload(self.workload.clone());
         let (kind, name) = self.workload.split_once('/').ok_or_else(wrong)?;
@@ -336,8 +332,10 @@ impl RestartArgs {
             return Err(wrong());
         }
         let resource = Resource::of_word(kind).ok_or_else(wrong)?;
-        let kind =
-            WorkloadKind::parse(resource.kind).ok_or(ArgumentError::NoPods(resource.kind))?;
+        let kind = resource
+            .kind
+            .workload()
+            .ok_or(ArgumentError::NoPods(resource.kind))?;
         Ok(WorkloadKey {
             kind,
             object: ObjectKey::new(self.namespace.clone(), name),
@@ -351,16 +349,16 @@ pub(crate) struct DoctorArgs {
     /// Configuration file of the daemon
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Who may sign commits
+    /// File with the keys that may sign commits
     #[arg(long, value_name = "FILE")]
     pub allowed_signers: Option<PathBuf>,
-    /// Directory for all that must outlive the daemon [default: /var/lib/windlass]
+    /// Directory of the daemon's state [default: /var/lib/windlass]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Socket of the container engine [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH")]
     pub docker: Option<PathBuf>,
-    /// How to print
+    /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -368,24 +366,24 @@ pub(crate) struct DoctorArgs {
 /// `windlass uninstall`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct UninstallArgs {
-    /// Do it; without this, only say what would be removed
+    /// Remove it; without this flag, print what would be removed
     #[arg(long)]
     pub yes: bool,
     /// Configuration file of the daemon
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory that the daemon keeps its files in [default: /var/lib/windlass]
+    /// Directory of the daemon's state [default: /var/lib/windlass]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Socket of the container engine [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH")]
     pub docker: Option<PathBuf>,
-    /// Leave the daemon's files, with the volumes of pods among them
+    /// Keep the daemon's files, including the volumes of pods
     #[arg(long)]
     pub keep_data: bool,
 }
 
-/// `90`, `90s`, `15m`, `2h`
+/// Parses `90`, `90s`, `15m` or `2h`.
 pub(super) fn duration(text: &str) -> Result<Duration, ArgumentError> {
     let wrong = || ArgumentError::Duration(text.to_owned());
     let digits = text.trim_end_matches(['s', 'm', 'h']);
@@ -434,7 +432,10 @@ mod tests {
             named("ds/agent").map(|key| key.to_string()),
             Ok("DaemonSet/default/agent".to_owned())
         );
-        assert_eq!(named("svc/web"), Err(ArgumentError::NoPods("Service")));
+        assert_eq!(
+            named("svc/web"),
+            Err(ArgumentError::NoPods(ApiKind::Service))
+        );
         for wrong in ["web", "deploy/", "job/x"] {
             assert!(named(wrong).is_err(), "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! What `windlass check` prints.
+//! The output of `windlass check`.
 
 use std::io::Write;
 
@@ -11,19 +11,19 @@ use super::{
     paint,
 };
 
-/// What was found.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CheckReport {
-    /// Files that were read.
+    /// The number of files that were read.
     pub files: usize,
-    /// Objects in them.
+    /// The number of objects in these files.
     pub objects: usize,
-    /// Everything that is wrong, in the order of files and lines.
+    /// All problems, in the order of files and lines.
     pub problems: Vec<Problem>,
 }
 
-/// Prints the problems, one a line, and says with which code to end: 1 if a commit with this
-/// content would be refused.
+/// Prints the problems, one a line. The exit code is 1 if a commit with this content would be
+/// refused.
 pub(crate) fn report(
     report: &CheckReport,
     format: Format,
@@ -43,10 +43,12 @@ pub(crate) fn report(
             let warnings = report.problems.len() - errors;
             let read = format!("{} objects in {} files", report.objects, report.files);
             let found = match (errors, warnings) {
-                (0, 0) => paint::good("nothing wrong"),
-                (0, warnings) => paint::soso(&format!("{warnings} to look at, nothing wrong")),
-                (errors, 0) => paint::bad(&format!("{errors} wrong")),
-                (errors, warnings) => paint::bad(&format!("{errors} wrong, {warnings} to look at")),
+                (0, 0) => paint::good("no problems"),
+                (0, warnings) => paint::soso(&format!("no errors, warnings: {warnings}")),
+                (errors, 0) => paint::bad(&format!("errors: {errors}")),
+                (errors, warnings) => {
+                    paint::bad(&format!("errors: {errors}, warnings: {warnings}"))
+                }
             };
             writeln!(out, "{read}: {found}")?;
         }

@@ -1,4 +1,4 @@
-//! HTTP over the daemon's Unix sockets.
+//! An HTTP client for the daemon's Unix sockets.
 
 use std::{
     error::Error,
@@ -14,23 +14,24 @@ use reqwest::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::exit::CliError;
+use super::{exit::CliError, table::GetTable};
 
-/// The daemon answers from memory; a command waits for the control loop.
+/// The time limit of a request. The daemon answers reads from memory, and a command waits for the
+/// control loop, which has 60 s (`http::admin`).
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The longest line of a stream.
+/// The maximum length of a line of a stream, in bytes.
 const LINE_BYTES: usize = 64 * 1024 * 1024;
-/// The host in URLs is of no meaning on a Unix socket.
+/// The host in a URL has no meaning on a Unix socket.
 const BASE: &str = "http://windlass";
 
-/// One socket of the daemon.
+/// A client of one socket of the daemon.
 pub(super) struct Client {
     http: reqwest::Client,
     socket: PathBuf,
 }
 
 impl Client {
-    /// For this socket; nothing is opened yet.
+    /// A client of this socket; a connection is opened with the first request.
     pub(super) fn new(socket: PathBuf) -> Result<Self, CliError> {
         let builder = reqwest::Client::builder()
             .unix_socket(socket.as_path())
@@ -41,14 +42,14 @@ impl Client {
         Ok(Self { http, socket })
     }
 
-    /// Reads one answer, to be printed: a daemon of an older version, or its history, may hold
-    /// texts that nobody escaped.
+    /// Reads an answer and escapes its texts for printing: a daemon of an older version, or an old
+    /// entry of its history, may contain texts that were not escaped.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         printable(self.get_exact(path).await?)
     }
 
-    /// Reads one answer with every text as it is, to be printed as JSON or YAML, which have escapes
-    /// of their own.
+    /// Reads an answer with its texts unchanged, for printing as JSON or YAML, which have escapes of
+    /// their own.
     pub(super) async fn get_exact(&self, path: &str) -> Result<Value, CliError> {
         let response = self
             .send(self.http.get(format!("{BASE}{path}")).timeout(PATIENCE))
@@ -59,8 +60,8 @@ impl Client {
             .map_err(|error| CliError::Broken(chain(&error)))
     }
 
-    /// Reads one answer in the form of a table.
-    pub(super) async fn get_table(&self, path: &str) -> Result<Value, CliError> {
+    /// Reads an answer as a table.
+    pub(super) async fn get_table(&self, path: &str) -> Result<GetTable, CliError> {
         let request = self
             .http
             .get(format!("{BASE}{path}"))
@@ -74,7 +75,7 @@ impl Client {
         )
     }
 
-    /// Sends an order.
+    /// Sends a command, and reads the answer.
     pub(super) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
@@ -96,7 +97,7 @@ impl Client {
         )
     }
 
-    /// Opens an answer that may go on for ever.
+    /// Opens an answer that may have no end: a watch, or a log that is followed.
     pub(super) async fn stream(&self, path: &str, accept: &str) -> Result<Stream, CliError> {
         let response = self
             .send(
@@ -121,9 +122,9 @@ impl Client {
         }
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
-        Err(CliError::Answer(
-            message(&text).unwrap_or_else(|| format!("the daemon answers {status}")),
-        ))
+        Err(CliError::Answer(message(&text).unwrap_or_else(|| {
+            format!("the daemon answered with status {status} and no message")
+        })))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
@@ -143,13 +144,14 @@ impl Client {
     }
 }
 
-/// Is there something at the end of this socket? Used where a question would wait too long.
+/// Whether a process listens at this socket. Connecting does not wait for an answer, unlike a
+/// request.
 pub(super) fn answers(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// The message of a `Status`, of a command's answer, or the text itself. It may be several lines:
-/// problems of a revision.
+/// The message of a Kubernetes `Status` or of a command's answer, or the text itself. A message may
+/// have several lines, such as the problems of a revision.
 fn message(text: &str) -> Option<String> {
     let json: Option<Value> = serde_json::from_str(text).ok();
     let message = json
@@ -160,7 +162,7 @@ fn message(text: &str) -> Option<String> {
     (!message.is_empty()).then(|| foreign::escape_but(message, &['\n']).into_owned())
 }
 
-/// An answer whose texts are each one line and act on no terminal.
+/// Escapes the texts of an answer, so that each is one line and none acts on a terminal.
 fn printable<T: DeserializeOwned>(mut answer: Value) -> Result<T, CliError> {
     foreign::escape_value(&mut answer);
     serde_json::from_value(answer).map_err(|error| CliError::Broken(error.to_string()))
@@ -169,9 +171,8 @@ fn printable<T: DeserializeOwned>(mut answer: Value) -> Result<T, CliError> {
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error
-            .downcast_ref::<io::Error>()
-            .filter(|io| io.raw_os_error().is_some())
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.raw_os_error().is_some()
         {
             return Some(io);
         }
@@ -180,7 +181,7 @@ fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     None
 }
 
-/// Without the number that Rust puts behind it.
+/// The error's text without `(os error 2)`, which Rust appends.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error")
@@ -198,14 +199,14 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// An answer as it comes.
+/// An answer that is read in pieces.
 pub(super) struct Stream {
     chunks: BoxStream<'static, reqwest::Result<Bytes>>,
     left: Vec<u8>,
 }
 
 impl Stream {
-    /// The next piece; `None` at the end.
+    /// The next bytes, as they were received; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, CliError> {
         self.chunks
             .next()
@@ -224,7 +225,9 @@ impl Stream {
                 return printable(value).map(Some);
             }
             if self.left.len() > LINE_BYTES {
-                return Err(CliError::Broken("a line has no end".to_owned()));
+                return Err(CliError::Broken(format!(
+                    "a line is longer than {LINE_BYTES} bytes"
+                )));
             }
             match self.chunk().await? {
                 Some(chunk) => self.left.extend_from_slice(&chunk),
@@ -234,7 +237,7 @@ impl Stream {
     }
 }
 
-/// `?a=b&c=d`, with whatever is not plain text escaped (RFC 3986).
+/// A query such as `?a=b&c=d`, percent-encoded (RFC 3986). A pair without a value is left out.
 pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
@@ -254,10 +257,14 @@ pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
     text
 }
 
-/// One segment of a path: a name that came from the command line must not become another path.
+/// Checks a name from the command line that becomes a segment of a path, so that it cannot lead to
+/// another path.
 pub(super) fn segment(name: &str) -> Result<&str, CliError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     let good = !name.is_empty() && name != "." && name != ".." && name.chars().all(plain);
-    good.then_some(name)
-        .ok_or_else(|| CliError::Usage(format!("`{name}` is no name")))
+    good.then_some(name).ok_or_else(|| {
+        CliError::Usage(format!(
+            "`{name}` is not a name: expected letters, digits, `-`, `.`, `_` and `:`"
+        ))
+    })
 }

@@ -1,5 +1,5 @@
-//! `windlass cluster`: certificates of a cluster's hosts. Works on the files of this host, with or
-//! without the daemon.
+//! `windlass cluster`: the certificates of a cluster's hosts. These commands use the files of this
+//! host, whether the daemon runs or not.
 
 use std::{
     io::Write,
@@ -29,98 +29,96 @@ use crate::{
 /// `windlass cluster`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterArgs {
-    /// What to do.
     #[command(subcommand)]
     pub command: ClusterCommand,
     /// Configuration file of the daemon
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory for all that must outlive the daemon [default: /var/lib/windlass]
+    /// Directory of the daemon's state [default: /var/lib/windlass]
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
 
-/// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Begin a cluster: make its authority here, and this host's certificate
+    /// Create a cluster: its certificate authority on this host, and this host's certificate
     Init {
         /// Name of this host in the cluster [default: its host name]
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
-    /// Print a one-time token by which another host can join
+    /// Print a one-time token with which another host can join
     Token {
-        /// How long it is good: `30m`, `2h`
+        /// Validity of the token: `30m`, `2h`
         #[arg(long, default_value = "1h", value_parser = duration)]
         ttl: Duration,
-        /// Only the host with this name may use it
+        /// Name of the only host that may use the token
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
-        /// Also where that name has a valid certificate: for a host that was set up anew
+        /// Accept a name that has a valid certificate: for a host that was installed again
         #[arg(long, requires = "node")]
         replace: bool,
-        /// Where the new host reaches this one [default: the listener of the configuration]
+        /// Address of this host for the new host [default: the listener in the configuration]
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
     /// Join a cluster with a token from `windlass cluster token`
     Join {
-        /// The token
+        /// Token from `windlass cluster token`
         #[arg(value_name = "TOKEN")]
         token: String,
         /// Name of this host in the cluster [default: its host name]
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
-        /// Also where this host has a valid certificate
+        /// Replace the valid certificate of this host
         #[arg(long)]
         replace: bool,
     },
-    /// Make this host's copy of all decisions the content of the store, after etcd was wiped,
-    /// restored or replaced
+    /// Write this host's copy of all decisions to the store, after etcd was wiped, restored or
+    /// replaced
     AdoptStore {
-        /// How to print
+        /// Format of the output
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Renew this host's certificate now; the daemon does it by itself in time
+    /// Renew this host's certificate now; the daemon renews it before it expires
     Rotate {
-        /// Where the host with the authority listens, if it has moved
+        /// Address of the host with the authority, if it has changed
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Option<SocketAddr>,
     },
-    /// Ask another host whether it lives, as the hosts do among themselves
+    /// Check whether another host is alive, by the request that hosts send each other
     Ping {
-        /// Its name in the cluster
+        /// Name of the other host in the cluster
         #[arg(value_name = "NODE")]
         node: String,
-        /// Where it listens for other hosts
+        /// Address at which it listens for other hosts
         #[arg(value_name = "ADDRESS:PORT")]
         address: SocketAddr,
     },
-    /// Make a certificate for something that is no node, such as a server of etcd; only where the
-    /// authority is
+    /// Create a certificate for a server that is not a node, such as etcd; only on the host with the
+    /// authority
     Certificate {
-        /// Its common name, and a DNS name of it
+        /// Common name of the certificate, which is also a DNS name
         #[arg(long, value_name = "NAME")]
         name: String,
-        /// An address of it; may be given several times
+        /// IP address of the server; may be repeated
         #[arg(long = "address", value_name = "IP")]
         addresses: Vec<IpAddr>,
-        /// Where NAME.pem, NAME-key.pem and ca.pem are written
+        /// Directory of NAME.pem, NAME-key.pem and ca.pem
         #[arg(long, value_name = "DIR")]
         directory: PathBuf,
-        /// How many days it is good
+        /// Validity of the certificate, in days
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
         days: u64,
-        /// Also where the name has a valid certificate
+        /// Replace the valid certificate of the name
         #[arg(long)]
         replace: bool,
     },
 }
 
 impl ClusterArgs {
-    /// How to print the answer, if this is the one that the daemon gives.
+    /// How to print the answer of `adopt-store`, which the daemon executes; `None` for the others.
     pub(crate) fn adopt_store(&self) -> Option<Format> {
         match self.command {
             ClusterCommand::AdoptStore { output } => Some(output),
@@ -129,7 +127,7 @@ impl ClusterArgs {
     }
 }
 
-/// Does it.
+/// Executes a command that uses only this host's files.
 pub(crate) async fn run(
     args: &ClusterArgs,
     socket_dir: Option<PathBuf>,
@@ -139,6 +137,7 @@ pub(crate) async fn run(
         ClusterCommand::Init { node } | ClusterCommand::Join { node, .. } => node.clone(),
         _ => None,
     };
+
     let given = RunArgs {
         config: args.config.clone(),
         data_dir: args.data_dir.clone(),
@@ -146,10 +145,13 @@ pub(crate) async fn run(
         ..RunArgs::default()
     };
     let config = super::configuration::configuration(&given, socket_dir)?;
+
     let directory = PeerDirectory::new(config.peer_directory());
     let now = Timestamp::now();
     match &args.command {
-        ClusterCommand::AdoptStore { .. } => bail!("the daemon does that"),
+        ClusterCommand::AdoptStore { .. } => {
+            bail!("`windlass cluster adopt-store` is executed by the daemon")
+        }
         ClusterCommand::Init { .. } => init(&config, &directory, now, out),
         ClusterCommand::Token {
             ttl,
@@ -188,7 +190,7 @@ pub(crate) async fn run(
             let facts = authority(&directory)?.certify(&other, into, now)?;
             writeln!(
                 out,
-                "wrote {name}.pem, {name}-key.pem and ca.pem to {}: good until {:.0}",
+                "wrote {name}.pem, {name}-key.pem and ca.pem to {}: valid until {:.0}",
                 into.display(),
                 facts.until
             )?;
@@ -207,12 +209,12 @@ fn init(
     let authority = Authority::init(directory, &node, now)?;
     writeln!(
         out,
-        "cluster {} begun; {node} has its authority",
+        "created cluster {}; its certificate authority is on {node}",
         authority.cluster()
     )?;
     writeln!(
         out,
-        "the authority's key is {}: keep a copy in a safe place",
+        "the key of the authority is {}: keep a copy in a safe place",
         directory.ca_key().display()
     )?;
     writeln!(
@@ -234,7 +236,7 @@ fn token(
         Some(address) => address,
         None => config.peer_address()?,
     };
-    // Alone on its line, for scripts.
+    // The token is the only output, so that scripts can read it.
     writeln!(
         out,
         "{}",
@@ -260,7 +262,7 @@ async fn join(
     )?;
     writeln!(
         out,
-        "the certificate is good until {:.0}, and is renewed by the daemon",
+        "the certificate is valid until {:.0}; the daemon renews it",
         joined.until
     )?;
     writeln!(out, "next: restart the daemon here")?;
@@ -277,7 +279,7 @@ async fn rotate(
     let renewed = peer::renew(&identity, &address_of).await?;
     writeln!(
         out,
-        "the certificate of {} is new, and good until {:.0}",
+        "renewed the certificate of {}: valid until {:.0}",
         renewed.name, renewed.until
     )?;
     Ok(Exit::Done)
@@ -294,7 +296,7 @@ async fn ping(
     let apart = Timestamp::now().duration_since(ping.now).as_secs();
     writeln!(
         out,
-        "{} lives: windlass {}, clocks {} s apart",
+        "{} is alive: windlass {}, clocks {} s apart",
         ping.node,
         ping.version,
         apart.abs()
@@ -308,7 +310,7 @@ fn authority(directory: &PeerDirectory) -> Result<Authority> {
     }
     match Identity::open(directory)? {
         Some(identity) => bail!(
-            "the cluster's authority is on {}: do it there",
+            "the cluster's certificate authority is on {}: run this command on that host",
             identity.cluster().host
         ),
         None => bail!(not_a_member(directory)),
@@ -317,7 +319,7 @@ fn authority(directory: &PeerDirectory) -> Result<Authority> {
 
 fn not_a_member(directory: &PeerDirectory) -> String {
     format!(
-        "there is no certificate in {}: begin a cluster with `windlass cluster init`, or join one with \
+        "there is no certificate in {}: create a cluster with `windlass cluster init`, or join one with \
          `windlass cluster join`",
         directory.path().display()
     )

@@ -1,4 +1,4 @@
-//! The configuration of a command: the file, with the command's flags laid over it.
+//! The configuration of a command: the file, overridden by the command's flags.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{RunArgs, VerifyMode};
 use crate::{config::Config, source::verify::Mode};
 
-/// The configuration of `run`: the file, with the flags laid over it.
+/// Reads the configuration file, if one is named, and overrides it by the flags.
 pub(crate) fn configuration(args: &RunArgs, socket_dir: Option<PathBuf>) -> Result<Config> {
     let mut config = match &args.config {
         Some(file) => Config::read(file)?,

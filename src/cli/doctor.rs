@@ -1,5 +1,5 @@
-//! `windlass doctor`: looks at a host for what the daemon needs. It works without the daemon, by
-//! files, by the engine's socket and by harmless trials in network namespaces of its own.
+//! `windlass doctor`: checks that a host has what the daemon needs. It needs no daemon: it reads
+//! files, asks the engine, and makes trials in network namespaces of its own.
 
 mod certificate;
 mod engine;
@@ -15,48 +15,48 @@ use super::{
     paint,
 };
 
-/// What to look at, and what only the daemon's own code can judge.
+/// What is checked, and the results of checks that are made before.
 #[derive(Debug)]
 pub(crate) struct DoctorFacts {
     /// Socket of the container engine.
     pub docker: PathBuf,
-    /// The data directory; it need not be there yet.
+    /// The data directory; it may not exist yet.
     pub data_dir: PathBuf,
     /// Directory of the daemon's sockets.
     pub socket_dir: PathBuf,
-    /// Directory of the certificates for other hosts; it need not be there.
+    /// Directory of this host's certificate in the cluster; it may not exist.
     pub peer_dir: PathBuf,
-    /// Addresses that the daemon listens at.
+    /// Addresses at which the daemon listens.
     pub listen: Vec<SocketAddr>,
-    /// The configuration file: how it reads, or what is wrong with it; `None` where there is none.
+    /// A summary of the configuration file, or its problems; `None` if there is no file.
     pub config: Option<anyhow::Result<String>>,
-    /// The allowed signers: how many there are, or what is wrong with the file; `None` where
-    /// verification is off or no file is known.
+    /// The number of allowed signers, or the problem of their file; `None` if verification is off or
+    /// no file is configured.
     pub signers: Option<anyhow::Result<usize>>,
 }
 
-/// One line of the result.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// What was looked at.
+    /// What was checked, such as `engine`.
     pub subject: &'static str,
-    /// How it is.
+    /// Whether the check has passed.
     pub verdict: DoctorVerdict,
-    /// What was found.
+    /// What was observed.
     pub found: String,
-    /// What to do about it; empty where there is nothing to do.
+    /// The advised change; empty if none is needed.
     pub advice: String,
 }
 
-/// How something is.
+/// Whether a check has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DoctorVerdict {
-    /// As it should be.
+    /// The check has passed.
     Ok,
-    /// The daemon runs; something is worse than it could be.
+    /// The daemon works, with a disadvantage.
     Warn,
-    /// The daemon cannot do its work.
+    /// The daemon cannot work.
     Fail,
 }
 
@@ -89,7 +89,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything, prints a line each, and ends with 1 if something fails.
+/// Makes all checks, and prints a line for each. The exit code is 1 if a check fails.
 pub(crate) async fn run(
     facts: &DoctorFacts,
     format: Format,
@@ -132,26 +132,30 @@ fn config(config: &anyhow::Result<String>) -> Finding {
         Err(error) => Finding::fail(
             "configuration",
             format!("{error:#}"),
-            "mend the file; `windlass run --help` names the settings",
+            "correct the file; docs/configuration.md lists the settings",
         ),
     }
 }
 
 fn signers(signers: Option<&anyhow::Result<usize>>) -> Finding {
-    let advice = "name a file in OpenSSH's allowed_signers format with --allowed-signers";
+    let advice = "configure a file in OpenSSH's allowed_signers format with --allowed-signers";
     match signers {
-        None => Finding::warn("allowed signers", "none are configured", advice),
+        None => Finding::warn(
+            "allowed signers",
+            "not configured: no commit can be verified",
+            advice,
+        ),
         Some(Err(error)) => Finding::fail(
             "allowed signers",
             format!("{error:#}"),
-            "mend the file; see ssh-keygen(1), ALLOWED SIGNERS",
+            "correct the file; see ssh-keygen(1), ALLOWED SIGNERS",
         ),
         Some(Ok(0)) => Finding::fail(
             "allowed signers",
-            "the file names nobody: no commit can be trusted",
+            "the file has no signer: no commit can be trusted",
             advice,
         ),
-        Some(Ok(count)) => Finding::ok("allowed signers", format!("{count} may sign")),
+        Some(Ok(count)) => Finding::ok("allowed signers", format!("{count} signers")),
     }
 }
 

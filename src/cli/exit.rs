@@ -1,4 +1,4 @@
-//! How a command ends.
+//! The exit codes of a command, and the errors that lead to them.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -7,15 +7,15 @@ use thiserror::Error;
 /// The exit codes. They are part of the interface: scripts branch on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0
+    /// 0: the command was executed.
     Done,
-    /// 1: it could not be done, or found something wrong.
+    /// 1: the command failed, or a check found errors.
     Failed,
     /// 2: the command line is wrong.
     Usage,
     /// 3: the commit was refused, held or rolled back.
     Refused,
-    /// 4: the time is up.
+    /// 4: the timeout has expired.
     TimedOut,
     /// 5: the daemon cannot be reached.
     Unreachable,
@@ -37,33 +37,33 @@ impl From<Exit> for ExitCode {
 /// Why a command could not be carried out.
 #[derive(Debug, Error)]
 pub(crate) enum CliError {
-    /// Nobody answers at the socket.
+    /// No daemon listens at the socket.
     #[error("cannot reach the daemon at {socket}: is `windlass run` running? ({why})")]
     Unreachable {
-        /// Which socket.
+        /// The path of the socket.
         socket: PathBuf,
-        /// What connecting said.
+        /// The error of connecting.
         why: String,
     },
-    /// The socket may not be opened.
-    #[error("may not speak to the daemon at {0}: become root, or a member of the socket's group")]
+    /// This user may not open the socket.
+    #[error("permission denied at {0}: become root, or a member of the socket's group")]
     Forbidden(PathBuf),
-    /// The daemon says no.
+    /// The daemon refused the request, or failed; the text is its message.
     #[error("{0}")]
     Answer(String),
-    /// The connection broke, or brought something that is no answer.
+    /// The connection ended early, or the answer is not of the expected form.
     #[error("the daemon's answer cannot be used: {0}")]
     Broken(String),
-    /// The command line asks for something that makes no sense.
+    /// The arguments contradict each other, or name what does not exist.
     #[error("{0}")]
     Usage(String),
-    /// Standard output.
+    /// Standard output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
 impl CliError {
-    /// The code to end with.
+    /// The exit code for the error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Unreachable { .. } | Self::Forbidden(_) => Exit::Unreachable,

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use reconciler::foreign;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -10,12 +11,12 @@ use super::{
     client::{Client, query, segment},
     exit::{CliError, Exit},
     output::complain,
-    table::{ApiTable, Style, Widths},
+    table::{self, GetTable, Style, Widths},
     yaml,
 };
 use crate::http::api::{RESOURCES, Resource};
 
-/// Prints what is asked for.
+/// Prints the requested objects, or their changes.
 pub(super) async fn run(
     client: &Client,
     args: &GetArgs,
@@ -26,7 +27,7 @@ pub(super) async fn run(
         return match resources.as_slice() {
             [resource] => watch(client, args, resource, name, out).await,
             _ => Err(CliError::Usage(
-                "only one kind can be watched at a time".to_owned(),
+                "only one kind can be watched at a time: run a `get --watch` for each".to_owned(),
             )),
         };
     }
@@ -36,20 +37,25 @@ pub(super) async fn run(
     }
 }
 
-/// The kinds that are asked for, and the name if it is one object.
+/// The requested kinds, and the name if one object is requested.
 fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliError> {
     let unknown = |word: &str| {
         let kinds: Vec<&str> = RESOURCES.iter().map(|resource| resource.plural).collect();
         CliError::Usage(format!(
-            "`{word}` is no kind: there are {} and all",
+            "`{word}` is not a known kind: the kinds are {} and all",
             kinds.join(", ")
         ))
     };
     let (kinds, name) = match (args.kind.split_once('/'), &args.name) {
         (Some((kind, name)), None) => (kind, Some(name)),
-        (Some(_), Some(_)) => return Err(CliError::Usage("one name is enough".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage(
+                "the name is given twice: use KIND/NAME, or KIND NAME".to_owned(),
+            ));
+        }
         (None, name) => (args.kind.as_str(), name.as_deref()),
     };
+
     let mut resources = Vec::new();
     for word in kinds.split(',') {
         if word == "all" {
@@ -58,11 +64,12 @@ fn wanted(args: &GetArgs) -> Result<(Vec<&'static Resource>, Option<&str>), CliE
             resources.push(Resource::of_word(word).ok_or_else(|| unknown(word))?);
         }
     }
+
     if let Some(name) = name {
         segment(name)?;
         if resources.len() != 1 || args.all_namespaces {
             return Err(CliError::Usage(
-                "a name needs one kind and one namespace".to_owned(),
+                "a name needs one kind, and a namespace instead of --all-namespaces".to_owned(),
             ));
         }
     }
@@ -79,7 +86,7 @@ fn path(args: &GetArgs, resource: &Resource, name: Option<&str>) -> String {
     format!("{}{filter}", resource.path(namespace, name))
 }
 
-/// `deployment.apps`, as kubectl writes kinds before names.
+/// The prefix of names, such as `deployment.apps`, as kubectl prints it.
 fn prefix(resource: &Resource) -> String {
     if resource.group.is_empty() {
         resource.singular.to_owned()
@@ -97,8 +104,8 @@ async fn tables(
 ) -> Result<Exit, CliError> {
     let mut printed = false;
     for resource in resources {
-        let table = ApiTable::new(client.get_table(&path(args, resource, name)).await?);
-        if table.is_empty() {
+        let table = client.get_table(&path(args, resource, name)).await?;
+        if table.rows.is_empty() {
             continue;
         }
         if printed {
@@ -106,7 +113,7 @@ async fn tables(
         }
         printed = true;
         let style = style(args, resource, resources.len() > 1);
-        let (heading, lines) = (table.heading(&style), table.lines(&style));
+        let (heading, lines) = (table::heading(&table, &style), table::lines(&table, &style));
         let mut widths = Widths::default();
         widths.fit(&heading);
         lines.iter().for_each(|line| widths.fit(line));
@@ -115,6 +122,7 @@ async fn tables(
             widths.line(line, out)?;
         }
     }
+
     if !printed {
         let place =
             match args.all_namespaces || resources.iter().all(|resource| !resource.namespaced) {
@@ -147,15 +155,13 @@ async fn objects(
         let answer = client.get_exact(&path(args, resource, name)).await?;
         if format == GetFormat::Name {
             for item in items(&answer) {
-                let name = item
-                    .pointer("/metadata/name")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
+                let name = item["metadata"]["name"].as_str().unwrap_or_default();
                 writeln!(out, "{}/{}", prefix(resource), foreign::escape(name))?;
             }
         }
         answers.push(answer);
     }
+
     let whole = match answers.len() {
         1 if name.is_some() => answers.swap_remove(0),
         _ => {
@@ -169,6 +175,12 @@ async fn objects(
         GetFormat::Name | GetFormat::Wide => {}
     }
     Ok(Exit::Done)
+}
+
+/// An event of a watch of a table.
+#[derive(Deserialize)]
+struct TableEvent {
+    object: GetTable,
 }
 
 /// The items of a list, or the object itself.
@@ -188,7 +200,7 @@ async fn watch(
 ) -> Result<Exit, CliError> {
     if !matches!(args.output, None | Some(GetFormat::Wide)) {
         return Err(CliError::Usage(
-            "a watch prints a table: leave -o out, or use -o wide".to_owned(),
+            "--watch prints a table: leave out -o, or use -o wide".to_owned(),
         ));
     }
     let field = name
@@ -204,38 +216,37 @@ async fn watch(
         ])
     };
     let path = resource.path(namespace, None);
+
     let style = style(args, resource, false);
     let mut widths = Widths::default();
     let mut headed = false;
-    let mut print = |table: Value, out: &mut dyn Write| -> std::io::Result<()> {
-        let table = ApiTable::new(table);
-        let lines = table.lines(&style);
+    let mut print = |table: &GetTable, out: &mut dyn Write| -> std::io::Result<()> {
+        let lines = table::lines(table, &style);
         lines.iter().for_each(|line| widths.fit(line));
-        if !headed && !table.is_empty() {
+        if !headed && !table.rows.is_empty() {
             headed = true;
-            let heading = table.heading(&style);
+            let heading = table::heading(table, &style);
             widths.fit(&heading);
             widths.line(&heading, out)?;
         }
         lines.iter().try_for_each(|line| widths.line(line, out))?;
         out.flush()
     };
-    // What is there is listed first, so that the columns fit all of it.
+
+    // The present objects are listed first, so that the columns are wide enough for all of them.
     let list = client.get_table(&format!("{path}{}", query(None))).await?;
-    let version = list
-        .pointer("/metadata/resourceVersion")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    print(list, out)?;
-    let version = version.ok_or_else(|| CliError::Broken("a list without a version".to_owned()))?;
+    print(&list, out)?;
+    let version = list.metadata.resource_version;
+    if version.is_empty() {
+        let why = "the daemon's list has no resourceVersion, so it cannot be watched".to_owned();
+        return Err(CliError::Broken(why));
+    }
+
     let mut events = client
-        .stream(
-            &format!("{path}{}", query(Some(version))),
-            super::table::ACCEPT,
-        )
+        .stream(&format!("{path}{}", query(Some(version))), table::ACCEPT)
         .await?;
-    while let Some(mut event) = events.line::<Value>().await? {
-        print(event["object"].take(), out)?;
+    while let Some(event) = events.line::<TableEvent>().await? {
+        print(&event.object, out)?;
     }
     Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::http::{api::age, report::HistoryReport};
 
-/// Prints what became of the latest commits.
+/// Prints the latest commits with their outcome.
 pub(super) async fn run(
     client: &Client,
     format: Format,
@@ -22,7 +22,9 @@ pub(super) async fn run(
     let history: HistoryReport = client.get("/windlass/v1/history").await?;
     match format {
         Format::Json => super::status::json(&history, out)?,
-        Format::Text if history.entries.is_empty() => writeln!(out, "no commit has been seen yet")?,
+        Format::Text if history.entries.is_empty() => {
+            writeln!(out, "no commit has been fetched yet")?
+        }
         Format::Text => print(&history, out)?,
     }
     Ok(Exit::Done)

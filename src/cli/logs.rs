@@ -1,4 +1,4 @@
-//! `windlass logs`: a container's output, escaped for a person and as it is for a program.
+//! `windlass logs`: a container's output, escaped on a terminal and unchanged otherwise.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use super::{
     output::Output,
 };
 
-/// Copies a log to the output.
+/// Prints a log.
 pub(super) async fn run(
     client: &Client,
     args: &LogsArgs,
@@ -30,11 +30,13 @@ pub(super) async fn run(
             args.since_seconds.map(|seconds| seconds.to_string()),
         ),
     ]);
+
     let path = format!(
         "/api/v1/namespaces/{}/pods/{}/log{query}",
         segment(&args.namespace)?,
         segment(pod)?
     );
+
     let mut log = client.stream(&path, "*/*").await?;
     if args.raw || !out.is_terminal() {
         while let Some(chunk) = log.chunk().await? {
@@ -42,6 +44,7 @@ pub(super) async fn run(
         }
         return Ok(Exit::Done);
     }
+
     let mut text = Text::default();
     while let Some(chunk) = log.chunk().await? {
         write!(out, "{}", text.take(&chunk))?;
@@ -51,12 +54,12 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
-/// Text that comes in pieces.
+/// The end of the received text that may be an incomplete character.
 #[derive(Default)]
 struct Text(Vec<u8>);
 
 impl Text {
-    /// What can be shown by now, escaped but for line breaks and tabs.
+    /// Adds bytes, and returns the complete text so far, escaped except line breaks and tabs.
     fn take(&mut self, bytes: &[u8]) -> String {
         self.0.extend_from_slice(bytes);
         let whole = self.0.len() - unfinished(&self.0);
@@ -64,21 +67,21 @@ impl Text {
         shown(&std::mem::replace(&mut self.0, rest))
     }
 
-    /// What is left at the end.
+    /// The rest of the text, once no more bytes follow.
     fn end(self) -> String {
         shown(&self.0)
     }
 }
 
 fn shown(bytes: &[u8]) -> String {
-    // A container with a terminal of its own ends lines so; a carriage return within a line would
-    // hide its beginning.
+    // A container with a terminal ends its lines with `\r\n`. A carriage return within a line is
+    // escaped, since on a terminal it would hide the beginning of the line.
     let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
     foreign::escape_but(&text, &['\n', '\t']).into_owned()
 }
 
-/// How many bytes at the end may belong to what comes next: a part of a character, or of a line's
-/// end.
+/// The number of bytes at the end that may continue in the next piece: a part of a character, or of
+/// a line's end.
 fn unfinished(bytes: &[u8]) -> usize {
     for (before, byte) in bytes.iter().rev().take(3).enumerate() {
         let needs = match byte {

@@ -1,17 +1,17 @@
-//! Standard output: what is printed goes through one place, and nothing foreign acts on the
-//! terminal behind it.
+//! Standard output. All output goes through [`Output`], so that no foreign text acts on the
+//! terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use reconciler::foreign;
 
-/// What commands print to. Whole lines are passed on, with everything unprintable escaped but line
-/// breaks, tabs and the colours of [`super::paint`]; colours are left out where nobody would see
-/// them.
+/// The output of a command. Whole lines are passed on; unprintable characters except line breaks,
+/// tabs and the colours of [`super::paint`] are escaped. Colours are removed if the output is not a
+/// terminal.
 ///
-/// It is the net below the escaping of each foreign text where it is read: a colour in such a text
-/// has become words before it comes here.
+/// This is a second protection: each foreign text is escaped where it is read, so that a colour in
+/// such a text is already visible text here.
 pub(crate) struct Output<'o> {
     raw: &'o mut dyn Write,
     colours: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Output<'o> {
 }
 
 impl<'o> Output<'o> {
-    /// To standard output, as it is connected.
+    /// Standard output, with colours if it is a terminal that supports them.
     pub(crate) fn stdout(raw: &'o mut io::StdoutLock<'_>) -> Self {
         let stdout = io::stdout();
         let colours = AutoStream::choice(&stdout) != ColorChoice::Never;
@@ -32,7 +32,7 @@ impl<'o> Output<'o> {
         }
     }
 
-    /// To something that is no terminal, or is taken for one.
+    /// Another writer, treated as a terminal if `terminal` is set.
     #[cfg(test)]
     pub(crate) fn to(raw: &'o mut dyn Write, terminal: bool) -> Self {
         Self {
@@ -43,13 +43,13 @@ impl<'o> Output<'o> {
         }
     }
 
-    /// Whether a person looks at it.
+    /// Whether the output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// Writes bytes as they are: a container's output that a program reads, or that a person wants
-    /// so.
+    /// Writes bytes unchanged: a container's output for a program, or for a person who requested
+    /// it raw.
     pub(super) fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.pass_on()?;
         self.raw.write_all(bytes)?;
@@ -66,7 +66,7 @@ impl<'o> Output<'o> {
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(bytes);
-        // Whole lines only: a character or a colour may come in two pieces.
+        // Only whole lines are passed on, since a character or a colour may be written in pieces.
         if bytes.contains(&b'\n') {
             let end = self
                 .line
@@ -86,15 +86,15 @@ impl Write for Output<'_> {
     }
 }
 
-/// A line on standard error.
+/// Prints a line to standard error.
 pub(super) fn complain(line: &str) {
     let stderr = io::stderr();
     let colours = AutoStream::choice(&stderr) != ColorChoice::Never;
-    // There is nowhere left to say that standard error is closed.
+    // If standard error is closed, there is no place to report that.
     writeln!(stderr.lock(), "{}", printable(line, colours)).unwrap_or_default();
 }
 
-/// Text with everything unprintable escaped, but line breaks, tabs and, where they are wanted,
+/// The text with unprintable characters escaped, except line breaks, tabs and, if `colours` is set,
 /// colours.
 fn printable(text: &str, colours: bool) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -115,7 +115,7 @@ fn printable(text: &str, colours: bool) -> String {
     shown
 }
 
-/// The length of the colour that a text begins with: ESC, `[`, digits and semicolons, `m` (ECMA-48,
+/// The length of the colour at the beginning of a text: ESC, `[`, digits and semicolons, `m` (ECMA-48,
 /// SGR).
 fn colour_length(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;

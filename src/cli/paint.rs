@@ -1,33 +1,33 @@
-//! Colours. The stream that they are written to takes them out where it is no terminal.
+//! Colours of the output. [`super::output`] removes them if the output is not a terminal.
 
 use owo_colors::OwoColorize;
 
-/// Good.
+/// A state that is as it should be: green.
 pub(super) fn good(text: &str) -> String {
     text.green().to_string()
 }
 
-/// Not good yet.
+/// A state that may need attention, or that is not final: yellow.
 pub(super) fn soso(text: &str) -> String {
     text.yellow().to_string()
 }
 
-/// Bad.
+/// A failure: red.
 pub(super) fn bad(text: &str) -> String {
     text.red().to_string()
 }
 
-/// A heading.
+/// The subject of a line: bold.
 pub(super) fn strong(text: &str) -> String {
     text.bold().to_string()
 }
 
-/// Not important.
+/// Details: dimmed.
 pub(super) fn faint(text: &str) -> String {
     text.dimmed().to_string()
 }
 
-/// A word of the life of a commit, in its colour.
+/// A phase of a rollout or a state of a commit, in its colour.
 pub(super) fn state(word: &str) -> String {
     match word {
         "Healthy" => good(word),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::http::report::PlanReport;
 
-/// Prints a plan.
+/// Prints the steps of a plan, with the reason of each lane.
 pub(super) async fn run(
     client: &Client,
     args: &PlanArgs,

@@ -1,6 +1,9 @@
 //! `windlass status`
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use jiff::Timestamp;
 use reconciler::{foreign, state::CommitState};
@@ -17,7 +20,7 @@ use crate::http::{
     report::{CommitReport, StatusReport},
 };
 
-/// Prints how things stand.
+/// Prints the state of the daemon, of the rollout and of the pods.
 pub(super) async fn run(
     client: &Client,
     format: Format,
@@ -31,13 +34,13 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
-/// Prints something as JSON.
+/// Prints a value as JSON, with unprintable characters escaped.
 pub(super) fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     writeln!(out, "{}", foreign::escape_json(&text))
 }
 
-/// Prints a report for people: the commits, what is in the way, the pods.
+/// Prints a report as text: the rollout and what blocks it, the commits, the repository, the pods.
 pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     let now = Timestamp::now();
     let since = report
@@ -45,7 +48,7 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
         .map(|since| format!(" for {}", age::since(Some(since), now)))
         .unwrap_or_default();
     let waiting = if report.waiting {
-        ", waiting for what is outside of the commit"
+        ", waiting for a cause outside of the commit"
     } else {
         ""
     };
@@ -59,6 +62,7 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
         writeln!(out, "  {}", report.message)?;
     }
     holds(report, out)?;
+
     writeln!(out)?;
     let pointers = [
         ("target", &report.target),
@@ -67,31 +71,23 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
         ("head", &report.head),
     ];
     for (pointer, commit) in pointers {
-        line(
-            out,
-            pointer,
-            &commit
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), |commit| described(commit, now)),
-        )?;
+        let text = match commit {
+            Some(commit) => described(commit, now),
+            None => "-".to_owned(),
+        };
+        line(out, pointer, &text)?;
     }
     refusal(report, out)?;
+
     writeln!(out)?;
     source(report, now, out)?;
     pods(report, out)?;
     cluster(report, now, out)?;
-    for (title, sentences) in [("trouble", &report.troubles), ("note", &report.notes)] {
-        for sentence in sentences {
-            line(
-                out,
-                title,
-                &if title == "trouble" {
-                    paint::bad(sentence)
-                } else {
-                    sentence.clone()
-                },
-            )?;
-        }
+    for trouble in &report.troubles {
+        line(out, "trouble", &paint::bad(trouble))?;
+    }
+    for note in &report.notes {
+        line(out, "note", note)?;
     }
     for warning in &report.warnings {
         line(out, "warning", &paint::soso(&warning.to_string()))?;
@@ -103,7 +99,7 @@ fn line(out: &mut dyn Write, title: &str, text: &str) -> io::Result<()> {
     writeln!(out, "  {title:<9} {text}")
 }
 
-/// What keeps the target from being the head.
+/// Prints why the target is not the head.
 fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(rollback) = &report.rollback {
         let text = format!(
@@ -134,7 +130,7 @@ fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
             "  {}",
-            paint::soso("suspended: no new commit is taken until `windlass resume`")
+            paint::soso("suspended: no new commit is deployed until `windlass resume`")
         )?;
     }
     if !report.converged {
@@ -166,11 +162,12 @@ fn described(commit: &CommitReport, now: Timestamp) -> String {
     text
 }
 
+/// Prints why commits do not run: the refusal of the head, and the commits that failed.
 fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(refusal) = &report.source.refusal {
         let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
         writeln!(out, "\n  {}", paint::bad(&text))?;
-        // The only problem is the summary itself.
+        // If there is only one problem, the summary has the same text.
         for problem in refusal
             .problems
             .iter()
@@ -185,6 +182,7 @@ fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Prints the repository, with the time and the error of the last fetch.
 fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let source = &report.source;
     let branch = if source.branch.is_empty() {
@@ -193,9 +191,9 @@ fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Res
         format!(", branch {}", source.branch)
     };
     let asked = match (source.fetched, &source.error) {
-        (Some(_), None) => format!("asked {} ago", age::since(source.fetched, now)),
+        (Some(_), None) => format!("fetched {} ago", age::since(source.fetched, now)),
         (Some(_), Some(_)) => format!("no answer for {}", age::since(source.fetched, now)),
-        (None, None) => "not asked yet".to_owned(),
+        (None, None) => "not fetched yet".to_owned(),
         (None, Some(_)) => "no answer yet".to_owned(),
     };
     line(
@@ -212,12 +210,12 @@ fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Res
     }
 }
 
-/// The other hosts and the store.
+/// Prints the state of the other hosts and of the store.
 fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let Some(cluster) = &report.cluster else {
         return Ok(());
     };
-    let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for life in cluster.nodes.values() {
         *counts.entry(life).or_default() += 1;
     }
@@ -225,9 +223,10 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
         .iter()
         .map(|(life, count)| format!("{count} {life}"))
         .collect();
+
     let leader = cluster.leader.as_ref().map_or_else(
-        || "no leader is known".to_owned(),
-        |node| format!("{node} leads"),
+        || "no known leader".to_owned(),
+        |node| format!("leader {node}"),
     );
     line(
         out,
@@ -238,10 +237,12 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
             counts.join(", ")
         ),
     )?;
-    let out_of_reach = cluster.nodes.iter().filter(|(_, life)| *life != "Ready");
-    for (node, life) in out_of_reach {
+
+    let not_ready = cluster.nodes.iter().filter(|(_, life)| *life != "Ready");
+    for (node, life) in not_ready {
         line(out, "", &paint::soso(&format!("node {node} is {life}")))?;
     }
+
     if cluster.store != "current" {
         let since = cluster
             .since
@@ -256,6 +257,7 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
+/// Prints the number of pods in each phase, and the pods that need attention.
 fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     let total: usize = report.pods.values().sum();
     let phases: Vec<String> = report

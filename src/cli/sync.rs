@@ -1,5 +1,5 @@
-//! `windlass sync`: asks the repository now and, with `--wait`, says what becomes of its newest
-//! commit.
+//! `windlass sync`: fetches from the repository now and, with `--wait`, waits for the outcome of its
+//! newest commit.
 
 use std::{
     io::{self, Write},
@@ -19,37 +19,37 @@ use super::{
 };
 use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
 
-/// What a report says about the newest commit.
+/// The outcome of the newest commit, as far as a report shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub(super) enum SyncVerdict {
-    /// It is under way.
+    /// The outcome is open.
     Wait {
-        /// What is waited for.
+        /// What the command waits for.
         message: String,
     },
-    /// It runs and is good.
+    /// The commit runs, and is healthy.
     Healthy {
-        /// Which.
+        /// The newest commit.
         commit: CommitId,
     },
-    /// It does not run and will not.
+    /// The commit was refused, held or rolled back.
     Refused {
-        /// Which.
+        /// The newest commit.
         commit: CommitId,
-        /// Why.
+        /// The reason, as one sentence.
         reason: String,
-        /// Everything that is wrong with it.
+        /// All problems of the commit.
         problems: Vec<String>,
     },
-    /// Nothing will happen until somebody acts.
+    /// The rollout does not begin before a person acts.
     Stopped {
-        /// Why.
+        /// What prevents the rollout, and the command that ends it.
         message: String,
     },
 }
 
-/// Runs the command.
+/// Sends the command and, with `--wait`, prints each change until the outcome is known.
 pub(super) async fn run(
     sockets: &Path,
     args: &SyncArgs,
@@ -63,16 +63,14 @@ pub(super) async fn run(
         writeln!(out, "{message}")?;
         return Ok(Exit::Done);
     }
+
     let until = Instant::now() + args.timeout;
     let mut last = String::new();
     let watched = timeout_at(until, watch(sockets, asked, args.output, &mut last, out)).await;
     match watched {
         Ok(verdict) => conclude(&verdict?, args.output, out),
         Err(_) => {
-            let message = format!(
-                "the time is up after {} s; last: {last}",
-                args.timeout.as_secs()
-            );
+            let message = format!("timed out after {} s; last: {last}", args.timeout.as_secs());
             conclude_with(
                 Exit::TimedOut,
                 &SyncVerdict::Wait {
@@ -86,7 +84,8 @@ pub(super) async fn run(
     }
 }
 
-/// Follows the reports until one is final. A daemon that restarts in the meantime is waited for.
+/// Follows the reports until one shows the outcome. If the daemon restarts meanwhile, its next start
+/// is waited for.
 async fn watch(
     sockets: &Path,
     asked: Uptime,
@@ -119,21 +118,22 @@ async fn watch(
     }
 }
 
-/// Judges one report.
+/// The outcome that one report shows, for a command that was sent at `asked`.
 pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
     let wait = |message: String| SyncVerdict::Wait { message };
     let source = &report.source;
-    // An answer to a question from before this one may not know of the newest commit. Both are
-    // times since the boot of this host: whoever sets its clock in between changes nothing.
+    // The result of an earlier fetch may not include the newest commit. Both times are since the
+    // boot of this host, so that setting the clock in between has no effect.
     if source
         .fetched_uptime_nanos
         .is_none_or(|fetched| fetched < asked)
     {
         return match &source.error {
-            Some(error) => wait(format!("the repository cannot be asked: {error}")),
-            None => wait("asking the repository".to_owned()),
+            Some(error) => wait(format!("the repository cannot be fetched: {error}")),
+            None => wait("fetching from the repository".to_owned()),
         };
     }
+
     let Some(head) = &source.head else {
         return wait("the branch has no commit yet".to_owned());
     };
@@ -142,10 +142,9 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
         reason,
         problems,
     };
-    if let Some(refusal) = source
-        .refusal
-        .as_ref()
-        .filter(|refusal| refusal.commit == *head)
+
+    if let Some(refusal) = &source.refusal
+        && refusal.commit == *head
     {
         return refused(refusal.summary.clone(), refusal.problems.clone());
     }
@@ -166,10 +165,9 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
             Vec::new(),
         );
     }
-    let is = |commit: &Option<crate::http::report::CommitReport>| {
-        commit.as_ref().is_some_and(|commit| commit.id == *head)
-    };
-    if is(&report.target) {
+
+    let target = report.target.as_ref();
+    if target.is_some_and(|target| target.id == *head) {
         return match report.phase.as_str() {
             "Healthy" => SyncVerdict::Healthy {
                 commit: head.clone(),
@@ -185,9 +183,11 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
             }
         };
     }
+
+    // The head is accepted, and is not the target.
     if report.suspended {
         return SyncVerdict::Stopped {
-            message: "suspended: no new commit is taken until `windlass resume`".to_owned(),
+            message: "suspended: no new commit is deployed until `windlass resume`".to_owned(),
         };
     }
     if report.pinned_against.as_ref() == Some(head) {
@@ -197,7 +197,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
         );
         return SyncVerdict::Stopped { message };
     }
-    wait(format!("{}  being judged", head.short()))
+    wait(format!("{}  is being checked", head.short()))
 }
 
 fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
@@ -212,7 +212,7 @@ fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Resul
             problems,
         } => {
             let mut text = format!("{}  {}", commit.short(), paint::bad(reason));
-            // The only problem is the reason itself.
+            // If there is only one problem, the reason has the same text.
             for problem in problems.iter().filter(|problem| *problem != reason) {
                 text.push_str(&format!("\n  {problem}"));
             }

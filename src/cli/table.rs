@@ -1,27 +1,29 @@
-//! Tables in kubectl's layout: three spaces between columns, none at the end of a line.
+//! Tables in kubectl's layout: three spaces between columns, no space at the end of a line.
 
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde::Deserialize;
 
-/// What asks the API for a table.
+use crate::http::api::{Cell, ColumnDefinition, KubernetesTable, TableRow};
+
+/// The value of `Accept` that requests a table.
 pub(super) const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
-/// The widths of columns. They only ever grow, so that the lines of a watch stay under each other.
+/// The widths of columns. They only grow, so that the lines of a watch stay aligned.
 #[derive(Default)]
 pub(super) struct Widths(Vec<usize>);
 
 impl Widths {
-    /// Makes room for these cells.
+    /// Widens the columns to fit these cells.
     pub(super) fn fit(&mut self, cells: &[String]) {
         self.0.resize(self.0.len().max(cells.len()), 0);
         for (width, cell) in self.0.iter_mut().zip(cells) {
-            // kubectl's tabwriter has a padding of three and a least width of six.
+            // kubectl's tabwriter has a padding of three and a minimum width of six.
             *width = (*width).max(cell.chars().count() + 3).max(6);
         }
     }
 
-    /// Prints a line.
+    /// Prints cells as one line, each padded to the width of its column.
     pub(super) fn line(&self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
         let mut line = String::new();
         for (index, cell) in cells.iter().enumerate() {
@@ -38,7 +40,7 @@ impl Widths {
     }
 }
 
-/// Prints a heading and lines.
+/// Prints a whole table, whose columns fit all of its cells.
 pub(super) fn print(
     heading: &[&str],
     lines: &[Vec<String>],
@@ -52,96 +54,73 @@ pub(super) fn print(
     lines.iter().try_for_each(|line| widths.line(line, out))
 }
 
-/// A `meta.k8s.io` Table, read.
-pub(super) struct ApiTable {
-    columns: Vec<(String, bool)>,
-    name: Option<usize>,
-    rows: Vec<Value>,
+/// A table as the API sends it; a row has the `metadata` of its object.
+pub(super) type GetTable = KubernetesTable<RowMetadata>;
+
+/// The object of a row.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RowMetadata {
+    metadata: RowNamespace,
 }
 
-impl ApiTable {
-    /// Reads an answer; columns come once, with the first event of a watch.
-    pub(super) fn new(table: Value) -> Self {
-        let mut columns = Vec::new();
-        let mut name = None;
-        for (index, column) in table["columnDefinitions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
-            if column["format"] == "name" {
-                name = Some(index);
-            }
-            let title = column["name"].as_str().unwrap_or_default().to_uppercase();
-            columns.push((title, column["priority"].as_i64().unwrap_or_default() > 0));
-        }
-        let rows = table["rows"].as_array().cloned().unwrap_or_default();
-        Self {
-            columns,
-            name,
-            rows,
-        }
-    }
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RowNamespace {
+    namespace: String,
+}
 
-    /// Nothing in it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
+/// The titles of a table; the first column may be one of namespaces.
+pub(super) fn heading(table: &GetTable, style: &Style) -> Vec<String> {
+    let columns = table.column_definitions.iter();
+    let titles = columns
+        .filter(|column| style.shows(column))
+        .map(|column| column.name.to_uppercase());
+    let first = style.namespaces.then(|| "NAMESPACE".to_owned());
+    first.into_iter().chain(titles).collect()
+}
 
-    /// The titles.
-    pub(super) fn heading(&self, style: &Style) -> Vec<String> {
-        let titles = self
-            .columns
-            .iter()
-            .filter(|(_, wide)| style.wide || !wide)
-            .map(|(title, _)| title.clone());
-        let first = style.namespaces.then(|| "NAMESPACE".to_owned());
-        first.into_iter().chain(titles).collect()
-    }
+/// The cells of each row, under [`heading`].
+pub(super) fn lines(table: &GetTable, style: &Style) -> Vec<Vec<String>> {
+    let rows = table.rows.iter();
+    rows.map(|row| line(table, row, style)).collect()
+}
 
-    /// The cells of each row.
-    pub(super) fn lines(&self, style: &Style) -> Vec<Vec<String>> {
-        self.rows.iter().map(|row| self.line(row, style)).collect()
+fn line(table: &GetTable, row: &TableRow<RowMetadata>, style: &Style) -> Vec<String> {
+    let mut line = Vec::new();
+    if style.namespaces {
+        let object = row.object.as_ref();
+        line.push(object.map_or_else(String::new, |object| object.metadata.namespace.clone()));
     }
-
-    fn line(&self, row: &Value, style: &Style) -> Vec<String> {
-        let namespace = row
-            .pointer("/object/metadata/namespace")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let mut line = Vec::new();
-        if style.namespaces {
-            line.push(namespace.to_owned());
+    for (cell, column) in row.cells.iter().zip(&table.column_definitions) {
+        if !style.shows(column) {
+            continue;
         }
-        let cells = row["cells"].as_array().into_iter().flatten();
-        for (index, cell) in cells.enumerate() {
-            if self
-                .columns
-                .get(index)
-                .is_some_and(|(_, wide)| *wide && !style.wide)
-            {
-                continue;
-            }
-            let text = cell
-                .as_str()
-                .map_or_else(|| cell.to_string(), str::to_owned);
-            match (&style.prefix, self.name == Some(index)) {
-                (Some(prefix), true) => line.push(format!("{prefix}/{text}")),
-                _ => line.push(text),
-            }
+        let text = match cell {
+            Cell::Integer(number) => number.to_string(),
+            Cell::Text(text) => text.clone(),
+        };
+        match &style.prefix {
+            Some(prefix) if column.format == "name" => line.push(format!("{prefix}/{text}")),
+            _ => line.push(text),
         }
-        line
     }
+    line
 }
 
 /// How a table is shown.
 #[derive(Default)]
 pub(super) struct Style {
-    /// All columns.
+    /// Whether the columns of `-o wide` are shown.
     pub(super) wide: bool,
-    /// A column of namespaces before the others.
+    /// Whether the first column is the namespace.
     pub(super) namespaces: bool,
-    /// What is put before names where several kinds are shown.
+    /// The kind that is printed before names if several kinds are shown.
     pub(super) prefix: Option<String>,
+}
+
+impl Style {
+    fn shows(&self, column: &ColumnDefinition) -> bool {
+        self.wide || column.priority == 0
+    }
 }

@@ -1,4 +1,4 @@
-//! `windlass trust`: on which grounds the pods of this host run.
+//! `windlass trust`: the grounds on which the pods of this host run.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ use crate::http::{
     report::{PodTrust, TrustReport},
 };
 
-/// Prints on which grounds the pods of this host run.
+/// Prints the commit of each pod of this host, and why that commit is trusted.
 pub(super) async fn audit(
     client: &Client,
     format: Format,

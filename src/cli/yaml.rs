@@ -1,5 +1,5 @@
-//! Objects as YAML, with every text that a terminal would act on in quotes and escaped, so that it
-//! can be read back.
+//! Objects as YAML. Texts that a terminal would act on are quoted and escaped, so that the YAML can
+//! be read back.
 
 use std::fmt::Write;
 
@@ -10,9 +10,9 @@ use super::exit::CliError;
 
 /// The YAML of an object.
 ///
-/// serde_yaml prints characters of direction and the like as they are. A text with such a character
-/// is printed as a plain word that stands for it, and the word is then replaced by the text in
-/// double quotes.
+/// serde_yaml prints invisible characters, such as those that change the direction of writing,
+/// unescaped. A text with such a character is therefore replaced by a placeholder, and in the
+/// printed YAML the placeholder is replaced by the text in double quotes.
 pub(super) fn text(mut object: Value) -> Result<String, CliError> {
     let json = object.to_string();
     let unused = (0_usize..)
@@ -54,7 +54,7 @@ fn in_double_quotes(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         let code = u32::from(c);
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         match c {
             '"' | '\\' => write!(quoted, "\\{c}"),
             '\n' => write!(quoted, "\\n"),

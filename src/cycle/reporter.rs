@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     foreign::ForeignText,
-    name::{CommitId, ContainerId, PodUid},
+    name::{CommitId, ContainerId, PodUid, WorkloadKind},
     network::DnsRecords,
     observed::Observed,
     placement::Choice,
@@ -445,7 +445,7 @@ impl RecentEvents {
             self.list.pop_front();
         }
         self.list.push_back(EventView {
-            kind: "Pod".to_owned(),
+            kind: WorkloadKind::Pod,
             key: record.key.clone(),
             uid: Some(uid.clone()),
             warning,

@@ -60,7 +60,7 @@ impl AsRef<Caller> for Peer {
     }
 }
 
-/// The one route.
+/// The route of commands, the only one of `admin.sock`.
 pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     let router = Router::new()
         .route("/windlass/v1/command", post(command))
@@ -79,16 +79,19 @@ async fn command(
         Ok(Json(command)) => command,
         Err(rejection) => return refused(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
+
     tracing::info!(?command, uid = peer.uid, pid = peer.pid, "command");
     let (sender, receiver) = oneshot::channel();
     let request = Request {
         command,
         answer: sender,
     };
+
     let answered = timeout(PATIENCE, async {
         daemon.requests.send(request).await.ok()?;
         receiver.await.ok()
     });
+
     match answered.await {
         Ok(Some(Ok(message))) => (StatusCode::OK, Json(CommandAnswer { ok: true, message })),
         Ok(Some(Err(error))) => {

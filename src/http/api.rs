@@ -7,7 +7,9 @@
 mod accept;
 pub(crate) mod age;
 mod discovery;
+mod field_selector;
 mod logs;
+mod object;
 mod objects;
 mod options;
 mod query;
@@ -28,16 +30,21 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Query, State},
-    http::{HeaderMap, Method, Uri},
+    http::{HeaderMap, Method, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use serde::Serialize;
 
 pub(in crate::http) use self::status::ApiError;
-use self::{accept::Form, objects::Scope, options::Wanted, query::ListQuery, target::Target};
+use self::{
+    accept::Form, object::ApiObject, objects::Scope, options::Wanted, query::ListQuery,
+    target::Target,
+};
 pub(crate) use self::{
     logs::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
-    resource::{RESOURCES, Resource},
+    resource::{ApiKind, RESOURCES, Resource},
+    table::{Cell, ColumnDefinition, KubernetesTable, TableRow},
 };
 use super::{HttpContext, views::Numbered};
 
@@ -146,23 +153,46 @@ fn list(
         namespace,
         name: filter.name(),
     };
-    let mut items: Vec<Value> = objects::all(&current, resource, scope)
+    let mut items: Vec<ApiObject> = objects::all(&current, resource.kind, scope)
         .into_values()
         .collect();
     items.retain(|item| filter.matches(item));
     let version = current.number.to_string();
-    Ok(match form {
-        Form::Table => {
-            Json(table::render(resource, &items, &version, query.include())).into_response()
-        }
-        Form::Object => Json(json!({
-            "kind": format!("{}List", resource.kind),
-            "apiVersion": resource.api_version(),
-            "metadata": { "resourceVersion": version },
-            "items": items,
-        }))
-        .into_response(),
-    })
+    match form {
+        Form::Table => json(&table::render(
+            resource.kind,
+            &items,
+            &version,
+            query.include(),
+        )),
+        Form::Object => json(&ObjectList {
+            kind: format!("{}List", resource.kind),
+            api_version: resource.api_version(),
+            metadata: ListMeta {
+                resource_version: Some(version),
+                ..ListMeta::default()
+            },
+            items,
+        }),
+    }
+}
+
+/// A list of objects of one kind, such as a `PodList`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectList {
+    kind: String,
+    api_version: &'static str,
+    metadata: ListMeta,
+    items: Vec<ApiObject>,
+}
+
+/// An answer in JSON. Unlike axum's `Json`, it serializes Kubernetes' types with the serializer
+/// that a watch uses: each further serializer would add their whole code to the binary.
+fn json(body: &impl Serialize) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(body)
+        .map_err(|error| ApiError::internal(format!("cannot write the answer as JSON: {error}")))?;
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn object(
@@ -178,19 +208,20 @@ fn object(
         namespace,
         name: Some(name),
     };
-    let found = objects::all(&current, resource, scope).into_values().next();
-    let object = found.ok_or_else(|| ApiError::not_found(resource, name))?;
-    Ok(match form {
+    let object = objects::all(&current, resource.kind, scope)
+        .into_values()
+        .next()
+        .ok_or_else(|| ApiError::not_found(resource, name))?;
+    match form {
         Form::Table => {
             let version = current.number.to_string();
-            Json(table::render(
-                resource,
-                &[object],
+            json(&table::render(
+                resource.kind,
+                [&object],
                 &version,
                 query.include(),
             ))
-            .into_response()
         }
-        Form::Object => Json(object).into_response(),
-    })
+        Form::Object => json(&object),
+    }
 }

@@ -29,8 +29,8 @@ pub(crate) enum BearerTokenError {
         "the token has {0} characters: at least 32 are needed, for example from `openssl rand -hex 32`"
     )]
     Short(usize),
-    /// The system returned no random numbers.
-    #[error("the system gives no random numbers")]
+    /// The kernel's random number generator failed.
+    #[error("the kernel's random number generator failed")]
     Random,
 }
 
@@ -73,6 +73,7 @@ async fn check(State(token): State<Arc<BearerToken>>, request: Request, next: Ne
                 .eq_ignore_ascii_case("bearer")
                 .then_some(token.trim())
         });
+
     if presented.is_some_and(|presented| token.is(presented)) {
         // A connection without a valid token is closed soon.
         if let Some(caller) = request.extensions().get::<Caller>() {

@@ -12,7 +12,7 @@ use axum::{
 
 use super::HttpContext;
 
-/// The routes.
+/// The routes of the `listen` address.
 pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))

@@ -14,8 +14,10 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::source::allowed_signers::Signer;
-use crate::view::{ClusterView, LaneView, SourceStatus, View};
+use crate::{
+    source::allowed_signers::Signer,
+    view::{ClusterView, LaneView, SourceStatus, View},
+};
 
 /// `/windlass/v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,7 +81,6 @@ pub(crate) struct StatusReport {
 /// A commit, as people read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CommitReport {
-    /// The full id.
     pub id: CommitId,
     /// The first line of the commit's message; empty if it is not known.
     pub subject: String,
@@ -142,8 +143,10 @@ impl StatusReport {
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));
+
         let head_entry = view.source.head.as_ref().and_then(|head| entry(view, head));
         let driving = commit::driving(&view.commits, rollout);
+
         let mut pods = BTreeMap::new();
         for record in view.state.pods.values() {
             let phase = view
@@ -152,6 +155,7 @@ impl StatusReport {
                 .map_or("Pending", |status| status.phase.as_str());
             *pods.entry(phase.to_owned()).or_insert(0) += 1;
         }
+
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: view.at,
@@ -259,14 +263,15 @@ fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
     if fault.is_none() && seconds < LONG_STOP {
         return None;
     }
-    let class = fault.map_or("it has not ended yet", FaultKind::stopping_reason);
-    let words = match status.and_then(|status| status.message.as_ref()) {
+
+    let class = fault.map_or("the pod has not ended yet", FaultKind::stopping_reason);
+    let details = match status.and_then(|status| status.message.as_ref()) {
         Some(message) if *node == view.node => format!(": {message}"),
         _ if *node == view.node => String::new(),
-        _ => format!("; `windlass status` on node {node} says more"),
+        _ => format!("; run `windlass status` on node {node} for details"),
     };
     Some(format!(
-        "{}: the old pod has been stopping for {seconds} s: {class}{words}",
+        "{}: the old pod has been stopping for {seconds} s: {class}{details}",
         record.key
     ))
 }
@@ -293,13 +298,16 @@ fn unwell(view: &View) -> Vec<String> {
         let Some(status) = view.pods.get(&record.uid) else {
             continue;
         };
+
         if let Some(reason) = status.reason.as_ref().or(status.message.as_ref()) {
-            let message = status.message.as_ref().filter(|message| *message != reason);
-            let message = message
-                .map(|message| format!(": {message}"))
-                .unwrap_or_default();
-            sentences.push(format!("{}: {reason}{message}", record.key));
+            // Without a reason, the message stands in its place.
+            let details = match &status.message {
+                Some(message) if message != reason => format!(": {message}"),
+                _ => String::new(),
+            };
+            sentences.push(format!("{}: {reason}{details}", record.key));
         }
+
         for container in status.init_containers.iter().chain(&status.containers) {
             if let ContainerPhase::Waiting { reason, message } = &container.state
                 && reason != "ContainerCreating"
@@ -317,6 +325,7 @@ fn unwell(view: &View) -> Vec<String> {
             }
         }
     }
+
     let more = sentences.len().saturating_sub(NAMED);
     sentences.truncate(NAMED);
     if more > 0 {

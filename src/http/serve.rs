@@ -76,13 +76,15 @@ pub(crate) enum ListenError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// A TCP port cannot be bound.
-    #[error("cannot listen at {0}: is something else listening there?")]
+    #[error(
+        "cannot listen at {0}: stop the process that uses the port (`ss -tlnp`), or configure another address"
+    )]
     Bind(SocketAddr, #[source] io::Error),
     /// A file of the kubectl listener cannot be read.
     #[error("cannot read {0}")]
     File(PathBuf, #[source] io::Error),
     /// A file has no certificate or no key.
-    #[error("{0} holds no usable PEM")]
+    #[error("{0} has no usable PEM block")]
     Pem(PathBuf, #[source] rustls::pki_types::pem::Error),
     /// The certificate and the key cannot be used.
     #[error("cannot use the certificate of the kubectl listener")]
@@ -146,7 +148,7 @@ impl Bound {
             let listener = UnixListener::from_std(copy)?;
             let why = why.clone();
             let answer = move || {
-                let message = format!("the daemon has not begun yet: {}", *why.borrow());
+                let message = format!("the daemon is not ready yet: {}", *why.borrow());
                 let body = Json(serde_json::json!({ "message": message }));
                 // The connection is closed, so that the next request reaches the daemon that has
                 // started by then.
@@ -185,6 +187,7 @@ impl Bound {
             webhooks = webhooks.is_some(),
             "listening"
         );
+
         let mut tasks = JoinSet::new();
         let reading = reading(&daemon);
         let on_socket = watched::<Caller>(reading.clone(), Proof::Request);
@@ -196,12 +199,16 @@ impl Bound {
             on_socket,
             stop.clone(),
         );
+
+        // Not by `spawn`: the log names the user of each command, so that the connections of this
+        // socket have a type of their own.
         let (admin, connections) = self.admin;
         let acting = admin::router(&daemon).into_make_service_with_connect_info::<admin::Peer>();
         let mut stopped = stop.clone();
         let serving = axum::serve(Bounded::new(admin, connections), acting)
             .with_graceful_shutdown(async move { stopped.changed().await.unwrap_or_default() });
         tasks.spawn(async move { report("admin.sock", serving.await) });
+
         let mut on_listen = watched::<Caller>(health::router(&daemon), Proof::Request);
         // The signature of a webhook is its authentication.
         let hooks = webhooks.map(|hooks| watched::<Caller>(hooks.router(), Proof::Shown));
@@ -221,10 +228,12 @@ impl Bound {
             let listener = bounded(listener, "listen", Taker::Metrics);
             spawn(&mut tasks, "listen", listener, on_listen, stop.clone());
         }
+
         if let Some((listener, token)) = self.kubectl {
             let router = watched::<Caller>(auth::guarded(reading, token), Proof::Shown);
             spawn(&mut tasks, "kubectl", listener, router, stop.clone());
         }
+
         let mut stop = stop;
         // A dropped sender counts as a stop.
         stop.changed().await.unwrap_or_default();
@@ -250,6 +259,7 @@ async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, BearerToke
     let token = fs::read_to_string(&config.token)
         .map_err(|error| ListenError::File(config.token.clone(), error))?;
     let token = BearerToken::new(&token)?;
+
     let pem = |path: &Path| {
         let path = path.to_owned();
         move |error| ListenError::Pem(path, error)
@@ -258,6 +268,7 @@ async fn bind_kubectl(config: &KubectlConfig) -> Result<(TlsListener, BearerToke
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(pem(&config.certificate))?;
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem(&config.key))?;
+
     let server = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;

@@ -15,13 +15,13 @@ use tokio::net::UnixListener;
 pub(crate) enum SocketError {
     /// A daemon answers on the socket.
     #[error(
-        "another windlass runs here: {0} answers; stop it first, or give this one another --socket-dir"
+        "another daemon answers at {0}: stop that daemon first, or start this one with another --socket-dir"
     )]
     Taken(PathBuf),
     /// An operation on the socket failed.
     #[error("cannot {action} {path}")]
     Io {
-        /// The operation.
+        /// The operation, as a verb with its preposition.
         action: &'static str,
         /// The path of the socket.
         path: PathBuf,
@@ -44,18 +44,20 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<UnixListener, SocketError> 
         }
     };
     refuse_living(path)?;
+
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(failed("make the directory", parent))?;
+    fs::create_dir_all(parent).map_err(failed("create the directory", parent))?;
     let private = tempfile::Builder::new()
         .prefix(".new-")
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(parent)
-        .map_err(failed("make a directory in", parent))?;
+        .map_err(failed("create a directory in", parent))?;
+
     let fresh = private.path().join("s");
     let listener = UnixListener::bind(&fresh).map_err(failed("listen at", path))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))
         .map_err(failed("set the mode of", path))?;
-    fs::rename(&fresh, path).map_err(failed("put in place", path))?;
+    fs::rename(&fresh, path).map_err(failed("rename a new socket to", path))?;
     Ok(listener)
 }
 
@@ -71,7 +73,7 @@ fn refuse_living(path: &Path) -> Result<(), SocketError> {
             Ok(())
         }
         Err(source) => Err(SocketError::Io {
-            action: "look at",
+            action: "connect to",
             path: path.to_owned(),
             source,
         }),
@@ -94,7 +96,7 @@ mod tests {
         );
         let message = bind(&path, 0o600).unwrap_err().to_string();
         assert!(
-            message.starts_with("another windlass runs here"),
+            message.starts_with("another daemon answers at "),
             "{message}"
         );
         drop(first);

@@ -194,7 +194,7 @@ async fn a_second_daemon_does_not_take_the_first_ones_sockets() {
     let clash = Bound::bind(&listen).await.err().unwrap();
     assert!(matches!(clash, ListenError::Socket(_)));
     assert!(
-        clash.to_string().contains("another windlass runs here"),
+        clash.to_string().contains("another daemon answers at "),
         "{clash}"
     );
     running.stop.send(()).unwrap();

@@ -33,7 +33,7 @@ pub(crate) struct TlsListener {
 }
 
 impl TlsListener {
-    /// Starts accepting.
+    /// Starts the task that accepts connections and makes their handshakes.
     pub(crate) fn new(listener: Bounded<TcpListener>, mut config: rustls::ServerConfig) -> Self {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));

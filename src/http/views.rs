@@ -36,18 +36,22 @@ impl Views {
         }
     }
 
-    /// The newest view.
+    /// The newest view, which is kept from now on.
     pub(crate) fn current(&self) -> Numbered {
         let view = self.receiver.borrow().clone();
         let mut kept = self.kept.lock();
-        if let Some(last) = kept.back().filter(|last| Arc::ptr_eq(&last.view, &view)) {
+        if let Some(last) = kept.back()
+            && Arc::ptr_eq(&last.view, &view)
+        {
             return last.clone();
         }
+
         // Numbers begin at the clock's time, so that they increase over restarts, and the number of
         // an old client is never used again.
         let clock = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let number = kept.back().map_or(clock, |last| clock.max(last.number + 1));
         let numbered = Numbered { number, view };
+
         kept.push_back(numbered.clone());
         if kept.len() > KEPT {
             kept.pop_front();

@@ -110,7 +110,7 @@ impl Webhooks {
         }))
     }
 
-    /// The two routes.
+    /// The routes, one for each [`Forge`].
     pub(super) fn router(self) -> Router {
         Router::new()
             .route("/webhook/github", post(github))
@@ -185,6 +185,7 @@ impl Shared {
         if result == WebhookResult::Accepted {
             self.nudger.nudge();
         }
+
         let mut answer = words(result, forge).into_response();
         if matches!(
             result,
@@ -211,12 +212,14 @@ impl Shared {
         let Some(signature) = signature else {
             return WebhookResult::Unsigned;
         };
+
         let announced = headers
             .get("content-length")
             .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
             return WebhookResult::TooLarge;
         }
+
         let body = match read(body).await {
             Ok(body) => body,
             Err(result) => return result,
@@ -227,15 +230,20 @@ impl Shared {
         if let Some(caller) = caller {
             caller.0.prove();
         }
+
+        // Only a signed request counts against the rate: no other client can use the rate up.
         if !self.bucket.lock().take(Instant::now()) {
             return WebhookResult::RateLimited;
         }
+
         let event = headers
             .get("x-github-event")
             .and_then(|value| value.to_str().ok());
         if forge == Forge::Github && event != Some("push") {
             return WebhookResult::Ignored;
         }
+
+        // A body without a branch is accepted: generic senders need not send one.
         let pushed = serde_json::from_slice::<Pushed>(&body)
             .ok()
             .and_then(|pushed| pushed.reference);
@@ -243,6 +251,8 @@ impl Shared {
         if elsewhere {
             return WebhookResult::Ignored;
         }
+
+        // Last, so that a request that was refused before may be repeated.
         if self.seen.lock().again(&body, Instant::now()) {
             return WebhookResult::Replayed;
         }
@@ -253,12 +263,12 @@ impl Shared {
 /// The status and message of an answer.
 fn words(result: WebhookResult, forge: Forge) -> WebhookAnswer {
     match (result, forge) {
-        (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "looking again\n"),
+        (WebhookResult::Accepted, _) => (StatusCode::ACCEPTED, "the repository is fetched now\n"),
         (WebhookResult::Ignored, _) => (StatusCode::OK, "not about the followed branch\n"),
         (WebhookResult::Replayed, Forge::Github) => (StatusCode::OK, "already seen\n"),
         (WebhookResult::Replayed, Forge::Generic) => (
             StatusCode::CONFLICT,
-            "the same body was seen within the hour: put a commit id or a time into it\n",
+            "the same body was received within the last hour: add a commit id or a time to the body\n",
         ),
         (WebhookResult::Unsigned, Forge::Github) => (
             StatusCode::UNAUTHORIZED,
@@ -272,10 +282,13 @@ fn words(result: WebhookResult, forge: Forge) -> WebhookAnswer {
             StatusCode::UNAUTHORIZED,
             "the signature does not match the body\n",
         ),
-        (WebhookResult::TooLarge, _) => (StatusCode::PAYLOAD_TOO_LARGE, "a body may have 1 MiB\n"),
+        (WebhookResult::TooLarge, _) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body has more than 1 MiB\n",
+        ),
         (WebhookResult::Incomplete, _) => (
             StatusCode::REQUEST_TIMEOUT,
-            "the body did not come, or not in time\n",
+            "the body was not received within 10 s\n",
         ),
         (WebhookResult::RateLimited, _) => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
     }

@@ -72,7 +72,7 @@ pub(crate) enum AuditError {
     Ended(JoinError),
 }
 
-/// The routes.
+/// The routes of the facts that are not in the Kubernetes API.
 pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/windlass/v1/status", get(status))

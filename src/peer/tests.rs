@@ -305,7 +305,7 @@ async fn a_log_that_cannot_be_read_reports_the_reason_of_its_host() {
     pair.n2.fixture.publish.send_replace(Arc::new(moved));
     assert_eq!(
         ask(log_of("batch")).await,
-        "pod \"batch\" is not on this host any more: it is on n1, ask again"
+        "pod \"batch\" is not on this host any more: it is on n1, repeat the request"
     );
 }
 

@@ -205,7 +205,7 @@ fn a_second_daemon_with_the_same_files_is_refused() {
     let mut second = Daemon::start(site.host, &["run", "--config", &config], &[]);
     assert!(!second.wait_for_end(SOON).success());
     assert!(
-        second.log().contains("another windlass runs here"),
+        second.log().contains("another daemon answers at "),
         "{}",
         second.log()
     );

@@ -193,7 +193,7 @@ fn the_exit_code_of_sync_is_the_result_of_the_rollout() {
         answer["message"]
             .as_str()
             .unwrap()
-            .contains("the time is up"),
+            .contains("timed out after"),
         "{answer}"
     );
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, api::core::v1 as core};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -17,8 +17,8 @@ use super::{
     upgrade::upgrade,
 };
 use crate::{
-    name::{NodeName, ObjectKey, WorkloadKey, WorkloadKind},
-    object::{ObjectId, Objects, Place},
+    name::{NodeName, ObjectKey, WorkloadKey},
+    object::{ObjectId, Objects, Original, Place},
 };
 
 /// Everything that was read so far.
@@ -153,9 +153,10 @@ impl Reading {
             "ConfigMap" => mend_base64(&mut value, "binaryData", "data", at),
             _ => {}
         }
-        let Some(object) = read_object(kind.name, &value, place.clone(), at) else {
+        let Some(mut original) = read_original(kind.name, &value, at) else {
             return;
         };
+        let object = to_object(&original, &value, place.clone(), at);
         let id = ObjectId {
             api_version: kind.api_version(),
             kind: kind.name.to_owned(),
@@ -165,13 +166,13 @@ impl Reading {
             return;
         }
         if kind.namespaced {
-            value["metadata"]["namespace"] = Value::from(id.key.namespace.as_str());
+            original.metadata_mut().namespace = Some(id.key.namespace.clone());
         }
-        if let Object::Secret(..) = object {
-            hide_values(&mut value);
+        if let Original::Secret(secret) = &mut original {
+            hide_values(secret);
         }
         self.objects.places.insert(id.clone(), place);
-        self.objects.originals.insert(id, value);
+        self.objects.originals.insert(id, original);
         match object {
             Object::Workload(workload) => {
                 self.objects
@@ -266,51 +267,69 @@ impl Object {
     }
 }
 
-/// Converts a document of a supported kind; `None` after a problem.
-fn read_object(kind: &str, value: &Value, place: Place, at: &At<'_>) -> Option<Object> {
-    if let Some(kind) = WorkloadKind::parse(kind) {
-        let written = Written {
-            hash: template_hash(value),
-            place,
-        };
-        let workload = match kind {
-            WorkloadKind::Pod => convert::pod(typed(value, at)?, written, at),
-            WorkloadKind::ReplicaSet => convert::replica_set(typed(value, at)?, written, at),
-            WorkloadKind::ReplicationController => {
-                convert::replication_controller(typed(value, at)?, written, at)
-            }
-            WorkloadKind::Deployment => convert::deployment(typed(value, at)?, written, at),
-            WorkloadKind::DaemonSet => convert::daemon_set(typed(value, at)?, written, at),
-        };
-        return Some(Object::Workload(Box::new(workload)));
-    }
-    match kind {
-        "Service" => {
-            let (key, service) = convert::service(typed(value, at)?, at);
-            Some(Object::Service(key, service))
-        }
-        "ConfigMap" => {
-            let (key, map) = convert::config_map(typed(value, at)?, at);
-            Some(Object::ConfigMap(key, map))
-        }
-        "Secret" => {
-            let (key, secret) = convert::secret(typed(value, at)?, at);
-            Some(Object::Secret(key, secret))
-        }
-        "Namespace" => {
-            let (name, meta) = convert::namespace(typed(value, at)?, at);
-            Some(Object::Namespace(name, meta))
-        }
-        "Node" => {
-            let (name, node) = convert::node(typed(value, at)?, at);
-            Some(Object::Node(name, node))
-        }
-        _ => None,
-    }
+/// Reads a document of a supported kind into Kubernetes' own struct; `None` after a problem that
+/// ended the reading.
+fn read_original(kind: &str, value: &Value, at: &At<'_>) -> Option<Original> {
+    Some(match kind {
+        "Pod" => Original::Pod(typed(value, at)?),
+        "ReplicaSet" => Original::ReplicaSet(typed(value, at)?),
+        "ReplicationController" => Original::ReplicationController(typed(value, at)?),
+        "Deployment" => Original::Deployment(typed(value, at)?),
+        "DaemonSet" => Original::DaemonSet(typed(value, at)?),
+        "Service" => Original::Service(typed(value, at)?),
+        "ConfigMap" => Original::ConfigMap(typed(value, at)?),
+        "Secret" => Original::Secret(typed(value, at)?),
+        "Namespace" => Original::Namespace(typed(value, at)?),
+        "Node" => Original::Node(typed(value, at)?),
+        _ => return None,
+    })
 }
 
-fn typed<T: DeserializeOwned>(value: &Value, at: &At<'_>) -> Option<T> {
-    strict::read(value, at)
+fn typed<T: DeserializeOwned>(value: &Value, at: &At<'_>) -> Option<Box<T>> {
+    strict::read(value, at).map(Box::new)
+}
+
+/// Converts a manifest to one of our objects; the template hash is over `value`, the same manifest
+/// as it is written.
+fn to_object(original: &Original, value: &Value, place: Place, at: &At<'_>) -> Object {
+    let written = || Written {
+        hash: template_hash(value),
+        place,
+    };
+    let workload = |workload| Object::Workload(Box::new(workload));
+    match original {
+        Original::Pod(pod) => workload(convert::pod(*pod.clone(), written(), at)),
+        Original::ReplicaSet(set) => workload(convert::replica_set(*set.clone(), written(), at)),
+        Original::ReplicationController(controller) => workload(convert::replication_controller(
+            *controller.clone(),
+            written(),
+            at,
+        )),
+        Original::Deployment(deployment) => {
+            workload(convert::deployment(*deployment.clone(), written(), at))
+        }
+        Original::DaemonSet(set) => workload(convert::daemon_set(*set.clone(), written(), at)),
+        Original::Service(service) => {
+            let (key, service) = convert::service(*service.clone(), at);
+            Object::Service(key, service)
+        }
+        Original::ConfigMap(map) => {
+            let (key, map) = convert::config_map(*map.clone(), at);
+            Object::ConfigMap(key, map)
+        }
+        Original::Secret(secret) => {
+            let (key, secret) = convert::secret(*secret.clone(), at);
+            Object::Secret(key, secret)
+        }
+        Original::Namespace(namespace) => {
+            let (name, meta) = convert::namespace(*namespace.clone(), at);
+            Object::Namespace(name, meta)
+        }
+        Original::Node(node) => {
+            let (name, node) = convert::node(*node.clone(), at);
+            Object::Node(name, node)
+        }
+    }
 }
 
 fn list(mut value: Value, at: &At<'_>) -> Outcome {
@@ -395,21 +414,14 @@ fn mend_base64(value: &mut Value, field: &str, plain: &str, at: &At<'_>) {
 }
 
 /// Replaces the values of a Secret, so that the API shows only its keys.
-fn hide_values(value: &mut Value) {
-    for field in ["data", "stringData"] {
-        for value in value
-            .get_mut(field)
-            .and_then(Value::as_object_mut)
-            .into_iter()
-            .flat_map(|data| data.values_mut())
-        {
-            *value = Value::from("");
-        }
+fn hide_values(secret: &mut core::Secret) {
+    for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
+        *value = ByteString::default();
     }
-    if let Some(annotations) = value
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut)
-    {
+    for value in secret.string_data.iter_mut().flat_map(BTreeMap::values_mut) {
+        value.clear();
+    }
+    if let Some(annotations) = &mut secret.metadata.annotations {
         annotations.remove(LAST_APPLIED);
     }
 }

@@ -1,4 +1,4 @@
-//! This host's certificate for the cluster's other hosts.
+//! The check of this host's certificate in its cluster.
 
 use std::path::Path;
 
@@ -8,36 +8,37 @@ use reconciler::name::NodeName;
 use super::Finding;
 use crate::peer::{Identity, PeerDirectory, expired_advice};
 
-/// Whose it is, and how long it is good; nothing where this host belongs to no cluster.
+/// Checks the validity of the certificate; `None` if this host is not in a cluster.
 pub(super) fn examine(directory: &Path, now: Timestamp) -> Option<Finding> {
     let identity = match Identity::open(&PeerDirectory::new(directory)) {
         Ok(identity) => identity?,
         Err(error) => {
-            let advice =
-                "become root; else put the files back from a copy, or join the cluster again";
+            let advice = "run this as root; if the files are damaged, restore them from a backup, or join the cluster again";
             return Some(Finding::fail("certificate", format!("{error:#}"), advice));
         }
     };
     let facts = identity.facts();
     let (name, until) = (&facts.name, facts.until);
     Some(if until <= now {
-        let found =
-            format!("that of {name} has expired at {until:.0}: no other host speaks to this one");
+        let found = format!(
+            "the certificate of {name} expired at {until:.0}: the other hosts refuse this host"
+        );
         Finding::warn(
             "certificate",
             found,
             expired_advice(identity.cluster(), &NodeName::new(name.as_str())),
         )
     } else if facts.renewal_is_overdue(now) {
-        let found = format!("{name}'s, good until {until:.0}: it should have been renewed");
+        let found =
+            format!("the certificate of {name}, valid until {until:.0}, is overdue for renewal");
         let advice =
-            "look for \"cannot be renewed\" in the daemon's log, or try `windlass cluster rotate`";
+            "search the daemon's log for \"cannot be renewed\", or run `windlass cluster rotate`";
         Finding::warn("certificate", found, advice)
     } else {
         Finding::ok(
             "certificate",
             format!(
-                "{name} of {}, good until {until:.0}",
+                "{name} of {}, valid until {until:.0}",
                 identity.cluster().cluster
             ),
         )
@@ -68,14 +69,16 @@ mod tests {
         let overdue = after(80);
         assert_eq!(overdue.verdict, DoctorVerdict::Warn);
         assert!(
-            overdue.found.ends_with("it should have been renewed"),
+            overdue.found.ends_with("is overdue for renewal"),
             "{}",
             overdue.found
         );
         let expired = after(91);
         assert_eq!(expired.verdict, DoctorVerdict::Warn);
         assert!(
-            expired.found.starts_with("that of n1 has expired at "),
+            expired
+                .found
+                .starts_with("the certificate of n1 expired at "),
             "{}",
             expired.found
         );

@@ -1,4 +1,4 @@
-//! The container engine, asked over its socket.
+//! The checks of the container engine, over its socket.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,20 +18,21 @@ struct EngineSilent {
     error: reqwest::Error,
 }
 
-/// The oldest API that has everything: Docker 20.10.
+/// The oldest supported version of the API, that of Docker 20.10.
 const OLDEST: (u32, u32) = (1, 41);
 
-/// Whether it answers, which one it is, and whether it keeps containers running while it is
-/// restarted itself.
+/// Checks that the engine answers, its version, and whether containers keep running while it is
+/// restarted (`live-restore`).
 pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
     let advice = format!(
-        "start Docker, or name its socket with --docker (tried {})",
+        "start Docker, or configure its socket with --docker (tried {})",
         socket.display()
     );
     let version = match ask(socket, "/version").await {
         Ok(version) => version,
         Err(error) => return vec![Finding::fail("engine", error.to_string(), advice)],
     };
+
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or("unknown").to_owned();
     let api = text(&version, "ApiVersion");
     let found = format!("Docker {}, API {api}", text(&version, "Version"));
@@ -43,24 +44,24 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
             "Docker 20.10 (API 1.41) or newer is needed",
         ),
     };
+
     let info = match ask(socket, "/info").await {
         Ok(info) => info,
         Err(error) => {
             return vec![
                 engine,
-                Finding::warn(
-                    "live-restore",
-                    error.to_string(),
-                    "look at the engine's log",
-                ),
+                Finding::warn("live-restore", error.to_string(), "read the engine's log"),
             ];
         }
     };
     let live = match info["LiveRestoreEnabled"].as_bool() {
-        Some(true) => Finding::ok("live-restore", "pods outlive a restart of the engine"),
+        Some(true) => Finding::ok(
+            "live-restore",
+            "on: pods keep running while the engine restarts",
+        ),
         _ => Finding::warn(
             "live-restore",
-            "off: a restart of the engine stops every pod",
+            "off: a restart of the engine stops all pods",
             "set \"live-restore\": true in /etc/docker/daemon.json and reload the engine",
         ),
     };

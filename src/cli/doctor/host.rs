@@ -1,4 +1,4 @@
-//! The kernel's network, ports, disk and clock.
+//! The checks of the kernel's network, of ports, disk and clock.
 
 use std::{fs, io, net::TcpListener, path::Path, time::Duration};
 
@@ -9,17 +9,17 @@ use tokio::{process::Command, time::timeout};
 use super::{DoctorFacts, Finding};
 use crate::cli::client::answers;
 
-/// Below this, images may not fit.
+/// With less free space, in bytes, images may not fit.
 const LITTLE_SPACE: u64 = 5 << 30;
-/// Below this, not even the daemon's state does.
+/// With less free space, in bytes, the daemon's state cannot be written.
 const NO_SPACE: u64 = 256 << 20;
-/// Any of these commands ends at once or not at all.
+/// The time limit of a command. All of them normally end at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a program of the host did not do its work.
 #[derive(Debug, Error)]
 enum ProgramError {
-    #[error("{0} does not end")]
+    #[error("{0} did not end within {seconds} s", seconds = PATIENCE.as_secs())]
     Hangs(String),
     #[error("{0} is not installed")]
     NotInstalled(String),
@@ -30,7 +30,7 @@ enum ProgramError {
     Failed(ForeignText),
 }
 
-/// nftables: that it is there, and that the kernel takes a table with a map and NAT.
+/// Checks that nft is installed, and that the kernel accepts a table with a map and NAT.
 pub(super) async fn nft() -> Finding {
     let version = match run("nft", &["--version"]).await {
         Ok(version) => version.trim().to_owned(),
@@ -45,12 +45,12 @@ pub(super) async fn nft() -> Finding {
         Err(error) => Finding::fail(
             "nft",
             format!("{version}, but the kernel refuses a NAT table ({error})"),
-            "become root; else load nf_tables, nft_nat and nft_chain_nat",
+            "run this as root; if it fails as root, load the modules nf_tables, nft_nat and nft_chain_nat",
         ),
     }
 }
 
-/// The kinds of links that pods are connected by.
+/// Checks that links of the kinds that pods need can be created.
 pub(super) async fn links() -> Finding {
     for kind in ["veth", "bridge"] {
         if let Err(error) = run(
@@ -59,14 +59,20 @@ pub(super) async fn links() -> Finding {
         )
         .await
         {
-            let advice = format!("become root; else load the module {kind} (and install iproute2)");
-            return Finding::fail("links", format!("cannot make a {kind} ({error})"), advice);
+            let advice = format!(
+                "run this as root; if it fails as root, load the module {kind}, and install iproute2"
+            );
+            return Finding::fail(
+                "links",
+                format!("cannot create a {kind} link ({error})"),
+                advice,
+            );
         }
     }
-    Finding::ok("links", "veth and bridge can be made")
+    Finding::ok("links", "veth and bridge links can be created")
 }
 
-/// IPv4 forwarding.
+/// Checks whether the kernel forwards IPv4 packets.
 pub(super) fn forwarding() -> Finding {
     match fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
         .as_deref()
@@ -75,26 +81,27 @@ pub(super) fn forwarding() -> Finding {
         Ok("1") => Finding::ok("forwarding", "on"),
         Ok(_) => Finding::warn(
             "forwarding",
-            "off: the daemon switches it on",
-            "to keep it over reboots: net.ipv4.ip_forward=1 in /etc/sysctl.d",
+            "off: the daemon enables it",
+            "to enable it also after a reboot, set net.ipv4.ip_forward=1 in /etc/sysctl.d",
         ),
         Err(error) => Finding::fail(
             "forwarding",
-            format!("cannot be read ({error})"),
+            format!("cannot read /proc/sys/net/ipv4/ip_forward ({error})"),
             "mount /proc",
         ),
     }
 }
 
-/// The daemon's ports: free, or held by a daemon that runs already.
+/// Checks that the daemon's ports are free, or used by a running daemon.
 pub(super) fn ports(facts: &DoctorFacts) -> Vec<Finding> {
     if answers(&facts.socket_dir.join("windlass.sock")) {
-        return vec![Finding::ok("ports", "held by the daemon that runs here")];
+        return vec![Finding::ok("ports", "used by the running daemon")];
     }
     let check = |address: &std::net::SocketAddr| match TcpListener::bind(address) {
         Ok(_) => Finding::ok("ports", format!("{address} is free")),
         Err(error) => {
-            let advice = "stop what listens there, or choose another address";
+            let advice =
+                "stop the process that listens there (`ss -tlnp`), or configure another address";
             Finding::fail(
                 "ports",
                 format!("{address} cannot be used ({error})"),
@@ -105,41 +112,51 @@ pub(super) fn ports(facts: &DoctorFacts) -> Vec<Finding> {
     facts.listen.iter().map(check).collect()
 }
 
-/// Space where the data directory is, or will be.
+/// Checks the free space of the disk with the data directory.
 pub(super) fn space(data_dir: &Path) -> Finding {
-    let there = data_dir
+    let existing = data_dir
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(there) {
+    match rustix::fs::statvfs(existing) {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let found = format!("{} MiB free at {}", free >> 20, there.display());
+            let found = format!("{} MiB free at {}", free >> 20, existing.display());
             match free {
-                ..NO_SPACE => {
-                    Finding::fail("disk", found, "make room: state cannot be written safely")
-                }
+                ..NO_SPACE => Finding::fail(
+                    "disk",
+                    found,
+                    "free some space: the daemon's state cannot be written safely",
+                ),
                 NO_SPACE..LITTLE_SPACE => {
-                    Finding::warn("disk", found, "make room: images may not fit")
+                    Finding::warn("disk", found, "free some space: images may not fit")
                 }
                 _ => Finding::ok("disk", found),
             }
         }
         Err(error) => Finding::fail(
             "disk",
-            format!("cannot look at {} ({error})", there.display()),
-            "make the directory",
+            format!(
+                "cannot read the free space at {} ({error})",
+                existing.display()
+            ),
+            "create the directory",
         ),
     }
 }
 
-/// Whether something keeps the clock right: signatures are judged by it.
+/// Checks that the clock is synchronized, since the validity of signatures and certificates depends
+/// on it.
 pub(super) async fn time() -> Finding {
     let now = jiff::Timestamp::now();
     let advice = "start systemd-timesyncd, chrony or another NTP client";
-    // No commit of ours can be older than the program.
+    // 2025-01-01: this program is newer, so an earlier time shows a clock that is not set.
     if now.as_second() < 1_735_689_600 {
-        return Finding::fail("clock", format!("it says {now}"), advice);
+        return Finding::fail(
+            "clock",
+            format!("the clock is not set: it is at {now}"),
+            advice,
+        );
     }
     match run(
         "timedatectl",
@@ -147,11 +164,15 @@ pub(super) async fn time() -> Finding {
     )
     .await
     {
-        Ok(answer) if answer.trim() == "yes" => Finding::ok("clock", "kept by NTP"),
-        Ok(_) => Finding::warn("clock", format!("{now:.0}, not kept by NTP"), advice),
+        Ok(answer) if answer.trim() == "yes" => Finding::ok("clock", "synchronized by NTP"),
+        Ok(_) => Finding::warn(
+            "clock",
+            format!("{now:.0}, not synchronized by NTP"),
+            advice,
+        ),
         Err(_) => Finding::warn(
             "clock",
-            format!("{now:.0}; nobody says whether it is kept by NTP"),
+            format!("{now:.0}; timedatectl does not report whether NTP synchronizes it"),
             advice,
         ),
     }
@@ -183,7 +204,7 @@ async fn run(program: &str, arguments: &[&str]) -> Result<String, ProgramError> 
     let first = message
         .lines()
         .next()
-        .unwrap_or("it failed without a word")
+        .unwrap_or("it failed without a message")
         .trim();
     Err(ProgramError::Failed(ForeignText::new(first)))
 }

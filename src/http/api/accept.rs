@@ -5,9 +5,9 @@ use axum::http::{HeaderMap, header::ACCEPT};
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The objects themselves.
+    /// Objects, or a list of them.
     Object,
-    /// A `meta.k8s.io/v1` Table.
+    /// A `meta.k8s.io/v1` Table, with cells that the server has formatted.
     Table,
 }
 

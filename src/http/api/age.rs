@@ -10,11 +10,6 @@ pub(crate) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-/// Parses a time in an object.
-pub(crate) fn parse(text: Option<&str>) -> Option<Timestamp> {
-    text.and_then(|text| text.parse().ok())
-}
-
 /// Formats seconds by the rule of k8s.io/apimachinery's `duration.HumanDuration`: about two digits
 /// of precision.
 pub(crate) fn human(seconds: i64) -> String {

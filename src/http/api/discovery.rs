@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::resource::{GROUPS, RESOURCES};
+use super::resource::{ApiKind, GROUPS, RESOURCES};
 use crate::host_info::architecture;
 
 /// `/version`. The numbers name the Kubernetes API that the objects follow.
@@ -51,17 +51,17 @@ pub(super) fn resources(group: &str) -> Value {
             "name": resource.plural,
             "singularName": resource.singular,
             "namespaced": resource.namespaced,
-            "kind": resource.kind,
+            "kind": resource.kind.as_str(),
             "verbs": ["get", "list", "watch"],
             "shortNames": resource.short,
             "categories": if resource.all { vec!["all"] } else { vec![] },
         }));
-        if resource.plural == "pods" {
+        if resource.kind == ApiKind::Pod {
             list.push(json!({
                 "name": "pods/log",
                 "singularName": "",
                 "namespaced": true,
-                "kind": "Pod",
+                "kind": ApiKind::Pod.as_str(),
                 "verbs": ["get"],
             }));
         }

@@ -15,7 +15,7 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus},
 };
 
-use super::{query::ListQuery, resource::Resource, status::ApiError};
+use super::{query::ListQuery, resource, status::ApiError};
 use crate::http::HttpContext;
 
 /// Opens container logs; in the daemon, those of the engine.
@@ -53,7 +53,6 @@ pub(crate) struct LogTarget {
 /// A pod of another host. If no container is named, that host chooses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemotePod {
-    /// The pod's node.
     pub node: NodeName,
     pub key: ObjectKey,
     /// The container's name, if the request has one.
@@ -88,9 +87,9 @@ pub(crate) struct LogOptions {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     /// The container does not exist any more.
-    #[error("the container's log is not there any more")]
+    #[error("the container and its log were removed")]
     Gone,
-    /// The engine failed.
+    /// The engine cannot open the log.
     #[error("cannot read the log: {0}")]
     Engine(String),
     /// The pod's host refused the request; the text is that host's.
@@ -106,7 +105,7 @@ pub(super) async fn answer(
     daemon: &HttpContext,
     (namespace, name): (&str, &str),
     query: &ListQuery,
-    asker: LogReader,
+    reader: LogReader,
 ) -> Result<Response, ApiError> {
     // A time before the earliest possible one means the beginning of the log.
     let since = query.since_seconds.and_then(|seconds| {
@@ -121,22 +120,25 @@ pub(super) async fn answer(
         tail: query.tail_lines,
         since: query.since_time.or(since),
     };
+
     let key = ObjectKey::new(namespace, name);
     let (described, opened) = match place(daemon, &key, query)? {
-        Where::Here(target) => {
+        LogPlace::Here(target) => {
             let described = format!("container \"{}\" in pod \"{name}\"", target.container);
             (described, daemon.logs.logs(target, options).await)
         }
-        Where::There(pod) if asker == LogReader::Reader => {
+        LogPlace::There(pod) if reader == LogReader::Reader => {
             let described = format!("pod \"{name}\" on {}", pod.node);
             (described, daemon.logs.remote(pod, options).await)
         }
-        Where::There(RemotePod { node, .. }) => {
-            let message =
-                format!("pod \"{name}\" is not on this host any more: it is on {node}, ask again");
+        LogPlace::There(RemotePod { node, .. }) => {
+            let message = format!(
+                "pod \"{name}\" is not on this host any more: it is on {node}, repeat the request"
+            );
             return Err(ApiError::bad_request(message));
         }
     };
+
     let stream = opened.map_err(|error| match error {
         LogError::Gone => ApiError::bad_request(format!("{described}: {error}")),
         LogError::Refused(message) => ApiError::bad_request(message),
@@ -144,6 +146,7 @@ pub(super) async fn answer(
             ApiError::internal(format!("{described}: {error}"))
         }
     })?;
+
     let body = match query.limit_bytes {
         Some(limit) => Body::from_stream(limited(stream, limit)),
         None => Body::from_stream(stream),
@@ -151,36 +154,42 @@ pub(super) async fn answer(
     Ok(([(CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
-/// The place of a log.
-enum Where {
+/// The host of a log.
+enum LogPlace {
     Here(LogTarget),
     There(RemotePod),
 }
 
-fn place(daemon: &HttpContext, key: &ObjectKey, query: &ListQuery) -> Result<Where, ApiError> {
+fn place(daemon: &HttpContext, key: &ObjectKey, query: &ListQuery) -> Result<LogPlace, ApiError> {
     let current = daemon.views.current();
     let view = &current.view;
+
+    // A stopping pod and its successor may have the same name: the successor is meant.
     let record = view
         .state
         .pods
         .values()
         .filter(|record| record.key == *key)
         .max_by_key(|record| (record.stop.is_none(), record.serial))
-        .ok_or_else(|| not_found(&key.name))?;
-    if let Some(node) = record.place.node().filter(|node| **node != view.node) {
+        .ok_or_else(|| ApiError::not_found(&resource::PODS, &key.name))?;
+    if let Some(node) = record.place.node()
+        && *node != view.node
+    {
         let (node, key, container) = (node.clone(), key.clone(), query.container.clone());
-        return Ok(Where::There(RemotePod {
+        return Ok(LogPlace::There(RemotePod {
             node,
             key,
             container,
         }));
     }
+
     let status = view.pods.get(&record.uid);
     let containers: Vec<&ContainerStatus> = status
         .into_iter()
         .flat_map(|status| status.containers.iter().chain(&status.init_containers))
         .collect();
     let container = choose(record, &containers, query.container.as_deref())?;
+
     let has_run = container.container_id.is_some() || (query.previous && container.restarts > 0);
     if query.previous && container.restarts == 0 {
         let message = format!(
@@ -189,6 +198,8 @@ fn place(daemon: &HttpContext, key: &ObjectKey, query: &ListQuery) -> Result<Whe
         );
         return Err(ApiError::bad_request(message));
     }
+
+    // The messages about a missing attempt are those of the kubelet.
     if !has_run {
         let reason = match &container.state {
             ContainerPhase::Waiting { reason, .. } => reason.as_str(),
@@ -200,19 +211,13 @@ fn place(daemon: &HttpContext, key: &ObjectKey, query: &ListQuery) -> Result<Whe
         );
         return Err(ApiError::bad_request(message));
     }
-    Ok(Where::Here(LogTarget {
+
+    Ok(LogPlace::Here(LogTarget {
         pod: record.uid.clone(),
         container: container.name.clone(),
         current: container.container_id.clone(),
         restarts: container.restarts,
     }))
-}
-
-fn not_found(name: &str) -> ApiError {
-    Resource::of_path("", "pods").map_or_else(
-        || ApiError::unknown_path(name),
-        |pods| ApiError::not_found(pods, name),
-    )
 }
 
 /// The named container, or the pod's only one.
@@ -231,7 +236,7 @@ fn choose<'a>(
                 ApiError::bad_request(format!("container {wanted} is not valid for pod {name}"))
             }),
         (None, []) => Err(ApiError::bad_request(format!(
-            "pod \"{name}\" has no container yet"
+            "pod \"{name}\" has no container yet: repeat the request later"
         ))),
         (None, [only]) => Ok(only),
         (None, many) => {

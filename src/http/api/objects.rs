@@ -9,19 +9,19 @@ mod pod;
 mod pod_status;
 mod replicaset;
 mod service;
+mod tally;
 mod workload;
 
 use std::collections::BTreeMap;
 
 use reconciler::{
-    commit,
-    name::{ObjectKey, WorkloadKey},
-    object::{ObjectId, Objects, Workload},
+    commit, foreign,
+    name::{ObjectKey, WorkloadKey, WorkloadKind},
+    object::{ObjectId, Objects, Original, Workload},
     state::PodRecord,
 };
-use serde_json::Value;
 
-use super::Resource;
+use super::{object::ApiObject, resource::ApiKind};
 use crate::{
     http::views::Numbered,
     view::{Commit, View},
@@ -44,43 +44,41 @@ impl Scope<'_> {
     }
 }
 
-/// Renders the objects of a kind, in the order of their names.
+/// The objects of a kind, in the order of their names.
 pub(super) fn all(
     numbered: &Numbered,
-    resource: &Resource,
+    kind: ApiKind,
     scope: Scope<'_>,
-) -> BTreeMap<ObjectKey, Value> {
+) -> BTreeMap<ObjectKey, ApiObject> {
     let source = ObjectSource::new(numbered);
-    let mut objects = match resource.kind {
-        "Pod" => pod::all(&source, scope),
-        "ReplicaSet" => {
-            let mut sets = workload::all(&source, resource, scope);
+    let mut objects = match kind {
+        ApiKind::Pod => pod::all(&source, scope),
+        ApiKind::ReplicationController => workload::replication_controllers(&source, scope),
+        ApiKind::Service => service::all(&source, scope),
+        ApiKind::DaemonSet => workload::daemon_sets(&source, scope),
+        ApiKind::Deployment => workload::deployments(&source, scope),
+        ApiKind::ReplicaSet => {
+            let mut sets = workload::replica_sets(&source, scope);
             sets.extend(replicaset::implied(&source, scope));
             sets
         }
-        "Deployment" | "DaemonSet" | "ReplicationController" => {
-            workload::all(&source, resource, scope)
-        }
-        "Service" => service::all(&source, scope),
-        "Endpoints" => endpoints::all(&source, scope),
-        "EndpointSlice" => endpoints::slices(&source, scope),
-        "ConfigMap" => plain::config_maps(&source, scope),
-        "Secret" => plain::secrets(&source, scope),
-        "Namespace" => plain::namespaces(&source, scope),
-        "Node" => node::all(&source, scope),
-        "Event" => event::all(&source, scope),
-        _ => BTreeMap::new(),
+        ApiKind::ConfigMap => plain::config_maps(&source, scope),
+        ApiKind::Secret => plain::secrets(&source, scope),
+        ApiKind::Endpoints => endpoints::all(&source, scope),
+        ApiKind::Event => event::all(&source, scope),
+        ApiKind::Namespace => plain::namespaces(&source, scope),
+        ApiKind::Node => node::all(&source, scope),
+        ApiKind::EndpointSlice => endpoints::slices(&source, scope),
     };
-    let version = Value::from(source.number.to_string());
+    let version = numbered.number.to_string();
     for object in objects.values_mut() {
-        object["metadata"]["resourceVersion"] = version.clone();
+        object.metadata_mut().resource_version = Some(version.clone());
     }
     objects
 }
 
 /// A view, with the values that all renderers use.
 struct ObjectSource<'a> {
-    number: u64,
     view: &'a View,
     driving: Option<&'a Commit>,
 }
@@ -88,10 +86,10 @@ struct ObjectSource<'a> {
 impl<'a> ObjectSource<'a> {
     fn new(numbered: &'a Numbered) -> Self {
         let view = numbered.view.as_ref();
+        let driving = commit::driving(&view.commits, &view.state.rollout);
         Self {
-            number: numbered.number,
             view,
-            driving: commit::driving(&view.commits, &view.state.rollout).map(AsRef::as_ref),
+            driving: driving.map(AsRef::as_ref),
         }
     }
 
@@ -100,50 +98,70 @@ impl<'a> ObjectSource<'a> {
         self.driving.map(|commit| &commit.objects)
     }
 
-    /// The manifests of a kind in the driving commit.
-    fn originals(
+    /// The manifests of the driving commit that a request may select, of all kinds.
+    fn originals<'s>(
         &self,
-        api_version: &str,
-        kind: &str,
-    ) -> impl Iterator<Item = (&'a ObjectId, &'a Value)> + use<'a> {
-        let wanted = (api_version.to_owned(), kind.to_owned());
-        let originals = self
-            .objects()
-            .into_iter()
-            .flat_map(|objects| &objects.originals);
-        originals.filter(move |(id, _)| id.api_version == wanted.0 && id.kind == wanted.1)
+        scope: Scope<'s>,
+    ) -> impl Iterator<Item = (&'a ObjectId, &'a Original)> + use<'a, 's> {
+        let objects = self.objects().into_iter();
+        let originals = objects.flat_map(|objects| &objects.originals);
+        originals.filter(move |(id, _)| scope.has(&id.key))
+    }
+
+    /// A workload of the driving commit.
+    fn workload(&self, kind: WorkloadKind, object: &ObjectKey) -> Option<&'a Workload> {
+        let object = object.clone();
+        let key = WorkloadKey { kind, object };
+        self.objects()?.workloads.get(&key)
     }
 
     /// The owner of a pod, as it is in the pod's own commit.
-    fn owner(&self, record: &PodRecord) -> Option<(&'a Workload, Option<&'a Value>)> {
+    fn owner(&self, record: &PodRecord) -> Option<Owner<'a>> {
         let objects = &self.view.commits.get(&record.commit)?.objects;
-        let workload = objects.workloads.get(&record.owner)?;
-        Some((workload, objects.originals.get(&original_id(&record.owner))))
+        Owner::of(objects, &record.owner)
     }
 
     /// The pods of a workload that are not stopping.
     fn pods_of(&self, owner: &WorkloadKey) -> impl Iterator<Item = &'a PodRecord> + use<'a> {
         let owner = owner.clone();
-        self.view
-            .state
-            .pods
-            .values()
-            .filter(move |record| record.owner == owner && record.stop.is_none())
+        let records = self.view.state.pods.values();
+        records.filter(move |record| record.owner == owner && record.stop.is_none())
+    }
+}
+
+/// An owner of pods in one commit.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    workload: &'a Workload,
+    original: Option<&'a Original>,
+}
+
+impl<'a> Owner<'a> {
+    fn of(objects: &'a Objects, key: &WorkloadKey) -> Option<Self> {
+        Some(Self {
+            workload: objects.workloads.get(key)?,
+            original: objects.originals.get(&original_id(key)),
+        })
     }
 }
 
 /// The id of a workload's manifest.
 fn original_id(key: &WorkloadKey) -> ObjectId {
-    use reconciler::name::WorkloadKind::{
-        DaemonSet, Deployment, Pod, ReplicaSet, ReplicationController,
-    };
-    let api_version = match key.kind {
-        Pod | ReplicationController => "v1",
-        ReplicaSet | Deployment | DaemonSet => "apps/v1",
-    };
+    let kind = ApiKind::from(key.kind);
     ObjectId {
-        api_version: api_version.to_owned(),
-        kind: key.kind.as_str().to_owned(),
+        api_version: kind.api_version().to_owned(),
+        kind: kind.as_str().to_owned(),
         key: key.object.clone(),
     }
+}
+
+/// A count of pods as Kubernetes' types have it.
+fn count(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Escaped foreign text: another host may have written it, and `kubectl describe` prints texts
+/// unescaped.
+fn escaped(text: &str) -> String {
+    foreign::escape(text).into_owned()
 }

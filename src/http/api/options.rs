@@ -65,6 +65,7 @@ impl ListQuery {
             ));
         }
         judged(causes)?;
+
         let number = self.version_number()?;
         Ok(match self.match_kind() {
             Some(EXACT) => Wanted::Exactly(number),
@@ -95,6 +96,7 @@ impl ListQuery {
             }
         }
         judged(causes)?;
+
         let number = self.version_number()?;
         Ok(match self.send_initial_events {
             Some(true) => Begin::WithEverything { at_least: number },
@@ -106,7 +108,10 @@ impl ListQuery {
     }
 
     fn match_kind(&self) -> Option<&str> {
-        Some(self.resource_version_match.as_str()).filter(|kind| !kind.is_empty())
+        match self.resource_version_match.as_str() {
+            "" => None,
+            kind => Some(kind),
+        }
     }
 
     /// The requested version. 0 means any version, as does an absent one, since the newest view is

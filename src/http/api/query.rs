@@ -1,11 +1,12 @@
 //! The query parameters of lists, watches and logs.
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use super::{
+    field_selector::FieldSelector,
+    object::ApiObject,
     resource::Resource,
-    selector::{FieldSelector, LabelSelector, SelectorError},
+    selector::{LabelSelector, SelectorError},
     status::ApiError,
 };
 
@@ -57,11 +58,11 @@ pub(super) struct ListQuery {
 /// The object that each row of a table contains beside its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Include {
-    /// No object.
+    /// Rows have only cells.
     None,
-    /// Only the `metadata`.
+    /// Rows have the `metadata` of their object, as a `PartialObjectMetadata`.
     Metadata,
-    /// The whole object.
+    /// Rows have the whole object.
     Object,
 }
 
@@ -73,7 +74,7 @@ pub(super) struct Filter {
 }
 
 impl ListQuery {
-    /// Parses the selectors.
+    /// The selectors; an invalid one is refused as kube-apiserver refuses it.
     pub(super) fn filter(&self, resource: &Resource) -> Result<Filter, ApiError> {
         let bad_request = |error: SelectorError| ApiError::bad_request(error.to_string());
         let labels = LabelSelector::parse(&self.label_selector).map_err(bad_request)?;
@@ -81,7 +82,7 @@ impl ListQuery {
         Ok(Filter { labels, fields })
     }
 
-    /// The parameter `includeObject`.
+    /// `includeObject`: as in kube-apiserver, the default is the `metadata`.
     pub(super) fn include(&self) -> Include {
         match self.include_object.as_str() {
             "None" => Include::None,
@@ -93,8 +94,9 @@ impl ListQuery {
 
 impl Filter {
     /// Whether an object matches both selectors.
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        self.labels.matches(object) && self.fields.matches(object)
+    pub(super) fn matches(&self, object: &ApiObject) -> bool {
+        let labels = object.metadata().labels.as_ref();
+        self.labels.matches(labels) && self.fields.matches(object)
     }
 
     /// The one name that can match; `None` if the selector does not contain a name.

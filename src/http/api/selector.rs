@@ -1,12 +1,9 @@
-//! The `labelSelector` and `fieldSelector` of a query.
+//! The `labelSelector` of a query.
 
 use std::collections::BTreeMap;
 
 use reconciler::object::{Operator, Requirement, Selector};
-use serde_json::Value;
 use thiserror::Error;
-
-use super::resource::Resource;
 
 /// Why a selector is refused. The operand is the part of it that cannot be used.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -26,17 +23,6 @@ pub(super) enum SelectorError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LabelSelector(Selector);
 
-/// A field selector such as `metadata.name=web,status.phase!=Running`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct FieldSelector(Vec<FieldRequirement>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct FieldRequirement {
-    pointer: String,
-    equal: bool,
-    value: String,
-}
-
 impl LabelSelector {
     /// Parses the text; an empty one selects everything.
     pub(super) fn parse(text: &str) -> Result<Self, SelectorError> {
@@ -49,20 +35,12 @@ impl LabelSelector {
         Ok(Self(selector))
     }
 
-    /// Whether the object's labels match the selector.
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        if self.0.expressions.is_empty() {
-            return true;
+    /// Whether an object with these labels matches the selector; `None` is no label.
+    pub(super) fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        match labels {
+            Some(labels) => self.0.matches(labels),
+            None => self.0.matches(&BTreeMap::new()),
         }
-        let labels = object
-            .pointer("/metadata/labels")
-            .and_then(Value::as_object);
-        let labels: BTreeMap<String, String> = labels
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect();
-        self.0.matches(&labels)
     }
 }
 
@@ -119,83 +97,16 @@ fn requirement(term: &str) -> Option<Requirement> {
     }
 }
 
-impl FieldSelector {
-    /// Parses the text. An unsupported field is refused, because a selector without it would select
-    /// too much.
-    pub(super) fn parse(text: &str, resource: &Resource) -> Result<Self, SelectorError> {
-        let mut requirements = Vec::new();
-        for term in text
-            .split(',')
-            .map(str::trim)
-            .filter(|term| !term.is_empty())
-        {
-            let (field, equal, value) = match (term.split_once("!="), term.split_once("==")) {
-                (Some((field, value)), _) => (field, false, value),
-                (None, Some((field, value))) => (field, true, value),
-                (None, None) => term
-                    .split_once('=')
-                    .map(|(field, value)| (field, true, value))
-                    .ok_or_else(|| SelectorError::FieldTerm(term.to_owned()))?,
-            };
-            if !is_selectable(field, resource) {
-                return Err(SelectorError::UnsupportedField(field.to_owned()));
-            }
-            let pointer = format!("/{}", field.replace('.', "/"));
-            requirements.push(FieldRequirement {
-                pointer,
-                equal,
-                value: value.to_owned(),
-            });
-        }
-        Ok(Self(requirements))
-    }
-
-    /// Whether the object's fields match the selector; an absent field is empty.
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        self.0.iter().all(|requirement| {
-            let found = object
-                .pointer(&requirement.pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            (found == requirement.value) == requirement.equal
-        })
-    }
-
-    /// The value of `metadata.name=`, if the selector contains it.
-    pub(super) fn name(&self) -> Option<&str> {
-        let by_name = |requirement: &&FieldRequirement| {
-            requirement.equal && requirement.pointer == "/metadata/name"
-        };
-        self.0
-            .iter()
-            .find(by_name)
-            .map(|requirement| requirement.value.as_str())
-    }
-}
-
-fn is_selectable(field: &str, resource: &Resource) -> bool {
-    match field {
-        "metadata.name" => true,
-        "metadata.namespace" => resource.namespaced,
-        "status.phase" => matches!(resource.kind, "Pod" | "Namespace"),
-        "spec.nodeName" | "spec.restartPolicy" | "status.podIP" => resource.kind == "Pod",
-        "spec.unschedulable" => resource.kind == "Node",
-        "type" => matches!(resource.kind, "Secret" | "Event"),
-        "reason" => resource.kind == "Event",
-        _ => resource.kind == "Event" && field.starts_with("involvedObject."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn label_selectors_of_every_form_select_what_they_say() {
-        let object = json!({"metadata": {"labels": {"app": "web", "tier": "front"}}});
+    fn label_selectors_of_every_form_select_by_labels() {
+        let labels = [("app", "web"), ("tier", "front")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
         let holds = [
             "",
             "app=web",
@@ -217,36 +128,18 @@ mod tests {
         ];
         for text in holds {
             assert!(
-                LabelSelector::parse(text).unwrap().matches(&object),
+                LabelSelector::parse(text).unwrap().matches(Some(&labels)),
                 "{text}"
             );
         }
         for text in fails {
             assert!(
-                !LabelSelector::parse(text).unwrap().matches(&object),
+                !LabelSelector::parse(text).unwrap().matches(Some(&labels)),
                 "{text}"
             );
         }
         for text in ["app in web", "a b", "app in (web", "=x", "app>1"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn field_selectors_select_or_are_refused() {
-        let pods = Resource::of_word("po").unwrap();
-        let object = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}, "spec": {"nodeName": "n1"}});
-        let matches =
-            |text: &str| FieldSelector::parse(text, pods).map(|selector| selector.matches(&object));
-        assert_eq!(
-            matches("metadata.name=a,status.phase!=Pending,spec.nodeName==n1"),
-            Ok(true)
-        );
-        assert_eq!(matches("status.phase=Pending"), Ok(false));
-        assert_eq!(
-            matches("spec.replicas=1"),
-            Err(SelectorError::UnsupportedField("spec.replicas".to_owned()))
-        );
-        assert!(matches("status.phase").is_err());
     }
 }

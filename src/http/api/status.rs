@@ -20,7 +20,7 @@ pub(in crate::http) struct ApiError {
     details: serde_json::Value,
 }
 
-/// An invalid parameter.
+/// One of the `causes` of an answer with the reason `Invalid`: a parameter that cannot be used.
 #[derive(Debug)]
 pub(super) struct Cause {
     field: &'static str,
@@ -84,7 +84,7 @@ impl ApiError {
                 )
             }
             _ if path.starts_with("/openapi") => {
-                "Windlass is read-only: what runs is what Git says; check manifests with `windlass check`"
+                "Windlass is read-only: workloads come only from Git; check manifests with `windlass check`"
                     .to_owned()
             }
             _ => format!("Windlass does not serve {path}"),
@@ -99,11 +99,11 @@ impl ApiError {
 
     /// The parameters of a list or a watch contradict each other, or one has an impossible value.
     pub(super) fn invalid_options(causes: &[Cause]) -> Self {
-        let said: Vec<String> = causes
+        let sentences: Vec<String> = causes
             .iter()
             .map(|one| format!("{}: {}", one.field, one.message))
             .collect();
-        let said = match said.as_slice() {
+        let sentence = match sentences.as_slice() {
             [one] => one.clone(),
             all => format!("[{}]", all.join(", ")),
         };
@@ -112,7 +112,7 @@ impl ApiError {
             .map(|one| json!({ "reason": one.reason, "message": one.message, "field": one.field }))
             .collect();
         let details = json!({ "group": "meta.k8s.io", "kind": "ListOptions", "causes": listed });
-        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {sentence}");
         Self {
             details,
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
@@ -146,7 +146,7 @@ impl ApiError {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",
-            "Unauthorized: a bearer token is needed",
+            "Unauthorized: the request needs the bearer token of this listener",
         )
     }
 
@@ -174,7 +174,7 @@ pub(super) fn not_reading(path: &str, source: &SourceStatus) -> ApiError {
         (url, branch) => format!("{url}, branch {branch}"),
     };
     let message = format!(
-        "Windlass is read-only here, because what runs is what Git says. Commit the change to {place}, and push \
+        "Windlass is read-only, because workloads come only from Git. Commit the change to {place}, and push \
          (to replace the pods of a workload without a change: `windlass restart KIND/NAME` on the host)"
     );
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)

@@ -1,7 +1,7 @@
 //! The target of a request, by its path.
 
 use super::{
-    resource::{GROUPS, Resource},
+    resource::{ApiKind, GROUPS, Resource},
     status::ApiError,
 };
 
@@ -20,31 +20,23 @@ pub(super) enum Target<'a> {
     Resources(&'static str),
     /// All objects of a kind, in all namespaces or in one.
     List {
-        /// The kind.
         resource: &'static Resource,
         /// `None` for all namespaces.
         namespace: Option<&'a str>,
     },
-    /// One object.
+    /// One object of a kind.
     Object {
-        /// The kind.
         resource: &'static Resource,
         /// `None` for kinds without a namespace.
         namespace: Option<&'a str>,
-        /// `metadata.name`.
         name: &'a str,
     },
-    /// A container's log.
-    Log {
-        /// The pod's namespace.
-        namespace: &'a str,
-        /// The pod's name.
-        name: &'a str,
-    },
+    /// `/api/v1/namespaces/{namespace}/pods/{name}/log`
+    Log { namespace: &'a str, name: &'a str },
 }
 
 impl<'a> Target<'a> {
-    /// Parses a path.
+    /// Parses a path; the error names a path that is not served.
     pub(super) fn parse(path: &'a str) -> Result<Self, ApiError> {
         let segments: Vec<&str> = path
             .split('/')
@@ -81,7 +73,7 @@ impl<'a> Target<'a> {
                 namespace,
                 name,
             }),
-            [name, "log"] if resource.plural == "pods" => Some(Self::Log {
+            [name, "log"] if resource.kind == ApiKind::Pod => Some(Self::Log {
                 namespace: namespace?,
                 name,
             }),
@@ -98,7 +90,7 @@ fn known_group(group: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn list(text: &str) -> (&'static str, Option<&str>) {
+    fn list(text: &str) -> (ApiKind, Option<&str>) {
         match Target::parse(text) {
             Ok(Target::List {
                 resource,
@@ -110,12 +102,15 @@ mod tests {
 
     #[test]
     fn lists_are_found_everywhere_and_by_namespace() {
-        assert_eq!(list("/api/v1/pods"), ("Pod", None));
-        assert_eq!(list("/api/v1/namespaces/web/pods"), ("Pod", Some("web")));
-        assert_eq!(list("/api/v1/namespaces"), ("Namespace", None));
+        assert_eq!(list("/api/v1/pods"), (ApiKind::Pod, None));
+        assert_eq!(
+            list("/api/v1/namespaces/web/pods"),
+            (ApiKind::Pod, Some("web"))
+        );
+        assert_eq!(list("/api/v1/namespaces"), (ApiKind::Namespace, None));
         assert_eq!(
             list("/apis/apps/v1/namespaces/web/deployments"),
-            ("Deployment", Some("web"))
+            (ApiKind::Deployment, Some("web"))
         );
     }
 
@@ -123,7 +118,7 @@ mod tests {
     fn a_namespace_is_an_object_of_its_own() {
         let target = Target::parse("/api/v1/namespaces/web").ok();
         assert!(
-            matches!(target, Some(Target::Object { resource, namespace: None, name: "web" }) if resource.kind == "Namespace")
+            matches!(target, Some(Target::Object { resource, namespace: None, name: "web" }) if resource.kind == ApiKind::Namespace)
         );
     }
 

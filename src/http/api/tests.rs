@@ -8,8 +8,11 @@ mod watch;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reconciler::{
-    name::{NodeName, ObjectKey},
+    foreign,
+    name::{ContainerId, ImageId, NodeName, ObjectKey},
+    object::{Taint, TaintEffect},
     state::Phase,
+    status::ContainerPhase,
 };
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -242,6 +245,66 @@ async fn a_secrets_value_never_leaves() {
         let text = response.text().await.unwrap();
         assert!(text.contains("password"), "{text}");
         assert!(!text.contains(HIDDEN), "{text}");
+    }
+}
+
+/// A view in which each text that another host may have written acts on a terminal.
+fn hostile() -> crate::view::View {
+    let odd = || "x\u{1b}[2J\u{202e}\n".to_owned();
+    let mut view = fixture::unescaped();
+    for status in Arc::make_mut(&mut view.pods).values_mut() {
+        status.reason = Some(odd());
+        status.init_containers = status.containers.clone();
+        for container in &mut status.containers {
+            (container.name, container.image) = (odd(), odd());
+            container.image_id = Some(ImageId::new(odd()));
+            container.container_id = Some(ContainerId::new(odd()));
+            if let Some(last) = container.last.clone() {
+                container.state = ContainerPhase::Terminated(last);
+            }
+        }
+    }
+    for node in view.nodes.values_mut() {
+        let system = &mut node.facts.system;
+        (system.kernel, system.engine) = (odd(), odd());
+        (system.architecture, system.version) = (odd(), odd());
+        node.facts.taints = vec![Taint {
+            key: odd(),
+            value: odd(),
+            effect: TaintEffect::NoExecute,
+        }];
+    }
+    for event in &mut view.events {
+        event.reason = odd();
+    }
+    view
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(fields) => {
+            let keys = fields.keys().map(String::as_str);
+            keys.chain(fields.values().flat_map(texts)).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn no_text_of_another_host_is_served_unescaped() {
+    let fixture = fixture();
+    fixture.publish.send_replace(Arc::new(hostile()));
+    let address = serve(&fixture).await;
+    for resource in super::RESOURCES {
+        let (_, list) = get(address, &resource.path(None, None)).await;
+        for text in texts(&list) {
+            assert!(
+                !text.contains(foreign::is_unprintable),
+                "{text:?} in {list}"
+            );
+        }
     }
 }
 

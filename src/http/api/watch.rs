@@ -8,12 +8,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use reconciler::name::ObjectKey;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     accept::Form,
+    object::ApiObject,
     objects::{self, Scope},
     options::Begin,
     query::{Filter, Include, ListQuery},
@@ -46,6 +48,9 @@ pub(super) fn start(
 ) -> Result<Response, ApiError> {
     let filter = query.filter(resource)?;
     let begin = query.for_watch()?;
+
+    // The receiver is taken before the view, so that a view that is published in between is
+    // compared too.
     let receiver = daemon.views.subscribe();
     let current = daemon.views.current();
     let base = match begin {
@@ -63,6 +68,7 @@ pub(super) fn start(
                 .ok_or_else(|| ApiError::expired(number))?,
         ),
     };
+
     let now = Instant::now();
     let wanted = query
         .timeout_seconds
@@ -81,6 +87,7 @@ pub(super) fn start(
         next_bookmark: query.allow_watch_bookmarks.then(|| now + BOOKMARK_EVERY),
         until: now + wanted,
     };
+
     if let Some(base) = &base {
         watcher.known = watcher.render(base);
     }
@@ -88,6 +95,7 @@ pub(super) fn start(
     if base.is_none() && query.allow_watch_bookmarks {
         watcher.write_bookmark(&mut first, true);
     }
+
     let events = stream::unfold((watcher, Some(first)), |(mut watcher, first)| async move {
         let chunk = match first {
             Some(chunk) => chunk,
@@ -111,7 +119,7 @@ struct Watcher {
     include: Include,
     filter: Filter,
     /// The objects that the client knows, without their versions.
-    known: BTreeMap<ObjectKey, Value>,
+    known: BTreeMap<ObjectKey, ApiObject>,
     /// The number of the newest view that was compared with them.
     seen: u64,
     /// `None` if the client accepts no bookmarks, or has received the last one.
@@ -159,7 +167,7 @@ impl Watcher {
             match self.known.get(key) {
                 Some(known) if known == object => {}
                 // An object with another uid under the same name is a new object.
-                Some(known) if known["metadata"]["uid"] != object["metadata"]["uid"] => {
+                Some(known) if known.metadata().uid != object.metadata().uid => {
                     self.write(&mut lines, "DELETED", known, current.number);
                     self.write(&mut lines, "ADDED", object, current.number);
                 }
@@ -167,75 +175,83 @@ impl Watcher {
                 None => self.write(&mut lines, "ADDED", object, current.number),
             }
         }
+
         for (key, known) in &self.known {
             if !fresh.contains_key(key) {
                 self.write(&mut lines, "DELETED", known, current.number);
             }
         }
+
         self.known = fresh;
         self.seen = current.number;
         lines
     }
 
-    fn write(&self, lines: &mut Vec<u8>, kind: &str, object: &Value, number: u64) {
+    fn write(&self, lines: &mut Vec<u8>, kind: &'static str, object: &ApiObject, number: u64) {
         let version = number.to_string();
         let mut object = object.clone();
-        object["metadata"]["resourceVersion"] = json!(version);
-        let object = match self.form {
-            Form::Object => object,
-            Form::Table => table::render(self.resource, &[object], &version, self.include),
+        object.metadata_mut().resource_version = Some(version.clone());
+        let before = lines.len();
+        let written = match self.form {
+            Form::Object => serde_json::to_writer(&mut *lines, &WatchEvent { kind, object }),
+            Form::Table => {
+                let object = table::render(self.resource.kind, [&object], &version, self.include);
+                serde_json::to_writer(&mut *lines, &WatchEvent { kind, object })
+            }
         };
-        lines.extend_from_slice(
-            json!({ "type": kind, "object": object })
-                .to_string()
-                .as_bytes(),
-        );
-        lines.push(b'\n');
+        // Kubernetes' types are plain data with text keys, so serializing them cannot fail.
+        match written {
+            Ok(()) => lines.push(b'\n'),
+            Err(_) => lines.truncate(before),
+        }
     }
 
     /// Writes a bookmark for a view that was reported completely: an object of the kind with
     /// nothing but its version.
     fn write_bookmark(&self, lines: &mut Vec<u8>, is_end_of_initial_events: bool) {
-        let mut metadata = json!({ "creationTimestamp": null });
-        if is_end_of_initial_events {
-            metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
-        }
-        let object = json!({
-            "kind": self.resource.kind,
-            "apiVersion": self.resource.api_version(),
-            "metadata": metadata,
-        });
+        let end = || [(INITIAL_EVENTS_END.to_owned(), "true".to_owned())].into();
+        let metadata = ObjectMeta {
+            annotations: is_end_of_initial_events.then(end),
+            ..ObjectMeta::default()
+        };
+        let object = ApiObject::empty(self.resource.kind, metadata);
         self.write(lines, "BOOKMARK", &object, self.seen);
     }
 
     /// The watched objects, without the one field that every view changes.
-    fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, Value> {
+    fn render(&self, numbered: &Numbered) -> BTreeMap<ObjectKey, ApiObject> {
         let scope = Scope {
             namespace: self.namespace.as_deref(),
             name: self.filter.name(),
         };
-        let mut objects = objects::all(numbered, self.resource, scope);
+
+        let mut objects = objects::all(numbered, self.resource.kind, scope);
         objects.retain(|_, object| self.filter.matches(object));
         for object in objects.values_mut() {
-            if let Some(metadata) = object["metadata"].as_object_mut() {
-                metadata.remove("resourceVersion");
+            object.metadata_mut().resource_version = None;
+            if let ApiObject::Node(node) = object {
+                strip_heartbeats(node);
             }
-            strip_heartbeats(object);
         }
         objects
     }
 }
 
+/// An event of a watch: one line of the stream.
+#[derive(Serialize)]
+struct WatchEvent<O> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    object: O,
+}
+
 /// Removes the heartbeat of a node, which changes in every view and shows nothing.
-fn strip_heartbeats(object: &mut Value) {
-    let conditions = object
-        .pointer_mut("/status/conditions")
-        .and_then(Value::as_array_mut);
-    for condition in conditions
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-    {
-        condition.remove("lastHeartbeatTime");
+fn strip_heartbeats(node: &mut core::Node) {
+    let conditions = node
+        .status
+        .as_mut()
+        .and_then(|status| status.conditions.as_mut());
+    for condition in conditions.into_iter().flatten() {
+        condition.last_heartbeat_time = None;
     }
 }

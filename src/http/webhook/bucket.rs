@@ -15,7 +15,6 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             tokens: BURST,

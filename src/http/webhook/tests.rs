@@ -161,7 +161,7 @@ async fn a_replayed_body_does_not_count_again() {
     let (status, message) = server.generic(PUSH).await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(
-        message.contains("put a commit id or a time into it"),
+        message.contains("add a commit id or a time to the body"),
         "{message}"
     );
     tokio::task::yield_now().await;

@@ -34,7 +34,8 @@ async fn a_cluster_is_made_by_commands() {
     let (one, two) = (disk(), disk());
     let said = windlass(&one, &["init", "--node", "n1"]).await.unwrap();
     assert!(
-        said.starts_with("cluster windlass-") && said.contains("; n1 has its authority\n"),
+        said.starts_with("created cluster windlass-")
+            && said.contains("; its certificate authority is on n1\n"),
         "{said}"
     );
     let error = windlass(&one, &["init", "--node", "n1"]).await.unwrap_err();
@@ -72,18 +73,18 @@ async fn a_cluster_is_made_by_commands() {
 
     let said = windlass(&two, &["ping", "n1", &address]).await.unwrap();
     let wanted = format!(
-        "n1 lives: windlass {}, clocks 0 s apart\n",
+        "n1 is alive: windlass {}, clocks 0 s apart\n",
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(said, wanted);
     let said = windlass(&two, &["rotate"]).await.unwrap();
     assert!(
-        said.starts_with("the certificate of n2 is new, and good until "),
+        said.starts_with("renewed the certificate of n2: valid until "),
         "{said}"
     );
     let said = windlass(&one, &["rotate"]).await.unwrap();
     assert!(
-        said.starts_with("the certificate of n1 is new, and good until "),
+        said.starts_with("renewed the certificate of n1: valid until "),
         "{said}"
     );
 
@@ -106,7 +107,10 @@ async fn a_cluster_is_made_by_commands() {
     );
     for only_there in [&certificate[..], &["token"]] {
         let error = windlass(&two, only_there).await.unwrap_err();
-        assert_eq!(error, "the cluster's authority is on n1: do it there");
+        assert_eq!(
+            error,
+            "the cluster's certificate authority is on n1: run this command on that host"
+        );
     }
 }
 

@@ -4,6 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1 as discovery},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use reconciler::{
     endpoints::{self, Behind, ServiceSelection, Serving},
     name::ObjectKey,
@@ -11,9 +15,8 @@ use reconciler::{
     object::{Service, ServicePort, Workload},
     state::PodRecord,
 };
-use serde_json::{Value, json};
 
-use super::{ObjectSource, Scope, meta, pod};
+use super::{ApiKind, ApiObject, ObjectSource, Scope, meta, pod};
 
 /// One pod behind a Service.
 #[derive(Clone, Copy)]
@@ -31,33 +34,9 @@ struct BackendPods<'a> {
 
 impl<'a> BackendPods<'a> {
     fn new(source: &ObjectSource<'a>) -> Self {
-        let backend = |record: &'a PodRecord| {
-            let (owner, _) = source.owner(record)?;
-            let status = source
-                .view
-                .pods
-                .get(&record.uid)
-                .filter(|status| !status.phase.is_final())?;
-            let endpoint = endpoints::Endpoint {
-                key: &record.key,
-                template: &owner.template,
-                address: status.address?,
-                serving: Serving::of(status, record.stop.is_some()),
-                proven: endpoints::is_proven(&owner.template, status),
-                local: false,
-            };
-            Some(Backend {
-                record,
-                owner,
-                endpoint,
-            })
-        };
-        let all: Vec<Backend<'a>> = source
-            .view
-            .state
-            .pods
-            .values()
-            .filter_map(backend)
+        let records = source.view.state.pods.values();
+        let all: Vec<Backend<'a>> = records
+            .filter_map(|record| Backend::new(source, record))
             .collect();
         let endpoints = all.iter().map(|backend| backend.endpoint).collect();
         Self { all, endpoints }
@@ -90,73 +69,100 @@ impl<'a> BackendPods<'a> {
     }
 }
 
-impl Backend<'_> {
-    fn target(&self, source: &ObjectSource<'_>) -> Value {
-        let mut target = json!({
-            "ip": self.endpoint.address,
-            "targetRef": {
-                "kind": "Pod",
-                "namespace": self.record.key.namespace,
-                "name": self.record.key.name,
-                "uid": self.record.uid,
-            },
-        });
-        if let Some(node) = self
-            .record
-            .place
-            .node()
-            .filter(|node| source.view.nodes.contains_key(node))
-        {
-            target["nodeName"] = json!(node);
+impl<'a> Backend<'a> {
+    /// `None` for a pod without an address, for one that has ended, and for one whose commit is not
+    /// known.
+    fn new(source: &ObjectSource<'a>, record: &'a PodRecord) -> Option<Self> {
+        let owner = source.owner(record)?.workload;
+        let status = source.view.pods.get(&record.uid)?;
+        if status.phase.is_final() {
+            return None;
         }
-        target
+        let endpoint = endpoints::Endpoint {
+            key: &record.key,
+            template: &owner.template,
+            address: status.address?,
+            serving: Serving::of(status, record.stop.is_some()),
+            proven: endpoints::is_proven(&owner.template, status),
+            local: false,
+        };
+        Some(Self {
+            record,
+            owner,
+            endpoint,
+        })
+    }
+
+    fn is_ready(&self, service: &Service) -> bool {
+        self.endpoint.serving == Serving::Ready || service.publish_not_ready
+    }
+
+    fn target(&self) -> core::ObjectReference {
+        core::ObjectReference {
+            kind: Some(ApiKind::Pod.as_str().to_owned()),
+            namespace: Some(self.record.key.namespace.clone()),
+            name: Some(self.record.key.name.clone()),
+            uid: Some(self.record.uid.to_string()),
+            ..core::ObjectReference::default()
+        }
+    }
+
+    /// The name of the pod's node, if that node is known.
+    fn node_name(&self, source: &ObjectSource<'_>) -> Option<String> {
+        let node = self.record.place.node()?;
+        let is_known = source.view.nodes.contains_key(node);
+        is_known.then(|| node.to_string())
     }
 }
 
 /// The v1 Endpoints of every Service that selects pods.
-pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, ApiObject> {
     let pods = BackendPods::new(source);
     let Some(selection) = pods.selection(source) else {
         return BTreeMap::new();
     };
-    let services = selecting(source).filter(|(key, _)| scope.has(key));
-    let shown =
-        |key, service| endpoints_of(source, key, service, pods.of(&selection, key, service));
-    services
-        .map(|(key, service)| (key.clone(), shown(key, service)))
-        .collect()
+    let mut shown = BTreeMap::new();
+    for (key, service) in selecting(source) {
+        if scope.has(key) {
+            let (backends, by) = pods.of(&selection, key, service);
+            let object = endpoints_of(source, key, service, backends, by);
+            shown.insert(key.clone(), ApiObject::Endpoints(Box::new(object)));
+        }
+    }
+    shown
 }
 
 /// The discovery.k8s.io/v1 EndpointSlices, one for each Service.
-pub(super) fn slices(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
+pub(super) fn slices(
+    source: &ObjectSource<'_>,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, ApiObject> {
     let pods = BackendPods::new(source);
     let Some(selection) = pods.selection(source) else {
         return BTreeMap::new();
     };
-    let named = selecting(source).map(|(key, service)| {
-        (
-            ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name)),
-            key,
-            service,
-        )
-    });
-    named
-        .filter(|(slice, ..)| scope.has(slice))
-        .map(|(slice, key, service)| {
-            let behind = pods.of(&selection, key, service);
-            let object = endpoint_slice(source, &slice, key, service, behind);
-            (slice, object)
-        })
-        .collect()
+    let mut shown = BTreeMap::new();
+    for (key, service) in selecting(source) {
+        let slice = ObjectKey::new(key.namespace.clone(), format!("{}-windlass", key.name));
+        if scope.has(&slice) {
+            let (backends, by) = pods.of(&selection, key, service);
+            let metadata = ObjectMeta {
+                labels: Some([("kubernetes.io/service-name".to_owned(), key.name.clone())].into()),
+                owner_references: meta::controlled_by(source, ApiKind::Service, key),
+                ..meta::derived(source, ApiKind::EndpointSlice, &slice)
+            };
+            let object = endpoint_slice(source, metadata, service, &backends, by);
+            shown.insert(slice, ApiObject::EndpointSlice(Box::new(object)));
+        }
+    }
+    shown
 }
 
 fn selecting<'a>(
     source: &ObjectSource<'a>,
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a Service)> + use<'a> {
-    let services = source
-        .objects()
-        .into_iter()
-        .flat_map(|objects| &objects.services);
+    let objects = source.objects().into_iter();
+    let services = objects.flat_map(|objects| &objects.services);
     services.filter(|(_, service)| !service.selector.is_empty())
 }
 
@@ -164,85 +170,80 @@ fn endpoints_of(
     source: &ObjectSource<'_>,
     key: &ObjectKey,
     service: &Service,
-    (mut backends, by): (Vec<Backend<'_>>, &Service),
-) -> Value {
+    mut backends: Vec<Backend<'_>>,
+    by: &Service,
+) -> core::Endpoints {
     // As in Kubernetes, Endpoints do not contain stopping pods.
     backends.retain(|backend| backend.record.stop.is_none());
     let mut subsets = Vec::new();
     for (ports, members) in port_groups(&backends, service, by) {
-        let of = |ready: bool| -> Vec<Value> {
-            members
+        let addresses = |ready: bool| {
+            let chosen = members
                 .iter()
-                .filter(|backend| {
-                    (backend.endpoint.serving == Serving::Ready || service.publish_not_ready)
-                        == ready
-                })
-                .map(|backend| backend.target(source))
-                .collect()
+                .filter(|backend| backend.is_ready(service) == ready);
+            let addresses: Vec<core::EndpointAddress> =
+                chosen.map(|backend| address(source, backend)).collect();
+            (!addresses.is_empty()).then_some(addresses)
         };
-        let mut subset = json!({ "ports": ports });
-        for (field, targets) in [("addresses", of(true)), ("notReadyAddresses", of(false))] {
-            if !targets.is_empty() {
-                subset[field] = json!(targets);
-            }
-        }
-        subsets.push(subset);
+        subsets.push(core::EndpointSubset {
+            addresses: addresses(true),
+            not_ready_addresses: addresses(false),
+            ports: Some(ports),
+        });
     }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": {
-            "name": key.name,
-            "namespace": key.namespace,
-            "uid": meta::uid(source, "Endpoints", key),
-            "labels": service.meta.labels,
+    core::Endpoints {
+        metadata: ObjectMeta {
+            labels: Some(service.meta.labels.clone()),
+            ..meta::derived(source, ApiKind::Endpoints, key)
         },
-        "subsets": subsets,
-    })
+        subsets: Some(subsets),
+    }
+}
+
+fn address(source: &ObjectSource<'_>, backend: &Backend<'_>) -> core::EndpointAddress {
+    core::EndpointAddress {
+        ip: backend.endpoint.address.to_string(),
+        node_name: backend.node_name(source),
+        target_ref: Some(backend.target()),
+        ..core::EndpointAddress::default()
+    }
 }
 
 fn endpoint_slice(
     source: &ObjectSource<'_>,
-    slice: &ObjectKey,
-    key: &ObjectKey,
+    metadata: ObjectMeta,
     service: &Service,
-    (backends, by): (Vec<Backend<'_>>, &Service),
-) -> Value {
-    let ports = port_groups(&backends, service, by)
-        .into_iter()
-        .next()
-        .map(|(ports, _)| ports);
-    let endpoints: Vec<Value> = backends
-        .iter()
-        .map(|backend| {
-            let mut endpoint = backend.target(source);
-            let serving = backend.endpoint.serving;
-            endpoint["addresses"] = json!([backend.endpoint.address]);
-            endpoint["conditions"] = json!({
-                "ready": serving == Serving::Ready || service.publish_not_ready,
-                "serving": serving != Serving::No,
-                "terminating": backend.record.stop.is_some(),
-            });
-            if let Some(fields) = endpoint.as_object_mut() {
-                fields.remove("ip");
-            }
-            endpoint
-        })
-        .collect();
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": slice.name,
-            "namespace": slice.namespace,
-            "uid": meta::uid(source, "EndpointSlice", slice),
-            "labels": { "kubernetes.io/service-name": key.name },
-            "ownerReferences": meta::owner_reference("v1", "Service", &key.name, &meta::uid(source, "Service", key)),
-        },
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": ports.unwrap_or_else(|| json!([])),
-    })
+    backends: &[Backend<'_>],
+    by: &Service,
+) -> discovery::EndpointSlice {
+    let endpoint = |backend: &Backend<'_>| discovery::Endpoint {
+        addresses: vec![backend.endpoint.address.to_string()],
+        conditions: Some(discovery::EndpointConditions {
+            ready: Some(backend.is_ready(service)),
+            serving: Some(backend.endpoint.serving != Serving::No),
+            terminating: Some(backend.record.stop.is_some()),
+        }),
+        node_name: backend.node_name(source),
+        target_ref: Some(backend.target()),
+        ..discovery::Endpoint::default()
+    };
+    let slice_port = |port: core::EndpointPort| discovery::EndpointPort {
+        name: port.name,
+        port: Some(port.port),
+        protocol: port.protocol,
+        app_protocol: None,
+    };
+    // A slice has one list of ports. Pods that have a named port under other numbers are shown
+    // with their own ports only by the Endpoints.
+    let groups = port_groups(backends, service, by);
+    let ports = groups.into_iter().next().map(|(ports, _)| ports);
+    let ports = ports.into_iter().flatten().map(slice_port).collect();
+    discovery::EndpointSlice {
+        metadata,
+        address_type: "IPv4".to_owned(),
+        endpoints: backends.iter().map(endpoint).collect(),
+        ports: Some(ports),
+    }
 }
 
 /// Pods with the same port numbers share a subset: a named port may have another number in each
@@ -251,11 +252,11 @@ fn port_groups<'b, 'a>(
     backends: &'b [Backend<'a>],
     service: &Service,
     by: &Service,
-) -> Vec<(Value, Vec<&'b Backend<'a>>)> {
-    let mut groups: Vec<(Value, Vec<&Backend<'_>>)> = Vec::new();
+) -> Vec<(Vec<core::EndpointPort>, Vec<&'b Backend<'a>>)> {
+    let mut groups: Vec<(Vec<core::EndpointPort>, Vec<&Backend<'_>>)> = Vec::new();
     for backend in backends {
         let resolved = |port| resolved(port, by, backend.owner);
-        let ports: Value = service.ports.iter().filter_map(resolved).collect();
+        let ports: Vec<_> = service.ports.iter().filter_map(resolved).collect();
         match groups.iter_mut().find(|(known, _)| *known == ports) {
             Some((_, members)) => members.push(backend),
             None => groups.push((ports, vec![backend])),
@@ -264,8 +265,13 @@ fn port_groups<'b, 'a>(
     groups
 }
 
-fn resolved(port: &ServicePort, by: &Service, owner: &Workload) -> Option<Value> {
+fn resolved(port: &ServicePort, by: &Service, owner: &Workload) -> Option<core::EndpointPort> {
     let number = endpoints::target(endpoints::port_of(by, port), &owner.template)?;
-    // The name is present even if it is empty: `kubectl describe` reads it without a check.
-    Some(json!({ "name": port.name, "port": number, "protocol": port.protocol.as_str() }))
+    Some(core::EndpointPort {
+        // The name is present even if it is empty: `kubectl describe` reads it without a check.
+        name: Some(port.name.clone()),
+        port: number.into(),
+        protocol: Some(port.protocol.as_str().to_owned()),
+        app_protocol: None,
+    })
 }

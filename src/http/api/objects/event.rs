@@ -2,23 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::{foreign, name::ObjectKey};
-use serde_json::{Value, json};
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use reconciler::name::ObjectKey;
 
-use super::{ObjectSource, Scope, meta};
+use super::{ApiKind, ApiObject, ObjectSource, Scope, count, escaped, meta};
 use crate::view::EventView;
 
-pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let events = source.view.events.iter();
-    let named = events
-        .map(|event| (name(event), event))
-        .filter(|(key, _)| scope.has(key));
-    named
-        .map(|(key, event)| {
+pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, ApiObject> {
+    let mut shown = BTreeMap::new();
+    for event in &source.view.events {
+        let key = name(event);
+        if scope.has(&key) {
             let object = render(source, &key, event);
-            (key, object)
-        })
-        .collect()
+            shown.insert(key, ApiObject::Event(Box::new(object)));
+        }
+    }
+    shown
 }
 
 /// The name of an event. A repeated event keeps its name, since it has the same first time and
@@ -29,7 +28,8 @@ fn name(event: &EventView) -> ObjectKey {
     } else {
         &event.key.namespace
     };
-    let text = format!("{}\0{}\0{}", event.kind, event.reason, event.message);
+    let kind = event.kind.as_str();
+    let text = format!("{kind}\0{}\0{}", event.reason, event.message);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let digits: String = hash
         .as_ref()
@@ -47,38 +47,39 @@ fn name(event: &EventView) -> ObjectKey {
     )
 }
 
-fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> Value {
-    let api_version = match event.kind.as_str() {
-        "Deployment" | "ReplicaSet" | "DaemonSet" => "apps/v1",
-        _ => "v1",
+/// All texts are foreign, messages of the engine among them.
+fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> core::Event {
+    let kind = ApiKind::from(event.kind);
+    let involved_uid = match &event.uid {
+        Some(uid) => uid.to_string(),
+        None => meta::uid(source, kind.as_str(), &event.key),
     };
-    let uid = event.uid.as_ref().map(ToString::to_string);
-    let about = uid.unwrap_or_else(|| meta::uid(source, &event.kind, &event.key));
-    let mut event = json!({
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": key.name,
-            "namespace": key.namespace,
-            "uid": meta::uid(source, "Event", key),
-            "creationTimestamp": meta::time(event.first),
+    let event_type = if event.warning { "Warning" } else { "Normal" };
+    core::Event {
+        metadata: ObjectMeta {
+            name: Some(escaped(&key.name)),
+            namespace: Some(escaped(&key.namespace)),
+            creation_timestamp: Some(meta::time(event.first)),
+            ..meta::derived(source, ApiKind::Event, key)
         },
-        "involvedObject": {
-            "apiVersion": api_version,
-            "kind": event.kind,
-            "namespace": event.key.namespace,
-            "name": event.key.name,
-            "uid": about,
+        involved_object: core::ObjectReference {
+            api_version: Some(kind.api_version().to_owned()),
+            kind: Some(kind.as_str().to_owned()),
+            namespace: Some(escaped(&event.key.namespace)),
+            name: Some(escaped(&event.key.name)),
+            uid: Some(escaped(&involved_uid)),
+            ..core::ObjectReference::default()
         },
-        "type": if event.warning { "Warning" } else { "Normal" },
-        "reason": event.reason,
-        "message": event.message,
-        "source": { "component": "windlass", "host": source.view.node },
-        "firstTimestamp": meta::time(event.first),
-        "lastTimestamp": meta::time(event.last),
-        "count": event.count,
-    });
-    // `kubectl describe` prints messages unescaped.
-    foreign::escape_value(&mut event);
-    event
+        type_: Some(event_type.to_owned()),
+        reason: Some(escaped(&event.reason)),
+        message: Some(escaped(&event.message)),
+        source: Some(core::EventSource {
+            component: Some("windlass".to_owned()),
+            host: Some(escaped(source.view.node.as_str())),
+        }),
+        first_timestamp: Some(meta::time(event.first)),
+        last_timestamp: Some(meta::time(event.last)),
+        count: Some(count(event.count)),
+        ..core::Event::default()
+    }
 }

@@ -3,93 +3,65 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use reconciler::{name::ObjectKey, object::ObjectId};
 use ring::digest::{SHA256, digest};
-use serde_json::{Map, Value, json};
 
-use super::ObjectSource;
+use super::{ApiKind, ObjectSource};
 
 /// The annotation with the commit that an object was read from.
 pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
 /// The annotation with the file and line that an object was read from.
-pub(super) const PLACE_ANNOTATION: &str = "windlass/place";
+const PLACE_ANNOTATION: &str = "windlass/place";
 
-/// A manifest of the driving commit with complete `metadata`.
-pub(super) fn filled(source: &ObjectSource<'_>, id: &ObjectId, original: &Value) -> Value {
-    let mut object = original.clone();
-    if !object.is_object() {
-        object = json!({});
-    }
-    object["apiVersion"] = json!(id.api_version);
-    object["kind"] = json!(id.kind);
-    let metadata = section(&mut object, "metadata");
-    for server_set in [
-        "resourceVersion",
-        "managedFields",
-        "selfLink",
-        "generateName",
-    ] {
-        metadata.remove(server_set);
-    }
-    metadata.insert("name".to_owned(), json!(id.key.name));
+/// Completes the `metadata` of a manifest of the driving commit, and removes what only a server may
+/// set.
+pub(super) fn complete(source: &ObjectSource<'_>, id: &ObjectId, metadata: &mut ObjectMeta) {
+    metadata.resource_version = None;
+    metadata.managed_fields = None;
+    metadata.self_link = None;
+    metadata.generate_name = None;
+
+    metadata.name = Some(id.key.name.clone());
     if !id.key.namespace.is_empty() {
-        metadata.insert("namespace".to_owned(), json!(id.key.namespace));
+        metadata.namespace = Some(id.key.namespace.clone());
     }
-    metadata.insert("uid".to_owned(), json!(uid(source, &id.kind, &id.key)));
-    metadata.insert("generation".to_owned(), json!(1));
+    metadata.uid = Some(uid(source, &id.kind, &id.key));
+    metadata.generation = Some(1);
     if let Some(created) = created(source, id) {
-        metadata.insert("creationTimestamp".to_owned(), json!(time(created)));
+        metadata.creation_timestamp = Some(time(created));
     }
-    annotate(source, id, &mut object);
-    object
+    annotate(source, id, metadata);
 }
 
-fn annotate(source: &ObjectSource<'_>, id: &ObjectId, object: &mut Value) {
+fn annotate(source: &ObjectSource<'_>, id: &ObjectId, metadata: &mut ObjectMeta) {
     let Some(commit) = source.driving else {
         return;
     };
-    let place = commit
-        .objects
-        .places
-        .get(id)
-        .map(|place| format!("{}:{}", place.file, place.line));
-    let Some(metadata) = object.get_mut("metadata") else {
-        return;
-    };
-    let annotations = section(metadata, "annotations");
-    annotations.insert(COMMIT_ANNOTATION.to_owned(), json!(commit.id));
-    if let Some(place) = place {
-        annotations.insert(PLACE_ANNOTATION.to_owned(), json!(place));
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(COMMIT_ANNOTATION.to_owned(), commit.id.to_string());
+    if let Some(place) = commit.objects.places.get(id) {
+        let place = format!("{}:{}", place.file, place.line);
+        annotations.insert(PLACE_ANNOTATION.to_owned(), place);
     }
 }
 
-/// An object inside of an object; an empty one is inserted if it is missing.
-pub(super) fn section<'v>(object: &'v mut Value, name: &str) -> &'v mut Map<String, Value> {
-    if !object[name].is_object() {
-        object[name] = json!({});
-    }
-    let Value::Object(map) = &mut object[name] else {
-        unreachable!("it was just made an object")
-    };
-    map
-}
-
-/// Sets a field that the manifest leaves to its default.
-pub(super) fn default(object: &mut Value, section_name: &str, field: &str, value: Value) {
-    let section = section(object, section_name);
-    if section.get(field).is_none_or(Value::is_null) {
-        section.insert(field.to_owned(), value);
+/// The `metadata` of an object without a manifest.
+pub(super) fn derived(source: &ObjectSource<'_>, kind: ApiKind, key: &ObjectKey) -> ObjectMeta {
+    let is_namespaced = !key.namespace.is_empty();
+    ObjectMeta {
+        name: Some(key.name.clone()),
+        namespace: is_namespaced.then(|| key.namespace.clone()),
+        uid: Some(uid(source, kind.as_str(), key)),
+        ..ObjectMeta::default()
     }
 }
 
 /// The creation time of an object: the committer's time of the earliest known commit that has the
 /// object.
 fn created(source: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
-    let having = source
-        .view
-        .commits
-        .values()
-        .filter(|commit| commit.objects.originals.contains_key(id));
+    let commits = source.view.commits.values();
+    let having = commits.filter(|commit| commit.objects.originals.contains_key(id));
     having.map(|commit| commit.time).min()
 }
 
@@ -119,14 +91,18 @@ pub(super) fn uid(source: &ObjectSource<'_>, kind: &str, key: &ObjectKey) -> Str
 }
 
 /// The `metadata.ownerReferences` of an object with one controlling owner.
-pub(super) fn owner_reference(api_version: &str, kind: &str, name: &str, uid: &str) -> Value {
-    json!([{
-        "apiVersion": api_version,
-        "kind": kind,
-        "name": name,
-        "uid": uid,
-        "controller": true,
-        "blockOwnerDeletion": true,
+pub(super) fn controlled_by(
+    source: &ObjectSource<'_>,
+    kind: ApiKind,
+    owner: &ObjectKey,
+) -> Option<Vec<OwnerReference>> {
+    Some(vec![OwnerReference {
+        api_version: kind.api_version().to_owned(),
+        kind: kind.as_str().to_owned(),
+        name: owner.name.clone(),
+        uid: uid(source, kind.as_str(), owner),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
     }])
 }
 
@@ -140,9 +116,7 @@ pub(super) fn with_template_hash(
     labels
 }
 
-/// A time in Kubernetes' form, in whole seconds.
-pub(super) fn time(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second())
-        .unwrap_or(at)
-        .to_string()
+/// A time as Kubernetes has it, in whole seconds.
+pub(super) fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

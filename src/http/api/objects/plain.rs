@@ -2,103 +2,125 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::{
+    ByteString, api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use reconciler::{
     name::ObjectKey,
-    object::{ObjectId, Secret},
+    object::{ObjectId, Original, Secret},
 };
-use serde_json::{Value, json};
 
-use super::{ObjectSource, Scope, meta};
+use super::{ApiKind, ApiObject, ObjectSource, Scope, meta};
 
 /// All ConfigMaps, as written.
 pub(super) fn config_maps(
     source: &ObjectSource<'_>,
     scope: Scope<'_>,
-) -> BTreeMap<ObjectKey, Value> {
-    let originals = source
-        .originals("v1", "ConfigMap")
-        .filter(|(id, _)| scope.has(&id.key));
-    originals
-        .map(|(id, original)| (id.key.clone(), meta::filled(source, id, original)))
-        .collect()
+) -> BTreeMap<ObjectKey, ApiObject> {
+    let mut shown = BTreeMap::new();
+    for (id, original) in source.originals(scope) {
+        if let Original::ConfigMap(written) = original {
+            let mut map = written.clone();
+            meta::complete(source, id, &mut map.metadata);
+            shown.insert(id.key.clone(), ApiObject::ConfigMap(map));
+        }
+    }
+    shown
 }
 
 /// All Secrets: their keys without their values, whatever form the manifest has.
-pub(super) fn secrets(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let originals = source
-        .originals("v1", "Secret")
-        .filter(|(id, _)| scope.has(&id.key));
-    let render = |(id, original): (&ObjectId, &Value)| {
-        let secret = source
-            .objects()
-            .and_then(|objects| objects.secrets.get(&id.key));
-        (
-            id.key.clone(),
-            without_values(meta::filled(source, id, original), secret),
-        )
-    };
-    originals.map(render).collect()
+pub(super) fn secrets(
+    source: &ObjectSource<'_>,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, ApiObject> {
+    let mut shown = BTreeMap::new();
+    for (id, original) in source.originals(scope) {
+        if let Original::Secret(written) = original {
+            let objects = source.objects();
+            let secret = objects.and_then(|objects| objects.secrets.get(&id.key));
+            let mut metadata = written.metadata.clone();
+            meta::complete(source, id, &mut metadata);
+            let secret = without_values(metadata, secret);
+            shown.insert(id.key.clone(), ApiObject::Secret(Box::new(secret)));
+        }
+    }
+    shown
 }
 
 /// Copies only fields that cannot contain a value. An annotation such as
 /// `last-applied-configuration` can.
-fn without_values(object: Value, secret: Option<&Secret>) -> Value {
-    let keys = secret.into_iter().flat_map(|secret| secret.data.keys());
-    let data: BTreeMap<&str, &str> = keys.map(|key| (key.as_str(), "")).collect();
-    let kind = secret.map_or("Opaque", |secret| secret.kind.as_str());
-    let mut metadata = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
-    let annotations = meta::section(&mut metadata, "annotations");
+fn without_values(mut metadata: ObjectMeta, secret: Option<&Secret>) -> core::Secret {
+    let annotations = metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| key.starts_with("windlass/"));
-    annotations.insert("windlass/values".to_owned(), json!("never shown"));
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data })
+    annotations.insert("windlass/values".to_owned(), "never shown".to_owned());
+
+    let keys = secret.into_iter().flat_map(|secret| secret.data.keys());
+    let kind = secret.map_or("Opaque", |secret| secret.kind.as_str());
+    core::Secret {
+        metadata,
+        type_: Some(kind.to_owned()),
+        data: Some(
+            keys.map(|key| (key.clone(), ByteString::default()))
+                .collect(),
+        ),
+        ..core::Secret::default()
+    }
 }
 
 /// Namespaces with a manifest, and those that only other objects name.
 pub(super) fn namespaces(
     source: &ObjectSource<'_>,
     scope: Scope<'_>,
-) -> BTreeMap<ObjectKey, Value> {
+) -> BTreeMap<ObjectKey, ApiObject> {
     let mut names: BTreeSet<&str> = BTreeSet::from(["default"]);
     if let Some(objects) = source.objects() {
-        let written = objects.originals.keys().filter(|id| id.kind == "Namespace");
-        names.extend(written.map(|id| id.key.name.as_str()));
-        let used = objects.originals.keys().map(|id| id.key.namespace.as_str());
-        names.extend(used.filter(|namespace| !namespace.is_empty()));
+        for (id, original) in &objects.originals {
+            names.insert(match original {
+                Original::Namespace(_) => &id.key.name,
+                _ => &id.key.namespace,
+            });
+        }
+        // The namespace of objects that have none, such as Nodes.
+        names.remove("");
     }
-    names.extend(
-        source
-            .view
-            .state
-            .pods
-            .values()
-            .map(|record| record.key.namespace.as_str()),
-    );
+    let records = source.view.state.pods.values();
+    names.extend(records.map(|record| record.key.namespace.as_str()));
+
     names
         .into_iter()
-        .map(|name| ObjectKey::new("", name))
-        .filter(|key| scope.name.is_none_or(|name| name == key.name))
-        .map(|key| (key.clone(), namespace(source, key)))
+        .filter(|name| scope.name.is_none_or(|wanted| wanted == *name))
+        .map(|name| {
+            let key = ObjectKey::new("", name);
+            let object = namespace(source, &key);
+            (key, ApiObject::Namespace(Box::new(object)))
+        })
         .collect()
 }
 
-fn namespace(source: &ObjectSource<'_>, key: ObjectKey) -> Value {
+fn namespace(source: &ObjectSource<'_>, key: &ObjectKey) -> core::Namespace {
     let id = ObjectId {
-        api_version: "v1".to_owned(),
-        kind: "Namespace".to_owned(),
-        key,
+        api_version: ApiKind::Namespace.api_version().to_owned(),
+        kind: ApiKind::Namespace.as_str().to_owned(),
+        key: key.clone(),
     };
-    let written = source
-        .objects()
-        .and_then(|objects| objects.originals.get(&id));
-    let mut object = match written {
-        Some(original) => meta::filled(source, &id, original),
-        None => {
-            let uid = meta::uid(source, "Namespace", &id.key);
-            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": id.key.name, "uid": uid } })
+    let objects = source.objects();
+    let written = objects.and_then(|objects| objects.originals.get(&id));
+    let mut namespace = match written {
+        Some(Original::Namespace(written)) => {
+            let mut namespace = core::Namespace::clone(written);
+            meta::complete(source, &id, &mut namespace.metadata);
+            namespace
         }
+        _ => core::Namespace {
+            metadata: meta::derived(source, ApiKind::Namespace, key),
+            ..core::Namespace::default()
+        },
     };
-    meta::section(&mut object["metadata"], "labels")
-        .insert("kubernetes.io/metadata.name".to_owned(), json!(id.key.name));
-    object["status"] = json!({ "phase": "Active" });
-    object
+    let labels = namespace.metadata.labels.get_or_insert_default();
+    labels.insert("kubernetes.io/metadata.name".to_owned(), key.name.clone());
+    namespace.status = Some(core::NamespaceStatus {
+        phase: Some("Active".to_owned()),
+        ..core::NamespaceStatus::default()
+    });
+    namespace
 }

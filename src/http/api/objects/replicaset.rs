@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::{
+    api::{apps::v1 as apps, core::v1 as core},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
 use reconciler::{
     name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{Control, Workload},
     state::PodRecord,
 };
-use serde_json::{Value, json};
 
 use super::{
-    ObjectSource, Scope, meta, original_id, pod,
-    workload::{replica_status, tally},
+    ApiKind, ApiObject, ObjectSource, Owner, Scope, count, meta, pod, tally::Tally,
+    workload::replica_set_status,
 };
 
 /// The name of the ReplicaSet of a Deployment's template.
@@ -22,92 +25,95 @@ pub(super) fn key(deployment: &WorkloadKey, template: &TemplateHash) -> ObjectKe
 
 /// All implied ReplicaSets: those of the current templates, and those of older templates while they
 /// have pods.
-pub(super) fn implied(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, Value> {
-    let mut groups: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
-    let current = source
-        .objects()
-        .into_iter()
-        .flat_map(|objects| objects.workloads.values());
-    groups.extend(
-        current
-            .filter(|workload| workload.key.kind == WorkloadKind::Deployment)
-            .map(|workload| (&workload.key, &workload.template.hash)),
-    );
-    let records = source.view.state.pods.values();
-    groups.extend(
-        records
-            .filter(|record| record.owner.kind == WorkloadKind::Deployment && record.stop.is_none())
-            .map(|record| (&record.owner, &record.template)),
-    );
-    let wanted = groups
-        .into_iter()
-        .filter(|(owner, template)| scope.has(&key(owner, template)));
-    wanted
-        .map(|(owner, template)| (key(owner, template), render(source, owner, template)))
-        .collect()
+pub(super) fn implied(
+    source: &ObjectSource<'_>,
+    scope: Scope<'_>,
+) -> BTreeMap<ObjectKey, ApiObject> {
+    let mut templates: BTreeSet<(&WorkloadKey, &TemplateHash)> = BTreeSet::new();
+    let objects = source.objects().into_iter();
+    for workload in objects.flat_map(|objects| objects.workloads.values()) {
+        if workload.key.kind == WorkloadKind::Deployment {
+            templates.insert((&workload.key, &workload.template.hash));
+        }
+    }
+    for record in source.view.state.pods.values() {
+        if record.owner.kind == WorkloadKind::Deployment && record.stop.is_none() {
+            templates.insert((&record.owner, &record.template));
+        }
+    }
+
+    let mut shown = BTreeMap::new();
+    for (deployment, template) in templates {
+        let key = key(deployment, template);
+        if scope.has(&key) {
+            let set = render(source, &key, deployment, template);
+            shown.insert(key, ApiObject::ReplicaSet(Box::new(set)));
+        }
+    }
+    shown
 }
 
-fn render(source: &ObjectSource<'_>, owner: &WorkloadKey, template: &TemplateHash) -> Value {
-    let records: Vec<&PodRecord> = source
-        .pods_of(owner)
+fn render(
+    source: &ObjectSource<'_>,
+    key: &ObjectKey,
+    deployment: &WorkloadKey,
+    template: &TemplateHash,
+) -> apps::ReplicaSet {
+    let records = source.pods_of(deployment);
+    let records: Vec<&PodRecord> = records
         .filter(|record| record.template == *template)
         .collect();
     let current = source
         .objects()
-        .and_then(|objects| objects.workloads.get(owner));
-    let is_current = current.is_some_and(|workload| workload.template.hash == *template);
-    let resolved = match is_current {
-        true => current.map(|workload| {
-            (
-                workload,
-                source
-                    .objects()
-                    .and_then(|objects| objects.originals.get(&original_id(owner))),
-            )
-        }),
+        .and_then(|objects| Owner::of(objects, deployment));
+    let is_current = current.is_some_and(|owner| owner.workload.template.hash == *template);
+    // An older template is only in the commits of its pods.
+    let owner = match is_current {
+        true => current,
         false => records.first().and_then(|record| source.owner(record)),
     };
-    let key = key(owner, template);
-    let workload = resolved.map(|(workload, _)| workload);
+    let workload = owner.map(|owner| owner.workload);
     let labels = workload
         .map(|workload| workload.template.meta.labels.clone())
         .unwrap_or_default();
     let labels = meta::with_template_hash(&labels, template.short());
+
     let min_ready = workload
         .map(|workload| workload.control.min_ready())
         .unwrap_or_default();
-    let tally = tally(source, records.iter().copied(), template, min_ready);
-    let replicas = wanted_replicas(workload, is_current, tally.total);
-    let mut written = resolved
-        .and_then(|(_, original)| original)
-        .and_then(|original| original.pointer("/spec/template"))
-        .cloned()
-        .unwrap_or_else(|| json!({ "spec": { "containers": [] } }));
-    meta::section(&mut written, "metadata").insert("labels".to_owned(), json!(labels));
-    pod::defaults(&mut written["spec"]);
+    let tally = Tally::of(source, records.iter().copied(), template, min_ready);
     let created = records.iter().map(|record| record.created).min();
-    let mut object = json!({
-        "apiVersion": "apps/v1",
-        "kind": "ReplicaSet",
-        "metadata": {
-            "name": key.name,
-            "namespace": key.namespace,
-            "uid": meta::uid(source, "ReplicaSet", &key),
-            "labels": labels,
-            "ownerReferences": meta::owner_reference(
-                "apps/v1",
-                "Deployment",
-                &owner.object.name,
-                &meta::uid(source, "Deployment", &owner.object),
-            ),
+
+    apps::ReplicaSet {
+        metadata: ObjectMeta {
+            labels: Some(labels.clone()),
+            owner_references: meta::controlled_by(source, ApiKind::Deployment, &deployment.object),
+            creation_timestamp: created.map(meta::time),
+            ..meta::derived(source, ApiKind::ReplicaSet, key)
         },
-        "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": written },
-        "status": replica_status(&tally),
-    });
-    if let Some(created) = created {
-        object["metadata"]["creationTimestamp"] = json!(meta::time(created));
+        spec: Some(apps::ReplicaSetSpec {
+            replicas: Some(count(wanted_replicas(workload, is_current, tally.total))),
+            selector: LabelSelector {
+                match_labels: Some(labels.clone()),
+                match_expressions: None,
+            },
+            template: Some(pod_template(owner, labels)),
+            ..apps::ReplicaSetSpec::default()
+        }),
+        status: Some(replica_set_status(&tally)),
     }
-    object
+}
+
+/// The Deployment's template with the labels of the ReplicaSet's pods.
+fn pod_template(
+    owner: Option<Owner<'_>>,
+    labels: BTreeMap<String, String>,
+) -> core::PodTemplateSpec {
+    let written = owner.and_then(|owner| owner.original?.pod_template());
+    let mut template = written.cloned().unwrap_or_default();
+    template.metadata.get_or_insert_default().labels = Some(labels);
+    pod::default_containers(template.spec.get_or_insert_default());
+    template
 }
 
 /// The number of wanted replicas: the manifest's for the current template, and the number of

@@ -1,9 +1,9 @@
 //! The columns of Services, Endpoints and EndpointSlices.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 
-use super::{Column, at, count, created, each, joined, labels, name, or_none, text, wide};
+use super::{Cell, Column, created, joined, labels, name, or_none, text, wide};
 
 pub(super) const SERVICE: &[Column] = &[
     text("Name"),
@@ -15,62 +15,69 @@ pub(super) const SERVICE: &[Column] = &[
     wide("Selector"),
 ];
 
-pub(super) fn service(object: &Value, now: Timestamp) -> Vec<Value> {
+pub(super) fn service(service: &core::Service, now: Timestamp) -> Vec<Cell> {
+    let absent = core::ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&absent);
     vec![
-        name(object),
-        json!(at(object, "/spec/type")),
-        json!(or_none(at(object, "/spec/clusterIP"))),
-        json!(external(object)),
-        json!(ports(object)),
-        created(object, now),
-        json!(labels(object, "/spec/selector")),
+        name(&service.metadata),
+        spec.type_.as_deref().unwrap_or_default().into(),
+        or_none(spec.cluster_ip.as_deref()).into(),
+        external(spec, service.status.as_ref()).into(),
+        ports(spec).into(),
+        created(&service.metadata, now),
+        labels(spec.selector.as_ref()).into(),
     ]
 }
 
-fn external(object: &Value) -> String {
-    match at(object, "/spec/type") {
-        "ExternalName" => at(object, "/spec/externalName").to_owned(),
-        "LoadBalancer" => {
-            let addresses: Vec<&str> = each(object, "/status/loadBalancer/ingress")
-                .map(|ingress| at(ingress, "/ip"))
+fn external(spec: &core::ServiceSpec, status: Option<&core::ServiceStatus>) -> String {
+    match spec.type_.as_deref() {
+        Some("ExternalName") => spec.external_name.clone().unwrap_or_default(),
+        Some("LoadBalancer") => {
+            let balancer = status.and_then(|status| status.load_balancer.as_ref());
+            let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+            let addresses: Vec<&str> = ingress
+                .into_iter()
+                .flatten()
+                .filter_map(|ingress| ingress.ip.as_deref())
                 .collect();
-            if addresses.is_empty() {
-                "<pending>".to_owned()
-            } else {
-                addresses.join(",")
+            match addresses.is_empty() {
+                true => "<pending>".to_owned(),
+                false => addresses.join(","),
             }
         }
-        _ => joined(each(object, "/spec/externalIPs").filter_map(Value::as_str)),
+        // A ClusterIP or NodePort Service.
+        _ => joined(spec.external_ips.iter().flatten().map(String::as_str)),
     }
 }
 
 /// The ports in the form `80:30080/TCP,53/UDP`.
-fn ports(object: &Value) -> String {
-    let ports: Vec<String> = each(object, "/spec/ports")
-        .map(|port| {
-            let (number, protocol) = (count(port, "/port"), at(port, "/protocol"));
-            match count(port, "/nodePort") {
-                0 => format!("{number}/{protocol}"),
-                node_port => format!("{number}:{node_port}/{protocol}"),
-            }
-        })
-        .collect();
-    or_none(&ports.join(",")).to_owned()
+fn ports(spec: &core::ServiceSpec) -> String {
+    let port = |port: &core::ServicePort| {
+        let (number, protocol) = (port.port, port.protocol.as_deref().unwrap_or_default());
+        match port.node_port {
+            None | Some(0) => format!("{number}/{protocol}"),
+            Some(node_port) => format!("{number}:{node_port}/{protocol}"),
+        }
+    };
+    let ports: Vec<String> = spec.ports.iter().flatten().map(port).collect();
+    joined(ports.iter().map(String::as_str))
 }
 
 pub(super) const ENDPOINTS: &[Column] = &[text("Name"), text("Endpoints"), text("Age")];
 
-pub(super) fn endpoints(object: &Value, now: Timestamp) -> Vec<Value> {
+pub(super) fn endpoints(endpoints: &core::Endpoints, now: Timestamp) -> Vec<Cell> {
     let mut list = Vec::new();
-    for subset in each(object, "/subsets") {
-        for address in each(subset, "/addresses") {
-            let ip = at(address, "/ip");
-            list.extend(
-                each(subset, "/ports").map(|port| format!("{ip}:{}", count(port, "/port"))),
-            );
+    for subset in endpoints.subsets.iter().flatten() {
+        for address in subset.addresses.iter().flatten() {
+            let ports = subset.ports.iter().flatten();
+            list.extend(ports.map(|port| format!("{}:{}", address.ip, port.port)));
         }
     }
-    vec![name(object), json!(shortened(&list)), created(object, now)]
+    vec![
+        name(&endpoints.metadata),
+        shortened(&list).into(),
+        created(&endpoints.metadata, now),
+    ]
 }
 
 pub(super) const SLICE: &[Column] = &[
@@ -81,20 +88,21 @@ pub(super) const SLICE: &[Column] = &[
     text("Age"),
 ];
 
-pub(super) fn slice(object: &Value, now: Timestamp) -> Vec<Value> {
-    let ports: Vec<String> = each(object, "/ports")
-        .map(|port| count(port, "/port").to_string())
+pub(super) fn slice(slice: &discovery::EndpointSlice, now: Timestamp) -> Vec<Cell> {
+    let ports = slice.ports.iter().flatten();
+    let ports: Vec<String> = ports
+        .map(|port| port.port.unwrap_or_default().to_string())
         .collect();
-    let addresses: Vec<String> = each(object, "/endpoints")
-        .flat_map(|endpoint| each(endpoint, "/addresses"))
-        .filter_map(|address| address.as_str().map(str::to_owned))
+    let endpoints = slice.endpoints.iter();
+    let addresses: Vec<String> = endpoints
+        .flat_map(|endpoint| endpoint.addresses.iter().cloned())
         .collect();
     vec![
-        name(object),
-        json!(at(object, "/addressType")),
-        json!(shortened(&ports)),
-        json!(shortened(&addresses)),
-        created(object, now),
+        name(&slice.metadata),
+        slice.address_type.as_str().into(),
+        shortened(&ports).into(),
+        shortened(&addresses).into(),
+        created(&slice.metadata, now),
     ]
 }
 

@@ -79,7 +79,7 @@ impl WatchReader {
 }
 
 #[tokio::test]
-async fn a_watch_tells_what_has_changed_since_the_list() {
+async fn a_watch_reports_what_has_changed_since_the_list() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let (_, list) = get(address, "/api/v1/pods").await;
@@ -181,7 +181,7 @@ async fn every_kind_ends_its_initial_events_also_where_there_is_nothing() {
                 .await
                 .up_to_bookmark()
                 .await;
-            assert_eq!(bookmark["kind"], resource.kind);
+            assert_eq!(bookmark["kind"], resource.kind.as_str());
             assert_eq!(bookmark["apiVersion"], resource.api_version());
             assert_eq!(bookmark["metadata"]["annotations"][END], "true", "{path}");
             assert!(selector.is_empty() || types.is_empty(), "{path}: {types:?}");
@@ -210,7 +210,7 @@ async fn a_bookmark_in_a_table_has_a_row_that_carries_it() {
 }
 
 #[tokio::test]
-async fn only_who_takes_bookmarks_gets_them() {
+async fn only_clients_that_accept_bookmarks_receive_them() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let cases = [
