@@ -345,7 +345,7 @@ fn canaries(
 }
 
 /// Keeps the clock of the driving commit; returns its failure, or when its deadline is due.
-fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> {
+fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Box<Failure>> {
     let waiting = matches!(input.judgement, Judgement::Waiting(_));
     if rollout.waiting && !waiting {
         rollout.start_clock(input.now);
@@ -361,14 +361,14 @@ fn watch(input: &StepInput<'_>, rollout: &mut Rollout) -> Result<Next, Failure> 
     }
     let deadline = input.deadline(rollout);
     match &input.judgement {
-        Judgement::Failed(failure) => Err(failure.clone()),
-        Judgement::Progressing(lacking) if deadline <= input.now => Err(Failure {
+        Judgement::Failed(failure) => Err(Box::new(failure.clone())),
+        Judgement::Progressing(lacking) if deadline <= input.now => Err(Box::new(Failure {
             class: FailureClass::Deadline,
             reason: FailureReason::NoProgress {
                 seconds: input.settings.deadline.as_secs(),
                 lacking: Box::new(lacking.clone()),
             },
-        }),
+        })),
         Judgement::Progressing(_) => Ok(Next::at(deadline, input.now)),
         Judgement::Settled | Judgement::Waiting(_) => Ok(Next::AwaitChange),
     }
@@ -382,7 +382,7 @@ fn progress(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
     }
     let next = match watch(input, rollout) {
         Err(failure) => {
-            fail(input, rollout, failure);
+            fail(input, rollout, *failure);
             return Next::AwaitChange;
         }
         Ok(next) => next,
