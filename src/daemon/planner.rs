@@ -106,7 +106,7 @@ impl OfflinePlanner {
             })?
             .map_err(|source| PlanError::Ineligible {
                 commit: id.clone(),
-                source,
+                source: Box::new(source),
             })?;
 
         let read_as = self.trust.lock().read_as(id);

@@ -46,7 +46,7 @@ pub(crate) enum PlanError {
     #[error("commit {} may not run here", commit.short())]
     Ineligible {
         commit: CommitId,
-        source: Ineligible,
+        source: Box<Ineligible>,
     },
     /// The commit has invalid manifests; all its problems, one line each.
     #[error("{}", .0.join("\n"))]

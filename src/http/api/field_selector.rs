@@ -80,8 +80,8 @@ fn selected_by<'o>(object: &'o ApiObject, field: &str) -> Option<Cow<'o, str>> {
     }
     let is_namespace = field == "metadata.namespace";
     match object {
-        ApiObject::Namespace(_) | ApiObject::Node(_) if is_namespace => return None,
-        _ if is_namespace => return Some(text(metadata.namespace.as_ref())),
+        ApiObject::Namespace(_) | ApiObject::Node(_) if is_namespace => None,
+        _ if is_namespace => Some(text(metadata.namespace.as_ref())),
         ApiObject::Pod(pod) => of_pod(pod, field),
         ApiObject::Namespace(namespace) => {
             let phase = namespace
