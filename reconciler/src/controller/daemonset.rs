@@ -22,7 +22,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
         .filter(|node| eligible_for_daemon(&view.workload.template.spec, node))
         .filter(|node| !view.conditions.absent.contains(&node.name))
         .collect();
-    let mut limits = Limits::of(view, update, &eligible);
+    let mut limits = NodeLimits::of(view, update, &eligible);
     for node in eligible {
         actions.extend(control_node(view, update, node, &mut limits));
     }
@@ -30,7 +30,7 @@ pub(super) fn control(view: &OwnerView<'_>, update: DaemonSetUpdate) -> Vec<Acti
 }
 
 /// How many nodes may be changed in this cycle.
-struct Limits {
+struct NodeLimits {
     /// `maxSurge` as a number of nodes; with zero each pod is replaced in place.
     max_surge: u32,
     /// Number of nodes on which a new pod may be made beside an old one.
@@ -39,7 +39,7 @@ struct Limits {
     may_go_down: usize,
 }
 
-impl Limits {
+impl NodeLimits {
     fn of(view: &OwnerView<'_>, update: DaemonSetUpdate, eligible: &[&Candidate]) -> Self {
         let nodes = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
         let (max_surge, max_unavailable) = match update {
@@ -89,7 +89,7 @@ fn control_node(
     view: &OwnerView<'_>,
     update: DaemonSetUpdate,
     node: &Candidate,
-    limits: &mut Limits,
+    limits: &mut NodeLimits,
 ) -> Vec<Action> {
     let active: Vec<OwnedPod<'_>> = on(view, &node.name).filter(OwnedPod::is_active).collect();
     // `OnDelete` replaces no pod by itself, but a requested restart applies all the same.
