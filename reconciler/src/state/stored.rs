@@ -20,6 +20,17 @@ pub enum Stored<R> {
     Read(ForeignText),
 }
 
+impl<R: fmt::Display> Stored<R> {
+    /// The sentence as it is read back: a sentence that quotes a long text of a node is cut, and the
+    /// cut one is what the store has.
+    fn sentence(&self) -> ForeignText {
+        match self {
+            Self::Decided(reason) => ForeignText::sentence(&reason.to_string()),
+            Self::Read(sentence) => sentence.clone(),
+        }
+    }
+}
+
 impl<R> From<R> for Stored<R> {
     fn from(reason: R) -> Self {
         Self::Decided(reason)
@@ -28,10 +39,7 @@ impl<R> From<R> for Stored<R> {
 
 impl<R: fmt::Display> fmt::Display for Stored<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Decided(reason) => reason.fmt(f),
-            Self::Read(sentence) => sentence.fmt(f),
-        }
+        self.sentence().fmt(f)
     }
 }
 
@@ -39,7 +47,7 @@ impl<R: PartialEq + fmt::Display> PartialEq for Stored<R> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Decided(reason), Self::Decided(other)) if reason == other => true,
-            _ => self.to_string() == other.to_string(),
+            _ => self.sentence() == other.sentence(),
         }
     }
 }
@@ -81,6 +89,16 @@ mod tests {
         let read: Stored<NodeFault> = serde_json::from_str(&stored).expect("a text");
         assert!(matches!(read, Stored::Read(_)));
         assert_eq!(read, fault());
+        assert_eq!(serde_json::to_string(&read).expect("a text"), stored);
+    }
+
+    #[test]
+    fn a_reason_that_quotes_a_long_text_equals_what_the_store_has_of_it() {
+        let long = "x".repeat(foreign::SENTENCE_BYTES);
+        let reason: Stored<String> = Stored::Decided(format!("node n1: {long}"));
+        let stored = serde_json::to_string(&reason).expect("a text");
+        let read: Stored<String> = serde_json::from_str(&stored).expect("a text");
+        assert_eq!(read, reason);
         assert_eq!(serde_json::to_string(&read).expect("a text"), stored);
     }
 
