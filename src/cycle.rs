@@ -30,7 +30,7 @@ use reconciler::{
     plan::{LaneKey, Next, Why},
     pod::files::DnsFacts,
     settings::ClusterSettings,
-    state::{Change, NodeFacts, OldestReader, Record},
+    state::{Change, NodeFacts, Record, RecordFormat, RecordKey},
 };
 use runtime::{Pods, Probes};
 
@@ -93,6 +93,9 @@ pub(crate) struct Fixed {
     /// Returns the wall-clock time: the system's clock, or one that advances with a test's paused
     /// clock.
     pub(crate) clock: fn() -> Timestamp,
+    /// The first format of records that has a kind of record: [`RecordKey::since`], or the rule of
+    /// a test for a format that does not exist yet.
+    pub(crate) record_since: fn(&RecordKey) -> RecordFormat,
 }
 
 /// The parts of the daemon that act on the engine, the network and the repository.
@@ -295,8 +298,10 @@ impl Host {
         changes: Vec<Change>,
         answer: Option<(NodeName, AnswerDoc)>,
     ) -> anyhow::Result<()> {
-        if let Some(oldest) = OldestReader::of(&self.nodes()) {
-            oldest.check(&changes)?;
+        let own_format = self.fixed.facts.record_format;
+        let store = self.store.replicated();
+        if let Some(oldest) = store.and_then(|store| store.oldest_reader(own_format)) {
+            oldest.check(&changes, self.fixed.record_since)?;
         }
 
         let moved = changes.iter().rev().find_map(|change| match change {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use reconciler::{
     name::NodeName,
-    state::{NodeFacts, NodeSystem, RecordFormat},
+    state::{NodeFacts, NodeSystem, RecordFormat, RecordKey},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -245,6 +245,7 @@ async fn fixed(
         path: config.network.path,
         away: config.store.away,
         clock: Timestamp::now,
+        record_since: RecordKey::since,
         notes: notes(config).into_iter().chain(obstacles).collect(),
     }
 }

@@ -114,7 +114,8 @@ pub(crate) struct ReportDoc {
     /// The newest commit that the node has verified; absent if there is none.
     #[serde(default)]
     pub(crate) head: Option<CommitId>,
-    /// Whether the node went back to an earlier commit by itself and does not follow the leader.
+    /// The earlier commit that the node runs by its own decision; absent while it follows the
+    /// leader.
     #[serde(default)]
     pub(crate) local_rollback: Option<CommitId>,
 }

@@ -12,7 +12,7 @@ mod subnets;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
     name::{Installation, NodeName},
-    state::{ClusterState, NodeFacts, NodeReport, RecordFormat},
+    state::{ClusterState, NodeFacts, NodeReport, OldestReader, RecordFormat},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -464,17 +464,41 @@ impl ReplicatedStore {
         self.etcd.set_candidate(may);
     }
 
-    /// A living member with a newer version of Windlass, to which this host leaves leading: the
-    /// leader's records contain some that only a newer version reads, so this host would decide
-    /// without them. Without such a member this host leads, and what it cannot read stays.
+    /// A candidate for leader with a newer version of Windlass, to which this host leaves leading:
+    /// the leader's records contain some that only a newer version reads, so this host would decide
+    /// without them. Without such a candidate this host leads, and what it cannot read stays.
     pub(crate) fn newer_leader(&self) -> Option<&NodeName> {
         if !self.contents.has_unreadable_decisions() {
             return None;
         }
-        let lives = |member: &Member| member.alive.is_some();
+        // A newer host that cannot lead, by its disk or its configuration, is no candidate.
+        let candidates: BTreeSet<&NodeName> = self
+            .contents
+            .candidates
+            .values()
+            .map(|(_, name)| name)
+            .collect();
         self.newer_members()
-            .find(|(_, member)| lives(member))
             .map(|(name, _)| name)
+            .find(|name| candidates.contains(name))
+    }
+
+    /// The member that reads the oldest format of records, this host included. A lost node does not
+    /// count. A member whose facts the store does not have counts by the facts that this host
+    /// remembers, and otherwise as one of the versions that published no format.
+    pub(crate) fn oldest_reader(&self, own: RecordFormat) -> Option<OldestReader> {
+        let outages = &self.snapshot().outages;
+        let others = self.members().filter(|(name, _)| {
+            let is_lost = outages.get(*name).is_some_and(|outage| outage.lost);
+            **name != self.node && !is_lost
+        });
+        let formats = others.map(|(name, member)| {
+            let published = member.facts.as_ref().map(|doc| &doc.facts);
+            let facts = published.or_else(|| self.others.facts.get(name));
+            let format = facts.map(|facts| facts.record_format);
+            (name, format.unwrap_or_default())
+        });
+        OldestReader::of(formats.chain([(&self.node, own)]))
     }
 
     /// The other members that read records which this version does not know.
@@ -518,9 +542,17 @@ impl ReplicatedStore {
     /// Records that could not be read.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
         let described = self.contents.unreadable.iter().take(3);
-        described.map(|(key, error)| {
-            format!("key {key} of the store cannot be read: {error}; its last readable content stays in effect")
-        })
+        let described = described.map(|(key, error)| {
+            format!(
+                "key {key} of the store cannot be read: {error}; its last readable content stays in effect"
+            )
+        });
+        let newer = self.newer_leader().map(|newer| {
+            format!(
+                "this host leaves leading to node {newer}, which has a newer version of Windlass: upgrade Windlass here"
+            )
+        });
+        described.chain(newer)
     }
 
     /// Records with content that no host may decide.

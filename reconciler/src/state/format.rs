@@ -3,16 +3,16 @@
 //! Each node publishes the newest format that it reads. The leader decides no record that a node of
 //! the cluster cannot read, so a new kind of record waits until all daemons are upgraded.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Change, KnownNode, NodeLife, RecordKey};
+use super::{Change, RecordKey};
 use crate::name::NodeName;
 
 /// A version of the set of records that [`RecordKey`] lists. Each version of Windlass that adds a
 /// kind of record increases [`RecordFormat::NEWEST`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct RecordFormat(u32);
 
@@ -26,6 +26,15 @@ impl RecordFormat {
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number)
+    }
+}
+
+/// A format that is older than any counts as the first one: every version reads that, and a node
+/// could otherwise stop all decisions by what it publishes.
+impl<'de> Deserialize<'de> for RecordFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        Ok(Self(number).max(Self::FIRST))
     }
 }
 
@@ -58,8 +67,7 @@ impl RecordKey {
     }
 }
 
-/// The node that reads the oldest format of all nodes that are not lost. A lost node receives
-/// nothing; when it is back, records that it cannot read are not changed any more.
+/// The node that reads the oldest format of all nodes that may follow the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OldestReader {
     /// The name of the node; of several nodes with the same format the first by name.
@@ -69,26 +77,28 @@ pub struct OldestReader {
 }
 
 impl OldestReader {
-    /// The oldest reader of these nodes; `None` if no node lives.
-    #[must_use]
-    pub fn of(nodes: &BTreeMap<NodeName, KnownNode>) -> Option<Self> {
+    /// The oldest reader of these nodes; `None` if there are none.
+    pub fn of<'a>(nodes: impl Iterator<Item = (&'a NodeName, RecordFormat)>) -> Option<Self> {
         nodes
-            .iter()
-            .filter(|(_, node)| node.life != NodeLife::Lost)
-            .min_by_key(|(_, node)| node.facts.record_format)
-            .map(|(name, node)| Self {
+            .min_by_key(|(name, format)| (*format, *name))
+            .map(|(name, format)| Self {
                 node: name.clone(),
-                format: node.facts.record_format,
+                format,
             })
     }
 
-    /// Checks that the node can read every record that these changes add, replace or delete.
+    /// Checks that the node can read every record that these changes add, replace or delete. `since`
+    /// is [`RecordKey::since`], but for tests of formats that do not exist yet.
     ///
     /// # Errors
     ///
-    /// The first change of a kind of record that is newer than the node's format.
-    pub fn check(&self, changes: &[Change]) -> Result<(), TooNewForNode> {
-        let needed = changes.iter().map(|change| change.key().since()).max();
+    /// The newest kind of record in the changes is newer than the node's format.
+    pub fn check(
+        &self,
+        changes: &[Change],
+        since: fn(&RecordKey) -> RecordFormat,
+    ) -> Result<(), TooNewForNode> {
+        let needed = changes.iter().map(|change| since(&change.key())).max();
         match needed {
             Some(needed) if needed > self.format => Err(TooNewForNode {
                 reader: self.clone(),
@@ -118,65 +128,54 @@ pub struct TooNewForNode {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::{
-        name::Installation,
-        state::{NodeFacts, NodeSystem, Record, Silence},
-    };
+    use crate::state::{ClusterState, Record};
 
-    fn node(name: &str, format: u32, life: NodeLife) -> (NodeName, KnownNode) {
-        let facts = NodeFacts {
-            name: NodeName::new(name),
-            installation: Installation::new(name),
-            address: Ipv4Addr::new(192, 0, 2, 1),
-            pod_subnet: "10.244.1.0/24".parse().expect("a subnet"),
-            mtu: 1450,
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
-            record_format: RecordFormat::new(format),
-            system: NodeSystem::default(),
-        };
-        (NodeName::new(name), KnownNode { facts, life })
-    }
-
-    fn oldest(nodes: impl IntoIterator<Item = (NodeName, KnownNode)>) -> Option<(String, u32)> {
-        let oldest = OldestReader::of(&nodes.into_iter().collect())?;
+    fn oldest(nodes: &[(&str, u32)]) -> Option<(String, u32)> {
+        let nodes: Vec<(NodeName, RecordFormat)> = nodes
+            .iter()
+            .map(|(name, format)| (NodeName::new(*name), RecordFormat::new(*format)))
+            .collect();
+        let oldest = OldestReader::of(nodes.iter().map(|(name, format)| (name, *format)))?;
         Some((oldest.node.to_string(), oldest.format.0))
     }
 
+    /// A kind of record that came with format 2.
+    fn removals_since_two(key: &RecordKey) -> RecordFormat {
+        match key {
+            RecordKey::Removed(_) => RecordFormat::new(2),
+            _ => RecordFormat::FIRST,
+        }
+    }
+
     #[test]
-    fn the_oldest_reader_is_the_first_living_node_with_the_oldest_format() {
-        let away = node("d", 4, NodeLife::Away);
-        let nodes = [
-            node("a", 5, NodeLife::Ready),
-            node("b", 4, NodeLife::Silent(Silence::DaemonAnswers)),
-            node("c", 3, NodeLife::Lost),
-            away,
-        ];
-        assert_eq!(oldest(nodes), Some(("b".to_owned(), 4)));
-        assert_eq!(oldest([node("c", 3, NodeLife::Lost)]), None);
+    fn the_oldest_reader_is_the_first_node_with_the_oldest_format() {
+        let nodes = [("c", 3), ("b", 3), ("a", 5)];
+        assert_eq!(oldest(&nodes), Some(("b".to_owned(), 3)));
+        assert_eq!(oldest(&[]), None);
     }
 
     #[test]
     fn a_decision_with_a_record_that_a_node_cannot_read_names_the_node() {
-        let (name, _) = node("b", 0, NodeLife::Ready);
-        let reader = |format| OldestReader {
-            node: name.clone(),
-            format: RecordFormat::new(format),
+        let name = NodeName::new("b");
+        let check = |format, changes: &[Change]| {
+            let reader = OldestReader {
+                node: name.clone(),
+                format: RecordFormat::new(format),
+            };
+            reader.check(changes, removals_since_two)
         };
-        let changes = [
-            Change::Put(Record::Serial(7)),
-            Change::Delete(RecordKey::Removed(name.clone())),
-        ];
-        assert_eq!(reader(1).check(&changes), Ok(()));
-        assert_eq!(reader(0).check(&[]), Ok(()), "nothing is decided");
-        let error = reader(0).check(&changes).unwrap_err();
-        assert_eq!(error.needed, RecordFormat::FIRST);
+        let serial = Change::Put(Record::Serial(7));
+        let removed = Change::Delete(RecordKey::Removed(name.clone()));
+        assert_eq!(check(1, &[]), Ok(()), "nothing is decided");
+        assert_eq!(check(1, std::slice::from_ref(&serial)), Ok(()));
+        assert_eq!(check(2, &[removed.clone(), serial.clone()]), Ok(()));
+
+        let error = check(1, &[removed, serial]).unwrap_err();
+        assert_eq!(error.needed, RecordFormat::new(2));
         let message = error.to_string();
         assert!(
-            message.contains("node b reads records up to format 0"),
+            message.contains("node b reads records up to format 1"),
             "{message}"
         );
         assert!(message.contains("`windlass node rm b`"), "{message}");
@@ -184,19 +183,16 @@ mod tests {
 
     #[test]
     fn this_version_reads_every_kind_of_record_that_it_has() {
-        let state = crate::state::ClusterState::default();
-        for record in state.records() {
+        for record in ClusterState::default().records() {
             assert!(record.key().since() <= RecordFormat::NEWEST, "{record:?}");
         }
     }
 
     #[test]
-    fn facts_without_a_format_are_of_the_first_format() {
-        let (_, known) = node("a", 7, NodeLife::Ready);
-        let mut facts = serde_json::to_value(&known.facts).unwrap();
-        assert_eq!(facts["record_format"], 7);
-        facts.as_object_mut().unwrap().remove("record_format");
-        let facts: NodeFacts = serde_json::from_value(facts).unwrap();
-        assert_eq!(facts.record_format, RecordFormat::FIRST);
+    fn a_format_is_a_number_and_none_is_older_than_the_first() {
+        let read = |text| serde_json::from_str::<RecordFormat>(text).unwrap();
+        assert_eq!(serde_json::to_string(&read("7")).unwrap(), "7");
+        assert_eq!(read("0"), RecordFormat::FIRST);
+        assert_eq!(RecordFormat::default(), RecordFormat::FIRST);
     }
 }

@@ -23,7 +23,7 @@ use reconciler::{
     plan::Role,
     pod::files::DnsFacts,
     settings::{ClusterSettings, RolloutSettings, ServiceRanges},
-    state::{NodeFacts, NodeSystem, Phase, RecordFormat},
+    state::{NodeFacts, NodeSystem, Phase, RecordFormat, RecordKey},
 };
 use runtime::{
     Pods,
@@ -87,6 +87,8 @@ pub(super) struct LoopBed {
     host_network: HostNetwork,
     /// The newest format of records that the host publishes.
     pub(super) record_format: RecordFormat,
+    /// The first format that has a kind of record.
+    pub(super) record_since: fn(&RecordKey) -> RecordFormat,
     /// How to reach the cluster's store; `None` for a host that is alone.
     store: Option<EtcdConfig>,
     clock: fn() -> Timestamp,
@@ -137,6 +139,7 @@ impl LoopBed {
             node: NodeName::new(format!("n{number}")),
             host_network: network(Ipv4Addr::new(192, 0, 2, number)),
             record_format: RecordFormat::NEWEST,
+            record_since: RecordKey::since,
             store,
             clock,
             work: Work::new(),
@@ -358,6 +361,7 @@ impl LoopBed {
             path: PeerPath::Vxlan,
             away: Duration::from_secs(60),
             clock: self.clock,
+            record_since: self.record_since,
         }
     }
 }

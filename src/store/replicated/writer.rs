@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reconciler::{
     foreign::ForeignText,
     name::NodeName,
-    state::{Change, ClusterState, NodeFacts},
+    state::{Change, ClusterState, NodeFacts, RecordFormat, RecordKey},
 };
 
 use super::{RESPITE, ReplicatedStore, StoreStatus, WITHDRAWAL};
@@ -179,6 +179,10 @@ impl ReplicatedStore {
         // The copy may be older than the running pods: each node reports what it holds before
         // anything starts.
         let state = self.local.snapshot().clone().adopted(Timestamp::now());
+        if let Some(oldest) = self.oldest_reader(RecordFormat::NEWEST) {
+            let records: Vec<Change> = state.records().into_iter().map(Change::Put).collect();
+            oldest.check(&records, RecordKey::since)?;
+        }
         let stored = self.contents.identity.as_ref();
         let adoptions = stored.map_or(0, |identity| identity.incarnation);
         let incarnation = self.marker.incarnation.max(adoptions) + 1;
