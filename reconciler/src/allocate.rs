@@ -48,10 +48,10 @@ pub fn accepted_allocations(
 ) -> BTreeMap<ObjectKey, ServiceAllocation> {
     let mut taken = Taken::of(services, &BTreeMap::new());
     let accepted = services.iter().filter_map(|(key, service)| {
-        let said = given.get(key)?;
+        let stored = given.get(key)?;
         Some((
             key.clone(),
-            taken.accepted_allocation(ranges, service, said),
+            taken.accepted_allocation(ranges, service, stored),
         ))
     });
     accepted.collect()
@@ -115,27 +115,28 @@ impl Taken {
         &mut self,
         ranges: &ServiceRanges,
         service: &Service,
-        said: &ServiceAllocation,
+        stored: &ServiceAllocation,
     ) -> ServiceAllocation {
         let fits = |address: &Ipv4Addr| {
             has_address(service) && ranges.addresses.contains(address) && *address != ranges.dns
         };
         let said_address = || {
-            said.cluster_ip
+            stored
+                .cluster_ip
                 .filter(fits)
                 .filter(|address| self.addresses.insert(*address))
         };
         let cluster_ip = requested_address(service).or_else(said_address);
         let port = |port: &ServicePort| {
             let key = port.key();
-            let said = said
+            let stored = stored
                 .node_ports
                 .get(&key)
                 .copied()
                 .filter(|number| ranges.node_ports.contains(number));
             let number = port
                 .node_port
-                .or_else(|| said.filter(|number| self.ports.insert(*number)))?;
+                .or_else(|| stored.filter(|number| self.ports.insert(*number)))?;
             Some((key, number))
         };
         let ports = service.ports.iter().filter(|_| has_node_ports(service));

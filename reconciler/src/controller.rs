@@ -76,7 +76,7 @@ impl OwnedPod<'_> {
     pub fn is_since(&self, clock: Option<Timestamp>, at: Timestamp) -> bool {
         clock.is_none_or(|clock| {
             self.clock
-                .is_some_and(|heard| heard.told == clock && at >= heard.at)
+                .is_some_and(|received| received.told == clock && at >= received.at)
         })
     }
 }

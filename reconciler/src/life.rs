@@ -126,6 +126,7 @@ fn hold_back(
     late: usize,
     counted: usize,
 ) -> Option<(Silence, Next)> {
+    // Half of the nodes: more probably this leader is cut off from them.
     if vanished * 2 >= counted {
         let brake = Brake { vanished, counted };
         return Some((Silence::Brake(brake), Next::After(Duration::from_secs(1))));

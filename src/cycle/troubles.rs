@@ -1,4 +1,5 @@
-//! Troubles: what prevents parts of the daemon from working, until they work again.
+//! Troubles: what prevents parts of the daemon from working, until they work again. Their texts are
+//! in `view/trouble.rs`.
 
 use std::collections::BTreeMap;
 

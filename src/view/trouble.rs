@@ -118,12 +118,12 @@ impl fmt::Display for HostTrouble {
             Self::Held(held) => held.fmt(f),
             Self::StoreLost { since, why } => write!(
                 f,
-                "the store does not answer since {since:.0}, what was decided then is kept up: {why}"
+                "the store does not answer since {since:.0}, and the decisions of that time stay in effect: {why}"
             ),
             Self::StoreFrozen { since, why } => write!(f, "frozen since {since:.0}: {why}"),
             Self::NotPublished(why) => write!(
                 f,
-                "what this host says of itself could not be written to the store: {why}"
+                "the report of this host could not be written to the store: {why}"
             ),
             Self::Removed => f.write_str(
                 "this host was taken out of the cluster by `windlass node rm`: its pods run elsewhere by now and are \

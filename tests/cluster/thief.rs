@@ -267,7 +267,11 @@ pub(crate) fn assert_adoption_starts_no_pod_twice(
     let mut identity: Value = serde_json::from_str(&thief.get("cluster").unwrap()).unwrap();
     identity["incarnation"] = (identity["incarnation"].as_u64().unwrap() + 1).into();
     thief.put("cluster", &identity.to_string());
-    thief.wait_refused(to, uid, &format!("node {from} says that it runs there"));
+    thief.wait_refused(
+        to,
+        uid,
+        &format!("node {from} reports that the pod runs there"),
+    );
     let status = thief.status(from, uid).unwrap();
     assert!(
         status.contains(&format!("it runs here, and its record names {to}")),

@@ -63,7 +63,7 @@ impl fmt::Display for Note {
         match self {
             Self::StockMissing(node) => write!(
                 f,
-                "the store was adopted, and nothing is decided before node {node} has said what it runs; \
+                "the store was adopted, and nothing is decided before node {node} has reported its pods; \
                  `windlass node rm {node}` gives it up"
             ),
             Self::CanaryBarred {
@@ -181,7 +181,7 @@ mod tests {
         ]
         .map(|note| note.to_string());
         insta::assert_snapshot!(printed.join("\n"), @r"
-        the store was adopted, and nothing is decided before node a has said what it runs; `windlass node rm a` gives it up
+        the store was adopted, and nothing is decided before node a has reported its pods; `windlass node rm a` gives it up
         Deployment/default/web: the canary a cannot take a new pod beside what is there (have host port 80 in use)
         Deployment/default/web left the commit; its pods run on until Deployment/default/site is available, or the rollout ends
         Deployment/default/web: 1 pod runs the old template; `windlass restart Deployment/default/web` replaces them

@@ -264,12 +264,12 @@ impl<'a> ClusterDecision<'a> {
         for (node, report) in self.input.reports {
             let refused = report.refused.iter().filter(|(_, why)| why.is_of_a_stop());
             for record in refused.filter_map(|(uid, _)| self.input.state.pods.get(uid)) {
-                let told = record
+                let is_stop_recorded = record
                     .stop
                     .as_ref()
                     .is_some_and(|stop| stop.reason == StopReason::OwnerRemoved);
                 let stays = driving.objects.workloads.contains_key(&record.owner);
-                if told && stays && record.place.node() == Some(node) {
+                if is_stop_recorded && stays && record.place.node() == Some(node) {
                     self.changes
                         .push(stop(record, StopReason::ScaledDown, self.input.now));
                 }

@@ -118,11 +118,11 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// For each template, whether `said` holds for it.
-    fn which(&self, said: impl Fn(&Workload, &BTreeMap<String, String>) -> bool) -> Vec<bool> {
+    /// For each template, whether `holds` is true for it.
+    fn which(&self, holds: impl Fn(&Workload, &BTreeMap<String, String>) -> bool) -> Vec<bool> {
         self.kinds
             .iter()
-            .map(|(kind, labels)| said(kind, labels))
+            .map(|(kind, labels)| holds(kind, labels))
             .collect()
     }
 }
@@ -169,10 +169,11 @@ impl Asked<'_, '_> {
 
     fn affinity(&self) -> Option<Unfit> {
         let terms = &self.workload.template.spec.affinity.pods.required;
-        let said: Vec<PodSelection> = terms.iter().map(|term| self.selection(term)).collect();
+        let selections: Vec<PodSelection> = terms.iter().map(|term| self.selection(term)).collect();
         // As in Kubernetes, a pod counts only if all terms select it.
         let wanted = |pod: &Workload, labels: &BTreeMap<String, String>| {
-            said.iter()
+            selections
+                .iter()
                 .all(|selection| self.is_meant(selection, pod, labels))
         };
         let which = self.around.which(wanted);

@@ -314,9 +314,9 @@ impl<'a> Shapes<'a> {
     }
 
     fn join(&mut self, term: u32, shape: u32) {
-        let said = &mut self.terms[term as usize];
-        said.matching.push(shape);
-        if said.repels {
+        let entry = &mut self.terms[term as usize];
+        entry.matching.push(shape);
+        if entry.repels {
             self.all[shape as usize].repelled_by.push(term);
         }
     }
@@ -341,7 +341,7 @@ impl<'a> Shapes<'a> {
                 matching: Vec::new(),
             })
         };
-        let mut said = |term: &PodTerm, repels: bool| {
+        let mut add_term = |term: &PodTerm, repels: bool| {
             add(
                 &term.topology_key,
                 PodSelection::of_term(term, workload, &own),
@@ -353,14 +353,14 @@ impl<'a> Shapes<'a> {
             .pods
             .required
             .iter()
-            .map(|term| said(term, false))
+            .map(|term| add_term(term, false))
             .collect();
         let anti = spec
             .affinity
             .anti
             .required
             .iter()
-            .map(|term| said(term, true))
+            .map(|term| add_term(term, true))
             .collect();
         let mut wishes = Vec::new();
         for (preferred, anti) in [
@@ -371,7 +371,7 @@ impl<'a> Shapes<'a> {
                 wishes.push(Wish {
                     weight: *weight,
                     anti,
-                    term: said(term, false),
+                    term: add_term(term, false),
                 });
             }
         }

@@ -94,7 +94,7 @@ impl fmt::Display for Silence {
             Self::Brake(brake) => brake.fmt(f),
             Self::OthersLate => f.write_str("others are late, too, and may be gone as well"),
             Self::NewLeader => f.write_str("this leader has only just begun to lead"),
-            Self::Outage => f.write_str("nobody hears from it"),
+            Self::Outage => f.write_str("it does not report"),
         }
     }
 }

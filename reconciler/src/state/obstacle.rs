@@ -68,7 +68,7 @@ impl fmt::Display for Obstacle {
                 write!(f, "commit {id} is not in the local clone")
             }
             Self::NotReported(node) => write!(f, "node {node} has not reported yet"),
-            Self::CanariesAbsent => f.write_str("none of them is heard of"),
+            Self::CanariesAbsent => f.write_str("no canary reports"),
             Self::LeftDown { workload, node } => write!(
                 f,
                 "{workload}: node {node} is out, and its pod was down; it holds up the others"
@@ -120,7 +120,7 @@ impl fmt::Display for UnreadyPod {
             UnreadyReason::Reported(message) => write!(f, "pod {name}: {message}"),
             UnreadyReason::Unplaced(refusal) => write!(f, "pod {name} is not placed: {refusal}"),
             UnreadyReason::NodeUnreachable(node) => {
-                write!(f, "pod {name}: nobody hears from its node {node}")
+                write!(f, "pod {name}: it does not reports node {node}")
             }
         }
     }

@@ -206,7 +206,7 @@ mod tests {
             ),
             (
                 canaries(CanaryActivity::Waiting(Obstacle::CanariesAbsent)),
-                r#"{"Progressing":{"message":"canaries a, b: none of them is heard of"}}"#,
+                r#"{"Progressing":{"message":"canaries a, b: no canary reports"}}"#,
             ),
             (
                 canaries(CanaryActivity::Soaking),

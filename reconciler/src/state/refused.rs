@@ -116,7 +116,7 @@ impl fmt::Display for Refused {
                 )
             }
             Self::Elsewhere { node } => {
-                write!(f, "not started: node {node} says that it runs there")
+                write!(f, "not started: node {node} reports that the pod runs there")
             }
             Self::Full { most } => {
                 write!(f, "not started: this node takes {most} pods and has them")
@@ -126,7 +126,7 @@ impl fmt::Display for Refused {
                 "not started: its owner was given {pods} pods here, and no commit in use asks for more than {most}"
             ),
             Self::OwnerStays => f.write_str(
-                "not stopped: it is said that its owner left the commit, and its owner is in it",
+                "not stopped: by the stop record its owner left the commit, and the commit contains its owner",
             ),
             Self::Budget {
                 owners,
@@ -134,8 +134,8 @@ impl fmt::Display for Refused {
                 allowed,
             } => write!(
                 f,
-                "not stopped: {owners} of the {of} workloads of this node are said to have left the commit, no commit \
-                 took them away, and the budget is {allowed}"
+                "not stopped: by the stop records {owners} of the {of} workloads of this node left the commit, no \
+                 commit removed them, and the budget is {allowed}"
             ),
         }
     }

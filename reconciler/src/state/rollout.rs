@@ -91,8 +91,8 @@ impl Adoption {
     /// Whether a pod comes from the adopted copy while its own node, which sent this report, has
     /// nothing of it: such a record is deleted without a stop record.
     pub fn is_without(&self, record: &PodRecord, report: &NodeReport) -> bool {
-        let heard = report.stock == Some(self.at);
-        heard && record.serial <= self.serial && report.gone.contains(&record.uid)
+        let has_taken_stock = report.stock == Some(self.at);
+        has_taken_stock && record.serial <= self.serial && report.gone.contains(&record.uid)
     }
 }
 

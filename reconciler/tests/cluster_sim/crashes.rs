@@ -2,8 +2,8 @@
 //! once for each point at which a daemon can crash, with a crash at exactly that point.
 //!
 //! A scenario with a violation is printed with its name and point. The test `one_crash` runs it
-//! again and prints crash_everywhere events, with `WINDLASS_SIM_SCENARIO=found_violations-commit`, `WINDLASS_SIM_POINT=123`
-//! and `WINDLASS_SIM_DOWN=9000`.
+//! again and prints all its events, with `WINDLASS_SIM_SCENARIO=bad-commit`,
+//! `WINDLASS_SIM_POINT=123` and `WINDLASS_SIM_DOWN=9000`.
 
 mod playback;
 mod scenario;
@@ -142,7 +142,7 @@ fn points(scenario: &Scenario, sabotage: Sabotage) -> (u64, Vec<(u64, Playback)>
     (points, snapshots)
 }
 
-/// Runs crash_everywhere scenarios with a crash at each of their points. Returns the number of points, and the
+/// Runs all scenarios with a crash at each of their points. Returns the number of points, and the
 /// violations.
 fn crash_everywhere(sabotage: Sabotage, limit: usize) -> (u64, Vec<CrashViolation>) {
     let scenarios = SCENARIOS
@@ -152,7 +152,7 @@ fn crash_everywhere(sabotage: Sabotage, limit: usize) -> (u64, Vec<CrashViolatio
     for (scenario, (points, snapshots)) in &scenarios {
         assert!(
             *points >= scenario.least_points,
-            "{} has {points} crash points, expected at least_points {}",
+            "{} has {points} crash points, expected at least {}",
             scenario.name,
             scenario.least_points
         );
@@ -189,7 +189,7 @@ fn every_scenario_ends_as_wanted_with_a_crash_at_any_point() {
     }
 }
 
-/// Prints crash_everywhere events of a crash, to examine a failure.
+/// Prints all events of a crash, to examine a failure.
 #[test]
 fn one_crash() {
     let named = text_setting("WINDLASS_SIM_SCENARIO");
@@ -200,7 +200,7 @@ fn one_crash() {
     let from = Playback::new(scenario, Sabotage::None, named.is_some());
     let point = setting("WINDLASS_SIM_POINT").unwrap_or(1);
     let down = setting("WINDLASS_SIM_DOWN").unwrap_or(DOWN[0]);
-    let found_violations = Crash {
+    let violation = Crash {
         scenario,
         from: &from,
         point,
@@ -208,9 +208,9 @@ fn one_crash() {
     }
     .play();
     assert!(
-        found_violations.is_none(),
+        violation.is_none(),
         "{}",
-        found_violations
+        violation
             .as_ref()
             .map(CrashViolation::report)
             .unwrap_or_default()

@@ -60,11 +60,11 @@ pub(crate) struct World {
     pub(crate) stops: BTreeMap<PodUid, StopReason>,
     /// All nodes that were recorded as faulty.
     pub(crate) faulty: BTreeSet<NodeName>,
-    /// The fewest_available available pods of each owner, and its most active pods.
+    /// The fewest available pods of each owner, and its most active pods.
     pub(crate) bounds: BTreeMap<String, (usize, usize)>,
     /// Owners whose pods are not ready.
     pub(crate) unready: BTreeSet<String>,
-    /// The fewest_available available pods of all owners together.
+    /// The fewest available pods of all owners together.
     pub(crate) fewest_available: usize,
     /// Whether pods of two owners were on one node at the same time.
     pub(crate) shared_node: bool,

@@ -349,20 +349,20 @@ impl<'a> DecisionCheck<'a> {
             .place
             .node()
             .and_then(|node| self.input.reports.get(node));
-        let said = |adoption: Adoption| {
+        let has_reported = |adoption: Adoption| {
             report.is_some_and(|report| {
                 report.stock == Some(adoption.at) && report.gone.contains(&record.uid)
             })
         };
         let adopted = self.input.state.rollout.adopted;
-        adopted.is_some_and(|adoption| record.serial <= adoption.serial && said(adoption))
+        adopted.is_some_and(|adoption| record.serial <= adoption.serial && has_reported(adoption))
     }
 
     /// Whether a node has not reported its pods since a store was adopted.
-    pub(super) fn is_unreachable(&self, node: &NodeName) -> bool {
+    pub(super) fn has_not_taken_stock(&self, node: &NodeName) -> bool {
         let adopted = self.input.state.rollout.adopted;
-        let said = self.input.reports.get(node).and_then(|report| report.stock);
-        adopted.is_some_and(|adoption| said != Some(adoption.at))
+        let stock = self.input.reports.get(node).and_then(|report| report.stock);
+        adopted.is_some_and(|adoption| stock != Some(adoption.at))
     }
 
     /// Checks stock-taking: until all pods are known, no pod is made and none is stopped. On a node
@@ -377,8 +377,9 @@ impl<'a> DecisionCheck<'a> {
         for (uid, record) in &self.after.pods {
             let before = self.input.state.pods.get(uid);
             let made = before.is_none() && !self.is_observed(uid);
-            let told = record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
-            let decided = taking && (made || told);
+            let is_stopped =
+                record.stop.is_some() && before.is_some_and(|before| before.stop.is_none());
+            let decided = taking && (made || is_stopped);
             self.findings.require(!decided, || {
                 format!("pod {uid} is decided while stock is taken")
             });
@@ -386,7 +387,7 @@ impl<'a> DecisionCheck<'a> {
                 && record
                     .place
                     .node()
-                    .is_some_and(|node| self.is_unreachable(node));
+                    .is_some_and(|node| self.has_not_taken_stock(node));
             self.findings.require(!blind, || {
                 format!("pod {uid} is made where nobody knows what runs")
             });

@@ -36,7 +36,7 @@ impl<'a> DecisionCheck<'a> {
                 .filter(|record| record.created == self.input.now && record.commit == driving.id)
                 .filter(|record| !self.is_observed(&record.uid))
                 .collect();
-            let told: Vec<&PodRecord> = after
+            let stopped: Vec<&PodRecord> = after
                 .iter()
                 .copied()
                 .filter(|record| record.stop.is_some())
@@ -46,8 +46,8 @@ impl<'a> DecisionCheck<'a> {
                         .any(|old| old.uid == record.uid && old.stop.is_none())
                 })
                 .collect();
-            if !made.is_empty() || !told.is_empty() {
-                self.owner(workload, &after, &made, &told);
+            if !made.is_empty() || !stopped.is_empty() {
+                self.owner(workload, &after, &made, &stopped);
             }
         }
     }
@@ -152,7 +152,7 @@ impl<'a> DecisionCheck<'a> {
         workload: &Workload,
         after: &[&PodRecord],
         made: &[&PodRecord],
-        told: &[&PodRecord],
+        stopped: &[&PodRecord],
     ) {
         let key = &workload.key;
         let active = after.iter().filter(|record| self.is_active(record)).count();
@@ -160,7 +160,7 @@ impl<'a> DecisionCheck<'a> {
             |record: &&&PodRecord| self.is_active(record) && self.is_available(workload, record);
         let available = after.iter().filter(up).count();
         let down_by_choice = |reasons: &[StopReason]| {
-            told.iter().any(|record| {
+            stopped.iter().any(|record| {
                 let chosen = record
                     .stop
                     .as_ref()
@@ -334,7 +334,7 @@ impl<'a> DecisionCheck<'a> {
                     NodeLife::Lost => true,
                     NodeLife::Silent(_) | NodeLife::Away => !was_down(name),
                     NodeLife::Ready | NodeLife::NotReady(_) => {
-                        self.is_unreachable(name) && !was_down(name)
+                        self.has_not_taken_stock(name) && !was_down(name)
                     }
                 });
                 !aside

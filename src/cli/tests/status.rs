@@ -66,7 +66,7 @@ async fn status_shows_the_rollout_and_what_blocks_it() {
 
 #[test]
 fn status_names_an_old_pod_that_does_not_stop() {
-    let said = |node: &str, seconds: u64, fault: Option<FaultKind>, message: Option<&str>| {
+    let line = |node: &str, seconds: u64, fault: Option<FaultKind>, message: Option<&str>| {
         let mut view = fixture::view();
         let state = Arc::make_mut(&mut view.state);
         let record = state
@@ -88,11 +88,11 @@ fn status_names_an_old_pod_that_does_not_stop() {
             .find(|sentence| sentence.contains("has been stopping"))
             .unwrap_or_default()
     };
-    assert_eq!(said("host-a", 29, None, None), "");
+    assert_eq!(line("host-a", 29, None, None), "");
     let begin = "default/web-aaaaaaaaaa-a1111: the old pod has been stopping for";
-    let long = said("host-a", 75, None, None);
+    let long = line("host-a", 75, None, None);
     assert_eq!(long, format!("{begin} 75 s: the pod has not ended yet"));
-    let here = said(
+    let here = line(
         "host-a",
         5,
         Some(FaultKind::Other),
@@ -103,7 +103,7 @@ fn status_names_an_old_pod_that_does_not_stop() {
         here,
         format!("{begin} 5 s: {class}: operation not permitted")
     );
-    let there = said("host-b", 75, Some(FaultKind::EngineUnreachable), None);
+    let there = line("host-b", 75, Some(FaultKind::EngineUnreachable), None);
     let class = "StopFailed: the container engine does not answer";
     assert_eq!(
         there,

@@ -66,10 +66,10 @@ fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
     let head = work.commit("one", None);
     let old = old_directory(&["verified"], &head);
     for start in 0..3 {
-        let (taken, said) = judged(&work, old.path());
+        let (taken, problems) = judged(&work, old.path());
         assert!(
-            taken && said.contains("accepted before this rule"),
-            "start {start}: {said}"
+            taken && problems.contains("accepted before this rule"),
+            "start {start}: {problems}"
         );
     }
     // The next head is a new one.
@@ -79,10 +79,10 @@ fn a_head_that_an_older_version_accepted_is_taken_with_a_warning() {
     );
     work.commit("two", None);
     for start in 0..3 {
-        let (taken, said) = judged(&work, old.path());
+        let (taken, problems) = judged(&work, old.path());
         assert!(
-            !taken && said.contains("needs the key \"username\" or \"password\""),
-            "start {start}: {said}"
+            !taken && problems.contains("needs the key \"username\" or \"password\""),
+            "start {start}: {problems}"
         );
     }
 }
@@ -127,9 +127,9 @@ fn files_that_are_not_read_for_the_case_of_their_ending_are_warned_of() {
     work.write("apps/.hidden.YAML", SECRET);
     work.write("apps/README.MD", "# Apps");
     work.commit("one", None);
-    let (taken, said) = judged(&work, tempfile::tempdir().unwrap().path());
-    assert!(taken, "{said}");
-    insta::assert_snapshot!(said, @"
+    let (taken, problems) = judged(&work, tempfile::tempdir().unwrap().path());
+    assert!(taken, "{problems}");
+    insta::assert_snapshot!(problems, @"
     apps/DB.YAML: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
     apps/c.Yml: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest
     apps/d.JSON: warning: not read, since its ending is not in lower case: rename it to end in .yaml, .yml or .json, or otherwise if it is no manifest

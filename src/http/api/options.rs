@@ -237,11 +237,11 @@ mod tests {
                 "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list".to_owned(),
             ),
         ];
-        for (text, said) in lists {
-            let said = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
+        for (text, message) in lists {
+            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {message}");
             assert_eq!(
                 query(text).for_list().unwrap_err().message(),
-                said,
+                message,
                 "{text}"
             );
         }
@@ -265,11 +265,11 @@ mod tests {
                 format!("[{requires}, {only}]"),
             ),
         ];
-        for (text, said) in watches {
-            let said = format!("ListOptions.meta.k8s.io \"\" is invalid: {said}");
+        for (text, message) in watches {
+            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {message}");
             assert_eq!(
                 query(text).for_watch().unwrap_err().message(),
-                said,
+                message,
                 "{text}"
             );
         }
@@ -284,11 +284,12 @@ mod tests {
                 query.for_get().err(),
                 query.for_watch().err(),
             ] {
-                let said = answer.unwrap();
+                let message = answer.unwrap();
                 assert!(
-                    said.message()
+                    message
+                        .message()
                         .contains(&format!("Invalid value: \"{version}\"")),
-                    "{said:?}"
+                    "{message:?}"
                 );
             }
         }

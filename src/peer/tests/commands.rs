@@ -32,11 +32,11 @@ async fn windlass(disk: &Disk, words: &[&str]) -> Result<String, String> {
 #[tokio::test]
 async fn a_cluster_is_made_by_commands() {
     let (one, two) = (disk(), disk());
-    let said = windlass(&one, &["init", "--node", "n1"]).await.unwrap();
+    let output = windlass(&one, &["init", "--node", "n1"]).await.unwrap();
     assert!(
-        said.starts_with("created cluster windlass-")
-            && said.contains("; its certificate authority is on n1\n"),
-        "{said}"
+        output.starts_with("created cluster windlass-")
+            && output.contains("; its certificate authority is on n1\n"),
+        "{output}"
     );
     let error = windlass(&one, &["init", "--node", "n1"]).await.unwrap_err();
     assert!(error.contains("exists already"), "{error}");
@@ -62,30 +62,30 @@ async fn a_cluster_is_made_by_commands() {
         .await
         .unwrap_err();
     assert_eq!(error, "the join token is for the node n2 only");
-    let said = windlass(&two, &["join", "--node", "n2", token.trim()])
+    let output = windlass(&two, &["join", "--node", "n2", token.trim()])
         .await
         .unwrap();
     assert!(
-        said.starts_with("n2 belongs to cluster windlass-")
-            && said.contains("its authority is on n1"),
-        "{said}"
+        output.starts_with("n2 belongs to cluster windlass-")
+            && output.contains("its authority is on n1"),
+        "{output}"
     );
 
-    let said = windlass(&two, &["ping", "n1", &address]).await.unwrap();
+    let output = windlass(&two, &["ping", "n1", &address]).await.unwrap();
     let wanted = format!(
         "n1 is alive: windlass {}, clocks 0 s apart\n",
         env!("CARGO_PKG_VERSION")
     );
-    assert_eq!(said, wanted);
-    let said = windlass(&two, &["rotate"]).await.unwrap();
+    assert_eq!(output, wanted);
+    let output = windlass(&two, &["rotate"]).await.unwrap();
     assert!(
-        said.starts_with("renewed the certificate of n2: valid until "),
-        "{said}"
+        output.starts_with("renewed the certificate of n2: valid until "),
+        "{output}"
     );
-    let said = windlass(&one, &["rotate"]).await.unwrap();
+    let output = windlass(&one, &["rotate"]).await.unwrap();
     assert!(
-        said.starts_with("renewed the certificate of n1: valid until "),
-        "{said}"
+        output.starts_with("renewed the certificate of n1: valid until "),
+        "{output}"
     );
 
     let into = tempfile::tempdir().unwrap();

@@ -23,10 +23,11 @@ async fn a_token_is_good_once() {
     join(&disk().directory, &name("n3"), &token, false)
         .await
         .unwrap();
-    let said = refused("n4", &token).await;
+    let refusal = refused("n4", &token).await;
     assert!(
-        said.starts_with("the join token was used at ") && said.contains(" by n3: make a new one"),
-        "{said}"
+        refusal.starts_with("the join token was used at ")
+            && refusal.contains(" by n3: make a new one"),
+        "{refusal}"
     );
 }
 
@@ -37,13 +38,13 @@ async fn a_token_that_has_expired_or_was_never_made_lets_nobody_in() {
     let n1 = serve(&one, "n1").await;
     let before = Timestamp::now() - 2 * HOUR;
     let old = authority.token(&offer(), n1.address, before).unwrap();
-    let said = refused("n2", &old).await;
+    let refusal = refused("n2", &old).await;
     assert!(
-        said.starts_with(&format!(
+        refusal.starts_with(&format!(
             "the join token has expired at {:.0}",
             before + HOUR
         )),
-        "{said}"
+        "{refusal}"
     );
     let invented = JoinToken {
         secret: [7; 32],
@@ -81,19 +82,19 @@ async fn a_token_for_one_node_is_no_other_ones_and_outlives_the_attempt() {
 async fn a_name_has_one_certificate_unless_its_token_replaces_it() {
     let pair = pair().await;
     let again = token(&pair.authority, &pair.n1, &offer());
-    let said = refused("n2", &again).await;
+    let refusal = refused("n2", &again).await;
     assert!(
-        said.starts_with("a valid certificate for n2 was made at "),
-        "{said}"
+        refusal.starts_with("a valid certificate for n2 was made at "),
+        "{refusal}"
     );
     assert!(
-        said.contains("windlass cluster token --node n2 --replace"),
-        "{said}"
+        refusal.contains("windlass cluster token --node n2 --replace"),
+        "{refusal}"
     );
-    let said = refused("n1", &again).await;
+    let refusal = refused("n1", &again).await;
     assert!(
-        said.starts_with("a valid certificate for n1 was made at "),
-        "{said}"
+        refusal.starts_with("a valid certificate for n1 was made at "),
+        "{refusal}"
     );
 
     let replace = TokenOffer {
@@ -156,10 +157,10 @@ async fn a_server_of_another_cluster_never_sees_the_secret() {
     let token = authority
         .token(&offer(), impostor.address, Timestamp::now())
         .unwrap();
-    let said = refused("n2", &token).await;
+    let refusal = refused("n2", &token).await;
     assert!(
-        said.contains("the server does not belong to the token's cluster"),
-        "{said}"
+        refusal.contains("the server does not belong to the token's cluster"),
+        "{refusal}"
     );
 }
 
@@ -170,17 +171,17 @@ async fn another_node_of_the_cluster_is_not_the_authoritys_host() {
         .authority
         .token(&offer(), pair.n2.address, Timestamp::now())
         .unwrap();
-    let said = refused("n3", &misled).await;
+    let refusal = refused("n3", &misled).await;
     assert!(
-        said.contains("no trusted connection to n1") && said.contains("n2.node.windlass"),
-        "{said}"
+        refusal.contains("no trusted connection to n1") && refusal.contains("n2.node.windlass"),
+        "{refusal}"
     );
-    let told = JoinToken {
+    let changed = JoinToken {
         host: name("n2"),
         ..misled
     };
     assert_eq!(
-        refused("n3", &told).await,
+        refused("n3", &changed).await,
         "n2 does not have the cluster's authority: n1 has"
     );
 }

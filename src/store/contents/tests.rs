@@ -86,11 +86,11 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
     for other in [Some("n2"), None] {
         contents.change(4, vec![put(&pod(other), 4)], false);
         assert_eq!(place(&contents), Some("n1"));
-        let said: Vec<_> = contents
+        let moved: Vec<_> = contents
             .moved()
             .map(|(key, node, _)| (key, node.as_str()))
             .collect();
-        assert_eq!(said, [(POD, "n1")]);
+        assert_eq!(moved, [(POD, "n1")]);
         contents.list(
             5,
             vec![pair(POD, &layout::text(&Decided::record(pod(other))), 4)],
@@ -134,9 +134,9 @@ fn a_pod_that_has_a_node_keeps_it_whatever_its_record_says() {
         )],
         false,
     );
-    let believed = &contents.state.pods[&PodUid::new("u")];
+    let accepted = &contents.state.pods[&PodUid::new("u")];
     assert_eq!(
-        (believed.place.node().unwrap().as_str(), &believed.stop),
+        (accepted.place.node().unwrap().as_str(), &accepted.stop),
         ("n1", &stop)
     );
     // A store that a person adopts counts for more.
@@ -273,10 +273,10 @@ fn a_clock_that_is_ahead_does_not_make_a_pod_ready_in_time_to_come() {
     let mut contents = Contents::default();
     let put = KeyChange::Put(pair(&key, &layout::text(&status), 3));
     contents.change(3, vec![put], false);
-    let heard = contents.members[&node].report.report.pods[&PodUid::new("u")]
+    let ready_since = contents.members[&node].report.report.pods[&PodUid::new("u")]
         .ready
         .unwrap();
-    assert!(heard <= Timestamp::now());
+    assert!(ready_since <= Timestamp::now());
 }
 
 #[test]

@@ -36,7 +36,7 @@ struct Countdown {
 }
 
 impl Countdown {
-    /// Takes in an answer of etcd: between `sent` and `heard` the lease had `left` whole seconds.
+    /// Takes in an answer of etcd: between `sent` and `received` the lease had `left` whole seconds.
     /// False if the lease was renewed since the answer before.
     fn observe(&mut self, left: u64, sent: Instant, received: Instant) -> bool {
         let seconds = Duration::from_secs(left);
