@@ -198,7 +198,7 @@ pub(crate) fn assert_only_eligible_commits_run(
     assert!(image.contains("windlass-test/app:2"), "{image}");
     let status = thief.status(node, "forged-ancient").unwrap();
     assert!(
-        status.contains("this host runs only what it finds in its own verified clone"),
+        status.contains("this host runs only what is in its own verified clone"),
         "{status}"
     );
     assert!(
