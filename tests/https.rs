@@ -176,7 +176,7 @@ fn missing_credentials_are_reported() {
     follow(&mut site, &server, &ca_file(&server));
     wait_error(
         &mut site,
-        "it asks for credentials, and none are configured",
+        "it requires credentials, and none are configured",
     );
 }
 
