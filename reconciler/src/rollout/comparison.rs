@@ -90,3 +90,102 @@ pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
         });
     volumes.chain(environment).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        desired::{self, CheckSettings},
+        ids::commit_id,
+        manifest::{Limits, ReadAs, SourceFile},
+        name::CommitId,
+    };
+
+    /// A Deployment that refers to the ConfigMap `settings`, and one that refers to nothing.
+    fn commit(name: &str, mode: &str, image: &str) -> Arc<Commit> {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{mode: {mode}}}\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {{name: configured}}\nspec:\n  containers:\n  \
+             - {{name: c, image: 'app:1', envFrom: [{{configMapRef: {{name: settings}}}}]}}\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {{name: plain}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+        );
+        let file = SourceFile {
+            path: "all.yaml",
+            content: text.as_bytes(),
+        };
+        let (objects, problems) = desired::read(
+            &[file],
+            &Limits::default(),
+            &CheckSettings::default(),
+            ReadAs::NewHead,
+        );
+        assert_eq!(problems, Vec::new());
+        Arc::new(Commit {
+            id: commit_id(name),
+            subject: String::new(),
+            signer: String::new(),
+            time: Timestamp::UNIX_EPOCH,
+            allow_deletions: false,
+            objects,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The names of the judged workloads of the target, where `base` is healthy and `left` were
+    /// driven in between.
+    fn judged(
+        target: &Commit,
+        base: Option<&CommitId>,
+        left: &[&Arc<Commit>],
+        all: &Commits,
+    ) -> String {
+        let rollout = Rollout {
+            target: Some(target.id.clone()),
+            driving: Some(target.id.clone()),
+            healthy: base.cloned(),
+            left: left.iter().map(|commit| commit.id.clone()).collect(),
+            ..Rollout::default()
+        };
+        let judged = judged_workloads(&rollout, all, target);
+        let names: Vec<&str> = judged
+            .iter()
+            .map(|workload| workload.key.object.name.as_str())
+            .collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn workloads_are_judged_whose_template_or_config_differs_from_a_commit_before() {
+        let base = commit("c1", "plain", "app:1");
+        let same = commit("c2", "plain", "app:1");
+        let config = commit("c3", "fancy", "app:1");
+        let template = commit("c4", "plain", "app:2");
+        let all: Commits = [&base, &same, &config, &template]
+            .map(|commit| (commit.id.clone(), Arc::clone(commit)))
+            .into();
+
+        let since_base =
+            |target: &Commit, left: &[&Arc<Commit>]| judged(target, Some(&base.id), left, &all);
+        assert_eq!(since_base(&same, &[]), "");
+        assert_eq!(since_base(&config, &[]), "configured");
+        assert_eq!(since_base(&template, &[]), "plain");
+        assert_eq!(since_base(&same, &[&config]), "configured");
+        assert_eq!(since_base(&same, &[&config, &template]), "configured plain");
+    }
+
+    #[test]
+    fn all_workloads_are_judged_without_a_readable_healthy_commit() {
+        let target = commit("c1", "plain", "app:1");
+        assert_eq!(
+            judged(&target, None, &[], &Commits::new()),
+            "configured plain"
+        );
+        let unreadable = commit_id("c0");
+        assert_eq!(
+            judged(&target, Some(&unreadable), &[], &Commits::new()),
+            "configured plain"
+        );
+    }
+}

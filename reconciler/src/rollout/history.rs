@@ -133,7 +133,7 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::commit_id;
+    use crate::{ids::commit_id, state::Obstacle};
 
     fn record(rollout: &mut Rollout, number: i64, state: CommitState) {
         let time = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(number);
@@ -191,5 +191,30 @@ mod tests {
             rollout.history.first().map(|entry| &entry.commit),
             Some(&commit_id("c051"))
         );
+    }
+
+    #[test]
+    fn what_a_commit_waits_for_is_recorded_in_its_open_entry_only() {
+        let reasons = |rollout: &Rollout| -> Vec<String> {
+            let entries = rollout.history.iter();
+            entries.map(|entry| entry.reason.to_string()).collect()
+        };
+        let mut rollout = Rollout {
+            target: Some(commit_id("c001")),
+            ..Rollout::default()
+        };
+        record(&mut rollout, 1, CommitState::RolledBack);
+        record(&mut rollout, 1, CommitState::Progressing);
+        record(&mut rollout, 2, CommitState::Progressing);
+        let reason = CommitReason::Waiting(Obstacle::CanariesAbsent);
+        rollout.note_waiting(reason.clone());
+        let waiting = reason.to_string();
+        assert_eq!(reasons(&rollout), ["", waiting.as_str(), ""]);
+
+        rollout.note_waiting(CommitReason::None);
+        assert_eq!(reasons(&rollout), ["", "", ""]);
+        rollout.target = Some(commit_id("c003"));
+        rollout.note_waiting(reason);
+        assert_eq!(reasons(&rollout), ["", "", ""], "there is no such entry");
     }
 }

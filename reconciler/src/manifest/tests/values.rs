@@ -128,6 +128,22 @@ fn a_template_hash_is_the_same_in_all_api_groups_and_kinds() {
 }
 
 #[test]
+fn a_service_publishes_pods_that_are_not_ready_if_its_manifest_asks_for_that() {
+    let publishes = |field: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, ports: [{{port: 80}}]{field}}}\n"
+        );
+        let (objects, problems) = read(&[("a.yaml", &text)]);
+        assert_eq!(problems, Vec::new());
+        let service = objects.services.into_values().next().unwrap();
+        service.publish_not_ready
+    };
+    assert!(!publishes(""));
+    assert!(!publishes(", publishNotReadyAddresses: false"));
+    assert!(publishes(", publishNotReadyAddresses: true"));
+}
+
+#[test]
 fn fields_are_converted_to_the_units_and_forms_of_docker() {
     let pod = workload(
         r#"
@@ -148,7 +164,8 @@ spec:
   containers:
   - name: a
     image: registry.example.com:5000/a/b:1.0
-    securityContext: {runAsUser: 0, capabilities: {add: [NET_ADMIN], drop: [ALL]}}
+    workingDir: /srv
+    securityContext: {runAsUser: 0, readOnlyRootFilesystem: true, capabilities: {add: [NET_ADMIN], drop: [ALL]}}
     env:
     - {name: A, value: "$(B)"}
     - {name: B, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
@@ -226,6 +243,8 @@ spec:
         ),
         (Some(0), Some(1000))
     );
+    assert!(container.security.read_only_root);
+    assert_eq!(container.working_dir.as_deref(), Some("/srv"));
     let values: Vec<&EnvValue> = container
         .env
         .iter()
