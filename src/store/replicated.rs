@@ -9,10 +9,11 @@ mod marker;
 mod others;
 mod own_keys;
 mod subnets;
+mod versions;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use reconciler::{
     name::{Installation, NodeName},
-    state::{ClusterState, NodeFacts, NodeReport, OldestReader, RecordFormat},
+    state::{ClusterState, NodeFacts, NodeReport},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -464,52 +465,6 @@ impl ReplicatedStore {
         self.etcd.set_candidate(may);
     }
 
-    /// A candidate for leader with a newer version of Windlass, to which this host leaves leading:
-    /// the leader's records contain some that only a newer version reads, so this host would decide
-    /// without them. Without such a candidate this host leads, and what it cannot read stays.
-    pub(crate) fn newer_leader(&self) -> Option<&NodeName> {
-        if !self.contents.has_unreadable_decisions() {
-            return None;
-        }
-        // A newer host that cannot lead, by its disk or its configuration, is no candidate.
-        let candidates: BTreeSet<&NodeName> = self
-            .contents
-            .candidates
-            .values()
-            .map(|(_, name)| name)
-            .collect();
-        self.newer_members()
-            .map(|(name, _)| name)
-            .find(|name| candidates.contains(name))
-    }
-
-    /// The member that reads the oldest format of records, this host included. A lost node does not
-    /// count. A member whose facts the store does not have counts by the facts that this host
-    /// remembers, and otherwise as one of the versions that published no format.
-    pub(crate) fn oldest_reader(&self, own: RecordFormat) -> Option<OldestReader> {
-        let outages = &self.snapshot().outages;
-        let others = self.members().filter(|(name, _)| {
-            let is_lost = outages.get(*name).is_some_and(|outage| outage.lost);
-            **name != self.node && !is_lost
-        });
-        let formats = others.map(|(name, member)| {
-            let published = member.facts.as_ref().map(|doc| &doc.facts);
-            let facts = published.or_else(|| self.others.facts.get(name));
-            let format = facts.map(|facts| facts.record_format);
-            (name, format.unwrap_or_default())
-        });
-        OldestReader::of(formats.chain([(&self.node, own)]))
-    }
-
-    /// The other members that read records which this version does not know.
-    pub(super) fn newer_members(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
-        let others = self.members().filter(|(name, _)| **name != self.node);
-        others.filter(|(_, member)| {
-            let facts = member.facts.as_ref();
-            facts.is_some_and(|doc| doc.facts.record_format > RecordFormat::NEWEST)
-        })
-    }
-
     /// Whether this host leaves leading to others for now.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.leadership.is_withdrawn(Instant::now())
@@ -537,22 +492,6 @@ impl ReplicatedStore {
     /// Why the node's own keys could not be written; `None` if the last write succeeded.
     pub(crate) fn publish_trouble(&self) -> Option<String> {
         self.own_keys.trouble()
-    }
-
-    /// Records that could not be read.
-    pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
-        let described = self.contents.unreadable.iter().take(3);
-        let described = described.map(|(key, error)| {
-            format!(
-                "key {key} of the store cannot be read: {error}; its last readable content stays in effect"
-            )
-        });
-        let newer = self.newer_leader().map(|newer| {
-            format!(
-                "this host leaves leading to node {newer}, which has a newer version of Windlass: upgrade Windlass here"
-            )
-        });
-        described.chain(newer)
     }
 
     /// Records with content that no host may decide.
