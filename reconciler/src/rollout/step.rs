@@ -2,72 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-
 use super::{
-    Judgement, judged_workloads,
+    Judgement,
+    head::take_up_head,
+    input::{Head, StepInput},
+    judged_workloads,
     prepare::{Prepared, Verdict},
 };
 use crate::{
-    commit::Commit,
-    foreign::ForeignText,
-    name::{CommitId, NodeName, WorkloadKey},
+    name::NodeName,
     plan::Next,
-    settings::RolloutSettings,
     state::{
         Activity, CanaryActivity, CommitReason, CommitState, Failure, FailureClass, FailureReason,
-        HistoryEntry, NodeFault, NodeReport, Phase, Preparation, Rollback, Rollout, Stored, Wave,
+        NodeFault, Phase, Rollback, Rollout, Stored, Wave,
     },
     time::later,
 };
-
-/// How this host judged the newest commit of the followed branch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Head {
-    /// There is no head yet, or it could not be judged: no reason to change anything.
-    #[default]
-    Unknown,
-    /// The head is verified, read and without errors.
-    Accepted(CommitId),
-    /// The head must not be run.
-    Refused {
-        /// Id of the refused commit.
-        commit: CommitId,
-        /// The first line of its message.
-        subject: String,
-        /// Why the commit is refused.
-        reason: String,
-    },
-}
-
-/// The snapshot from which a step decides.
-#[derive(Debug)]
-pub struct StepInput<'a> {
-    /// The leader's clock at the start of the cycle.
-    pub now: Timestamp,
-    /// Deadlines, soak time and budgets from the configuration.
-    pub settings: &'a RolloutSettings,
-    /// The rollout as it is stored.
-    pub rollout: &'a Rollout,
-    /// The newest commit of the followed branch.
-    pub head: &'a Head,
-    /// The eligible commits among those in use, and the head.
-    pub commits: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
-    /// Commits that are not eligible while something of them runs.
-    pub kept: &'a BTreeMap<CommitId, std::sync::Arc<Commit>>,
-    /// The nodes that are not unreachable, with their reports.
-    pub nodes: BTreeMap<&'a NodeName, Option<&'a NodeReport>>,
-    /// Maximum number of nodes that may be at fault without the commit being at fault.
-    pub max_faulty: usize,
-    /// The nodes that are at fault, judged by pods of the driving commit, with the reason.
-    pub faulty: BTreeMap<NodeName, Stored<NodeFault>>,
-    /// The nodes, canaries apart, where a DaemonSet's pod fails.
-    pub failing: BTreeSet<NodeName>,
-    /// The judgement of all changed workloads of the driving commit together.
-    pub judgement: Judgement,
-    /// When one of these workloads last made progress.
-    pub progressed: Option<Timestamp>,
-}
 
 /// The rollout after this step, and when the next cycle is due.
 pub fn step(input: &StepInput<'_>) -> (Rollout, Next) {
@@ -124,137 +74,6 @@ fn forget_old_marks(input: &StepInput<'_>, rollout: &mut Rollout) {
             || target.as_ref() == Some(commit)
             || history.iter().any(|entry| entry.commit == *commit)
     });
-}
-
-fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
-    match input.head {
-        Head::Unknown => {}
-        Head::Refused {
-            commit,
-            subject,
-            reason,
-        } => {
-            let reason = CommitReason::Refused(ForeignText::sentence(reason)).into();
-            let known = rollout.history.iter().any(|entry| {
-                entry.commit == *commit
-                    && entry.state == CommitState::Refused
-                    && entry.reason == reason
-            });
-            if !known {
-                rollout.record(HistoryEntry {
-                    commit: commit.clone(),
-                    subject: subject.clone(),
-                    signer: String::new(),
-                    state: CommitState::Refused,
-                    reason,
-                    class: None,
-                    began: input.now,
-                    ended: Some(input.now),
-                });
-            }
-        }
-        Head::Accepted(id) => {
-            // A head that is in the history (held, or bad) was the head before the rollback
-            // already: the head has not moved on.
-            let seen = rollout.history.iter().any(|entry| entry.commit == *id);
-            if !seen
-                && rollout
-                    .pinned_against
-                    .as_ref()
-                    .is_some_and(|left| left != id)
-            {
-                rollout.pinned_against = None;
-            }
-
-            let is_wanted = !rollout.suspended
-                && rollout.pinned_against.is_none()
-                && rollout.target.as_ref() != Some(id)
-                && !rollout.bad.contains_key(id);
-            if is_wanted && let Some(head) = input.commits.get(id) {
-                consider(input, rollout, head);
-            }
-        }
-    }
-}
-
-/// Makes the head the target, unless it deletes too much. If the commit that runs cannot be read,
-/// the deletions are unknown, so the head waits.
-fn consider(input: &StepInput<'_>, rollout: &mut Rollout, head: &Commit) {
-    let over_budget = match &rollout.driving {
-        None => None,
-        Some(id) => {
-            let Some(before) = input.commits.get(id).or_else(|| input.kept.get(id)) else {
-                return;
-            };
-            over_budget(input.settings, before, head)
-        }
-    };
-    if let Some(reason) = over_budget {
-        let known = rollout
-            .history
-            .iter()
-            .any(|entry| entry.commit == head.id && entry.state == CommitState::Held);
-        if !known {
-            rollout.record(entry(head, CommitState::Held, reason, input.now));
-        }
-        return;
-    }
-
-    rollout.close_target(
-        CommitState::Superseded,
-        CommitReason::Superseded.into(),
-        None,
-        input.now,
-    );
-    rollout.target = Some(head.id.clone());
-    rollout.rollback = None;
-    rollout.began = Some(input.now);
-    rollout.enter(Phase::preparing(), input.now);
-    rollout.record(entry(
-        head,
-        CommitState::Progressing,
-        CommitReason::None,
-        input.now,
-    ));
-}
-
-fn entry(
-    commit: &Commit,
-    state: CommitState,
-    reason: CommitReason,
-    now: Timestamp,
-) -> HistoryEntry {
-    HistoryEntry {
-        commit: commit.id.clone(),
-        subject: commit.subject.clone(),
-        signer: commit.signer.clone(),
-        state,
-        reason: reason.into(),
-        class: None,
-        began: now,
-        ended: None,
-    }
-}
-
-/// Why a commit must wait for a person's approval, if it deletes more than the budget.
-fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<CommitReason> {
-    if head.allow_deletions {
-        return None;
-    }
-    let workloads = before.objects.workloads.len();
-    let deleted: Vec<WorkloadKey> = before
-        .objects
-        .workloads
-        .keys()
-        .filter(|key| !head.objects.workloads.contains_key(*key))
-        .cloned()
-        .collect();
-    let allowed = settings.deletion_budget(workloads);
-    (deleted.len() > allowed).then_some(CommitReason::OverBudget {
-        deleted,
-        of: workloads,
-        allowed,
-    })
 }
 
 fn prepare(input: &StepInput<'_>, rollout: &mut Rollout) -> Next {
@@ -557,34 +376,5 @@ fn fail(input: &StepInput<'_>, rollout: &mut Rollout, failure: Failure) {
             let message = reason.into();
             rollout.enter(Phase::Degraded { message }, input.now);
         }
-    }
-}
-
-impl StepInput<'_> {
-    /// The time by which the changed workloads must make progress. It counts from the last
-    /// progress, not from the start of the rollout, since nodes are updated one after another.
-    fn deadline(&self, rollout: &Rollout) -> Timestamp {
-        let from = rollout
-            .clock
-            .unwrap_or(self.now)
-            .max(self.progressed.unwrap_or(Timestamp::MIN));
-        later(from, self.settings.deadline)
-    }
-
-    /// Whether a node still has to receive the target or pull its images.
-    fn lacks_images(&self, target: Option<&CommitId>, node: &NodeName) -> bool {
-        let Some(report) = self.nodes.get(node) else {
-            return false;
-        };
-        let prepared = target.and_then(|target| report.as_ref()?.prepared.get(target));
-        prepared != Some(&Preparation::Ready)
-    }
-
-    fn nothing_to_judge(&self, rollout: &Rollout) -> bool {
-        let get = |id: &Option<CommitId>| id.as_ref().and_then(|id| self.commits.get(id));
-        let (Some(target), Some(_)) = (get(&rollout.target), get(&rollout.base())) else {
-            return false;
-        };
-        judged_workloads(rollout, self.commits, target).is_empty()
     }
 }
