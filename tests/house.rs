@@ -362,6 +362,28 @@ fn steps(text: &str) -> Vec<(String, String)> {
     steps
 }
 
+/// Whether a text contains these words, and not only as a part of longer ones: `Command` is not in
+/// `CliCommand`, but `outages/` is in `outages/NODE`.
+fn contains_words(text: &str, words: &str) -> bool {
+    let is_in_word = |c: char| c.is_alphanumeric() || c == '_';
+    let continues = |inner: Option<char>, outer: Option<char>| {
+        inner.is_some_and(is_in_word) && outer.is_some_and(is_in_word)
+    };
+    text.match_indices(words).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + words.len()..].chars().next();
+        !continues(words.chars().next(), before) && !continues(words.chars().next_back(), after)
+    })
+}
+
+#[test]
+fn only_whole_words_count_as_contained() {
+    assert!(contains_words("an enum Command {", "Command"));
+    assert!(contains_words("CliCommand, Command", "Command"));
+    assert!(!contains_words("CliCommand Commands", "Command"));
+    assert!(contains_words("decided/outages/NODE", "outages/"));
+}
+
 #[test]
 fn every_name_in_a_step_of_contributing_is_in_the_file_of_the_step() {
     let steps = steps(&read("CONTRIBUTING.md"));
@@ -373,7 +395,7 @@ fn every_name_in_a_step_of_contributing_is_in_the_file_of_the_step() {
     for (path, description) in steps {
         let text = read(&path);
         for name in description.split('`').skip(1).step_by(2) {
-            if !text.contains(name) && !root().join(name).is_file() {
+            if !contains_words(&text, name) && !root().join(name).is_file() {
                 missing.push(format!("{path} does not contain {name}"));
             }
         }

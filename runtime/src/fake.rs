@@ -24,18 +24,18 @@ use reconciler::{
     fault::{Fault, FaultKind},
     name::{ContainerId, ImageId, Installation, PodUid},
     object::Handler,
-    observed::{ContainerState, ObservedContainer, ProbeFact},
-    plan::{
-        ContainerSpec, ImagePin, PodFiles, ProbeKind, ProbeTask, PullMode, Role, SandboxSpec,
-        StopSpec,
-    },
+    observed::{ContainerState, ObservedContainer},
+    plan::{ContainerSpec, ImagePin, PodFiles, PullMode, Role, SandboxSpec, StopSpec},
 };
 use tokio::sync::watch;
 
-use crate::{Collected, Observation, Pods, Probes, observer::from_inspect};
+use crate::{Collected, Observation, Pods, observer::from_inspect};
 
+mod prober;
 #[cfg(test)]
 mod tests;
+
+pub use prober::FakeProber;
 
 /// Why recorded containers cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -482,55 +482,5 @@ impl Pods for FakeRuntime {
             state.files.remove(pod);
             Ok(())
         })
-    }
-}
-
-/// Probes whose facts a test sets.
-#[derive(Default)]
-pub struct FakeProber {
-    wanted: Mutex<Vec<ProbeTask>>,
-    facts: Mutex<BTreeMap<(ContainerId, ProbeKind), ProbeFact>>,
-    /// Whether a probe without a fact of a test succeeds; otherwise it has no result.
-    succeeds: bool,
-}
-
-impl FakeProber {
-    /// A prober whose probes all succeed, but for those whose fact a test sets.
-    pub fn successful() -> Self {
-        Self {
-            succeeds: true,
-            ..Self::default()
-        }
-    }
-
-    /// The probes of the last `set`.
-    pub fn wanted(&self) -> Vec<ProbeTask> {
-        self.wanted.lock().clone()
-    }
-
-    /// Sets the fact of a probe.
-    pub fn find(&self, container: &ContainerId, kind: ProbeKind, fact: ProbeFact) {
-        self.facts.lock().insert((container.clone(), kind), fact);
-    }
-}
-
-impl Probes for FakeProber {
-    fn set(&self, wanted: &[ProbeTask]) {
-        *self.wanted.lock() = wanted.to_vec();
-    }
-
-    fn facts(&self) -> BTreeMap<(ContainerId, ProbeKind), ProbeFact> {
-        let mut facts = self.facts.lock().clone();
-        if self.succeeds {
-            for task in self.wanted() {
-                let fact = ProbeFact {
-                    ok: true,
-                    since: task.started,
-                    message: String::new(),
-                };
-                facts.entry((task.container, task.kind)).or_insert(fact);
-            }
-        }
-        facts
     }
 }
