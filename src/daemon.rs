@@ -200,7 +200,14 @@ impl Daemon {
         let among_hosts = self.peers.map(|peers| {
             tokio::spawn(peers.serve(self.http.clone(), self.address_of, stopped.clone()))
         });
-        let serving = tokio::spawn(bound.serve(self.http, self.webhooks, stopped));
+        let mut view = self.http.views.subscribe();
+        let serving = tokio::spawn(async move {
+            // Before the first cycle has read the commits and the containers, a client would be
+            // told that there are no objects. A client that connects meanwhile waits, too.
+            if view.changed().await.is_ok() {
+                bound.serve(self.http, self.webhooks, stopped).await;
+            }
+        });
         let following = tokio::spawn(self.follower.run());
         tracing::info!(node = %self.node, address = %self.address, url = %self.url, "started");
         // Fails without systemd, where no process waits for the notification.

@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::{
     manifest::{APP, APP_2, deployment, deployment_with, service, shell_with},
     scene::{
         containers, daemon_set, deploy, everything, push, readiness, start, wait_all_running,
         wait_leader_other_than, wait_running,
     },
-    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered},
+    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered, is_ready},
     watch::assert_no_pod_runs_twice,
 };
 
@@ -649,14 +647,6 @@ fn canaries_run_a_commit_first(cluster: &Cluster) {
         let mut pods = cluster.pods();
         pods.retain(|pod| pod["spec"]["containers"][0]["image"] == "busybox");
         pods
-    };
-    let is_ready = |pod: &Value| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|conditions| {
-            conditions
-                .iter()
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-        })
     };
     let mut observed_nodes = BTreeSet::new();
     cluster.wait_for(SOON, "the bad commit has a ready pod", || {

@@ -1,7 +1,7 @@
 //! The commands of the command line, their effects and their output.
 
 use crate::manifest::{APP, APP_2, deployment, pod, service};
-use crate::support::{Container, SOON, Site, eventually, is};
+use crate::support::{Container, SOON, Site, eventually, eventually_some, is, is_ready, text};
 
 /// A Deployment `web` with version 1 or 2 of the test application.
 fn web(version: u32) -> String {
@@ -347,4 +347,28 @@ fn an_unreachable_repository_is_reported_and_stops_no_pod() {
     let next = site.push(&[("web.yaml", &pod("web", APP_2))], "the next");
     site.wait_healthy(&next);
     site.wait_answer("/", "app 2 web");
+}
+
+/// The objects of a kind that a client is told of, each with whether it is ready as a pod; `None`
+/// if the daemon does not answer.
+fn objects(site: &Site, kind: &str) -> Option<Vec<(String, bool)>> {
+    let listed = site.windlass(&["get", kind, "-o", "json"]);
+    let listed = listed.success().then(|| listed.json())?;
+    let items = listed["items"].as_array().unwrap();
+    let object = |item: &serde_json::Value| (text(&item["metadata"]["name"]), is_ready(item));
+    Some(items.iter().map(object).collect())
+}
+
+#[test]
+fn a_client_that_waits_for_a_starting_daemon_is_told_all_objects() {
+    let mut site = Site::started("");
+    site.deploy(&[("web.yaml", &web(1)), ("service.yaml", &service("web"))]);
+    for (kind, count) in [("services", 1), ("pods", 2)] {
+        let before = objects(&site, kind).unwrap();
+        assert_eq!(before.len(), count, "{before:?}");
+        site.stop();
+        site.launch(&[]);
+        let first = eventually_some(SOON, "the daemon answers", || objects(&site, kind));
+        assert_eq!(first, before, "the first answer after a start");
+    }
 }

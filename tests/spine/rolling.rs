@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::manifest::{APP, APP_2, deployment_with, service};
-use crate::support::{Poller, SOON, Site, assert_all_answered, is};
+use crate::support::{Poller, SOON, Site, assert_all_answered, is, is_ready};
 
 /// The number of ready pods, and of all pods, among the pods that are not stopping.
 fn count(site: &Site) -> (usize, usize) {
@@ -13,16 +13,8 @@ fn count(site: &Site) -> (usize, usize) {
         .values()
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .collect();
-    let ready = |pod: &&&serde_json::Value| {
-        pod["status"]["conditions"]
-            .as_array()
-            .is_some_and(|conditions| {
-                conditions.iter().any(|condition| {
-                    is(&condition["type"], "Ready") && is(&condition["status"], "True")
-                })
-            })
-    };
-    (active.iter().filter(ready).count(), active.len())
+    let ready = active.iter().filter(|pod| is_ready(pod)).count();
+    (ready, active.len())
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::host::TEST_IMAGES;
 use super::site::merged;
 use super::{
     Container, Daemon, Etcd, EtcdOptions, GitRepo, GitServer, Host, HostOptions, Network, Outcome,
-    Poller, Registry, SOON, WallClock, pause_after, run,
+    Poller, Registry, SOON, WallClock, is_ready, pause_after, run,
 };
 
 /// The options of a [`Cluster`].
@@ -325,15 +325,11 @@ impl Cluster {
         pods.retain(|pod| {
             let own = pod["metadata"]["name"].as_str().unwrap_or_default();
             let metadata = &pod["metadata"];
-            let is_ready =
-                |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
             own.strip_prefix(name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
                 && metadata["namespace"] == "default"
                 && metadata["deletionTimestamp"].is_null()
-                && pod["status"]["conditions"]
-                    .as_array()
-                    .is_some_and(|conditions| conditions.iter().any(is_ready))
+                && is_ready(pod)
         });
         pods
     }

@@ -76,6 +76,16 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+/// Whether a pod, as the API shows it, is ready.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.is_some_and(|conditions| {
+        conditions
+            .iter()
+            .any(|condition| is(&condition["type"], "Ready") && is(&condition["status"], "True"))
+    })
+}
+
 /// Whether a JSON value is a string with this text.
 pub(crate) fn is(value: &Value, wanted: &str) -> bool {
     value.as_str() == Some(wanted)

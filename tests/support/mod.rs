@@ -48,7 +48,7 @@ mod wall_clock;
 
 pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterHost};
 pub(crate) use command::{Outcome, repository_root, run};
-pub(crate) use container::{Container, is, text};
+pub(crate) use container::{Container, is, is_ready, text};
 pub(crate) use daemon::{DATA_DIR, Daemon};
 pub(crate) use etcd::{ClientFiles, Etcd, EtcdOptions};
 pub(crate) use git_repo::{GitRepo, Signer};
