@@ -6,7 +6,7 @@
 mod check;
 mod cluster;
 mod detect;
-mod guarded;
+mod forbidden_paths;
 mod parse;
 
 use std::{

@@ -30,7 +30,7 @@ pub(crate) fn check_settings(config: &Config) -> CheckSettings {
         node_ports: ranges.node_ports,
         service_range: ranges.addresses,
         forbidden_host_paths: config
-            .guarded_paths()
+            .forbidden_paths()
             .into_iter()
             .map(|path| path.display().to_string())
             .collect(),
@@ -75,7 +75,7 @@ pub(super) fn runtime_config(
     if let Some(socket) = &config.docker.socket {
         runtime.socket = socket.clone();
     }
-    runtime.forbidden_paths = config.guarded_paths();
+    runtime.forbidden_paths = config.forbidden_paths();
     let allowed = config.allow.host_paths.as_ref();
     runtime.allowed_paths = allowed.map(|paths| paths.iter().map(PathBuf::from).collect());
     runtime.docker_config = config.docker.config_file.clone();

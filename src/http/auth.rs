@@ -57,7 +57,7 @@ impl BearerToken {
 }
 
 /// Passes on only requests with the token.
-pub(super) fn guarded(router: Router, token: BearerToken) -> Router {
+pub(super) fn authenticated(router: Router, token: BearerToken) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(token), check))
 }
 

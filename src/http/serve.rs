@@ -230,7 +230,7 @@ impl Bound {
         }
 
         if let Some((listener, token)) = self.kubectl {
-            let router = watched::<Caller>(auth::guarded(reading, token), Proof::Shown);
+            let router = watched::<Caller>(auth::authenticated(reading, token), Proof::Shown);
             spawn(&mut tasks, "kubectl", listener, router, stop.clone());
         }
 

@@ -14,9 +14,9 @@ const CONFIGURATION: &str = "/etc/windlass";
 /// Paths that no pod may mount: a pod that reads them has a secret of this host, and a pod that
 /// writes them decides who is trusted here.
 #[derive(Default)]
-struct Guarded(Vec<PathBuf>);
+struct ForbiddenPaths(Vec<PathBuf>);
 
-impl Guarded {
+impl ForbiddenPaths {
     fn add<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
         // The daemon reads a relative path from its own directory, and a hostPath is always
         // absolute.
@@ -30,7 +30,7 @@ impl Config {
     /// above them.
     ///
     /// No pattern here or below has `..`: a new setting must be classified.
-    pub(crate) fn guarded_paths(&self) -> Vec<PathBuf> {
+    pub(crate) fn forbidden_paths(&self) -> Vec<PathBuf> {
         let Self {
             data_dir: _,
             file,
@@ -48,21 +48,21 @@ impl Config {
             peer,
         } = self;
 
-        let mut guarded = Guarded::default();
-        guarded.add([&self.data_dir(), &self.socket_dir(), &self.peer_directory()]);
-        guarded.add([&Path::new(CONFIGURATION).to_owned()]);
-        guarded.add(file);
-        of_source(&mut guarded, source);
-        of_trust(&mut guarded, trust);
-        of_store(&mut guarded, store);
-        of_docker(&mut guarded, docker);
-        of_listeners(&mut guarded, listen, webhook, peer);
+        let mut forbidden = ForbiddenPaths::default();
+        forbidden.add([&self.data_dir(), &self.socket_dir(), &self.peer_directory()]);
+        forbidden.add([&Path::new(CONFIGURATION).to_owned()]);
+        forbidden.add(file);
+        of_source(&mut forbidden, source);
+        of_trust(&mut forbidden, trust);
+        of_store(&mut forbidden, store);
+        of_docker(&mut forbidden, docker);
+        of_listeners(&mut forbidden, listen, webhook, peer);
         without_paths(node, network, rollout, allow);
-        guarded.0
+        forbidden.0
     }
 }
 
-fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
+fn of_source(forbidden: &mut ForbiddenPaths, source: &SourceConfig) {
     let SourceConfig {
         // A repository on this host is trusted no further than its signatures.
         url: _,
@@ -82,24 +82,24 @@ fn of_source(guarded: &mut Guarded, source: &SourceConfig) {
         // them.
         ca_file: _,
     } = source;
-    guarded.add(
+    forbidden.add(
         [token_file, password_file, ssh_key_file, known_hosts_file]
             .into_iter()
             .flatten(),
     );
 }
 
-fn of_trust(guarded: &mut Guarded, trust: &TrustConfig) {
+fn of_trust(forbidden: &mut ForbiddenPaths, trust: &TrustConfig) {
     let TrustConfig {
         mode: _,
         allowed_signers,
         anchor: _,
         allow_rewrite: _,
     } = trust;
-    guarded.add(allowed_signers);
+    forbidden.add(allowed_signers);
 }
 
-fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
+fn of_store(forbidden: &mut ForbiddenPaths, store: &StoreConfig) {
     let StoreConfig {
         endpoints: _,
         prefix: _,
@@ -110,14 +110,14 @@ fn of_store(guarded: &mut Guarded, store: &StoreConfig) {
         password_file,
         away: _,
     } = store;
-    guarded.add(
+    forbidden.add(
         [certificate_file, key_file, password_file]
             .into_iter()
             .flatten(),
     );
 }
 
-fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
+fn of_docker(forbidden: &mut ForbiddenPaths, docker: &DockerConfig) {
     // Access to the engine's socket equals root, and pods that manage the engine mount it on
     // purpose: `host-paths` of [allow] can forbid it.
     let DockerConfig {
@@ -126,19 +126,19 @@ fn of_docker(guarded: &mut Guarded, docker: &DockerConfig) {
         registries,
         cgroup_parent: _,
     } = docker;
-    guarded.add(config_file);
+    forbidden.add(config_file);
     for RegistryConfig {
         host: _,
         user: _,
         password_file,
     } in registries
     {
-        guarded.add([password_file]);
+        forbidden.add([password_file]);
     }
 }
 
 fn of_listeners(
-    guarded: &mut Guarded,
+    forbidden: &mut ForbiddenPaths,
     listen: &ListenConfig,
     webhook: &WebhookConfig,
     peer: &PeerConfig,
@@ -152,12 +152,12 @@ fn of_listeners(
         api_key,
     } = listen;
     let WebhookConfig { secret_file } = webhook;
-    // `guarded_paths` has added the directory of certificates, or its default.
+    // `forbidden_paths` has added the directory of certificates, or its default.
     let PeerConfig {
         listen: _,
         directory: _,
     } = peer;
-    guarded.add(
+    forbidden.add(
         [api_token_file, api_certificate, api_key, secret_file]
             .into_iter()
             .flatten(),
@@ -238,7 +238,7 @@ mod tests {
             .collect()
     }
 
-    const GUARDED: [&str; 16] = [
+    const FORBIDDEN: [&str; 16] = [
         "data-dir",
         "socket-dir",
         "docker.config-file",
@@ -269,7 +269,7 @@ mod tests {
 
     /// The configuration with a path as the setting's value; `None` if the setting takes no path.
     fn takes_a_path(section: &str, name: &str) -> Option<Config> {
-        let value = format!("/guarded/{section}/{name}");
+        let value = format!("/forbidden/{section}/{name}");
         let header = if section.is_empty() {
             String::new()
         } else {
@@ -279,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_that_takes_a_path_is_guarded_or_named_as_open() {
+    fn every_setting_that_takes_a_path_is_forbidden_or_named_as_open() {
         let mut sections = settings("");
         sections.insert(String::new());
-        let mut guarded = Vec::new();
+        let mut forbidden = Vec::new();
         let mut left_open = Vec::new();
         for section in &sections {
             // The top level's own settings are no sections.
@@ -293,20 +293,20 @@ mod tests {
                 let Some(config) = takes_a_path(section, &name) else {
                     continue;
                 };
-                let path = PathBuf::from(format!("/guarded/{section}/{name}"));
+                let path = PathBuf::from(format!("/forbidden/{section}/{name}"));
                 let setting = if section.is_empty() {
                     name
                 } else {
                     format!("{section}.{name}")
                 };
-                if config.guarded_paths().contains(&path) {
-                    guarded.push(setting);
+                if config.forbidden_paths().contains(&path) {
+                    forbidden.push(setting);
                 } else {
                     left_open.push(setting);
                 }
             }
         }
-        assert_eq!(guarded, GUARDED);
+        assert_eq!(forbidden, FORBIDDEN);
         for setting in &left_open {
             let pathlike = [
                 "-file",
@@ -321,7 +321,7 @@ mod tests {
             let suspect = pathlike.iter().any(|ending| setting.ends_with(ending));
             assert!(
                 !suspect || OPEN.contains(&setting.as_str()),
-                "{setting} takes a path and is not guarded"
+                "{setting} takes a path and is not forbidden"
             );
         }
     }
@@ -375,14 +375,14 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_password_and_the_defaults_are_guarded() {
+    fn a_registrys_password_and_the_defaults_are_forbidden() {
         let text = "[source]\ntoken-file = 'token'\n[[docker.registries]]\nhost = 'r'\nuser = 'u'\npassword-file = '/run/secrets/r'";
         let config: Config = toml::from_str(text).expect("a configuration");
         let config = Config {
             file: Some("/srv/windlass.toml".into()),
             ..config
         };
-        let guarded = config.guarded_paths();
+        let forbidden = config.forbidden_paths();
         for path in [
             "/var/lib/windlass",
             "/run/windlass",
@@ -392,10 +392,13 @@ mod tests {
             "/run/secrets/r",
         ] {
             assert!(
-                guarded.contains(&PathBuf::from(path)),
-                "{path} is not in {guarded:?}"
+                forbidden.contains(&PathBuf::from(path)),
+                "{path} is not in {forbidden:?}"
             );
         }
-        assert!(guarded.iter().all(|path| path.is_absolute()), "{guarded:?}");
+        assert!(
+            forbidden.iter().all(|path| path.is_absolute()),
+            "{forbidden:?}"
+        );
     }
 }
