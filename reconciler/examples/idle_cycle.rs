@@ -23,7 +23,7 @@ use reconciler::{
     node::{NodeInput, NodePlan, Pins, node},
     object::{
         ConfigMap, ConfigSource, Container, Control, DeploymentStrategy, Handler, IntOrPercent,
-        Meta, Objects, Place, PodSpec, PodTemplate, Probe, Protocol, Selector, Service,
+        ManifestPosition, Meta, Objects, PodSpec, PodTemplate, Probe, Protocol, Selector, Service,
         ServiceKind, ServicePort, TargetPort, VolumeSource, Workload,
     },
     observed::{ContainerState, Observed, ObservedContainer, ProbeFact},
@@ -371,7 +371,7 @@ fn deployment(name: &str, replicas: u32, labels: &BTreeMap<String, String>) -> W
             progress_deadline: Some(Duration::from_secs(600)),
             paused: false,
         },
-        place: Place {
+        position: ManifestPosition {
             file: "all.yaml".to_owned(),
             line: 1,
         },

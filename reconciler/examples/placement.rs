@@ -15,7 +15,7 @@ use reconciler::{
     digest::{pod_uid, sha256_hex},
     name::{CommitId, NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Container, Control, Meta, Place, PodSelector, PodSpec, PodTemplate, PodTerm,
+        Container, Control, ManifestPosition, Meta, PodSelector, PodSpec, PodTemplate, PodTerm,
         Resources as Asked, Selector, SpreadConstraint, Taint, TaintEffect, Toleration, Workload,
     },
     placement::{Candidate, Placer, ResourceAmounts},
@@ -276,7 +276,7 @@ fn workload(number: usize, mix: Mix) -> Workload {
             min_ready: Duration::ZERO,
             selector: Selector::default(),
         },
-        place: Place {
+        position: ManifestPosition {
             file: "all.yaml".to_owned(),
             line: 1,
         },

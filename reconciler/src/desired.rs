@@ -111,10 +111,12 @@ impl ObjectProblems<'_> {
     }
 
     fn push(&mut self, severity: Severity, of: &ProblemObject, field: String, message: String) {
-        let place = self.objects.places.get(&of.0);
+        let position = self.objects.positions.get(&of.0);
         self.problems.push(Problem {
-            file: place.map(|place| place.file.clone()).unwrap_or_default(),
-            line: place.map_or(0, |place| place.line),
+            file: position
+                .map(|position| position.file.clone())
+                .unwrap_or_default(),
+            line: position.map_or(0, |position| position.line),
             column: 0,
             severity,
             field,
@@ -123,12 +125,12 @@ impl ObjectProblems<'_> {
     }
 
     /// The position of another object, such as `web.yaml:12`, for a message.
-    fn place(&self, of: &ProblemObject) -> String {
+    fn position(&self, of: &ProblemObject) -> String {
         self.objects
-            .places
+            .positions
             .get(&of.0)
-            .map_or_else(String::new, |place| {
-                format!("{}:{}", place.file, place.line)
+            .map_or_else(String::new, |position| {
+                format!("{}:{}", position.file, position.line)
             })
     }
 

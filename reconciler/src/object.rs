@@ -50,7 +50,7 @@ pub struct ObjectId {
 
 /// The position of an object in the repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct ManifestPosition {
     /// Path in the repository.
     pub file: String,
     /// Line of the document's first key, counted from 1.
@@ -77,5 +77,5 @@ pub struct Objects {
     /// removed.
     pub originals: BTreeMap<ObjectId, Original>,
     /// The position of each object.
-    pub places: BTreeMap<ObjectId, Place>,
+    pub positions: BTreeMap<ObjectId, ManifestPosition>,
 }

@@ -35,9 +35,9 @@ pub(super) fn check(findings: &mut ObjectProblems<'_>, settings: &CheckSettings)
             ))
         } else {
             taken.get(&address).map(|other| {
-                let place = findings.place(&ProblemObject::service(other));
+                let position = findings.position(&ProblemObject::service(other));
                 format!(
-                    "{address} is taken by the Service {other} ({place}): choose another, or leave it out"
+                    "{address} is taken by the Service {other} ({position}): choose another, or leave it out"
                 )
             })
         };

@@ -49,7 +49,7 @@ fn host_ports<'a>(findings: &mut ObjectProblems<'a>) -> RequestedHostPorts<'a> {
                         "{number}/{} of the host is taken by {} ({}): choose another port",
                         port.protocol.as_str(),
                         other.workload.key,
-                        findings.place(&ProblemObject::workload(&other.workload.key)),
+                        findings.position(&ProblemObject::workload(&other.workload.key)),
                     );
                     findings.error(
                         &ProblemObject::workload(&workload.key),
@@ -172,14 +172,14 @@ fn node_ports(
             if let Some(other) = taken.get(&at) {
                 let message = format!(
                     "{number}/{transport} is taken by the Service {other} ({}): choose another port",
-                    findings.place(&ProblemObject::service(other))
+                    findings.position(&ProblemObject::service(other))
                 );
                 findings.error(&of, field, message);
             } else if let Some(other) = host_ports.get(&at).and_then(|ports| ports.first()) {
                 let message = format!(
                     "{number}/{transport} of the host is taken by {} ({}), {}: choose another port",
                     other.workload.key,
-                    findings.place(&ProblemObject::workload(&other.workload.key)),
+                    findings.position(&ProblemObject::workload(&other.workload.key)),
                     other.field,
                 );
                 findings.error(&of, field, message);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     name::{NodeName, ObjectKey, WorkloadKey},
-    object::{ObjectId, Objects, Original, Place},
+    object::{ManifestPosition, ObjectId, Objects, Original},
 };
 
 /// Everything that was read so far.
@@ -27,7 +27,7 @@ pub(super) struct Reading {
     pub(super) objects: Objects,
     pub(super) problems: Vec<Problem>,
     /// Where each object was written, objects without effect included.
-    seen: BTreeMap<ObjectId, Place>,
+    seen: BTreeMap<ObjectId, ManifestPosition>,
 }
 
 /// Whether a file's text contains certain marks, so that its documents must be searched for them.
@@ -105,7 +105,7 @@ impl Reading {
             Fate::List => return list(value, &at),
             Fate::NoEffect => {
                 if let Some(id) = self.identify(kind, &value) {
-                    self.place(&id, report, &at);
+                    self.record_position(&id, report, &at);
                 }
                 return Outcome::NoEffect(kind.name);
             }
@@ -144,7 +144,7 @@ impl Reading {
         report: &Report<'_>,
         at: &At<'_>,
     ) {
-        let place = Place {
+        let position = ManifestPosition {
             file: report.file.to_owned(),
             line: report.line,
         };
@@ -156,13 +156,13 @@ impl Reading {
         let Some(mut original) = read_original(kind.name, &value, at) else {
             return;
         };
-        let object = to_object(&original, &value, place.clone(), at);
+        let object = to_object(&original, &value, position.clone(), at);
         let id = ObjectId {
             api_version: kind.api_version(),
             kind: kind.name.to_owned(),
             key: object.key(),
         };
-        if id.key.name.is_empty() || !self.place(&id, report, at) {
+        if id.key.name.is_empty() || !self.record_position(&id, report, at) {
             return;
         }
         if kind.namespaced {
@@ -171,7 +171,7 @@ impl Reading {
         if let Original::Secret(secret) = &mut original {
             hide_values(secret);
         }
-        self.objects.places.insert(id.clone(), place);
+        self.objects.positions.insert(id.clone(), position);
         self.objects.originals.insert(id, original);
         match object {
             Object::Workload(workload) => {
@@ -199,7 +199,7 @@ impl Reading {
 
     /// Records where an object is written; returns false, and reports a problem, if the object is
     /// also written elsewhere.
-    fn place(&mut self, id: &ObjectId, report: &Report<'_>, at: &At<'_>) -> bool {
+    fn record_position(&mut self, id: &ObjectId, report: &Report<'_>, at: &At<'_>) -> bool {
         if let Some(first) = self.seen.get(id) {
             let name = if id.key.namespace.is_empty() {
                 id.key.name.clone()
@@ -214,7 +214,7 @@ impl Reading {
         }
         self.seen.insert(
             id.clone(),
-            Place {
+            ManifestPosition {
                 file: report.file.to_owned(),
                 line: report.line,
             },
@@ -291,10 +291,15 @@ fn typed<T: DeserializeOwned>(value: &Value, at: &At<'_>) -> Option<Box<T>> {
 
 /// Converts a manifest to one of our objects; the template hash is over `value`, the same manifest
 /// as it is written.
-fn to_object(original: &Original, value: &Value, place: Place, at: &At<'_>) -> Object {
+fn to_object(
+    original: &Original,
+    value: &Value,
+    position: ManifestPosition,
+    at: &At<'_>,
+) -> Object {
     let written = || Written {
         hash: template_hash(value),
-        place,
+        position,
     };
     let workload = |workload| Object::Workload(Box::new(workload));
     match original {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Meta, Place, PodSpec};
+use super::{ManifestPosition, Meta, PodSpec};
 use crate::name::{TemplateHash, WorkloadKey, WorkloadKind};
 
 /// A Pod, ReplicaSet, ReplicationController, Deployment or DaemonSet.
@@ -17,7 +17,7 @@ pub struct Workload {
     /// The number of pods, and how they are updated.
     pub control: Control,
     /// File and line of the workload's manifest.
-    pub place: Place,
+    pub position: ManifestPosition,
 }
 
 impl Workload {

@@ -12,9 +12,10 @@ use reconciler::{
     name::{CommitId, ImageReference, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         ConfigMap, ConfigSource, Container, ContainerPort, Control, DaemonSetUpdate,
-        DeploymentStrategy, Handler, HostPathKind, IntOrPercent, Meta, MountPropagation, Objects,
-        Place, PodSpec, PodTemplate, Probe, Protocol, PullPolicy, RestartPolicy, Selector, Service,
-        ServiceKind, ServicePort, TargetPort, VolumeMount, VolumeSource, Workload,
+        DeploymentStrategy, Handler, HostPathKind, IntOrPercent, ManifestPosition, Meta,
+        MountPropagation, Objects, PodSpec, PodTemplate, Probe, Protocol, PullPolicy,
+        RestartPolicy, Selector, Service, ServiceKind, ServicePort, TargetPort, VolumeMount,
+        VolumeSource, Workload,
     },
 };
 
@@ -160,7 +161,7 @@ fn workload(kind: WorkloadKind, name: &str, spec: PodSpec, control: Control) -> 
             hash: TemplateHash::new(format!("1-{}", &content_hash[..16])),
         },
         control,
-        place: Place {
+        position: ManifestPosition {
             file: "all.yaml".to_owned(),
             line: 1,
         },

@@ -108,7 +108,7 @@ async fn a_pod_is_its_owners_template_in_its_own_commit() {
     .await;
     assert_eq!(old["spec"]["containers"][0]["image"], "httpd:2.4.61");
     assert_eq!(
-        old["metadata"]["annotations"]["windlass/stopping"],
+        old["metadata"]["annotations"]["windlass.dev/stopping"],
         "its template has changed"
     );
     assert!(old["metadata"]["deletionTimestamp"].is_string());
@@ -140,7 +140,7 @@ async fn a_pod_is_its_owners_template_in_its_own_commit() {
     );
     assert_eq!(deployment["status"]["readyReplicas"], 1);
     assert_eq!(
-        deployment["metadata"]["annotations"]["windlass/place"],
+        deployment["metadata"]["annotations"]["windlass.dev/position"],
         "deploy/web.yaml:1"
     );
 }

@@ -23,8 +23,8 @@ use crate::{
     manifest::{at::At, upgrade::NO_DEADLINE},
     name::{ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Control, DaemonSetUpdate, DeploymentStrategy as Strategy, IntOrPercent, Meta, Place,
-        PodTemplate, RestartPolicy, Workload,
+        Control, DaemonSetUpdate, DeploymentStrategy as Strategy, IntOrPercent, ManifestPosition,
+        Meta, PodTemplate, RestartPolicy, Workload,
     },
 };
 
@@ -33,7 +33,7 @@ pub(in crate::manifest) struct Written {
     /// Hash of the template as written in the manifest.
     pub(in crate::manifest) hash: TemplateHash,
     /// File and line of the document.
-    pub(in crate::manifest) place: Place,
+    pub(in crate::manifest) position: ManifestPosition,
 }
 
 impl Written {
@@ -53,7 +53,7 @@ impl Written {
                 hash: self.hash,
             },
             control,
-            place: self.place,
+            position: self.position,
         }
     }
 }

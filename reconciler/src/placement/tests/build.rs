@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     name::{NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
-        Container, ContainerPort, Control, Meta, Operator, Place, PodSelector, PodSpec,
+        Container, ContainerPort, Control, ManifestPosition, Meta, Operator, PodSelector, PodSpec,
         PodTemplate, PodTerm, Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
     },
     placement::{Candidate, Chosen, Placer, ResourceAmounts},
@@ -80,7 +80,7 @@ pub(super) fn workload(name: &str, text: &str) -> Workload {
             min_ready: Duration::ZERO,
             selector: Selector::default(),
         },
-        place: Place {
+        position: ManifestPosition {
             file: "a.yaml".to_owned(),
             line: 1,
         },

@@ -10,9 +10,9 @@ use ring::digest::{SHA256, digest};
 use super::{ApiKind, ObjectSource};
 
 /// The annotation with the commit that an object was read from.
-pub(super) const COMMIT_ANNOTATION: &str = "windlass/commit";
+pub(super) const COMMIT_ANNOTATION: &str = "windlass.dev/commit";
 /// The annotation with the file and line that an object was read from.
-const PLACE_ANNOTATION: &str = "windlass/place";
+const POSITION_ANNOTATION: &str = "windlass.dev/position";
 
 /// Completes the `metadata` of a manifest of the driving commit, and removes what only a server may
 /// set.
@@ -40,9 +40,9 @@ fn annotate(source: &ObjectSource<'_>, id: &ObjectId, metadata: &mut ObjectMeta)
     };
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(COMMIT_ANNOTATION.to_owned(), commit.id.to_string());
-    if let Some(place) = commit.objects.places.get(id) {
-        let place = format!("{}:{}", place.file, place.line);
-        annotations.insert(PLACE_ANNOTATION.to_owned(), place);
+    if let Some(position) = commit.objects.positions.get(id) {
+        let position = format!("{}:{}", position.file, position.line);
+        annotations.insert(POSITION_ANNOTATION.to_owned(), position);
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) fn secrets(
             let objects = source.objects();
             let secret = objects.and_then(|objects| objects.secrets.get(&id.key));
             let mut metadata = written.metadata.clone();
+            // An annotation such as `last-applied-configuration` can contain a value.
+            metadata.annotations = None;
             meta::complete(source, id, &mut metadata);
             let secret = without_values(metadata, secret);
             shown.insert(id.key.clone(), ApiObject::Secret(Box::new(secret)));
@@ -47,12 +49,10 @@ pub(super) fn secrets(
     shown
 }
 
-/// Copies only fields that cannot contain a value. An annotation such as
-/// `last-applied-configuration` can.
+/// The Secret with the names of its values only.
 fn without_values(mut metadata: ObjectMeta, secret: Option<&Secret>) -> core::Secret {
     let annotations = metadata.annotations.get_or_insert_default();
-    annotations.retain(|key, _| key.starts_with("windlass/"));
-    annotations.insert("windlass/values".to_owned(), "never shown".to_owned());
+    annotations.insert("windlass.dev/values".to_owned(), "never shown".to_owned());
 
     let keys = secret.into_iter().flat_map(|secret| secret.data.keys());
     let kind = secret.map_or("Opaque", |secret| secret.kind.as_str());

@@ -75,7 +75,7 @@ fn metadata(source: &ObjectSource<'_>, record: &PodRecord, owner: Option<&Worklo
         metadata.deletion_timestamp = Some(meta::time(deletion));
         metadata.deletion_grace_period_seconds = Some(seconds(grace));
         let reason = stop.reason.as_str().to_owned();
-        annotations.insert("windlass/stopping".to_owned(), reason);
+        annotations.insert("windlass.dev/stopping".to_owned(), reason);
     }
     metadata.annotations = Some(annotations);
     metadata
