@@ -37,7 +37,6 @@ pub(crate) use self::{
     exit::{CliError, Exit},
 };
 use self::{client::Client, output::Output};
-use crate::command;
 
 /// The default directory of the daemon's sockets.
 pub(crate) const SOCKET_DIR: &str = "/run/windlass";
@@ -113,115 +112,28 @@ impl Cli {
     }
 }
 
-/// Executes a command that the daemon answers. `None` for the other commands: `run`, `check`,
-/// `doctor`, `uninstall`, those of `cluster` that use this host's files, and the fetching child.
-pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Option<Result<Exit, CliError>> {
+/// Executes a command that the daemon answers: all commands but those that use only this host's
+/// files.
+pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
     let sockets = cli.sockets();
-    let reading = || Client::new(sockets.join("windlass.sock"));
-    let acting =
-        |command| async { act::send(&Client::new(sockets.join("admin.sock"))?, command).await };
-    Some(match &cli.command {
-        CliCommand::Run(_)
-        | CliCommand::Check(_)
-        | CliCommand::Doctor(_)
-        | CliCommand::Uninstall(_)
-        | CliCommand::FetchChild => {
-            return None;
-        }
-        CliCommand::Plan(args) => {
-            with(reading(), async |client| {
-                plan::run(&client, args, out).await
-            })
-            .await
-        }
-        CliCommand::Status(args) => {
-            with(reading(), async |client| {
-                status::run(&client, args.output, out).await
-            })
-            .await
-        }
-        CliCommand::History(args) => {
-            with(reading(), async |client| {
-                history::run(&client, args.output, out).await
-            })
-            .await
-        }
+    if let Some((command, format)) = act::to_send(&cli.command)? {
+        let client = Client::new(sockets.join("admin.sock"))?;
+        return act::print(act::send(&client, command).await, format, out);
+    }
+
+    let client = Client::new(sockets.join("windlass.sock"))?;
+    match &cli.command {
+        CliCommand::Plan(args) => plan::run(&client, args, out).await,
+        CliCommand::Status(args) => status::run(&client, args.output, out).await,
+        CliCommand::History(args) => history::run(&client, args.output, out).await,
         CliCommand::Trust(TrustArgs {
             command: TrustCommand::Audit { output },
-        }) => {
-            with(reading(), async |client| {
-                trust::audit(&client, *output, out).await
-            })
-            .await
-        }
-        CliCommand::Get(args) => {
-            with(reading(), async |client| get::run(&client, args, out).await).await
-        }
-        CliCommand::Logs(args) => {
-            with(reading(), async |client| {
-                logs::run(&client, args, out).await
-            })
-            .await
-        }
+        }) => trust::audit(&client, *output, out).await,
+        CliCommand::Get(args) => get::run(&client, args, out).await,
+        CliCommand::Logs(args) => logs::run(&client, args, out).await,
         CliCommand::Sync(args) => sync::run(&sockets, args, out).await,
-        CliCommand::Rollback(args) => {
-            let commit = args.commit.clone().map(reconciler::name::CommitPrefix::new);
-            let command = match args.local {
-                true => command::Command::RollbackLocal { commit },
-                false => command::Command::Rollback { commit },
-            };
-            act::print(acting(command).await, args.output, out)
-        }
-        CliCommand::Suspend(args) => {
-            act::print(acting(command::Command::Suspend).await, args.output, out)
-        }
-        CliCommand::Resume(args) => {
-            let command = if args.local {
-                command::Command::ResumeLocal
-            } else {
-                command::Command::Resume
-            };
-            act::print(acting(command).await, args.output, out)
-        }
-        CliCommand::Retry(args) => {
-            let commit = args.commit.clone().map(reconciler::name::CommitPrefix::new);
-            act::print(
-                acting(command::Command::Retry { commit }).await,
-                args.output,
-                out,
-            )
-        }
-        CliCommand::Node(NodeArgs {
-            command: NodeCommand::Rm { node, output },
-        }) => {
-            let node = reconciler::name::NodeName::new(node.clone());
-            act::print(
-                acting(command::Command::RemoveNode { node }).await,
-                *output,
-                out,
-            )
-        }
-        CliCommand::Cluster(args) => match args.adopt_store() {
-            Some(output) => act::print(acting(command::Command::AdoptStore).await, output, out),
-            // The other commands of `cluster` use only this host's files.
-            None => return None,
-        },
-        CliCommand::Restart(args) => match args.workload() {
-            Ok(workload) => act::print(
-                acting(command::Command::Restart { workload }).await,
-                args.output,
-                out,
-            ),
-            Err(error) => Err(CliError::Usage(error.to_string())),
-        },
-    })
-}
-
-async fn with<T>(
-    client: Result<Client, CliError>,
-    work: impl AsyncFnOnce(Client) -> Result<T, CliError>,
-) -> Result<T, CliError> {
-    work(client?).await
+        _ => Err(CliError::Usage("the daemon has no such command".to_owned())),
+    }
 }
 
 /// Prints the error of a command, and returns the exit code. A closed pipe, as in

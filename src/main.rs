@@ -106,8 +106,6 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
             .await
             .map_err(failed),
         CliCommand::FetchChild => Ok(source::child::child_main()).map(|_| Exit::Done),
-        _ => cli::client(cli, out)
-            .await
-            .unwrap_or_else(|| Err(CliError::Usage("no such command".to_owned()))),
+        _ => cli::client(cli, out).await,
     }
 }

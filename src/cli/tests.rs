@@ -51,7 +51,7 @@ async fn windlass(sockets: &Path, arguments: &str) -> (Exit, String) {
     let cli = Cli::try_parse_from(arguments).unwrap();
     let mut written = Vec::new();
     let mut out = Output::to(&mut written, false);
-    let result = client(&cli, &mut out).await.unwrap();
+    let result = client(&cli, &mut out).await;
     out.flush().unwrap();
     let mut text = String::from_utf8(written).unwrap();
     let exit = match result {

@@ -69,7 +69,7 @@ async fn a_log_is_unchanged_for_a_program_and_escaped_for_a_person() {
         let cli = Cli::try_parse_from(arguments).unwrap();
         let mut written = Vec::new();
         let mut out = Output::to(&mut written, terminal);
-        assert!(matches!(client(&cli, &mut out).await, Some(Ok(Exit::Done))));
+        assert!(matches!(client(&cli, &mut out).await, Ok(Exit::Done)));
         assert!(
             String::from_utf8(written)
                 .unwrap()

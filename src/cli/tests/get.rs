@@ -98,7 +98,7 @@ async fn a_watched_get_prints_changes() {
     let (ended, ()) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert!(matches!(ended, Some(Ok(Exit::Done))));
+    assert!(matches!(ended, Ok(Exit::Done)));
     let text = String::from_utf8(out.text).unwrap();
     assert!(
         text.starts_with("NAME                   READY   STATUS             RESTARTS"),
