@@ -227,7 +227,7 @@ fn unknown_core_tag(text: &str) -> Option<Unreadable> {
     None
 }
 
-/// Converts offsets to lines; each search continues from the last one.
+/// Converts offsets to lines. Each search continues from the last one, so offsets must not decrease.
 #[derive(Default)]
 struct Lines {
     offset: usize,
@@ -236,9 +236,6 @@ struct Lines {
 
 impl Lines {
     fn line_of(&mut self, text: &str, offset: usize) -> u32 {
-        if offset < self.offset {
-            *self = Self::default();
-        }
         let passed = text.as_bytes().get(self.offset..offset).unwrap_or_default();
         self.newlines += number(passed.iter().filter(|byte| **byte == b'\n').count());
         self.offset = offset;

@@ -72,3 +72,30 @@ impl fmt::Display for Leave {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_names_only_what_applies() {
+        let plain = Choice {
+            nodes: 5,
+            allowed: 3,
+            avoided: 0,
+            unmet: 0,
+            preferred: 0,
+            excess: 0,
+            owned: 1,
+        };
+        insta::assert_snapshot!(plain, @"one of 3 of 5 nodes that may take it; had 1 of the same owner");
+        let all = Choice {
+            avoided: 2,
+            unmet: 30,
+            preferred: 100,
+            excess: 4,
+            ..plain
+        };
+        insta::assert_snapshot!(all, @"one of 3 of 5 nodes that may take it; has 2 taints to be avoided; preferred 70 of 100; 4 above the wished spread; had 1 of the same owner");
+    }
+}

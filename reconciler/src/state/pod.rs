@@ -98,3 +98,34 @@ impl StopReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_for_a_stop_is_a_sentence() {
+        let reasons = [
+            StopReason::OwnerRemoved,
+            StopReason::ScaledDown,
+            StopReason::Replaced,
+            StopReason::Failed,
+            StopReason::NodeExcluded,
+            StopReason::Restarted,
+            StopReason::NodeLost,
+            StopReason::Drained,
+            StopReason::WentBack,
+        ];
+        insta::assert_snapshot!(reasons.map(StopReason::as_str).join("\n"), @r"
+        its owner is not in the commit any more
+        fewer replicas are wanted
+        its template has changed
+        it failed and is replaced
+        its node does not take it any more
+        a restart was asked for
+        its node was lost and it was replaced elsewhere
+        its node is being drained
+        its host went back to an earlier commit by itself
+        ");
+    }
+}

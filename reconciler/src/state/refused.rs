@@ -146,6 +146,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_concerns_the_node_the_template_or_a_stop() {
+        let unfit = UnfitReason::Placement(Unfit::Taint("gpu".to_owned()));
+        let pod = ObjectKey::new("default", "web");
+        let node = NodeName::new("n1");
+        let (owners, of, allowed) = (3, 4, 1);
+        let cases = [
+            (Refused::Unresolved, [false, false, false]),
+            (Refused::Unfit(unfit.into()), [true, true, false]),
+            (Refused::HostPort { port: 80, pod }, [true, true, false]),
+            // Another pod of the template may run on this node.
+            (Refused::Elsewhere { node }, [true, false, false]),
+            (Refused::Full { most: 1 }, [true, true, false]),
+            (Refused::Surplus { pods: 2, most: 1 }, [false, false, false]),
+            (Refused::OwnerStays, [false, false, true]),
+            (
+                Refused::Budget {
+                    owners,
+                    of,
+                    allowed,
+                },
+                [false, false, true],
+            ),
+        ];
+        for (refused, expected) in cases {
+            let concerns = [
+                refused.is_for_this_node(),
+                refused.is_for_the_template(),
+                refused.is_of_a_stop(),
+            ];
+            assert_eq!(concerns, expected, "{refused}");
+        }
+    }
+
+    #[test]
     fn an_unfit_pod_is_reported_with_the_text_that_other_versions_read() {
         let reasons = [
             (

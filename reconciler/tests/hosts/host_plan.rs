@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     name::{ContainerId, ImageId, NodeName, PodUid},
@@ -73,16 +74,8 @@ pub(crate) fn plan_with(
         vxlan: reconciler::network::VxlanSettings::default(),
     };
     for identity in running {
-        let id = ContainerId::new(format!("{}-sandbox", identity.uid));
-        let container = ObservedContainer {
-            identity,
-            role: Role::Sandbox,
-            name: String::new(),
-            attempt: 0,
-            image: ImageId::new("pause"),
-            state: ContainerState::Running { started: world.now },
-        };
-        observed.containers.insert(id, container);
+        let (id, sandbox) = sandbox(identity, world.now);
+        observed.containers.insert(id, sandbox);
     }
     let others = world
         .nodes
@@ -112,6 +105,23 @@ pub(crate) fn plan_with(
         peers: &peers,
         reports: &world.reports,
     })
+}
+
+/// The running sandbox of a pod.
+pub(crate) fn sandbox(
+    identity: PodIdentity,
+    started: Timestamp,
+) -> (ContainerId, ObservedContainer) {
+    let id = ContainerId::new(format!("{}-sandbox", identity.uid));
+    let container = ObservedContainer {
+        identity,
+        role: Role::Sandbox,
+        name: String::new(),
+        attempt: 0,
+        image: ImageId::new("pause"),
+        state: ContainerState::Running { started },
+    };
+    (id, container)
 }
 
 /// The lanes of pods. The lanes that pull the images of the commit are left out.

@@ -1,17 +1,24 @@
 //! Which hosts pull which images, and when: the hosts that need an image before their commit
 //! becomes the driving one, and all others after it is healthy.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use reconciler::{
     commit::Commit,
     fault::FaultKind,
     name::{ImageId, ImageReference, NodeName},
-    state::{FailureClass, NodeLife, Phase},
+    node::{Pins, images_in_use},
+    observed::Observed,
+    plan::ImagePin,
+    state::{FailureClass, NodeLife, Phase, Share},
 };
 
 use crate::{
     build::{bare, commit, commit_id, daemon_set, deployment, pod, recreate},
+    host_plan::sandbox,
     pulls::Images,
     world::{World, name},
 };
@@ -48,6 +55,20 @@ impl World {
         let mut hosts: Vec<&str> = these.map(|(node, ..)| node.as_str()).collect();
         hosts.sort_unstable();
         hosts
+    }
+
+    /// The first node that is chosen for pods of an owner.
+    fn first_chosen_for(&self, owner: &str) -> NodeName {
+        let shares = self.state.rollout.shares_of_target().unwrap();
+        let is_chosen = |share: &Share| share.pods.iter().any(|key| key.object.name == owner);
+        let mut nodes = shares.nodes.iter();
+        nodes.find(|(_, share)| is_chosen(share)).unwrap().0.clone()
+    }
+
+    /// The nodes that are recorded as late with the images of the target.
+    fn late(&self) -> Vec<NodeName> {
+        let shares = self.state.rollout.shares_of_target().unwrap();
+        shares.off.keys().cloned().collect()
     }
 
     /// The nodes that are chosen for the pods of the target. No pull ends until `stick` is called
@@ -135,6 +156,81 @@ fn a_chosen_host_whose_pull_never_ends_delays_nothing() {
         "the chosen node pulls when it can"
     );
     assert!(world.state.rollout.faulty.is_empty());
+}
+
+#[test]
+fn a_chosen_host_counts_as_late_until_it_has_the_images() {
+    let with_one = |id: &str, web: &str, one: &str| {
+        commit(id)
+            .with(deployment("web", 2, pod(web)))
+            .with(recreate("one", 1, pod(one)))
+            .build()
+    };
+    let mut world = World::pulling(&TEN);
+    world.settings.rollout.spare_images = 0;
+    world.push(with_one("c1", "web:1", "one:1"));
+    world.run(60);
+    world.expect_healthy("c1");
+
+    world.push(with_one("c2", "web:2", "one:2"));
+    world.chosen();
+    let [one, late] = ["one", "web"].map(|owner| world.first_chosen_for(owner));
+    // The commit waits for the only host that pulls the image of `one`.
+    world.stick([one, late.clone()]);
+    world.run(40);
+    assert_eq!(world.late(), [late.clone()]);
+
+    world.images().stuck.remove(&late);
+    world.run(5);
+    assert_eq!(world.state.rollout.phase.as_str(), "Preparing");
+    assert!(world.late().is_empty());
+}
+
+#[test]
+fn a_host_that_was_late_gets_pods_once_it_has_the_images() {
+    let mut world = World::pulling(&["a", "b", "c", "d"]);
+    world.push(web("c1", 2, "web:1"));
+    world.run(60);
+    world.push(web("c2", 2, "web:2"));
+    let chosen = world.chosen();
+    world.stick(chosen.clone());
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.late(), chosen);
+
+    world.stick([chosen[1].clone()]);
+    world.run(5);
+    let others = world.nodes_of("web").into_iter().map(name);
+    let [lost, stays] = others.collect::<Vec<_>>().try_into().unwrap();
+    world.set_life(lost.as_str(), NodeLife::Lost);
+    world.run(5);
+
+    let mut expected = [chosen[0].as_str(), stays.as_str()];
+    expected.sort_unstable();
+    assert_eq!(world.nodes_of("web"), expected);
+}
+
+#[test]
+fn images_of_running_containers_and_of_kept_commits_are_in_use() {
+    let world = two_on_ten();
+    let pinned = |image: &str| ImagePin {
+        id: ImageId::new(image),
+        digest: None,
+        warning: None,
+    };
+    let pins = |image: &str| BTreeMap::from([(ImageReference::new(image), pinned(image))]);
+    let all = Pins::from([
+        (commit_id("c1"), pins("kept")),
+        (commit_id("c2"), pins("forgotten")),
+    ]);
+    let (id, running) = sandbox(World::identity(world.pods("web")[0]), world.now);
+    let mut observed = Observed::default();
+    observed.containers.insert(id, running);
+
+    let used = images_in_use(&observed, &all, &BTreeSet::from([commit_id("c1")]));
+
+    let expected = [ImageId::new("kept"), ImageId::new("pause")];
+    assert_eq!(used, BTreeSet::from(expected));
 }
 
 #[test]

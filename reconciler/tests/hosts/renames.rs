@@ -11,7 +11,9 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, commit_id, daemon_set, deployment, node_port, pod},
+    build::{
+        PodSpecExt, bare, commit, commit_id, daemon_set, deployment, node_port, pod, replica_set,
+    },
     world::{World, name},
 };
 
@@ -109,6 +111,27 @@ fn a_service_decides_which_added_workloads_are_waited_for() {
     world.run(30);
     world.expect_healthy("c2");
     assert!(world.pods("lonely").is_empty());
+}
+
+#[test]
+fn a_workload_that_had_no_pods_before_is_waited_for_like_an_added_one() {
+    let kinds: [fn(u32) -> Workload; 2] = [
+        |replicas| deployment("site", replicas, pod("web:2")),
+        |replicas| replica_set("site", replicas, pod("web:2")),
+    ];
+    for site in kinds {
+        let mut world = settled(&["a", "b"], [web(2), site(0)]);
+        world.unready.insert("site".to_owned());
+        world.push(with("c2", [site(2)], "site"));
+        world.run(30);
+        assert_eq!(world.pods("web").len(), 2, "{:?}", world.stops);
+
+        world.unready.clear();
+        world.run(60);
+        world.expect_healthy("c2");
+        assert!(world.pods("web").is_empty());
+        assert!(world.fewest_available >= 2, "{}", world.fewest_available);
+    }
 }
 
 #[test]

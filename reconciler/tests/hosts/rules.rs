@@ -1,7 +1,7 @@
 //! Rules between pods, and requests to a host, that the host checks itself; and what the leader
 //! does if a host refuses a pod.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use reconciler::{
     cluster::Note,
@@ -13,7 +13,7 @@ use reconciler::{
 };
 
 use crate::{
-    build::{PodSpecExt, bare, commit, pod, replica_set, rolling},
+    build::{PodSpecExt, bare, commit, daemon_set, pod, replica_set, rolling},
     host_plan::{forge, misplace, plan_of, plan_with, pod_on, request_stop, settled},
     world::{World, name},
 };
@@ -323,6 +323,32 @@ fn nodes_get_at_most_their_own_maximum_of_pods() {
     world.run(30);
     world.expect_healthy("c1");
     assert_eq!(world.nodes_of("web"), ["a", "b", "b", "b"]);
+}
+
+#[test]
+fn a_daemon_pod_is_stopped_on_a_node_that_is_not_selected_any_more() {
+    let label = |world: &mut World, node: &str, disk: &str| {
+        let facts = &mut world.nodes.get_mut(&name(node)).unwrap().facts;
+        facts.labels.insert("disk".to_owned(), disk.to_owned());
+    };
+    let mut world = World::new(&["a", "b"]);
+    label(&mut world, "a", "fast");
+    label(&mut world, "b", "fast");
+    let mut spec = pod("agent:1");
+    spec.node_selector
+        .insert("disk".to_owned(), "fast".to_owned());
+    world.push(commit("c1").with(daemon_set("agent", spec)).build());
+    world.run(30);
+    world.expect_healthy("c1");
+    assert_eq!(world.nodes_of("agent"), ["a", "b"]);
+    let stopped = world.on("agent", "b").unwrap().uid.clone();
+
+    label(&mut world, "b", "slow");
+    world.run(5);
+
+    assert_eq!(world.nodes_of("agent"), ["a"]);
+    let stops = BTreeMap::from([(stopped, StopReason::NodeExcluded)]);
+    assert_eq!(world.stops, stops);
 }
 
 #[test]

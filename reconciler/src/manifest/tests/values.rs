@@ -330,10 +330,30 @@ fn originals_have_the_current_api_group_and_a_namespace() {
     assert_eq!(selector.match_labels.as_ref().unwrap()["a"], "b");
     assert!(original.status.is_none());
     assert_eq!(
-        objects.places[id],
-        Place {
+        objects.positions[id],
+        ManifestPosition {
             file: "a.yaml".to_owned(),
             line: 1
         }
     );
+}
+
+#[test]
+fn null_stands_for_the_empty_value_of_a_field() {
+    let (objects, problems) = read(&[(
+        "a.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {app: null}}\ndata: {key: null}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: b}\n\
+         spec: {hostNetwork: null, containers: [{name: a, image: a, env: [{name: A, value: null}], \
+         readinessProbe: {periodSeconds: null, exec: {command: [echo, null]}}}]}\n",
+    )]);
+    assert_eq!(problems, Vec::new());
+    let map = objects.config_maps.values().next().unwrap();
+    assert_eq!(map.data["key"], b"");
+    let pod = &objects.workloads.values().next().unwrap().template.spec;
+    assert!(!pod.host_network);
+    let probe = pod.containers[0].readiness.as_ref().unwrap();
+    assert_eq!(probe.period, Duration::from_secs(10));
+    let command = vec!["echo".to_owned(), String::new()];
+    assert_eq!(probe.handler, Handler::Exec { command });
 }

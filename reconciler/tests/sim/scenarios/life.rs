@@ -163,6 +163,29 @@ fn an_ended_container_does_not_run_again_when_the_sandbox_is_lost() {
 }
 
 #[test]
+fn a_pod_whose_container_and_sandbox_end_together_ends_by_its_exit_code() {
+    let outcomes = [
+        (RestartPolicy::Never, 0, "Succeeded"),
+        (RestartPolicy::OnFailure, 0, "Succeeded"),
+        (RestartPolicy::Never, 1, "Failed"),
+        (RestartPolicy::OnFailure, 1, "Running"),
+    ];
+    for (policy, code, phase) in outcomes {
+        let (mut sim, uid) = running(pod("web:1").with_policy(policy));
+        let (main, sandbox) = (sim.main("web"), sim.sandbox(&uid).unwrap());
+        sim.host.end(&main, code, sim.now);
+        sim.host.end(&sandbox, 137, sim.now);
+        sim.cycle();
+        sim.run_seconds(10);
+        let status = sim.status(&uid);
+        sim.expect(
+            status.phase.as_str() == phase,
+            &format!("{policy:?} with exit code {code}: {status:?}"),
+        );
+    }
+}
+
+#[test]
 fn init_containers_run_one_after_another_before_the_others() {
     let (sim, uid) = running(
         pod("web:1")
