@@ -357,3 +357,40 @@ fn null_stands_for_the_empty_value_of_a_field() {
     let command = vec!["echo".to_owned(), String::new()];
     assert_eq!(probe.handler, Handler::Exec { command });
 }
+
+#[test]
+fn a_service_has_the_kind_and_the_address_that_are_written() {
+    let kind = |spec: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{{port: 80}}], {spec}}}\n"
+        );
+        let (objects, problems) = read(&[("a.yaml", &text)]);
+        assert_eq!(problems, Vec::new(), "{spec}");
+        objects.services.into_values().next().unwrap().kind
+    };
+    let address = Some(std::net::Ipv4Addr::new(10, 96, 0, 7));
+    let none = None;
+    let cases = [
+        ("", ServiceKind::ClusterIp { address: none }),
+        ("clusterIP: ''", ServiceKind::ClusterIp { address: none }),
+        ("clusterIP: 10.96.0.7", ServiceKind::ClusterIp { address }),
+        ("clusterIP: None", ServiceKind::Headless),
+        ("type: NodePort", ServiceKind::NodePort { address: none }),
+        (
+            "type: NodePort, clusterIP: 10.96.0.7",
+            ServiceKind::NodePort { address },
+        ),
+        (
+            "type: LoadBalancer",
+            ServiceKind::LoadBalancer { address: none },
+        ),
+    ];
+    for (spec, expected) in cases {
+        assert_eq!(kind(spec), expected, "{spec}");
+    }
+    let external = kind("type: ExternalName, externalName: example.com");
+    assert!(
+        matches!(external, ServiceKind::ExternalName { .. }),
+        "{external:?}"
+    );
+}
