@@ -286,6 +286,11 @@ mod tests {
         assert_eq!(at(text, 1, "copy.labels[app.example.com/name]"), (3, 5));
         assert_eq!(at(text, 1, "merged.labels"), (2, 3));
         assert_eq!(at(text, 1, "merged.y"), (7, 3));
+
+        let text = "a: &a\n  x: 1\nb: &b\n  y: 1\nmerged:\n  <<: [*a, *b]\n  z: 1\n";
+        assert_eq!(at(text, 1, "merged.x"), (2, 3));
+        assert_eq!(at(text, 1, "merged.y"), (4, 3));
+        assert_eq!(at(text, 1, "merged.z"), (7, 3));
     }
 
     #[test]

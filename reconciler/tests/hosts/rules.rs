@@ -175,6 +175,29 @@ fn a_host_refuses_a_pod_without_the_pod_that_its_affinity_requires() {
 }
 
 #[test]
+fn a_pod_whose_workload_is_not_known_may_be_the_one_that_an_affinity_requires() {
+    let commit = commit("c1")
+        .with(bare("web", only_on(pod("web:1"), "a")))
+        .with(replica_set("set", 1, near(pod("set:1"), "web")));
+    let mut world = settled(commit.build());
+    let uid = pod_on(&world, "set", "a");
+    misplace(&mut world, &uid, "b");
+    let supporting = pod_on(&world, "web", "a");
+    let other = forge(&mut world, &supporting, "b");
+    let record = world.state.pods.get_mut(&other).unwrap();
+    record.template = TemplateHash::new("unknown");
+
+    let refused = plan_of(&world, "b", Vec::new(), &[]).report.refused;
+    assert!(!refused.contains_key(&uid), "{refused:?}");
+
+    // A pod that is being stopped is not relied on.
+    request_stop(&mut world, &other);
+    let refused = plan_of(&world, "b", Vec::new(), &[]).report.refused;
+    let why = UnfitReason::Placement(Unfit::PodAffinity);
+    assert_eq!(refused.get(&uid), Some(&Refused::Unfit(why.into())));
+}
+
+#[test]
 fn a_host_refuses_a_pod_that_it_has_no_room_for() {
     let mut world = settled(
         commit("c1")

@@ -1,6 +1,7 @@
 //! Scenarios, by subject.
 
 mod convergence;
+mod environment;
 mod host_ports;
 mod images;
 mod kinds;

@@ -146,3 +146,39 @@ fn documents_and_problems_beyond_the_limits_are_dropped() {
     a.yaml: the commit has more than 10 documents: split it over several paths
     "#);
 }
+
+#[test]
+fn errors_are_listed_before_warnings_where_not_all_are() {
+    let warned =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: NAME}\nstatus: {phase: Active}\n---\n";
+    let mut text: String = ["a", "b", "c", "d", "e", "f"]
+        .map(|name| warned.replace("NAME", name))
+        .concat();
+    text.push_str("apiVersion: v1\nkind: Pd\n");
+    let limits = Limits {
+        problems: 4,
+        ..Limits::default()
+    };
+    let file = SourceFile {
+        path: "a.yaml",
+        content: text.as_bytes(),
+    };
+
+    let (_, problems) = parse(&[file], &limits, ReadAs::NewHead);
+
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| (problem.line, problem.severity))
+        .collect();
+    let (error, warning) = (Severity::Error, Severity::Warning);
+    let expected = [
+        (4, warning),
+        (9, warning),
+        (14, warning),
+        (32, error),
+        (0, error),
+    ];
+    assert_eq!(lines, expected, "{problems:#?}");
+    let last = &problems.last().unwrap().message;
+    assert_eq!(last, "and 3 more problems: correct these first");
+}

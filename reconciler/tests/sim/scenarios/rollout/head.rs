@@ -296,3 +296,40 @@ fn old_bad_commits_and_restarts_of_deleted_workloads_are_dropped() {
         "no restart is kept for a deleted workload",
     );
 }
+
+#[test]
+fn a_bad_head_or_target_stays_bad_after_the_history_has_forgotten_it() {
+    let crash = |id: &str| commit(id).with(bare("web", pod("web:crash"))).build();
+    let mut sim = sim();
+    sim.push(crash("c1"));
+    sim.run_seconds(60);
+    sim.expect(sim.phase() == "Degraded", "there is no earlier commit");
+
+    // The target is bad, and another commit is the head.
+    sim.state.rollout.history.clear();
+    sim.head = Head::Refused {
+        commit: commit_id("c2"),
+        subject: String::new(),
+        reason: "a test".to_owned(),
+    };
+    sim.run_seconds(10);
+    sim.expect(sim.is_bad("c1"), "the target stays bad");
+
+    // The head is bad, and an earlier commit is the target.
+    sim.push(commit("c3").with(bare("web", pod("web:1"))).build());
+    sim.run_seconds(30);
+    sim.expect_healthy("c3");
+    sim.push(crash("c4"));
+    sim.run_seconds(60);
+    sim.expect_healthy("c3");
+    sim.state.rollout.history.clear();
+    sim.run_seconds(60);
+    sim.expect(
+        sim.is_bad("c4") && sim.is_target("c3"),
+        "the head stays bad",
+    );
+    sim.expect(
+        !sim.is_bad("c1"),
+        "a commit that nothing names is forgotten",
+    );
+}
