@@ -115,3 +115,42 @@ impl FaultKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_fault_has_the_reasons_that_people_see() {
+        let kinds = [
+            FaultKind::ImageMissing,
+            FaultKind::RegistryDenied,
+            FaultKind::RegistryUnreachable,
+            FaultKind::EngineUnreachable,
+            FaultKind::DiskFull,
+            FaultKind::Network,
+            FaultKind::Rejected,
+            FaultKind::HostPath,
+            FaultKind::HookFailed,
+            FaultKind::Gone,
+            FaultKind::Cancelled,
+            FaultKind::Other,
+        ];
+        let line =
+            |kind: FaultKind| format!("{} | {}", kind.waiting_reason(), kind.stopping_reason());
+        insta::assert_snapshot!(kinds.map(line).join("\n"), @r"
+        ErrImagePull | StopFailed: what is left of it cannot be removed
+        ImagePullBackOff | StopFailed: what is left of it cannot be removed
+        ImagePullBackOff | StopFailed: what is left of it cannot be removed
+        EngineUnreachable | StopFailed: the container engine does not answer
+        DiskFull | StopFailed: the disk is full
+        NetworkNotReady | StopFailed: its network cannot be taken down
+        CreateContainerError | StopFailed: what is left of it cannot be removed
+        CreateContainerError | StopFailed: what is left of it cannot be removed
+        PostStartHookError | StopFailed: what is left of it cannot be removed
+        ContainerCreating | StopFailed: what is left of it cannot be removed
+        ContainerCreating | StopFailed: what is left of it cannot be removed
+        ContainerCreating | StopFailed: what is left of it cannot be removed
+        ");
+    }
+}

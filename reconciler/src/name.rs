@@ -249,3 +249,55 @@ pub fn first_few<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String 
     }
     named.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_written_as_one_text_and_read_again() {
+        let object = ObjectKey::new("default", "web");
+        let text = serde_json::to_string(&object).expect("a key");
+        assert_eq!(text, r#""default/web""#);
+        assert_eq!(
+            serde_json::from_str::<ObjectKey>(&text).expect("a key"),
+            object
+        );
+
+        let key = WorkloadKey {
+            kind: WorkloadKind::DaemonSet,
+            object,
+        };
+        let text = serde_json::to_string(&key).expect("a key");
+        assert_eq!(text, r#""DaemonSet/default/web""#);
+        assert_eq!(
+            serde_json::from_str::<WorkloadKey>(&text).expect("a key"),
+            key
+        );
+
+        let why = |text: &str| {
+            serde_json::from_str::<WorkloadKey>(text)
+                .expect_err(text)
+                .to_string()
+        };
+        assert_eq!(why(r#""Thing/default/web""#), "unknown kind of workload");
+        assert_eq!(why(r#""Pod/default""#), "expected kind/namespace/name");
+        let why = serde_json::from_str::<ObjectKey>(r#""web""#).expect_err("no key");
+        assert_eq!(why.to_string(), "expected namespace/name");
+    }
+
+    #[test]
+    fn a_long_list_is_quoted_by_its_first_names() {
+        assert_eq!(first_few(Vec::<&str>::new()), "");
+        assert_eq!(first_few(1..=5), "1, 2, 3, 4, 5");
+        assert_eq!(first_few(1..=6), "1, 2, 3, 4, 5, ...");
+    }
+
+    #[test]
+    fn only_a_device_of_a_pod_is_a_link() {
+        let link = LinkName::with_digits("0123456789");
+        assert_eq!(LinkName::parse(link.as_str()).as_ref(), Some(&link));
+        assert_eq!(link.to_string(), link.as_str());
+        assert_eq!(LinkName::parse("eth0"), None);
+    }
+}

@@ -113,3 +113,43 @@ impl Toleration {
                 .is_none_or(|value| *value == taint.value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taint_of_the_configuration_is_read_or_refused_with_the_reason() {
+        let taint = |text: &str| text.parse::<Taint>().map_err(|error| error.to_string());
+        let parts = |text: &str| {
+            let Taint { key, value, effect } = taint(text).expect(text);
+            (key, value, effect)
+        };
+        let (key, gpu, none) = ("a/b".to_owned(), "gpu".to_owned(), String::new());
+        assert_eq!(
+            parts("a/b=gpu:NoExecute"),
+            (key.clone(), gpu, TaintEffect::NoExecute)
+        );
+        assert_eq!(
+            parts("a/b:NoSchedule"),
+            (key.clone(), none.clone(), TaintEffect::NoSchedule)
+        );
+        assert_eq!(
+            parts("a/b=:PreferNoSchedule"),
+            (key, none, TaintEffect::PreferNoSchedule)
+        );
+
+        for (text, why) in [
+            ("gpu", "it has no effect"),
+            (
+                "gpu:Never",
+                "the effect \"Never\" is none of NoSchedule, PreferNoSchedule, NoExecute",
+            ),
+            ("-x:NoSchedule", "the key must be "),
+            ("x=-:NoSchedule", "the value must be "),
+        ] {
+            let error = taint(text).expect_err(text);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

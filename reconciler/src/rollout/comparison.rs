@@ -103,12 +103,16 @@ mod tests {
         name::CommitId,
     };
 
-    /// A Deployment that refers to the ConfigMap `settings`, and one that refers to nothing.
-    fn commit(name: &str, mode: &str, image: &str) -> Arc<Commit> {
+    /// A Pod that refers to the ConfigMap `settings`, one that refers to the Secret of that name, and
+    /// one that refers to nothing. `config` and `password` are their contents.
+    fn commit(name: &str, config: &str, password: &str, image: &str) -> Arc<Commit> {
         let text = format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{mode: {mode}}}\n---\n\
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{mode: {config}}}\n---\n\
+             apiVersion: v1\nkind: Secret\nmetadata: {{name: settings}}\nstringData: {{key: {password}}}\n---\n\
              apiVersion: v1\nkind: Pod\nmetadata: {{name: configured}}\nspec:\n  containers:\n  \
              - {{name: c, image: 'app:1', envFrom: [{{configMapRef: {{name: settings}}}}]}}\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {{name: secret}}\nspec:\n  containers:\n  \
+             - {{name: c, image: 'app:1', env: [{{name: K, valueFrom: {{secretKeyRef: {{name: settings, key: key}}}}}}]}}\n---\n\
              apiVersion: v1\nkind: Pod\nmetadata: {{name: plain}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
         );
         let file = SourceFile {
@@ -158,11 +162,12 @@ mod tests {
 
     #[test]
     fn workloads_are_judged_whose_template_or_config_differs_from_a_commit_before() {
-        let base = commit("c1", "plain", "app:1");
-        let same = commit("c2", "plain", "app:1");
-        let config = commit("c3", "fancy", "app:1");
-        let template = commit("c4", "plain", "app:2");
-        let all: Commits = [&base, &same, &config, &template]
+        let base = commit("c1", "plain", "old", "app:1");
+        let same = commit("c2", "plain", "old", "app:1");
+        let config = commit("c3", "fancy", "old", "app:1");
+        let template = commit("c4", "plain", "old", "app:2");
+        let secret = commit("c5", "plain", "new", "app:1");
+        let all: Commits = [&base, &same, &config, &template, &secret]
             .map(|commit| (commit.id.clone(), Arc::clone(commit)))
             .into();
 
@@ -171,21 +176,22 @@ mod tests {
         assert_eq!(since_base(&same, &[]), "");
         assert_eq!(since_base(&config, &[]), "configured");
         assert_eq!(since_base(&template, &[]), "plain");
+        assert_eq!(since_base(&secret, &[]), "secret");
         assert_eq!(since_base(&same, &[&config]), "configured");
         assert_eq!(since_base(&same, &[&config, &template]), "configured plain");
     }
 
     #[test]
     fn all_workloads_are_judged_without_a_readable_healthy_commit() {
-        let target = commit("c1", "plain", "app:1");
+        let target = commit("c1", "plain", "old", "app:1");
         assert_eq!(
             judged(&target, None, &[], &Commits::new()),
-            "configured plain"
+            "configured plain secret"
         );
         let unreadable = commit_id("c0");
         assert_eq!(
             judged(&target, Some(&unreadable), &[], &Commits::new()),
-            "configured plain"
+            "configured plain secret"
         );
     }
 }

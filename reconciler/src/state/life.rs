@@ -119,3 +119,54 @@ impl fmt::Display for Brake {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_not_ready_says_why() {
+        let reported = ForeignText::sentence("its engine hangs");
+        let brake = Brake {
+            vanished: 3,
+            counted: 4,
+        };
+        let lives = [
+            (NodeLife::Ready, "Ready", [true, false]),
+            (
+                NodeLife::NotReady(NotReady::DaemonHangs),
+                "NotReady",
+                [false, false],
+            ),
+            (NodeLife::Away, "Away", [false, false]),
+            (
+                NodeLife::Silent(Silence::NewLeader),
+                "Silent",
+                [false, true],
+            ),
+            (NodeLife::Lost, "Lost", [false, true]),
+        ];
+        for (life, word, expected) in lives {
+            assert_eq!(life.as_str(), word);
+            assert_eq!([life.is_ready(), life.is_out()], expected, "{life:?}");
+        }
+        let reasons = [
+            NotReady::Reported(reported).to_string(),
+            NotReady::DaemonHangs.to_string(),
+            Silence::DaemonAnswers.to_string(),
+            Silence::Brake(brake).to_string(),
+            Silence::OthersLate.to_string(),
+            Silence::NewLeader.to_string(),
+            Silence::Outage.to_string(),
+        ];
+        insta::assert_snapshot!(reasons.join("\n"), @r"
+        its engine hangs
+        its daemon hangs: is its disk well?
+        its lease is gone, but its daemon answers
+        3 of 4 nodes vanished within a minute: the network is likelier at fault than the nodes, so nothing is moved; `windlass node rm NAME` gives one up for good
+        others are late, too, and may be gone as well
+        this leader has only just begun to lead
+        it does not report
+        ");
+    }
+}

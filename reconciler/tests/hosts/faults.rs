@@ -6,7 +6,7 @@ use reconciler::{
     commit::Commit,
     foreign::ForeignText,
     name::NodeName,
-    object::{Control, IntOrPercent, Workload},
+    object::{Control, DaemonSetUpdate, IntOrPercent, Workload},
     state::{FailureClass, NodeLife, NotReady, Phase, Preparation},
 };
 
@@ -371,6 +371,43 @@ fn a_daemon_set_honours_max_unavailable_over_all_nodes() {
     world.run(60);
     world.expect_healthy("c2");
     assert_eq!(world.bounds["agent"].0, 4, "one node at a time");
+}
+
+#[test]
+fn a_daemon_set_with_surge_replaces_a_pod_after_the_new_one_is_available() {
+    let surging = |id: &str, image: &str| {
+        let mut agent = daemon_set("agent", pod(image));
+        if let Control::DaemonSet { update, .. } = &mut agent.control {
+            *update = DaemonSetUpdate::RollingUpdate {
+                max_unavailable: IntOrPercent::Int(0),
+                max_surge: IntOrPercent::Int(1),
+            };
+        }
+        commit(id).with(agent).build()
+    };
+    let mut world = World::new(&["a", "b", "c"]);
+    world.push(surging("c1", "agent:1"));
+    world.run(30);
+    world.bounds.clear();
+    world.push(surging("c2", "agent:2"));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(
+        world.bounds["agent"],
+        (3, 4),
+        "one node at a time, none without a pod"
+    );
+    assert_eq!(world.nodes_of("agent"), ["a", "b", "c"]);
+
+    // A new pod that crashes replaces none.
+    for node in ["a", "b", "c"] {
+        world.break_on(node, "c3");
+    }
+    world.push(surging("c3", "agent:3"));
+    world.run(20);
+    let pods = world.pods("agent").into_iter();
+    let old = pods.filter(|record| record.commit == commit_id("c2") && record.stop.is_none());
+    assert_eq!(old.count(), 3);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn a_chosen_host_counts_as_late_until_it_has_the_images() {
     // The commit waits for the only host that pulls the image of `one`.
     world.stick([one, late.clone()]);
     world.run(40);
-    assert_eq!(world.late(), [late.clone()]);
+    assert_eq!(world.late(), std::slice::from_ref(&late));
 
     world.images().stuck.remove(&late);
     world.run(5);

@@ -14,6 +14,7 @@ mod images;
 #[allow(dead_code, reason = "the simulation of one host checks plans")]
 mod invariants;
 mod kept;
+mod leftovers;
 mod pulls;
 mod refusals;
 mod renames;

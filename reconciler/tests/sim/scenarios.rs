@@ -1,7 +1,9 @@
 //! Scenarios, by subject.
 
 mod convergence;
+mod endpoints;
 mod environment;
+mod files;
 mod host_ports;
 mod images;
 mod kinds;

@@ -121,3 +121,29 @@ fn every_bad_line_is_named_with_what_to_do() {
     line 10: the quoted principals do not end
     "#);
 }
+
+#[test]
+fn a_signer_is_doubted_once_its_key_would_not_vouch_any_more() {
+    let key = |options: &str| AllowedSigners::parse(&format!("a {options} {KEY}")).unwrap();
+    let signer = Signer {
+        principal: "a".to_owned(),
+        fingerprint: key("").keys.values().next().unwrap().fingerprint.clone(),
+    };
+    assert_eq!(signer.to_string(), format!("a ({})", signer.fingerprint));
+    let doubt = |file: &AllowedSigners| file.doubt(&signer, at(NOON));
+
+    assert_eq!(doubt(&key("")), None);
+    let withdrawn = AllowedSigners::parse("").unwrap();
+    assert_eq!(
+        doubt(&withdrawn).unwrap(),
+        "its key was withdrawn since: it is not in the signers file"
+    );
+    assert_eq!(
+        doubt(&key("valid-before=\"20260101Z\"")).unwrap(),
+        "its key has expired since, at 2026-01-01T00:00:00Z"
+    );
+    assert_eq!(
+        doubt(&key("namespaces=\"file\"")).unwrap(),
+        "its key vouches for no commit any more: its lines have changed since"
+    );
+}

@@ -27,7 +27,7 @@ stringData: {PASSWORD: secret}
 ";
 
 /// The objects of these manifests, which have no errors.
-fn objects(manifests: &str) -> Objects {
+pub(super) fn objects(manifests: &str) -> Objects {
     let file = SourceFile {
         path: "a.yaml",
         content: manifests.as_bytes(),
