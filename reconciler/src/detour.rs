@@ -314,10 +314,14 @@ mod tests {
         detour.advance(&decided, &node, Some(&old), &gone(&[&uid]));
         let own = detour.state(&decided, &node, Some(&old));
         let twin = detour.twins[&uid].uid.clone();
-        assert_eq!(
-            (&own.pods[&twin].commit, &own.pods[&twin].stop),
-            (&old.id, &None)
-        );
+        // Everything but the commit and its template is that of the pod.
+        let expected = PodRecord {
+            uid: twin.clone(),
+            commit: old.id.clone(),
+            template: record(&old, &node).template,
+            ..decided.pods[&uid].clone()
+        };
+        assert_eq!(own.pods[&twin], expected);
         let mut report = NodeReport {
             gone: gone(&[&uid]),
             ..NodeReport::default()

@@ -217,9 +217,13 @@ mod tests {
             &format!("httpd@sha256:{sum}"),
             &format!("httpd:2@sha256:{sum}"),
             &format!("a/{sum}"),
+            &"a".repeat(255),
+            &format!("a:{}", "b".repeat(128)),
         ] {
             assert_eq!(ImageName::parse(text).map(drop), Ok(()), "{text}");
         }
+        assert!(ImageName::parse(&"a".repeat(256)).is_err());
+        assert!(ImageName::parse(&format!("a:{}", "b".repeat(129))).is_err());
     }
 
     #[test]

@@ -213,4 +213,19 @@ mod tests {
             assert!(image(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn names_are_bounded_in_length() {
+        let rules: [(fn(&str) -> Rule, usize); 5] = [
+            (label, 63),
+            (label_value, 63),
+            (subdomain, 253),
+            (port_name, 15),
+            (config_key, 253),
+        ];
+        for (number, (rule, most)) in rules.into_iter().enumerate() {
+            assert_eq!(rule(&"a".repeat(most)), Ok(()), "rule {number}");
+            assert!(rule(&"a".repeat(most + 1)).is_err(), "rule {number}");
+        }
+    }
 }

@@ -377,7 +377,11 @@ fn a_daemon_set_honours_max_unavailable_over_all_nodes() {
 fn a_daemon_set_with_surge_replaces_a_pod_after_the_new_one_is_available() {
     let surging = |id: &str, image: &str| {
         let mut agent = daemon_set("agent", pod(image));
-        if let Control::DaemonSet { update, .. } = &mut agent.control {
+        if let Control::DaemonSet {
+            update, min_ready, ..
+        } = &mut agent.control
+        {
+            *min_ready = Duration::from_secs(4);
             *update = DaemonSetUpdate::RollingUpdate {
                 max_unavailable: IntOrPercent::Int(0),
                 max_surge: IntOrPercent::Int(1),

@@ -525,3 +525,61 @@ fn values_of_other_kinds_that_contradict_each_other_are_refused() {
     a.yaml:2:1: kind: must be a text
     "#);
 }
+
+#[test]
+fn a_value_of_another_type_is_refused_with_what_it_is_and_a_hint() {
+    let spec = |fields: &str| format!("{fields}, containers: [{{name: a, image: a}}]");
+    let cases = [
+        (
+            spec("hostNetwork: 'true'"),
+            "hostNetwork: must be true or false, not a text: remove the quotes",
+        ),
+        (
+            spec("hostNetwork: 'false'"),
+            "hostNetwork: must be true or false, not a text: remove the quotes",
+        ),
+        (
+            spec("hostNetwork: 'x'"),
+            "hostNetwork: must be true or false, not a text",
+        ),
+        (
+            spec("hostNetwork: []"),
+            "hostNetwork: must be true or false, not a list",
+        ),
+        (
+            spec("terminationGracePeriodSeconds: '3'"),
+            "terminationGracePeriodSeconds: must be a whole number, not a text: remove the quotes",
+        ),
+        (
+            spec("terminationGracePeriodSeconds: x"),
+            "terminationGracePeriodSeconds: must be a whole number, not a text",
+        ),
+        (
+            spec("terminationGracePeriodSeconds: true"),
+            "terminationGracePeriodSeconds: must be a whole number, not a boolean",
+        ),
+        (
+            spec("terminationGracePeriodSeconds: 1.5"),
+            "terminationGracePeriodSeconds: must be a whole number",
+        ),
+        (
+            spec("nodeName: 3"),
+            "nodeName: must be a text, not a number: write it in quotes",
+        ),
+        (
+            spec("nodeName: true"),
+            "nodeName: must be a text, not a boolean: write it in quotes",
+        ),
+        (
+            spec("nodeName: {a: b}"),
+            "nodeName: must be a text, not a mapping",
+        ),
+    ];
+    for (spec, expected) in cases {
+        assert_eq!(
+            problems_of_spec(&spec),
+            format!("spec.{expected}"),
+            "{spec}"
+        );
+    }
+}
