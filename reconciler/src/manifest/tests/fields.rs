@@ -583,3 +583,47 @@ fn a_value_of_another_type_is_refused_with_what_it_is_and_a_hint() {
         );
     }
 }
+
+#[test]
+fn sizes_and_numbers_are_bounded_at_what_kubernetes_takes() {
+    // The keys of annotations count, and those of `data` do not.
+    let of_size = |field: &str, bytes: usize| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, annotations: {{a: {}}}}}\ndata: {{a: {}}}\n",
+            if field == "annotations" {
+                "x".repeat(bytes - 1)
+            } else {
+                "x".to_owned()
+            },
+            if field == "data" {
+                "x".repeat(bytes)
+            } else {
+                "x".to_owned()
+            },
+        );
+        problems_of(&text).lines().count()
+    };
+    let items = |field: &str, item: fn(usize) -> String, count: usize| {
+        let items = (1..=count).map(item).collect::<Vec<_>>().join(", ");
+        let spec =
+            format!("dnsConfig: {{{field}: [{items}]}}, containers: [{{name: a, image: a}}]");
+        problems_of_spec(&spec).lines().count()
+    };
+    for (field, most) in [("annotations", 256 << 10), ("data", 1 << 20)] {
+        assert_eq!(
+            [of_size(field, most), of_size(field, most + 1)],
+            [0, 1],
+            "{field}"
+        );
+    }
+    let server = |number| format!("192.0.2.{number}");
+    let domain = |number| format!("d{number}.example.com");
+    assert_eq!(
+        [3, 4].map(|count| items("nameservers", server, count)),
+        [0, 1]
+    );
+    assert_eq!(
+        [32, 33].map(|count| items("searches", domain, count)),
+        [0, 1]
+    );
+}

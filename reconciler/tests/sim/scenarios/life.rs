@@ -133,6 +133,9 @@ fn never_restarts_no_container_and_a_failure_fails_the_commit() {
         sim.phase() == "Degraded",
         "there is no healthy commit to go back to",
     );
+    let expected = "Pod/default/web: pod web failed: its containers ended with exit codes [1]";
+    let (_, reason) = sim.outcome("c1").unwrap();
+    sim.expect(reason == expected, &reason);
     sim.expect_idle();
 }
 
