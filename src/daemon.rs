@@ -197,16 +197,22 @@ impl Daemon {
     /// Starts the listeners and the follower, and runs the loop until the daemon must end.
     async fn serve(self, bound: Bound) -> Result<Ended> {
         let (stop_serving, stopped) = watch::channel(());
-        let among_hosts = self.peers.map(|peers| {
-            tokio::spawn(peers.serve(self.http.clone(), self.address_of, stopped.clone()))
-        });
         let mut view = self.http.views.subscribe();
         let serving = tokio::spawn(async move {
-            // Before the first cycle has read the commits and the containers, a client would be
-            // told that there are no objects. A client that connects meanwhile waits, too.
-            if view.changed().await.is_ok() {
-                bound.serve(self.http, self.webhooks, stopped).await;
+            // Before the first cycle has read the store, the commits and the containers, a client
+            // would be told that there are no objects, and a host that was removed meanwhile would
+            // get a new certificate. Who connects before waits.
+            if view.changed().await.is_err() {
+                return;
             }
+            let among_hosts = async {
+                if let Some(peers) = self.peers {
+                    let daemon = self.http.clone();
+                    peers.serve(daemon, self.address_of, stopped.clone()).await;
+                }
+            };
+            let to_clients = bound.serve(self.http.clone(), self.webhooks, stopped.clone());
+            tokio::join!(among_hosts, to_clients);
         });
         let following = tokio::spawn(self.follower.run());
         tracing::info!(node = %self.node, address = %self.address, url = %self.url, "started");
@@ -218,12 +224,6 @@ impl Daemon {
         following.abort();
         drop(self.watch);
         drop(stop_serving);
-        let serving = async {
-            let _ = serving.await;
-            if let Some(serving) = among_hosts {
-                let _ = serving.await;
-            }
-        };
         let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
         let moved = self.readdressed.is_some_and(|task| task.is_finished());
         ended.map(|()| if moved { Ended::Moved } else { Ended::Stopped })
