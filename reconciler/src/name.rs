@@ -292,12 +292,4 @@ mod tests {
         assert_eq!(first_few(1..=5), "1, 2, 3, 4, 5");
         assert_eq!(first_few(1..=6), "1, 2, 3, 4, 5, ...");
     }
-
-    #[test]
-    fn only_a_device_of_a_pod_is_a_link() {
-        let link = LinkName::with_digits("0123456789");
-        assert_eq!(LinkName::parse(link.as_str()).as_ref(), Some(&link));
-        assert_eq!(link.to_string(), link.as_str());
-        assert_eq!(LinkName::parse("eth0"), None);
-    }
 }

@@ -5,6 +5,7 @@ mod fields;
 mod objects;
 mod placement;
 mod values;
+mod values_refused;
 
 use super::*;
 

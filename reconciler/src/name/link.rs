@@ -46,3 +46,16 @@ impl fmt::Debug for LinkName {
         write!(f, "LinkName({})", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_device_of_a_pod_is_a_link() {
+        let link = LinkName::with_digits("0123456789");
+        assert_eq!(LinkName::parse(link.as_str()).as_ref(), Some(&link));
+        assert_eq!(link.to_string(), link.as_str());
+        assert_eq!(LinkName::parse("eth0"), None);
+    }
+}

@@ -163,25 +163,26 @@ fn a_host_refuses_a_pod_that_breaks_a_required_spread() {
     );
 }
 
-#[test]
-fn a_host_refuses_a_pod_without_the_pod_that_its_affinity_requires() {
+/// Two hosts, and a pod that is placed on `b` and must be beside the pod `web`, which is on `a`.
+fn away_from_what_it_requires() -> (World, PodUid) {
     let commit = commit("c1")
         .with(bare("web", only_on(pod("web:1"), "a")))
         .with(replica_set("set", 1, near(pod("set:1"), "web")));
     let mut world = settled(commit.build());
     let uid = pod_on(&world, "set", "a");
     misplace(&mut world, &uid, "b");
+    (world, uid)
+}
+
+#[test]
+fn a_host_refuses_a_pod_without_the_pod_that_its_affinity_requires() {
+    let (world, uid) = away_from_what_it_requires();
     expect_refused(&world, "b", &uid, Unfit::PodAffinity);
 }
 
 #[test]
 fn a_pod_whose_workload_is_not_known_may_be_the_one_that_an_affinity_requires() {
-    let commit = commit("c1")
-        .with(bare("web", only_on(pod("web:1"), "a")))
-        .with(replica_set("set", 1, near(pod("set:1"), "web")));
-    let mut world = settled(commit.build());
-    let uid = pod_on(&world, "set", "a");
-    misplace(&mut world, &uid, "b");
+    let (mut world, uid) = away_from_what_it_requires();
     let supporting = pod_on(&world, "web", "a");
     let other = forge(&mut world, &supporting, "b");
     let record = world.state.pods.get_mut(&other).unwrap();

@@ -18,7 +18,7 @@ mod daemon;
 mod engine;
 #[path = "../invariants/invariants.rs"]
 mod invariants;
-
+mod manifests;
 #[path = "../simulated/prober.rs"]
 mod prober;
 mod properties;

@@ -1,9 +1,6 @@
 //! Scenarios, by subject.
 
 mod convergence;
-mod endpoints;
-mod environment;
-mod files;
 mod host_ports;
 mod images;
 mod kinds;

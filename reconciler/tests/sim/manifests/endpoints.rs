@@ -10,7 +10,7 @@ use reconciler::{
     state::ServiceAllocation,
 };
 
-use super::environment::objects;
+use super::objects;
 
 const PODS: &str = "
 apiVersion: v1

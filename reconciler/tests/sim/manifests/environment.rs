@@ -1,72 +1,32 @@
 //! The environment of containers, from the manifests to the container that is created.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, time::Duration};
 
-use reconciler::{
-    manifest::{Limits, ReadAs, Severity, SourceFile, parse},
-    name::{NodeName, ObjectKey, PodUid},
-    object::{Objects, Sensitive},
-    plan::Step,
-    pod::environment::{PodFacts, environment},
+use reconciler::{object::Sensitive, plan::Step, pod::environment::environment};
+
+use super::{only_workload, with_facts, with_pod};
+use crate::{
+    build::{bare, commit, node_port, pod},
+    daemon::Sim,
+    registry::Behaviour,
 };
-
-use super::life::sim;
-use crate::build::{bare, commit, node_port, pod};
-
-const CONFIG: &str = "
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: app}
-data: {COLOR: blue, SIZE: '3'}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: app}
-stringData: {PASSWORD: secret}
----
-";
-
-/// The objects of these manifests, which have no errors.
-pub(super) fn objects(manifests: &str) -> Objects {
-    let file = SourceFile {
-        path: "a.yaml",
-        content: manifests.as_bytes(),
-    };
-    let (objects, problems) = parse(&[file], &Limits::default(), ReadAs::NewHead);
-    let mut errors = problems.iter();
-    let error = errors.find(|problem| problem.severity == Severity::Error);
-    assert_eq!(error, None);
-    objects
-}
 
 /// The lines `NAME=value` of the environment that the only pod of the manifests gets, or why it
 /// gets none; `services` are the variables of Services.
 fn lines_of(fields: &str, services: &[(&str, &str)]) -> Result<Vec<String>, String> {
-    let objects = objects(&format!(
-        "{CONFIG}apiVersion: v1
-kind: Pod
-metadata: {{name: web, namespace: default, labels: {{app: web}}, annotations: {{team: a}}}}
-spec: {{containers: [{{name: main, image: 'web:1', {fields}}}]}}
-"
+    let objects = with_pod(&format!(
+        "containers: [{{name: main, image: 'web:1', {fields}}}]"
     ));
-    let workload = objects.workloads.values().next().unwrap();
-    let pod = PodFacts {
-        key: &ObjectKey::new("default", "web"),
-        uid: &PodUid::new("u1"),
-        meta: &workload.template.meta,
-        node: &NodeName::new("n1"),
-        address: Ipv4Addr::new(10, 42, 1, 7),
-        host_address: Ipv4Addr::new(192, 0, 2, 1),
-    };
     let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let services: BTreeMap<String, String> = services.iter().map(text).collect();
 
-    let container = &workload.template.spec.containers[0];
+    let container = &only_workload(&objects).template.spec.containers[0];
     let line = |(name, value): (String, Sensitive<String>)| format!("{name}={}", value.expose());
-    let environment = environment(container, &pod, &objects, &services);
-    environment
-        .map(|variables| variables.into_iter().map(line).collect())
-        .map_err(|missing| missing.to_string())
+    with_facts(&objects, |pod| {
+        environment(container, pod, &objects, &services)
+    })
+    .map(|variables| variables.into_iter().map(line).collect())
+    .map_err(|missing| missing.to_string())
 }
 
 #[test]
@@ -151,7 +111,8 @@ fn a_container_gets_the_variables_of_the_services_of_its_namespace() {
     let started = |links: bool| {
         let mut spec = pod("web:1");
         spec.enable_service_links = links;
-        let mut sim = sim();
+        let mut sim = Sim::default();
+        sim.registry.push("web:1", Behaviour::Fine);
         let commit = commit("c1").with(bare("web", spec));
         sim.push(commit.service("my-web", "web", node_port(None)).build());
         for _ in 0..50 {
@@ -164,7 +125,7 @@ fn a_container_gets_the_variables_of_the_services_of_its_namespace() {
             if let Some(variables) = started {
                 return variables;
             }
-            sim.run(std::time::Duration::from_millis(100));
+            sim.run(Duration::from_millis(100));
         }
         sim.fail("no container starts")
     };

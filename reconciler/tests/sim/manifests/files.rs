@@ -3,48 +3,19 @@
 use std::net::Ipv4Addr;
 
 use reconciler::{
-    name::{NodeName, ObjectKey, PodUid},
     object::Objects,
     plan::{MountSource, PodFiles, VolumeFiles},
     pod::{
-        environment::PodFacts,
         files::{DnsFacts, config_volumes, has_config_volumes, mounts, pod_files, volumes_digest},
         missing::MissingContent,
     },
 };
 
-use super::environment::objects;
-
-const CONFIG: &str = "
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: app}
-data: {color: blue, size: '3'}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: app}
-stringData: {password: secret}
----
-";
-
-fn with_pod(spec: &str) -> Objects {
-    objects(&format!(
-        "{CONFIG}apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{{spec}}}\n"
-    ))
-}
+use super::{only_workload, with_facts, with_pod};
 
 fn files_of(objects: &Objects, dns: &DnsFacts) -> Result<PodFiles, MissingContent> {
-    let workload = objects.workloads.values().next().unwrap();
-    let pod = PodFacts {
-        key: &ObjectKey::new("default", "web"),
-        uid: &PodUid::new("u1"),
-        meta: &workload.template.meta,
-        node: &NodeName::new("n1"),
-        address: Ipv4Addr::new(10, 42, 1, 7),
-        host_address: Ipv4Addr::new(192, 0, 2, 1),
-    };
-    pod_files(&workload.template.spec, &pod, objects, dns)
+    let spec = &only_workload(objects).template.spec;
+    with_facts(objects, |pod| pod_files(spec, pod, objects, dns))
 }
 
 fn dns() -> DnsFacts {
@@ -120,9 +91,9 @@ const VOLUMES: &str = "volumes: [
     {name: all, configMap: {name: app, defaultMode: 0400}},
     {name: cache, emptyDir: {medium: Memory, sizeLimit: 1Mi}},
     {name: data, hostPath: {path: /data, type: DirectoryOrCreate}},
-    {name: one, secret: {secretName: app, items: [{key: password, path: a/b, mode: 0600}]}},
+    {name: one, secret: {secretName: app, items: [{key: PASSWORD, path: a/b, mode: 0600}]}},
     {name: optional, configMap: {name: none, optional: true}},
-    {name: some, configMap: {name: app, optional: true, items: [{key: none, path: x}, {key: size, path: 'y'}]}}], ";
+    {name: some, configMap: {name: app, optional: true, items: [{key: none, path: x}, {key: SIZE, path: 'y'}]}}], ";
 
 /// Each volume as one line.
 fn lines(volumes: &[VolumeFiles]) -> Vec<String> {
@@ -156,7 +127,7 @@ fn a_volume_has_the_files_of_its_source() {
     assert_eq!(
         lines(&files.volumes),
         [
-            "all: memory false, [color=blue 400, size=3 400]",
+            "all: memory false, [COLOR=blue 400, SIZE=3 400]",
             "cache: memory true, Some(1048576)",
             "/data: DirectoryOrCreate",
             "one: memory true, [a/b=secret 600]",
@@ -166,7 +137,7 @@ fn a_volume_has_the_files_of_its_source() {
     );
 
     // Only the files of ConfigMaps and Secrets can change while the pod runs.
-    let spec = &objects.workloads.values().next().unwrap().template.spec;
+    let spec = &only_workload(&objects).template.spec;
     assert!(has_config_volumes(spec));
     let changing = config_volumes(spec, "default", &objects).unwrap();
     let names: Vec<_> = lines(&changing)
@@ -177,9 +148,7 @@ fn a_volume_has_the_files_of_its_source() {
     assert_eq!(volumes_digest(&changing), volumes_digest(&files.volumes));
     assert_ne!(volumes_digest(&changing), volumes_digest(&changing[1..]));
     let plain = with_pod(&format!("volumes: [{{name: a, emptyDir: {{}}}}], {MAIN}"));
-    assert!(!has_config_volumes(
-        &plain.workloads.values().next().unwrap().template.spec
-    ));
+    assert!(!has_config_volumes(&only_workload(&plain).template.spec));
 }
 
 #[test]
@@ -208,7 +177,7 @@ fn a_container_mounts_its_volumes_and_the_files_of_the_pod() {
             {{name: all, mountPath: /all}}, {{name: cache, mountPath: /cache, subPath: x}},
             {{name: data, mountPath: /data, readOnly: true}}, {{name: one, mountPath: /etc/hosts, subPath: a}}]}}]"
     ));
-    let spec = &objects.workloads.values().next().unwrap().template.spec;
+    let spec = &only_workload(&objects).template.spec;
     let lines: Vec<String> = mounts(&spec.containers[0], spec)
         .into_iter()
         .map(|mount| {
