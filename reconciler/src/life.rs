@@ -30,8 +30,9 @@ pub struct NodeSigns {
     pub back_within: Option<Duration>,
     /// Why the node is alive but accepts no pods; `None` if it accepts pods.
     pub unready: Option<NotReady>,
-    /// Whether the lease still exists but was not renewed in time: of two hosts that fail together,
-    /// the lease of one expires up to one renewal interval later.
+    /// Whether the node's lease, which exists as far as this leader has heard, is not known to be
+    /// renewed in time: of two hosts that fail together, the lease of one expires up to one renewal
+    /// interval later.
     pub late: bool,
     /// How long ago the node was given up; `None` if it was not.
     pub lost_for: Option<Duration>,

@@ -1,7 +1,7 @@
 //! The remaining time of other hosts' leases.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -54,14 +54,16 @@ impl Countdown {
 }
 
 impl Etcd {
-    /// The remaining time of these keys' leases, in whole seconds. A key without a lease is left
-    /// out, and a key for which etcd does not answer.
-    pub(crate) async fn remaining(&self, keys: Vec<String>) -> BTreeMap<String, Duration> {
+    /// Those of these keys whose leases do not surely last for this time. A key that is gone is
+    /// among them: this host's watch may not have received its end yet. So is a key about which
+    /// etcd does not answer.
+    pub(crate) async fn late(&self, keys: Vec<String>, least: Duration) -> BTreeSet<String> {
         let asked = keys.into_iter().map(|key| async move {
             let remaining = self.remaining_of(&key).await;
-            let remaining =
-                remaining.inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"));
-            Some((key, remaining.ok()??))
+            let lasts = remaining
+                .inspect_err(|failure| tracing::debug!("the lease of {key}: {failure}"))
+                .is_ok_and(|left| left.is_some_and(|left| left >= least));
+            (!lasts).then_some(key)
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -102,6 +104,8 @@ impl Etcd {
         }
     }
 
+    /// The remaining time of this key's lease, in whole seconds, rounded down; `None` if the key
+    /// does not exist or has no lease.
     async fn remaining_of(&self, key: &str) -> Result<Option<Duration>, CallFailure> {
         let Some(lease) = self.lease_of(key).await? else {
             return Ok(None);

@@ -9,7 +9,7 @@ mod leases;
 mod server;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     time::{Duration, Instant},
 };

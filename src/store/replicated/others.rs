@@ -265,13 +265,12 @@ impl ReplicatedStore {
         let keys: BTreeMap<String, &NodeName> = alive
             .map(|name| (layout::node_key(name, "alive"), name))
             .collect();
-        let remaining = self.etcd.remaining(keys.keys().cloned().collect()).await;
         // A living host renews its lease after a third of its time, so more than half of the time
         // remains.
-        let late = remaining
-            .into_iter()
-            .filter(|(_, left)| *left < NODE_LEASE / 2);
-        late.filter_map(|(key, _)| keys.get(&key).map(|name| (*name).clone()))
+        let asked = keys.keys().cloned().collect();
+        let late = self.etcd.late(asked, NODE_LEASE / 2).await;
+        late.into_iter()
+            .filter_map(|key| keys.get(&key).copied().cloned())
             .collect()
     }
 

@@ -158,3 +158,39 @@ async fn a_lease_that_is_gone_is_granted_anew() {
         "{changes:?}"
     );
 }
+
+#[tokio::test]
+async fn a_key_whose_lease_does_not_surely_last_is_late() {
+    let server = EtcdServer::one(&[]);
+    let mut host = EtcdHost::start(server.config(), "n1", "i1", false);
+    host.until_alive().await;
+    for (key, seconds) in [("long", "600"), ("short", "20"), ("gone", "600")] {
+        let granted = server.ctl(&["lease", "grant", seconds]);
+        let lease = granted.split_whitespace().nth(1).unwrap();
+        server.ctl(&[
+            "put",
+            &format!("/windlass/test/{key}"),
+            "1",
+            "--lease",
+            lease,
+        ]);
+    }
+    // The watch of a host may receive the end of a key later than etcd knows it.
+    server.ctl(&["del", "/windlass/test/gone"]);
+    server.ctl(&["put", "/windlass/test/without", "1"]);
+    let keys = || ["long", "short", "gone", "without"].map(str::to_owned);
+    let late = host
+        .etcd
+        .late(keys().to_vec(), Duration::from_secs(60))
+        .await;
+    let expected = ["short", "gone", "without"].map(str::to_owned);
+    assert_eq!(late, BTreeSet::from(expected));
+    // Nothing is known about a key while etcd does not answer.
+    server.members[0].signal(Signal::STOP);
+    let late = host
+        .etcd
+        .late(keys().to_vec(), Duration::from_secs(60))
+        .await;
+    server.members[0].signal(Signal::CONT);
+    assert_eq!(late, BTreeSet::from(keys()));
+}
