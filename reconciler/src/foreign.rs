@@ -394,6 +394,46 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_documents_are_escaped_as_they_are_read() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Document {
+            #[serde(deserialize_with = "sentence")]
+            sentence: String,
+            #[serde(deserialize_with = "optional_sentence")]
+            optional_sentence: Option<String>,
+            #[serde(deserialize_with = "report")]
+            report: ForeignText,
+            #[serde(deserialize_with = "optional_report")]
+            optional_report: Option<ForeignText>,
+        }
+        let long = format!("a\u{1b}{}", "b".repeat(2 * SENTENCE_BYTES));
+        let read = |optional: Option<&str>| {
+            let document = serde_json::json!({
+                "sentence": &long,
+                "optional_sentence": optional,
+                "report": &long,
+                "optional_report": optional,
+            });
+            serde_json::from_value::<Document>(document).expect("a document")
+        };
+        let (escaped, bounded) = (escape(&long).into_owned(), ForeignText::sentence(&long));
+        assert!(escaped.starts_with("a\\u{1b}b") && bounded.as_str().len() == SENTENCE_BYTES);
+        let expected = Document {
+            sentence: escaped.clone(),
+            optional_sentence: Some(escaped),
+            report: bounded.clone(),
+            optional_report: Some(bounded),
+        };
+        assert_eq!(read(Some(&long)), expected);
+        let without = Document {
+            optional_sentence: None,
+            optional_report: None,
+            ..expected
+        };
+        assert_eq!(read(None), without);
+    }
+
+    #[test]
     fn some_characters_may_be_left() {
         assert_eq!(escape_but("a\tb\n\u{1b}c", &['\n', '\t']), "a\tb\n\\u{1b}c");
         assert!(matches!(

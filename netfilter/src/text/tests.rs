@@ -23,7 +23,10 @@ fn a_new_endpoint_changes_a_few_elements() {
         ("10.96.0.1:80", &["10.244.1.2:80", "10.244.1.3:80"]),
         ("10.96.0.2:80", &["10.244.1.9:80"]),
     ]);
-    insta::assert_snapshot!(difference(&old, &new).0, @"
+    let (text, count) = difference(&old, &new);
+    let (added, removed) = (3, 1);
+    assert_eq!(count, Count { added, removed });
+    insta::assert_snapshot!(text, @"
     add chain ip windlass balance-2
     delete element ip windlass virtual_ports { 10.96.0.1 . tcp . 80 }
     add rule ip windlass balance-2 meta mark set numgen random mod 2 offset 0x57000000
@@ -38,7 +41,10 @@ fn a_new_endpoint_changes_a_few_elements() {
 fn a_service_without_endpoints_is_refused_and_its_chain_is_deleted() {
     let old = ruleset(&[("10.96.0.1:80", &["10.244.1.2:80"])]);
     let new = ruleset(&[("10.96.0.1:80", &[])]);
-    insta::assert_snapshot!(difference(&old, &new).0, @"
+    let (text, count) = difference(&old, &new);
+    let (added, removed) = (1, 3);
+    assert_eq!(count, Count { added, removed });
+    insta::assert_snapshot!(text, @"
     flush chain ip windlass balance-1
     delete element ip windlass endpoints { 10.96.0.1 . tcp . 80 . 0x57000000 }
     delete element ip windlass hairpin { 10.244.1.2 . 10.244.1.2 }
