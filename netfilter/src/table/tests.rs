@@ -146,3 +146,29 @@ dnat ip addr . port to ip daddr . meta l4proto . th dport . meta mark map @endpo
         "goto sticky-10.96.0.1-tcp-80"
     );
 }
+
+#[test]
+fn vxlan_packets_are_filtered_by_a_set_of_peers_while_there_are_peers() {
+    let services = ServiceTable::default();
+    let alone = Ruleset::of(&host(), &BTreeSet::new(), &services);
+    let peers = ["192.0.2.2", "192.0.2.3"].map(|peer| peer.parse().unwrap());
+    let connected = Ruleset::of(&host(), &peers.into(), &services);
+
+    let port = host().vxlan.port;
+    assert_eq!(
+        connected.sets[VXLAN_PEERS],
+        "set vxlan_peers { type ipv4_addr; }"
+    );
+    assert_eq!(
+        connected.elements[VXLAN_PEERS].keys().collect::<Vec<_>>(),
+        ["192.0.2.2", "192.0.2.3"]
+    );
+    assert_eq!(
+        connected.chains["overlay_out"].rules,
+        [format!("udp dport {port} ip daddr @vxlan_peers notrack")]
+    );
+    assert_eq!(connected.chains["overlay_in"].rules.len(), 3);
+    for chain in ["overlay_in", "overlay_out"] {
+        assert!(!alone.chains.contains_key(chain), "{chain} without peers");
+    }
+}

@@ -141,3 +141,37 @@ fn a_listing_is_compared_by_elements_and_counts_of_rules() {
     );
     assert!(!matches(&wanted, ""), "the table is missing");
 }
+
+/// A listing with a base chain, a closing brace on a line of its own, and a rule that begins with
+/// the word of a set: old versions of nft print `update @clients {...}` as `set update ...`.
+#[test]
+fn a_listing_may_have_base_chains_and_lines_that_begin_as_other_lines_do() {
+    let chain = |rules: &[&str]| Chain {
+        hook: None,
+        rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+    };
+    let wanted = Ruleset {
+        sets: [("clients".to_owned(), String::new())].into(),
+        chains: [
+            ("output".to_owned(), chain(&["jump a"])),
+            ("a".to_owned(), chain(&["update", "accept"])),
+        ]
+        .into(),
+        elements: [(
+            "clients".to_owned(),
+            [("10.0.0.1".to_owned(), String::new())].into(),
+        )]
+        .into(),
+    };
+    let listing = "table ip windlass {\n\tset clients {\n\t\ttype ipv4_addr\n\
+                   \t\telements = { 10.0.0.1,\n\t\t}\n\t}\n\n\
+                   \tchain output {\n\t\ttype nat hook output priority -100; policy accept;\n\
+                   \t\tjump a\n\t}\n\n\
+                   \tchain a {\n\t\tset update ip saddr timeout 3h @clients\n\t\taccept\n\t}\n}\n";
+    assert!(matches(&wanted, listing));
+
+    let other_set = listing.replace("set clients", "set others");
+    assert!(!matches(&wanted, &other_set), "a set has another name");
+    let fewer = listing.replace("\t\tset update ip saddr timeout 3h @clients\n", "");
+    assert!(!matches(&wanted, &fewer), "a rule is missing");
+}
