@@ -1,6 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use ssh_key::PublicKey;
+use ssh_key::public::{Ed25519PublicKey, KeyData, SkEd25519};
+
 use super::*;
+use crate::source::testing::KeyPairs;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILuaG7XPQRS3S7VaPVsPdOMjgYvYj6Kp9hoj4mBJ7oN";
@@ -37,6 +41,9 @@ fn a_line_names_the_first_principal_that_its_list_lets_through() {
             "*@example.com",
         ),
         ("\"deployer@example.com,other\"", "deployer@example.com"),
+        (",deployer@example.com", "deployer@example.com"),
+        // The type of a key may be the name of a principal, too.
+        ("ssh-ed25519", "ssh-ed25519"),
     ] {
         assert_eq!(
             allows(&format!("{principals} {KEY} a comment"), NOON, NOON),
@@ -145,5 +152,91 @@ fn a_signer_is_doubted_once_its_key_would_not_vouch_any_more() {
     assert_eq!(
         doubt(&key("namespaces=\"file\"")).unwrap(),
         "its key vouches for no commit any more: its lines have changed since"
+    );
+}
+
+#[test]
+fn a_key_is_valid_at_both_ends_of_its_time() {
+    let file = format!("a valid-after=\"20260101\",valid-before=\"20270101\" {KEY}");
+    for (moment, expected) in [
+        ("2025-12-31T23:59:59Z", false),
+        ("2026-01-01T00:00:00Z", true),
+        ("2027-01-01T00:00:00Z", true),
+        ("2027-01-01T00:00:01Z", false),
+    ] {
+        assert_eq!(allows(&file, moment, NOON).is_ok(), expected, "{moment}");
+        assert_eq!(allows(&file, NOON, moment).is_ok(), expected, "{moment}");
+    }
+}
+
+#[test]
+fn keys_of_every_type_need_no_options() {
+    let security_key = PublicKey::from(KeyData::SkEd25519(SkEd25519::new(
+        Ed25519PublicKey([7; 32]),
+        "ssh:",
+    )));
+    let keys = KeyPairs::new();
+    keys.generate("p256", "ecdsa", "256");
+    let file = format!(
+        "a {KEY}\n{}a {}\n",
+        keys.line("p256", ""),
+        security_key.to_openssh().unwrap()
+    );
+    assert_eq!(AllowedSigners::parse(&file).unwrap().len(), 3);
+}
+
+#[test]
+fn quotes_of_a_value_hold_spaces_and_escaped_quotes() {
+    for (value, read) in [
+        (r#""x y""#, "x y"),
+        (r#""x\" y""#, r#"x" y"#),
+        (r#""x\y""#, r"x\y"),
+        (r#""x\\y""#, r"x\\y"),
+    ] {
+        let line = format!("a namespaces={value} {KEY}");
+        let allowed = read.to_owned();
+        assert_eq!(
+            allows(&line, NOON, NOON),
+            Err(NotAllowed::Namespace { allowed }),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_in_options_has_its_own_message() {
+    let file = format!(
+        "a namespaces=\"git\"cert-authority {KEY}\na namespaces=\"git\", {KEY}\na cert-authority=\"x\" {KEY}\n\
+         a namespaces {KEY}\na valid-before {KEY}\na namespaces=\"git {KEY}\n!, {KEY}\na AAAA {KEY}\n"
+    );
+    insta::assert_snapshot!(problems(&file).join("\n"), @r#"
+    line 1: expected a comma after the option namespaces
+    line 2: the options end in a comma
+    line 3: cert-authority takes no value
+    line 4: the option namespaces needs a value in double quotes
+    line 5: the option valid-before needs a value in double quotes
+    line 6: the quotes of namespaces do not end
+    line 7: no principal before the key
+    line 8: "AAAA" is no option and no key type; options are cert-authority, namespaces, valid-after, valid-before
+    "#);
+}
+
+#[test]
+fn a_file_has_at_most_a_mebibyte_and_a_message_at_most_ten_lines() {
+    let comment = |bytes: usize| "#".repeat(bytes);
+    assert!(AllowedSigners::parse(&comment(1_048_576)).is_ok());
+    assert_eq!(
+        AllowedSigners::parse(&comment(1_048_577)).unwrap_err(),
+        AllowedSignersError::TooLarge { bytes: 1_048_577 }
+    );
+
+    let message = |lines: usize| AllowedSigners::parse(&"a\n".repeat(lines)).unwrap_err();
+    let bad = |line: usize| format!("line {line}: expected: principals [options] key-type key");
+    let listed = (1..=10).map(bad).collect::<Vec<_>>().join("; ");
+    let expected = format!("allowed signers: {listed}");
+    assert_eq!(message(10).to_string(), expected);
+    assert_eq!(
+        message(12).to_string(),
+        format!("{expected}; and 2 more lines")
     );
 }

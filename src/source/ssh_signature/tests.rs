@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use ssh_key::PublicKey;
 use ssh_key::public::{Ed25519PublicKey, SkEd25519};
 
@@ -154,6 +154,10 @@ fn malformed_containers_are_refused() {
     let parse = |armour: &[u8]| SshSignature::parse(armour).err().unwrap().to_string();
     assert!(SshSignature::parse(&sshsig(&key, "git", b"", "sha512", &raw)).is_ok());
     let certificate = blob(&[b"ssh-ed25519-cert-v01@openssh.com", &[7; 32]]);
+    let armour_of = |bytes: usize| {
+        let frame = BEGIN.len() + END.len();
+        [BEGIN.as_bytes(), &vec![b'A'; bytes - frame], END.as_bytes()].concat()
+    };
     let messages = [
         parse(&sshsig(&key, "file", b"", "sha512", &raw)),
         parse(&sshsig(&key, "git", b"x", "sha512", &raw)),
@@ -162,7 +166,8 @@ fn malformed_containers_are_refused() {
         parse(&sshsig(&key, "git", b"", "sha512", &raw[..40])),
         parse(b"-----BEGIN SSH SIGNATURE-----\n!!\n-----END SSH SIGNATURE-----\n"),
         parse(b"-----BEGIN SSH SIGNATURE-----\nU1NI"),
-        parse(&[BEGIN.as_bytes(), &[b'A'; 20_000], END.as_bytes()].concat()),
+        parse(&armour_of(16_384 + 1)),
+        parse(&armour_of(16_384)),
     ];
     insta::assert_snapshot!(messages.join("\n"), @r#"
     its signature was made for "file", not for "git"
@@ -173,5 +178,87 @@ fn malformed_containers_are_refused() {
     its SSH signature is malformed: not base64
     its SSH signature is malformed: no BEGIN and END lines
     its SSH signature is malformed: larger than 16 KiB
+    its SSH signature is malformed: no SSHSIG magic
     "#);
+}
+
+#[test]
+fn an_ecdsa_security_key_is_verified() {
+    let random = SystemRandom::new();
+    let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let document = EcdsaKeyPair::generate_pkcs8(kind, &random).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(kind, document.as_ref(), &random).unwrap();
+    let name = b"sk-ecdsa-sha2-nistp256@openssh.com";
+    let key_blob = blob(&[name, b"nistp256", pair.public_key().as_ref(), b"ssh:"]);
+    let key = PublicKey::from_bytes(&key_blob).unwrap();
+
+    let hash = digest(&SHA256, b"a commit");
+    let message = [MAGIC, &blob(&[b"git", b"", b"sha256", hash.as_ref()])].concat();
+    let trailer = [USER_PRESENT, 0, 0, 0, 9];
+    let signed = [
+        digest(&SHA256, b"ssh:").as_ref(),
+        &trailer,
+        digest(&SHA256, &message).as_ref(),
+    ]
+    .concat();
+    let made = pair.sign(&random, &signed).unwrap();
+    let numbers: Vec<Mpint> = made
+        .as_ref()
+        .chunks(32)
+        .map(|number| Mpint::from_positive_bytes(number).unwrap())
+        .collect();
+    let inner = blob(&[numbers[0].as_bytes(), numbers[1].as_bytes()]);
+    let raw = [&blob(&[name, &inner]), &trailer[..]].concat();
+    let signature = SshSignature::parse(&sshsig(&key_blob, "git", b"", "sha256", &raw)).unwrap();
+
+    let verifying = VerifyingKey::new(key.key_data());
+    assert_eq!(signature.verify(&verifying, b"a commit"), Ok(()));
+    assert_eq!(
+        signature.verify(&verifying, b"a cOmmit"),
+        Err(SignatureError::Wrong)
+    );
+}
+
+#[test]
+fn the_numbers_of_an_ecdsa_signature_are_padded_to_the_width() {
+    let numbers = |r: &[u8], s: &[u8]| fixed_width(&blob(&[r, s]), 4);
+    assert_eq!(
+        numbers(&[1], &[2, 3]),
+        Ok(vec![0, 0, 0, 1, 0, 0, 2, 3]),
+        "two short numbers"
+    );
+    assert_eq!(
+        numbers(&[0, 0x80, 1, 2, 3], &[4]),
+        Ok(vec![0x80, 1, 2, 3, 0, 0, 0, 4]),
+        "a number with the byte of its sign"
+    );
+    let malformed = SignatureError::Malformed("an ECDSA signature without r and s");
+    for signature in [
+        blob(&[&[1, 2, 3, 4, 5], &[1]]),
+        blob(&[&[1]]),
+        blob(&[&[1], &[2], &[3]]),
+    ] {
+        assert_eq!(fixed_width(&signature, 4), Err(malformed.clone()));
+    }
+}
+
+#[test]
+fn the_bits_of_an_rsa_key_are_those_of_its_modulus() {
+    for (first, bits) in [(0x7f, 2047), (0x01, 2041)] {
+        let mut modulus = vec![0xff; 256];
+        modulus[0] = first;
+        assert_eq!(
+            verify_rsa(&modulus, &[1, 0, 1], HashAlg::Sha512, &[1; 256], b"x"),
+            Err(SignatureError::WeakKey(bits))
+        );
+    }
+}
+
+#[test]
+fn a_key_of_an_unsupported_type_is_named_whatever_it_claims_to_sign_with() {
+    let key = VerifyingKey::Unsupported("ssh-dss".to_owned());
+    assert_eq!(
+        key.verify(&Algorithm::Ed25519, &[1; 64], b"x"),
+        Err(SignatureError::Unsupported(type_name("ssh-dss")))
+    );
 }

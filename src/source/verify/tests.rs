@@ -53,6 +53,13 @@ fn signer(verdict: &HeadVerdict) -> &str {
 }
 
 #[test]
+fn a_mode_is_named_as_in_the_configuration() {
+    for mode in [Mode::Mainline, Mode::All, Mode::Head, Mode::Off] {
+        assert_eq!(serde_json::to_value(mode).unwrap(), mode.as_str());
+    }
+}
+
+#[test]
 fn every_key_type_that_git_verifies_is_trusted() {
     let keys = KeyPairs::new();
     let work = Work::new();
