@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{CheckSettings, ObjectProblems, ProblemObject, containers};
-use crate::object::{Control, DaemonSetUpdate, DeploymentStrategy, PodSpec, Protocol, Workload};
+use crate::object::{Control, DaemonSetUpdate, PodSpec, Protocol, Workload};
 
 /// A container's port on its host.
 struct RequestedHostPort<'a> {
@@ -113,13 +113,11 @@ fn room(findings: &mut ObjectProblems<'_>, workload: &Workload, field: String) {
     }
 
     let way_out = match workload.control {
-        Control::Deployment {
-            strategy:
-                DeploymentStrategy::RollingUpdate {
-                    max_unavailable, ..
-                },
-            ..
-        } if replicas == 1 && max_unavailable.round_down(1) == 0 => {
+        Control::Deployment { strategy, .. }
+            if strategy
+                .bounds(replicas)
+                .is_some_and(|(_, unavailable)| unavailable == 0) =>
+        {
             "set spec.strategy.type to Recreate"
         }
         Control::DaemonSet {

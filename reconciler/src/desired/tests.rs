@@ -322,3 +322,161 @@ fn problems_have_the_line_of_their_document_before_they_are_located() {
     manifest::locate(&mut problems, &[file]);
     assert_eq!((problems[0].line, problems[0].column), (5, 8));
 }
+
+#[test]
+fn references_are_checked_while_other_fields_have_errors() {
+    let text = r#"apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec: {containers: [{name: a, image: "a:1", envFrom: [{configMapRef: {name: app}}]}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: other}
+dat: {}
+"#;
+    let settings = CheckSettings::default();
+    insta::assert_snapshot!(problems_of(text, &settings), @r#"
+    a.yaml:4:71: spec.containers[0].envFrom[0].configMapRef.name: there is no ConfigMap default/app in this commit: add it, or say optional: true
+    a.yaml:9:1: dat: unknown field (did you mean "data"?): correct or remove it
+    "#);
+}
+
+/// The problems of bare Pods, each with these fields of its spec and of the port 8080 of the host.
+fn host_ports(pods: &[(&str, &str)]) -> usize {
+    let document = |(index, (spec, port)): (usize, &(&str, &str))| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{index}}}\nspec:\n  {spec}\n  \
+             containers: [{{name: a, image: 'a:1', ports: [{{containerPort: 80, {port}}}]}}]\n"
+        )
+    };
+    let text: String = pods.iter().enumerate().map(document).collect();
+    let problems = problems_of(&text, &CheckSettings::default());
+    assert_eq!(
+        problems.lines().count(),
+        problems
+            .matches("8080/TCP of the host is taken by Pod/default/p0")
+            .count(),
+        "{problems}"
+    );
+    problems.lines().count()
+}
+
+#[test]
+fn pods_contend_for_a_host_port_on_one_address_of_a_node_that_may_run_both() {
+    let any = "hostPort: 8080";
+    let local = "hostPort: 8080, hostIP: 127.0.0.1";
+    let public = "hostPort: 8080, hostIP: 192.0.2.1";
+    for (first, second, clashes) in [
+        (("", any), ("", any), 1),
+        (("", any), ("", local), 1),
+        (("", local), ("", any), 1),
+        (("", local), ("", local), 1),
+        (("", local), ("", public), 0),
+        (("nodeName: a", any), ("nodeName: b", any), 0),
+        (("nodeName: a", any), ("nodeName: a", any), 1),
+        (("nodeName: a", any), ("", any), 1),
+        (("", any), ("nodeName: a", any), 1),
+        (
+            ("nodeSelector: {disk: ssd}", any),
+            ("nodeSelector: {disk: hdd}", any),
+            0,
+        ),
+        (
+            ("nodeSelector: {disk: ssd}", any),
+            ("nodeSelector: {disk: ssd}", any),
+            1,
+        ),
+        (
+            ("nodeSelector: {disk: ssd}", any),
+            ("nodeSelector: {zone: a}", any),
+            1,
+        ),
+        (("nodeName: a", any), ("nodeSelector: {disk: ssd}", any), 1),
+        // A port of a container that is no port of its host.
+        (("", any), ("", "protocol: TCP"), 0),
+        (("", "protocol: TCP"), ("", "protocol: TCP"), 0),
+    ] {
+        assert_eq!(
+            host_ports(&[first, second]),
+            clashes,
+            "{first:?} and {second:?}"
+        );
+    }
+}
+
+#[test]
+fn a_host_port_needs_room_for_an_update_unless_a_pod_may_stop_first() {
+    let problems = |kind: &str, fields: &str| {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: web}}\nspec:\n  {fields}\n  \
+             selector: {{matchLabels: {{app: a}}}}\n  template: {{metadata: {{labels: {{app: a}}}}, \
+             spec: {{containers: [{{name: a, image: 'a:1', ports: [{{containerPort: 80, hostPort: 8080}}]}}]}}}}\n"
+        );
+        problems_of(&text, &CheckSettings::default())
+    };
+    let rolling = |surge: &str, unavailable: &str| {
+        format!("strategy: {{rollingUpdate: {{maxSurge: {surge}, maxUnavailable: {unavailable}}}}}")
+    };
+    for (kind, fields, expected) in [
+        (
+            "Deployment",
+            rolling("1", "0"),
+            "set spec.strategy.type to Recreate",
+        ),
+        (
+            "Deployment",
+            rolling("1", "25%"),
+            "set spec.strategy.type to Recreate",
+        ),
+        ("Deployment", rolling("0", "1"), ""),
+        // Both are rounded to zero: one pod may be unavailable.
+        ("Deployment", rolling("0", "25%"), ""),
+        ("Deployment", "strategy: {type: Recreate}".to_owned(), ""),
+        ("Deployment", "replicas: 0".to_owned(), ""),
+        (
+            "Deployment",
+            "replicas: 3".to_owned(),
+            "the 3 replicas cannot run on one host",
+        ),
+        ("ReplicaSet", "replicas: 1".to_owned(), ""),
+        (
+            "DaemonSet",
+            "updateStrategy: {type: OnDelete}".to_owned(),
+            "",
+        ),
+        (
+            "DaemonSet",
+            "updateStrategy: {rollingUpdate: {maxUnavailable: 1}}".to_owned(),
+            "",
+        ),
+        (
+            "DaemonSet",
+            "updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}".to_owned(),
+            "maxUnavailable to 1 and maxSurge to 0",
+        ),
+    ] {
+        let found = problems(kind, &fields);
+        let is_expected = found.contains(expected) && found.is_empty() == expected.is_empty();
+        assert!(is_expected, "{kind} with {fields}: {found}");
+    }
+}
+
+#[test]
+fn a_container_may_be_privileged_only_where_the_host_allows_it() {
+    let problems = |privileged: bool, allow_privileged: bool| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  \
+             containers: [{{name: a, image: 'a:1', securityContext: {{privileged: {privileged}}}}}]\n"
+        );
+        let settings = CheckSettings {
+            allow_privileged,
+            ..CheckSettings::default()
+        };
+        problems_of(&text, &settings).lines().count()
+    };
+    assert_eq!(problems(true, false), 1);
+    assert_eq!(problems(true, true), 0);
+    assert_eq!(problems(false, false), 0);
+    assert_eq!(problems(false, true), 0);
+}
