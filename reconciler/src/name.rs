@@ -287,6 +287,34 @@ mod tests {
     }
 
     #[test]
+    fn names_are_printed_as_they_are_written_also_for_developers() {
+        let object = ObjectKey::new("default", "web");
+        assert_eq!(format!("{object:?} {object}"), "default/web default/web");
+        for kind in [
+            "Pod",
+            "ReplicaSet",
+            "ReplicationController",
+            "Deployment",
+            "DaemonSet",
+        ] {
+            let text = format!("{kind}/default/web");
+            let key: WorkloadKey = text.parse().expect(kind);
+            assert_eq!(format!("{key:?} {key}"), format!("{text} {text}"));
+        }
+    }
+
+    #[test]
+    fn a_template_hash_is_shortened_to_ten_digits_without_its_version() {
+        for (hash, short) in [
+            ("1-0123456789abcdef", "0123456789"),
+            ("0123456789abcdef", "0123456789"),
+            ("1-0123", "0123"),
+        ] {
+            assert_eq!(TemplateHash::new(hash).short(), short);
+        }
+    }
+
+    #[test]
     fn a_long_list_is_quoted_by_its_first_names() {
         assert_eq!(first_few(Vec::<&str>::new()), "");
         assert_eq!(first_few(1..=5), "1, 2, 3, 4, 5");

@@ -144,3 +144,53 @@ impl LaneFailure {
         still_to_come(self.at, delay, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultKind;
+
+    #[test]
+    fn a_failed_lane_is_retried_after_a_delay_that_doubles_up_to_its_limit() {
+        let at = |seconds: u64| Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (count, removes, seconds) in [
+            (1, false, 10),
+            (2, false, 20),
+            (5, false, 160),
+            (6, false, 300),
+            (60, false, 300),
+            (1, true, 10),
+            (3, true, 40),
+            (4, true, 60),
+        ] {
+            let failure = LaneFailure {
+                fault: Fault::new(FaultKind::Other, "x"),
+                container: None,
+                at: at(1000),
+                count,
+                removes,
+            };
+            let due = at(1000 + seconds);
+            let before = failure.retry_at(due - Duration::from_millis(1));
+            assert_eq!(before, Some(due), "{count} {removes}");
+            assert_eq!(failure.retry_at(due), None, "{count} {removes}");
+        }
+    }
+
+    #[test]
+    fn a_container_uses_resources_while_it_runs_or_is_paused() {
+        let started = Timestamp::UNIX_EPOCH;
+        let exited = ContainerState::Exited {
+            started,
+            finished: started,
+            code: 0,
+            oom: false,
+            message: String::new(),
+        };
+        assert!(ContainerState::Running { started }.is_alive());
+        assert!(ContainerState::Paused { started }.is_alive());
+        for state in [ContainerState::Created, ContainerState::Dead, exited] {
+            assert!(!state.is_alive(), "{state:?}");
+        }
+    }
+}

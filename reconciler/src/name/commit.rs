@@ -112,6 +112,12 @@ mod tests {
             Ok(full.to_owned())
         );
 
+        let id = CommitId::recorded(full);
+        assert_eq!((id.as_str(), id.short()), (full, "0123456789"));
+        assert_eq!(CommitId::recorded("0123").short(), "0123");
+        assert_eq!(format!("{id:?}"), format!("CommitId({full})"));
+        assert_eq!(CommitPrefix::new("01").to_string(), "01");
+
         let too_long = format!("{full}0");
         let capitals = full.to_uppercase();
         // 40 bytes, and fewer characters.

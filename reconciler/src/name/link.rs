@@ -56,6 +56,8 @@ mod tests {
         let link = LinkName::with_digits("0123456789");
         assert_eq!(LinkName::parse(link.as_str()).as_ref(), Some(&link));
         assert_eq!(link.to_string(), link.as_str());
+        assert_eq!(link.as_str(), "wdl0123456789");
+        assert_eq!(format!("{link:?}"), "LinkName(wdl0123456789)");
         assert_eq!(LinkName::parse("eth0"), None);
     }
 }

@@ -186,3 +186,118 @@ pub struct SpreadConstraint {
     /// `nodeTaintsPolicy: Honor`: only nodes count whose taints the pod tolerates.
     pub honor_taints: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_requirement_compares_the_value_of_a_label() {
+        let values = || vec!["5".to_owned(), "x".to_owned()];
+        let all = [
+            NodeOperator::In(values()),
+            NodeOperator::NotIn(values()),
+            NodeOperator::Exists,
+            NodeOperator::DoesNotExist,
+            NodeOperator::Gt(5),
+            NodeOperator::Lt(5),
+        ];
+        for (value, expected) in [
+            (Some("5"), [true, false, true, false, false, false]),
+            (Some("6"), [false, true, true, false, true, false]),
+            (Some("4"), [false, true, true, false, false, true]),
+            (Some("x"), [true, false, true, false, false, false]),
+            (None, [false, true, false, true, false, false]),
+        ] {
+            let labels = value.map_or_else(BTreeMap::new, |value| labels(&[("size", value)]));
+            let holds = all.clone().map(|operator| {
+                let key = "size".to_owned();
+                NodeRequirement { key, operator }.holds(&labels)
+            });
+            assert_eq!(holds, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_term_holds_if_all_its_requirements_do_and_an_empty_one_never() {
+        let node = NodeName::new("one");
+        let ssd = NodeRequirement {
+            key: "disk".to_owned(),
+            operator: NodeOperator::In(vec!["ssd".to_owned()]),
+        };
+        let is = |name: &str| NameRequirement::Is(NodeName::new(name));
+        let is_not = |name: &str| NameRequirement::IsNot(NodeName::new(name));
+        let (fast, slow) = (labels(&[("disk", "ssd")]), labels(&[("disk", "hdd")]));
+        for (requirements, names, of, expected) in [
+            (vec![], vec![], &fast, false),
+            (vec![ssd.clone()], vec![], &fast, true),
+            (vec![ssd.clone()], vec![], &slow, false),
+            (vec![], vec![is("one")], &slow, true),
+            (vec![], vec![is("two")], &slow, false),
+            (vec![], vec![is_not("one")], &slow, false),
+            (vec![], vec![is_not("two")], &slow, true),
+            (vec![ssd.clone()], vec![is("one")], &fast, true),
+            (vec![ssd.clone()], vec![is("two")], &fast, false),
+            (vec![ssd], vec![is("one")], &slow, false),
+        ] {
+            let term = NodeTerm {
+                labels: requirements,
+                names,
+            };
+            assert_eq!(term.holds(&node, of), expected, "{term:?} with {of:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_allowed_by_one_of_the_required_terms_or_if_none_are_required() {
+        let allows = |required: Option<&[&str]>| {
+            let term = |name: &&str| NodeTerm {
+                names: vec![NameRequirement::Is(NodeName::new(*name))],
+                ..NodeTerm::default()
+            };
+            let affinity = NodeAffinity {
+                required: required.map(|names| names.iter().map(term).collect()),
+                preferred: Vec::new(),
+            };
+            affinity.allows(&NodeName::new("one"), &BTreeMap::new())
+        };
+        assert!(allows(None));
+        assert!(!allows(Some(&[])));
+        assert!(!allows(Some(&["two"])));
+        assert!(allows(Some(&["two", "one"])));
+    }
+
+    #[test]
+    fn keys_of_a_selector_take_the_values_of_the_pods_own_labels() {
+        let own = labels(&[("app", "web"), ("version", "1"), ("zone", "a")]);
+        let selector = PodSelector {
+            labels: Some(Selector {
+                labels: labels(&[("app", "web")]),
+                expressions: Vec::new(),
+            }),
+            same: vec!["version".to_owned(), "absent".to_owned()],
+            other: vec!["zone".to_owned(), "absent".to_owned()],
+        };
+        let expected = Selector {
+            labels: labels(&[("app", "web"), ("version", "1")]),
+            expressions: vec![Requirement {
+                key: "zone".to_owned(),
+                operator: Operator::NotIn(vec!["a".to_owned()]),
+            }],
+        };
+        assert_eq!(selector.resolve(&own), Some(expected));
+
+        let without_labels = PodSelector {
+            labels: None,
+            ..selector
+        };
+        assert_eq!(without_labels.resolve(&own), None);
+    }
+}

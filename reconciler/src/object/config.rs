@@ -46,3 +46,15 @@ pub struct Secret {
     /// Content of each key.
     pub data: BTreeMap<String, Sensitive<Vec<u8>>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sensitive_value_is_exposed_and_never_printed() {
+        let password = Sensitive::new("secret".to_owned());
+        assert_eq!(password.expose(), "secret");
+        assert_eq!(format!("{password:?}"), "(hidden)");
+    }
+}

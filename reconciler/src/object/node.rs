@@ -119,6 +119,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_toleration_matches_by_effect_key_and_value_where_it_has_them() {
+        let taint: Taint = "gpu=a:NoSchedule".parse().expect("a taint");
+        let text = |part: &str| (!part.is_empty()).then(|| part.to_owned());
+        let (here, other) = (Some(TaintEffect::NoSchedule), Some(TaintEffect::NoExecute));
+        for (key, equal, effect, expected) in [
+            ("", "", None, true),
+            ("gpu", "", None, true),
+            ("gpu", "a", None, true),
+            ("gpu", "a", here, true),
+            ("", "", here, true),
+            ("gpu", "a", other, false),
+            ("", "", other, false),
+            ("gpu", "b", here, false),
+            ("cpu", "a", here, false),
+            ("cpu", "", None, false),
+        ] {
+            let toleration = Toleration {
+                key: text(key),
+                equal: text(equal),
+                effect,
+                for_at_most: None,
+            };
+            assert_eq!(toleration.tolerates(&taint), expected, "{toleration:?}");
+        }
+    }
+
+    #[test]
     fn a_taint_of_the_configuration_is_read_or_refused_with_the_reason() {
         let taint = |text: &str| text.parse::<Taint>().map_err(|error| error.to_string());
         let parts = |text: &str| {

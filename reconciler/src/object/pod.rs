@@ -460,3 +460,6 @@ pub struct Probe {
     /// `terminationGracePeriodSeconds` of a liveness or startup probe.
     pub termination_grace: Option<Duration>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,5 +136,7 @@ mod tests {
 
         let protocols: Vec<&str> = ports.keys().map(PortKey::protocol).collect();
         assert_eq!(protocols, ["TCP", "TCP", "UDP"]);
+        let sctp = PortKey::new(Protocol::Sctp, 9);
+        assert_eq!(format!("{sctp:?}"), "\"SCTP/9\"");
     }
 }

@@ -246,3 +246,84 @@ impl Selector {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_of_the_replicas_is_rounded_up_for_surge_and_down_for_unavailable_pods() {
+        for (share, of, up, down) in [
+            (IntOrPercent::Int(3), 2, 3, 3),
+            (IntOrPercent::Percent(25), 0, 0, 0),
+            (IntOrPercent::Percent(25), 1, 1, 0),
+            (IntOrPercent::Percent(25), 4, 1, 1),
+            (IntOrPercent::Percent(25), 7, 2, 1),
+            (IntOrPercent::Percent(30), 10, 3, 3),
+            (IntOrPercent::Percent(100), 7, 7, 7),
+            (IntOrPercent::Percent(200), u32::MAX, u32::MAX, u32::MAX),
+        ] {
+            let rounded = (share.round_up(of), share.round_down(of));
+            assert_eq!(rounded, (up, down), "{share:?} of {of}");
+        }
+    }
+
+    #[test]
+    fn one_pod_may_be_unavailable_if_no_pod_may_be_surplus() {
+        let bounds = |max_surge, max_unavailable, replicas| {
+            DeploymentStrategy::RollingUpdate {
+                max_surge,
+                max_unavailable,
+            }
+            .bounds(replicas)
+        };
+        let (number, percent) = (IntOrPercent::Int, IntOrPercent::Percent);
+        assert_eq!(bounds(number(0), number(0), 4), Some((0, 1)));
+        assert_eq!(bounds(number(0), percent(25), 1), Some((0, 1)));
+        assert_eq!(bounds(number(0), number(3), 4), Some((0, 3)));
+        assert_eq!(bounds(number(2), number(0), 4), Some((2, 0)));
+        assert_eq!(bounds(percent(25), percent(25), 10), Some((3, 2)));
+        assert_eq!(DeploymentStrategy::Recreate.bounds(4), None);
+    }
+
+    #[test]
+    fn a_selector_needs_all_its_labels_and_all_its_expressions() {
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let matches = |wanted: &[(&str, &str)], operator: Option<Operator>, own: &str| {
+            let requirement = |operator| Requirement {
+                key: "tier".to_owned(),
+                operator,
+            };
+            let selector = Selector {
+                labels: labels(wanted),
+                expressions: operator.map(requirement).into_iter().collect(),
+            };
+            let mut given = labels(&[("app", "web")]);
+            if !own.is_empty() {
+                given.extend(labels(&[("tier", own)]));
+            }
+            selector.matches(&given)
+        };
+        let front = || vec!["front".to_owned()];
+        let web = [("app", "web")];
+        for (operator, expected) in [
+            (Operator::In(front()), [true, false, false]),
+            (Operator::NotIn(front()), [false, true, true]),
+            (Operator::Exists, [true, true, false]),
+            (Operator::DoesNotExist, [false, false, true]),
+        ] {
+            let tiers = ["front", "back", ""];
+            let both = tiers.map(|own| matches(&web, Some(operator.clone()), own));
+            assert_eq!(both, expected, "{operator:?}");
+            let other = tiers.map(|own| matches(&[("app", "db")], Some(operator.clone()), own));
+            assert_eq!(other, [false; 3], "{operator:?} and another label");
+        }
+        assert!(matches(&web, None, ""));
+        assert!(matches(&[], None, ""), "an empty selector selects all pods");
+    }
+}
