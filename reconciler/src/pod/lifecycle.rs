@@ -448,3 +448,6 @@ fn unresolved(input: &PodInput<'_>, found: &ObservedPod<'_>, memory: PodMemory) 
         next: Next::AwaitChange,
     }
 }
+
+#[cfg(test)]
+mod tests;
