@@ -200,3 +200,6 @@ fn failed(reason: &Stored<FailureReason>) -> Stored<CommitReason> {
         Stored::Read(sentence) => Stored::Read(sentence.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,11 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::commit_id, state::Obstacle};
+    use crate::{
+        foreign::ForeignText,
+        ids::commit_id,
+        state::{FailureReason, Obstacle},
+    };
 
     fn record(rollout: &mut Rollout, number: i64, state: CommitState) {
         let time = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(number);
@@ -216,5 +220,143 @@ mod tests {
         rollout.target = Some(commit_id("c003"));
         rollout.note_waiting(reason);
         assert_eq!(reasons(&rollout), ["", "", ""], "there is no such entry");
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(seconds)
+    }
+
+    fn failure() -> Failure {
+        Failure {
+            class: FailureClass::Image,
+            reason: FailureReason::Images(ForeignText::new("none")),
+        }
+    }
+
+    #[test]
+    fn unfinished_commits_go_first_then_failed_ones_then_healthy_ones_beyond_twenty() {
+        let fill = |healthy, others: &[CommitState]| {
+            let mut rollout = Rollout::default();
+            for number in 0..healthy {
+                record(&mut rollout, number, CommitState::Healthy);
+            }
+            for (number, state) in (healthy..).zip(others) {
+                record(&mut rollout, number, *state);
+            }
+            rollout
+        };
+        // The number of healthy entries, the others, and the entry that is removed first. The
+        // newest entry stays.
+        let cases = [
+            (
+                2,
+                vec![CommitState::Degraded, CommitState::Held, CommitState::Held],
+                Some(3),
+            ),
+            (2, vec![CommitState::Degraded, CommitState::Held], Some(2)),
+            (
+                2,
+                vec![CommitState::RolledBack, CommitState::Degraded],
+                Some(2),
+            ),
+            (2, vec![CommitState::Superseded], None),
+            (20, vec![CommitState::Progressing], None),
+            (21, vec![CommitState::Progressing], Some(0)),
+            (21, vec![], Some(0)),
+        ];
+        for (healthy, others, expected) in cases {
+            let removed = fill(healthy, &others).least_needed();
+            assert_eq!(removed, expected, "{healthy} healthy, {others:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_entry_replaces_the_open_one_of_its_commit_only() {
+        let mut rollout = Rollout::default();
+        record(&mut rollout, 1, CommitState::Held);
+        record(&mut rollout, 1, CommitState::Progressing);
+        record(&mut rollout, 2, CommitState::Progressing);
+        record(&mut rollout, 1, CommitState::Healthy);
+        let entries = rollout.history.iter();
+        let states: Vec<_> = entries
+            .map(|entry| (entry.commit.clone(), entry.state))
+            .collect();
+        let expected = [
+            ("c001", CommitState::Held),
+            ("c002", CommitState::Progressing),
+            ("c001", CommitState::Healthy),
+        ];
+        assert_eq!(
+            states,
+            expected.map(|(name, state)| (commit_id(name), state))
+        );
+    }
+
+    #[test]
+    fn a_failure_ends_the_newest_entry_of_a_commit_that_was_never_healthy() {
+        let mut rollout = Rollout::default();
+        record(&mut rollout, 1, CommitState::Healthy);
+        record(&mut rollout, 2, CommitState::Held);
+        record(&mut rollout, 2, CommitState::Progressing);
+        record(&mut rollout, 3, CommitState::Progressing);
+        let before = rollout.history.clone();
+
+        let healthy = commit_id("c001");
+        assert!(!rollout.end(&healthy, CommitState::Degraded, &failure(), at(9)));
+        assert_eq!(rollout.history, before);
+
+        let failed = commit_id("c002");
+        assert!(rollout.end(&failed, CommitState::RolledBack, &failure(), at(9)));
+        let mut expected = before;
+        expected[2].state = CommitState::RolledBack;
+        expected[2].reason = CommitReason::Failed(failure().reason).into();
+        expected[2].class = Some(FailureClass::Image);
+        expected[2].ended = Some(at(9));
+        assert_eq!(rollout.history, expected);
+    }
+
+    #[test]
+    fn only_the_newest_entry_of_a_degraded_commit_is_opened_again() {
+        let mut rollout = Rollout::default();
+        record(&mut rollout, 1, CommitState::Degraded);
+        record(&mut rollout, 1, CommitState::Degraded);
+        record(&mut rollout, 2, CommitState::RolledBack);
+        let mut expected = rollout.history.clone();
+        rollout.reopen(&commit_id("c002"), at(9));
+        assert_eq!(rollout.history, expected, "it is not degraded");
+
+        rollout.reopen(&commit_id("c001"), at(9));
+        expected[1].state = CommitState::Progressing;
+        expected[1].began = at(9);
+        expected[1].ended = None;
+        assert_eq!(rollout.history, expected);
+    }
+
+    #[test]
+    fn only_the_open_entry_of_the_target_is_closed() {
+        let mut rollout = Rollout {
+            target: Some(commit_id("c002")),
+            ..Rollout::default()
+        };
+        record(&mut rollout, 1, CommitState::Progressing);
+        record(&mut rollout, 2, CommitState::Progressing);
+        record(&mut rollout, 3, CommitState::Progressing);
+        let mut expected = rollout.history.clone();
+        let close = |rollout: &mut Rollout| {
+            let reason = CommitReason::Superseded.into();
+            let class = Some(FailureClass::Manual);
+            rollout.close_target(CommitState::Superseded, reason, class, at(9));
+        };
+        close(&mut rollout);
+        expected[1].state = CommitState::Superseded;
+        expected[1].reason = CommitReason::Superseded.into();
+        expected[1].class = Some(FailureClass::Manual);
+        expected[1].ended = Some(at(9));
+        assert_eq!(rollout.history, expected);
+
+        rollout.history[1].state = CommitState::Held;
+        expected[1].state = CommitState::Held;
+        close(&mut rollout);
+        assert_eq!(rollout.history, expected, "it has ended");
     }
 }

@@ -269,3 +269,217 @@ fn is_shown(rollout: &Rollout, node: &NodeName, others: &BTreeSet<&NodeName>) ->
         None => !others.is_empty(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        commit::Commits,
+        ids::commit_id,
+        name::{ObjectKey, WorkloadKey, WorkloadKind},
+        rollout::{Head, Judgement},
+        settings::RolloutSettings,
+        state::{NodeReport, Share, Shares},
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a time")
+    }
+
+    /// What a node reports, by a letter; `-` for a node that reports nothing.
+    fn reported(letter: char) -> Option<Preparation> {
+        match letter {
+            'R' => Some(Preparation::Ready),
+            'P' => Some(Preparation::Pulling { done: 1, of: 2 }),
+            'W' => Some(Preparation::Waiting(ForeignText::new("registry down"))),
+            'X' => Some(Preparation::Failing(ForeignText::new("unknown fault"))),
+            'F' => Some(Preparation::Failed(ForeignText::new("no such image"))),
+            _ => None,
+        }
+    }
+
+    fn text(verdict: Verdict) -> String {
+        let (awaited, until) = match verdict {
+            Verdict::Nobody => return "nobody".to_owned(),
+            Verdict::Failed(failure) => return format!("failed: {:?}", failure.class),
+            Verdict::Ready(without) => {
+                let names: Vec<&str> = without.keys().map(NodeName::as_str).collect();
+                return format!("ready without [{}]", names.join(" "));
+            }
+            Verdict::Waiting { awaited, until } => (awaited, until),
+        };
+        let awaited = match awaited {
+            AwaitedImages::Reports => "reports".to_owned(),
+            AwaitedImages::Pulling { done, of } => format!("pull {done}/{of}"),
+            AwaitedImages::Node(ImageObstacle::Reported(reason)) => reason.to_string(),
+            AwaitedImages::Node(ImageObstacle::NotReceived(node)) => format!("{node} lacks it"),
+            AwaitedImages::Node(ImageObstacle::SlowPull { node, .. }) => format!("{node} is slow"),
+        };
+        match until {
+            Some(until) => format!("{awaited} until {}", until.as_second()),
+            None => awaited,
+        }
+    }
+
+    /// The verdict about the nodes a, b, c and so on, which report these letters, at these seconds.
+    /// One node may be at fault.
+    fn verdict(letters: &str, now: i64, rollout: &Rollout) -> String {
+        let reports: BTreeMap<NodeName, NodeReport> = ('a'..)
+            .zip(letters.chars())
+            .map(|(node, letter)| {
+                let prepared = reported(letter).map(|prepared| (commit_id("c1"), prepared));
+                let report = NodeReport {
+                    prepared: prepared.into_iter().collect(),
+                    ..NodeReport::default()
+                };
+                (NodeName::new(node), report)
+            })
+            .collect();
+        let nodes = reports.iter();
+        let input = StepInput {
+            now: at(now),
+            settings: &RolloutSettings::default(),
+            rollout,
+            head: &Head::Unknown,
+            commits: &Commits::new(),
+            kept: &Commits::new(),
+            nodes: nodes.map(|(node, report)| (node, Some(report))).collect(),
+            max_faulty: 1,
+            faulty: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            judgement: Judgement::Settled,
+            progressed: None,
+        };
+        text(Prepared::collect(&input, rollout, &commit_id("c1")).verdict(&input, rollout))
+    }
+
+    /// A rollout that prepares `c1` since these seconds; pulls fail since `failing`.
+    fn preparing(since: i64, failing: Option<i64>) -> Rollout {
+        Rollout {
+            target: Some(commit_id("c1")),
+            began: Some(at(0)),
+            since: Some(at(since)),
+            failing: failing.map(at),
+            ..Rollout::default()
+        }
+    }
+
+    #[test]
+    fn one_node_without_images_is_left_out_after_the_grace_if_another_has_them() {
+        let cases = [
+            ("", 10, "nobody"),
+            ("RRR", 10, "ready without []"),
+            ("RRF", 10, "ready without [c]"),
+            ("RFF", 10, "failed: Image"),
+            ("F", 10, "failed: Image"),
+            ("FW", 40, "registry down"),
+            ("W", 40, "registry down"),
+            ("RRW", 29, "registry down until 30"),
+            ("RRW", 30, "ready without [c]"),
+            ("RWW", 10, "registry down"),
+            ("RWW", 40, "registry down"),
+            ("RFW", 40, "registry down"),
+            ("RWP", 40, "registry down"),
+            ("P", 10, "pull 1/2"),
+            ("RPR", 10, "pull 1/2 until 30"),
+            ("RPR", 40, "pull 1/2"),
+            ("RR-", 10, "reports until 30"),
+            ("RR-", 30, "ready without [c]"),
+            ("R--", 10, "reports"),
+            ("R--", 30, "b lacks it"),
+        ];
+        for (letters, now, expected) in cases {
+            let verdict = verdict(letters, now, &preparing(0, None));
+            assert_eq!(verdict, expected, "{letters} at {now}");
+        }
+    }
+
+    #[test]
+    fn pulls_that_fail_for_an_unknown_reason_fail_the_commit_at_the_deadline() {
+        let cases = [
+            ("RXX", 10, "unknown fault until 605"),
+            ("RXR", 10, "unknown fault until 30"),
+            ("RXX", 604, "unknown fault until 605"),
+            ("RXX", 605, "failed: Deadline"),
+            ("RRW", 605, "ready without [c]"),
+        ];
+        for (letters, now, expected) in cases {
+            let verdict = verdict(letters, now, &preparing(0, Some(5)));
+            assert_eq!(verdict, expected, "{letters} at {now}");
+        }
+
+        let (node, reason) = (NodeName::new("a"), ForeignText::new("unknown fault"));
+        let mut prepared = Prepared::default();
+        assert_eq!(prepared.failing_since(Some(at(5)), at(9)), None);
+        prepared.failing.insert(&node, &reason);
+        assert_eq!(prepared.failing_since(Some(at(5)), at(9)), Some(at(5)));
+        assert_eq!(prepared.failing_since(None, at(9)), Some(at(9)));
+    }
+
+    /// Shares of one workload a node, with whether the images are spare ones.
+    fn shared(workloads: &[(&str, &str, bool)]) -> Shares {
+        let nodes = workloads.iter().map(|(node, workload, is_spare)| {
+            let key = WorkloadKey {
+                kind: WorkloadKind::Deployment,
+                object: ObjectKey::new("default", *workload),
+            };
+            let keys = BTreeSet::from([key]);
+            let (pods, spare) = if *is_spare {
+                (BTreeSet::new(), keys)
+            } else {
+                (keys, BTreeSet::new())
+            };
+            let share = Share {
+                pods,
+                spare,
+                number: 1,
+                since: at(0),
+                behind: None,
+            };
+            (NodeName::new(*node), share)
+        });
+        Shares {
+            commit: commit_id("c1"),
+            began: Some(at(0)),
+            first: 1,
+            number: 1,
+            everywhere: false,
+            among: BTreeSet::new(),
+            nodes: nodes.collect(),
+            off: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn spare_images_are_not_waited_for_and_the_same_share_shows_that_images_can_be_pulled() {
+        let mut rollout = preparing(20, None);
+        let nodes = [("a", "web", false), ("b", "web", false), ("c", "web", true)];
+        rollout.shares = Some(shared(&nodes));
+        for letters in ["RRP", "RRW", "RRX", "RRF"] {
+            assert_eq!(
+                verdict(letters, 25, &rollout),
+                "ready without []",
+                "{letters}"
+            );
+        }
+        assert_eq!(verdict("RFR", 25, &rollout), "ready without [b]");
+        assert_eq!(verdict("RWR", 25, &rollout), "registry down until 50");
+        assert_eq!(verdict("RR-", 25, &rollout), "reports until 50");
+
+        if let Some(shares) = &mut rollout.shares {
+            let reason = ImageObstacle::NotReceived(NodeName::new("c"));
+            shares.off.insert(NodeName::new("c"), reason.into());
+            let late = shares.nodes.get_mut(&NodeName::new("b"));
+            late.expect("the share of b").behind = Some(at(0));
+        }
+        assert_eq!(verdict("RRF", 25, &rollout), "ready without [c]");
+        assert_eq!(verdict("RRW", 25, &rollout), "ready without []");
+        assert_eq!(verdict("RPR", 29, &rollout), "pull 1/2 until 50");
+        assert_eq!(verdict("RPR", 30, &rollout), "b is slow until 50");
+        assert_eq!(verdict("RPR", 50, &rollout), "ready without [b]");
+
+        rollout.shares = Some(shared(&[("a", "web", false), ("b", "db", false)]));
+        assert_eq!(verdict("RF", 25, &rollout), "failed: Image");
+        assert_eq!(verdict("RW", 60, &rollout), "registry down");
+    }
+}
