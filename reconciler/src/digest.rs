@@ -47,3 +47,26 @@ pub fn name_suffix(seed: &str, serial: u64) -> String {
         .map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % 27]))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_two_lower_case_digits_each() {
+        assert_eq!(hex(&[0x00, 0x1f, 0xa0, 0xff, 0x5b]), "001fa0ff5b");
+        assert_eq!(
+            sha256_hex(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    /// Names of pods are stored, and each host derives them again.
+    #[test]
+    fn the_same_seed_and_serial_give_the_same_names_in_every_version() {
+        let uid = PodUid::new("62264fea-8dcc-8bd5-8b80-57e43018b133");
+        assert_eq!(pod_uid("seed", 7), uid);
+        assert_eq!(name_suffix("seed", 7), "fsd88");
+        assert_eq!(name_suffix("seed", 8), "q55p8");
+    }
+}

@@ -153,4 +153,29 @@ mod tests {
         ContainerCreating | StopFailed: what is left of it cannot be removed
         ");
     }
+
+    #[test]
+    fn a_fault_is_the_commits_or_outside_of_it_or_has_until_the_deadline() {
+        let kinds = [
+            (FaultKind::ImageMissing, true, false),
+            (FaultKind::RegistryDenied, false, true),
+            (FaultKind::RegistryUnreachable, false, true),
+            (FaultKind::EngineUnreachable, false, true),
+            (FaultKind::DiskFull, false, true),
+            (FaultKind::Network, false, true),
+            (FaultKind::Rejected, true, false),
+            (FaultKind::HostPath, true, false),
+            (FaultKind::HookFailed, false, false),
+            (FaultKind::Gone, false, false),
+            (FaultKind::Cancelled, false, false),
+            (FaultKind::Other, false, false),
+        ];
+        for (kind, of_commit, outside) in kinds {
+            assert_eq!(kind.is_commits_fault(), of_commit, "{kind:?}");
+            assert_eq!(kind.is_outside(), outside, "{kind:?}");
+        }
+        let fault = Fault::new(FaultKind::DiskFull, "no space left\n");
+        assert_eq!(fault.to_string(), fault.message);
+        assert!(fault.message.starts_with("no space left"));
+    }
 }

@@ -78,3 +78,44 @@ pub struct ServiceRanges {
     /// Node ports.
     pub node_ports: RangeInclusive<u16>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_twentieth_of_the_nodes_and_at_least_one_may_be_at_fault_but_never_all() {
+        let faulty = |max_faulty_nodes, nodes| {
+            let settings = RolloutSettings {
+                max_faulty_nodes,
+                ..RolloutSettings::default()
+            };
+            settings.max_faulty(nodes)
+        };
+        let nodes = [0, 1, 2, 19, 39, 40, 100];
+        assert_eq!(
+            nodes.map(|nodes| faulty(None, nodes)),
+            [0, 0, 1, 1, 1, 2, 5]
+        );
+        assert_eq!(
+            nodes.map(|nodes| faulty(Some(3), nodes)),
+            [0, 0, 1, 3, 3, 3, 3]
+        );
+        assert_eq!(faulty(Some(0), 100), 0);
+    }
+
+    #[test]
+    fn a_percentage_of_the_workloads_and_at_least_one_may_be_deleted() {
+        let budget = |deletion_percent, all| {
+            let settings = RolloutSettings {
+                deletion_percent,
+                ..RolloutSettings::default()
+            };
+            settings.deletion_budget(all)
+        };
+        let all = [0, 1, 6, 7, 10, 250];
+        assert_eq!(all.map(|all| budget(30, all)), [1, 1, 1, 2, 3, 75]);
+        assert_eq!(budget(0, 250), 1);
+        assert_eq!(budget(100, 250), 250);
+    }
+}

@@ -190,3 +190,89 @@ pub struct Termination {
     /// `finishedAt`.
     pub finished: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_pulling_until_it_is_ready_or_has_a_fault() {
+        let pulling = PodStatus {
+            reason: Some(PULLING.to_owned()),
+            ..PodStatus::pending()
+        };
+        assert!(pulling.is_pulling());
+        let others = [
+            PodStatus::pending(),
+            PodStatus {
+                reason: Some("ContainerCreating".to_owned()),
+                ..PodStatus::pending()
+            },
+            PodStatus {
+                ready: Some(Timestamp::UNIX_EPOCH),
+                ..pulling.clone()
+            },
+            PodStatus {
+                fault: Some(FaultKind::RegistryUnreachable),
+                ..pulling
+            },
+        ];
+        for status in others {
+            assert!(!status.is_pulling(), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_available_when_it_is_ready_for_the_whole_time() {
+        let second = Duration::from_secs(1);
+        let ready = |ready, ready_for| PodStatus {
+            ready,
+            ready_for,
+            ..PodStatus::pending()
+        };
+        let since = Some(Timestamp::UNIX_EPOCH);
+        assert!(ready(since, STEADY).available(STEADY));
+        assert!(ready(since, STEADY + second).available(STEADY));
+        assert!(!ready(since, STEADY - second).available(STEADY));
+        assert!(!ready(None, STEADY).available(STEADY));
+        assert!(!ready(None, Duration::ZERO).available(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_restarts_of_a_pod_are_those_of_all_its_containers() {
+        let container = |restarts| ContainerStatus {
+            name: "c".to_owned(),
+            image: "app:1".to_owned(),
+            image_id: None,
+            container_id: None,
+            ready: false,
+            started: false,
+            restarts,
+            state: ContainerPhase::Running {
+                started: Timestamp::UNIX_EPOCH,
+            },
+            last: None,
+        };
+        let status = PodStatus {
+            init_containers: vec![container(2)],
+            containers: vec![container(3), container(4)],
+            ..PodStatus::pending()
+        };
+        assert_eq!(status.restarts(), 9);
+        assert_eq!(PodStatus::pending().restarts(), 0);
+    }
+
+    #[test]
+    fn phases_have_the_names_of_kubernetes_and_two_of_them_are_final() {
+        let phases = [
+            (PodPhase::Pending, "Pending", false),
+            (PodPhase::Running, "Running", false),
+            (PodPhase::Succeeded, "Succeeded", true),
+            (PodPhase::Failed, "Failed", true),
+            (PodPhase::Unknown, "Unknown", false),
+        ];
+        for (phase, name, is_final) in phases {
+            assert_eq!((phase.as_str(), phase.is_final()), (name, is_final));
+        }
+    }
+}

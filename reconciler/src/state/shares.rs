@@ -116,3 +116,148 @@ impl Rollout {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::commit_id,
+        name::{ObjectKey, WorkloadKind},
+    };
+
+    fn workload(name: &str) -> WorkloadKey {
+        WorkloadKey {
+            kind: WorkloadKind::Deployment,
+            object: ObjectKey::new("default", name),
+        }
+    }
+
+    fn share(number: u64, pods: &[&str], spare: &[&str]) -> Share {
+        Share {
+            pods: pods.iter().map(|name| workload(name)).collect(),
+            spare: spare.iter().map(|name| workload(name)).collect(),
+            number,
+            since: Timestamp::UNIX_EPOCH,
+            behind: None,
+        }
+    }
+
+    /// The shares 3 to 7 of the commit `c1`.
+    fn shares(nodes: &[(&str, Share)]) -> Shares {
+        Shares {
+            commit: commit_id("c1"),
+            began: Some(Timestamp::UNIX_EPOCH),
+            first: 3,
+            number: 7,
+            everywhere: false,
+            among: BTreeSet::new(),
+            nodes: nodes
+                .iter()
+                .map(|(node, share)| (NodeName::new(*node), share.clone()))
+                .collect(),
+            off: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_share_has_the_workloads_of_its_pods_and_the_spare_ones() {
+        let share = share(3, &["web"], &["db"]);
+        let has = ["web", "db", "cron"].map(|name| share.has(&workload(name)));
+        assert_eq!(has, [true, true, false]);
+    }
+
+    #[test]
+    fn a_report_counts_from_the_shares_with_which_the_nodes_share_last_grew() {
+        let shares = shares(&[("a", share(5, &["web"], &[]))]);
+        // A node, the number of the shares that it reports, and whether the report counts.
+        let cases = [
+            ("a", None, true),
+            ("a", Some(4), false),
+            ("a", Some(5), true),
+            ("a", Some(7), true),
+            ("a", Some(8), false),
+            ("without", Some(2), false),
+            ("without", Some(3), true),
+        ];
+        for (node, number, counts) in cases {
+            let node = NodeName::new(node);
+            let report = |preparation| NodeReport {
+                prepared: BTreeMap::from([(commit_id("c1"), preparation)]),
+                share: number,
+                ..NodeReport::default()
+            };
+            let ready = report(Preparation::Ready);
+            let reported = shares.reported_preparation(&node, Some(&ready));
+            assert_eq!(
+                reported,
+                counts.then_some(&Preparation::Ready),
+                "{number:?}"
+            );
+            assert_eq!(shares.is_ready(&node, Some(&ready)), counts, "{number:?}");
+            let pulling = report(Preparation::Pulling { done: 0, of: 1 });
+            assert!(!shares.is_ready(&node, Some(&pulling)), "{number:?}");
+        }
+        assert!(!shares.is_ready(&NodeName::new("a"), None));
+        assert!(!shares.is_ready(&NodeName::new("a"), Some(&NodeReport::default())));
+    }
+
+    #[test]
+    fn each_workload_of_a_node_needs_another_node_that_has_it_and_of_which_it_holds() {
+        let shares = shares(&[
+            ("a", share(3, &["web", "db"], &["cron"])),
+            ("b", share(3, &["web"], &[])),
+            ("c", share(3, &[], &["db"])),
+            ("d", share(3, &["alone"], &[])),
+            ("e", share(3, &[], &["alone"])),
+        ]);
+        // The node, the nodes of which it holds, and the answer.
+        let cases = [
+            ("a", "b c", true),
+            ("a", "a b", false),
+            ("a", "a c", false),
+            ("a", "a d e", false),
+            ("b", "a", true),
+            ("b", "b c", false),
+            ("c", "", true),
+            ("d", "a b c d", false),
+            ("d", "e", true),
+            ("without", "", true),
+        ];
+        for (node, holds, expected) in cases {
+            let is = |other: &NodeName| holds.split(' ').any(|name| name == other.as_str());
+            let all = shares.others_all(&NodeName::new(node), is);
+            assert_eq!(all, expected, "{node}: {holds}");
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_the_target_only_with_its_commit_and_its_beginning() {
+        let at = |seconds| Timestamp::from_second(seconds).ok();
+        // The target, when it became the target, whether all nodes pull all images, whether the
+        // shares are decided, and whether they are to be followed.
+        let cases = [
+            ("c1", at(0), false, true, true),
+            ("c1", at(0), true, true, false),
+            ("c1", at(1), false, false, false),
+            ("c2", at(0), false, false, false),
+            ("c2", at(1), true, false, false),
+        ];
+        for (target, began, everywhere, decided, followed) in cases {
+            let rollout = Rollout {
+                target: Some(commit_id(target)),
+                began,
+                shares: Some(Shares {
+                    everywhere,
+                    ..shares(&[])
+                }),
+                ..Rollout::default()
+            };
+            assert_eq!(rollout.is_shared_out(), decided, "{target} {began:?}");
+            let of_target = rollout.shares_of_target();
+            let expected = rollout.shares.as_ref().filter(|_| followed);
+            assert_eq!(of_target, expected, "{target} {began:?} {everywhere}");
+        }
+        assert!(!Rollout::default().is_shared_out());
+        assert_eq!(Rollout::default().shares_of_target(), None);
+    }
+}
