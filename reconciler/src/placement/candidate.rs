@@ -220,6 +220,7 @@ pub(super) fn count(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Toleration;
 
     fn node(key: &str, effect: TaintEffect) -> Candidate {
         let taint = Taint {
@@ -280,5 +281,85 @@ mod tests {
             },
             &unavailable
         ));
+    }
+    #[test]
+    fn each_effect_of_a_taint_keeps_off_what_it_must() {
+        let plain = PodSpec::default();
+        let named = PodSpec {
+            node_name: Some(NodeName::new("one")),
+            ..PodSpec::default()
+        };
+        let elsewhere = PodSpec {
+            node_name: Some(NodeName::new("two")),
+            ..PodSpec::default()
+        };
+        let selecting = PodSpec {
+            node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+            ..PodSpec::default()
+        };
+        let everything = Toleration {
+            key: None,
+            equal: None,
+            effect: None,
+            for_at_most: None,
+        };
+        let tolerating = PodSpec {
+            tolerations: vec![everything],
+            ..PodSpec::default()
+        };
+        let (no_execute, no_schedule, prefer) = (
+            TaintEffect::NoExecute,
+            TaintEffect::NoSchedule,
+            TaintEffect::PreferNoSchedule,
+        );
+        // Whether the node takes the pod, may keep it, takes and may keep it for a DaemonSet, and
+        // the number of taints to be avoided.
+        for (spec, effect, expected) in [
+            (&plain, no_execute, (false, false, false, false, 0)),
+            (&plain, no_schedule, (false, true, false, true, 0)),
+            (&plain, prefer, (true, true, true, true, 1)),
+            (&named, no_execute, (false, false, false, false, 0)),
+            (&named, no_schedule, (true, true, false, true, 0)),
+            (&named, prefer, (true, true, true, true, 1)),
+            (&elsewhere, prefer, (false, true, false, false, 1)),
+            (&selecting, prefer, (false, true, false, false, 1)),
+            (&tolerating, no_execute, (true, true, true, true, 0)),
+            (&tolerating, no_schedule, (true, true, true, true, 0)),
+            (&tolerating, prefer, (true, true, true, true, 0)),
+        ] {
+            let node = node("other", effect);
+            let result = (
+                unfit_by_itself(spec, &node).is_none(),
+                must_leave(spec, &node).is_none(),
+                eligible_for_daemon(spec, &node),
+                daemon_may_stay(spec, &node),
+                avoided(spec, &node),
+            );
+            assert_eq!(result, expected, "{effect:?} {spec:?}");
+            let hard = effect != prefer;
+            let tolerates = !spec.tolerations.is_empty();
+            assert_eq!(taints_tolerated(spec, &node), tolerates || !hard);
+            let selects = !spec.node_selector.is_empty();
+            assert_eq!(wanted_by_labels(spec, &node), !selects);
+        }
+    }
+
+    #[test]
+    fn a_size_is_known_only_with_both_cpus_and_memory() {
+        for (cpus, memory_kib, expected) in [
+            (0, 0, None),
+            (0, 1, None),
+            (1, 0, None),
+            (1, 1, Some((1000, 1024))),
+            (4, 8, Some((4000, 8192))),
+        ] {
+            let system = NodeSystem {
+                cpus,
+                memory_kib,
+                ..NodeSystem::default()
+            };
+            let size = allocatable(&system).map(|size| (size.cpu_millis, size.memory_bytes));
+            assert_eq!(size, expected, "{cpus} CPUs, {memory_kib} KiB");
+        }
     }
 }

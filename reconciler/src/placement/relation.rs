@@ -342,7 +342,7 @@ fn spread(
         max_skew: constraint.max_skew,
         least: 0,
         at_least: 0,
-        enough_domains: there > 0 && there >= constraint.min_domains as usize,
+        enough_domains: there >= constraint.min_domains as usize,
         nodes,
         domains,
     };

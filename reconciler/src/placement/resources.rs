@@ -86,3 +86,52 @@ pub fn host_ports(spec: &PodSpec) -> Vec<(Protocol, u16)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amounts((cpu_millis, memory_bytes): (u64, u64)) -> ResourceAmounts {
+        ResourceAmounts {
+            cpu_millis,
+            memory_bytes,
+        }
+    }
+
+    #[test]
+    fn a_request_fits_up_to_the_limit_and_nothing_always_fits() {
+        let of = amounts((1000, 500));
+        for (asked, used, expected) in [
+            ((400, 0), (600, 0), None),
+            ((401, 0), (600, 0), Some(Unfit::Cpu)),
+            ((0, 100), (0, 400), None),
+            ((0, 101), (0, 400), Some(Unfit::Memory)),
+            ((1, 1), (1000, 500), Some(Unfit::Cpu)),
+            ((1, 1), (0, 500), Some(Unfit::Memory)),
+            // Others exceed the node already: only what the pod itself requests is checked.
+            ((0, 0), (2000, 2000), None),
+            ((0, 1), (2000, 0), None),
+            ((1, 0), (0, 2000), None),
+        ] {
+            let result = amounts(asked).too_much(amounts(used), of);
+            assert_eq!(result, expected, "{asked:?} beside {used:?}");
+        }
+    }
+
+    #[test]
+    fn usage_is_the_mean_of_cpu_and_memory_in_per_cent() {
+        let of = Some(amounts((2000, 1000)));
+        for (used, of, expected) in [
+            ((0, 0), of, 0),
+            ((1000, 0), of, 25),
+            ((0, 1000), of, 50),
+            ((1000, 500), of, 50),
+            ((2000, 1000), of, 100),
+            ((4000, 3000), of, 250),
+            ((1000, 500), None, 0),
+            ((u64::MAX, u64::MAX), Some(amounts((0, 0))), u32::MAX),
+        ] {
+            assert_eq!(amounts(used).share(of), expected, "{used:?} of {of:?}");
+        }
+    }
+}

@@ -2,7 +2,10 @@
 //! result as checking every node.
 
 mod build;
+mod order;
 mod property;
+mod recheck;
 mod related;
 mod scan;
 mod single;
+mod terms;

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
+
 use crate::{
-    name::{NodeName, ObjectKey, TemplateHash, WorkloadKey, WorkloadKind},
+    ids::commit_id,
+    name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
     object::{
         Container, ContainerPort, Control, ManifestPosition, Meta, Operator, PodSelector, PodSpec,
         PodTemplate, PodTerm, Protocol, Requirement, Selector, SpreadConstraint, Taint, Workload,
     },
     placement::{Candidate, Chosen, Placer, ResourceAmounts},
-    state::Refusal,
+    state::{PodPlace, PodRecord, Refusal, StopReason, StopRecord},
 };
 
 pub(super) fn labels(text: &str) -> BTreeMap<String, String> {
@@ -175,5 +178,24 @@ pub(super) fn places<'a>(placer: &mut Placer<'a>, workload: &'a Workload, count:
 pub(super) fn pin<'a>(placer: &mut Placer<'a>, workload: &'a Workload, nodes: &str) {
     for node in nodes.split_whitespace() {
         placer.pin(&NodeName::new(node), workload);
+    }
+}
+
+/// The record of a pod on a node.
+pub(super) fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
+    let stop = StopRecord {
+        at: Timestamp::UNIX_EPOCH,
+        reason: StopReason::ScaledDown,
+    };
+    PodRecord {
+        uid: PodUid::new("uid"),
+        key: ObjectKey::new("default", "pod"),
+        owner: workload.key.clone(),
+        place: PodPlace::Node(node.clone()),
+        commit: commit_id("0"),
+        template: workload.template.hash.clone(),
+        created: Timestamp::UNIX_EPOCH,
+        serial: 0,
+        stop: stopping.then_some(stop),
     }
 }

@@ -2,22 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::{
-    build::{labels, node, requesting, selector, sized, tainted, with_port, workload},
+    build::{labels, node, record, requesting, selector, sized, tainted, with_port, workload},
     scan::{PlacedPod, Scan},
 };
 use crate::{
-    ids::commit_id,
-    name::{NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKind},
+    name::{NodeName, PodUid, TemplateHash, WorkloadKind},
     object::{
         Meta, NameRequirement, NodeOperator, NodeRequirement, NodeTerm, PodAffinity, PodSelector,
         PodTerm, Selector, SpreadConstraint, Toleration, Workload,
     },
     placement::{Candidate, Neighbour, Placer, Surroundings},
-    state::{PodPlace, PodRecord, StopReason, StopRecord, Unfit},
+    state::{PodRecord, Unfit},
 };
 
 const KEYS: [&str; 4] = ["zone", "host", "rack", "nowhere"];
@@ -273,24 +271,6 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let pin = (any::<prop::sample::Index>(), any::<prop::sample::Index>())
         .prop_map(|(workload, node)| vec![Event::Pin(workload, node)]);
     vec(prop_oneof![6 => place, 1 => pin], 1..10).prop_map(|events| events.concat())
-}
-
-fn record(workload: &Workload, node: &NodeName, stopping: bool) -> PodRecord {
-    let stop = StopRecord {
-        at: Timestamp::UNIX_EPOCH,
-        reason: StopReason::ScaledDown,
-    };
-    PodRecord {
-        uid: PodUid::new("uid"),
-        key: ObjectKey::new("default", "pod"),
-        owner: workload.key.clone(),
-        place: PodPlace::Node(node.clone()),
-        commit: commit_id("0"),
-        template: workload.template.hash.clone(),
-        created: Timestamp::UNIX_EPOCH,
-        serial: 0,
-        stop: stopping.then_some(stop),
-    }
 }
 
 #[expect(
