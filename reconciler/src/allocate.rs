@@ -378,4 +378,109 @@ mod tests {
             "a 10.96.1.1 None, b 10.96.1.2 Some(30080)"
         );
     }
+    /// What is allocated to Services that have nothing yet, as `NAME ADDRESS PORTS`.
+    fn allocated_lines(ranges: &ServiceRanges, services: &[(&str, Service)]) -> Vec<String> {
+        let services = services
+            .iter()
+            .map(|(name, service)| (ObjectKey::new("default", *name), service.clone()))
+            .collect();
+        let changes = allocate(ranges, &services, &BTreeMap::new(), |_| true);
+        let lines = changes.into_iter().map(|change| match change {
+            Change::Put(Record::Service(key, allocation)) => {
+                let address = allocation
+                    .cluster_ip
+                    .map_or("none".to_owned(), |address| address.to_string());
+                let ports: Vec<&u16> = allocation.node_ports.values().collect();
+                format!("{} {address} {ports:?}", key.name)
+            }
+            other => panic!("{other:?}"),
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn each_type_of_service_gets_what_it_needs_and_no_more() {
+        let name = ServiceKind::ExternalName {
+            target: "example.com".to_owned(),
+        };
+        let services = [
+            ("a", internal()),
+            ("b", external(None)),
+            ("c", external(Some(32767))),
+            (
+                "d",
+                service(ServiceKind::LoadBalancer { address: None }, None),
+            ),
+            ("e", service(ServiceKind::Headless, None)),
+            ("f", service(name, None)),
+        ];
+        let expected = [
+            "a 10.96.1.0 []",
+            "b 10.96.1.1 [32766]",
+            "c 10.96.1.2 [32767]",
+            "d 10.96.1.3 [32765]",
+            "e none []",
+            "f none []",
+        ];
+        assert_eq!(allocated_lines(&ranges(), &services), expected);
+    }
+
+    #[test]
+    fn a_sixteenth_of_the_range_but_16_to_256_addresses_are_left_to_manifests() {
+        for (range, dns, expected) in [
+            ("10.96.0.0/12", "10.96.0.10", "a 10.96.1.0 []"),
+            ("10.96.0.0/16", "10.96.0.10", "a 10.96.1.0 []"),
+            ("10.96.0.0/22", "10.96.0.10", "a 10.96.0.64 []"),
+            ("10.96.0.0/22", "10.96.0.64", "a 10.96.0.65 []"),
+            ("10.96.0.0/24", "10.96.0.10", "a 10.96.0.16 []"),
+        ] {
+            let ranges = ServiceRanges {
+                addresses: range.parse().unwrap(),
+                dns: dns.parse().unwrap(),
+                ..ranges()
+            };
+            let lines = allocated_lines(&ranges, &[("a", internal())]);
+            assert_eq!(lines, [expected], "{range}");
+        }
+    }
+
+    #[test]
+    fn services_beyond_the_end_of_a_range_get_nothing() {
+        let ranges = ServiceRanges {
+            addresses: "10.96.0.0/27".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            node_ports: 30000..=30001,
+        };
+        let names: Vec<String> = (10..26).map(|number| format!("s{number}")).collect();
+        let services: Vec<(&str, Service)> = names
+            .iter()
+            .map(|name| (name.as_str(), external(None)))
+            .collect();
+        let lines = allocated_lines(&ranges, &services);
+        assert_eq!(lines[0], "s10 10.96.0.16 [30001]");
+        assert_eq!(lines[1], "s11 10.96.0.17 [30000]");
+        assert_eq!(lines[2], "s12 10.96.0.18 []");
+        assert_eq!(lines[14], "s24 10.96.0.30 []");
+        assert_eq!(lines.get(15).map(String::as_str), Some("s25 none []"));
+    }
+
+    #[test]
+    fn the_allocation_of_a_deleted_service_stays_while_a_rollback_may_need_it() {
+        let key = |name| ObjectKey::new("default", name);
+        let services = BTreeMap::from([(key("stays"), internal())]);
+        let given = ["stays", "needed", "gone"].map(|name| {
+            let allocation = ServiceAllocation {
+                cluster_ip: format!("10.96.1.{}", name.len()).parse().ok(),
+                node_ports: BTreeMap::new(),
+            };
+            (key(name), allocation)
+        });
+        let changes = allocate(&ranges(), &services, &given.into(), |key| {
+            key.name != "needed"
+        });
+        let [Change::Delete(RecordKey::Service(deleted))] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(*deleted, key("gone"));
+    }
 }
