@@ -327,3 +327,6 @@ fn add_host_ports(table: &mut ServiceTable, pods: &[Endpoint<'_>]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
