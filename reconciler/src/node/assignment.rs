@@ -267,3 +267,116 @@ fn is_of_now(rollout: &Rollout, at: Timestamp) -> bool {
     };
     rollout.clock.is_some_and(|clock| at >= clock) && is_after_healthy
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        name::{ObjectKey, TemplateHash},
+        object::{IntOrPercent, ManifestPosition, Meta, PodSpec, PodTemplate, Selector},
+    };
+
+    fn most_of(control: Control) -> usize {
+        most_pods(&Workload {
+            key: WorkloadKey {
+                kind: WorkloadKind::Deployment,
+                object: ObjectKey::new("default", "web"),
+            },
+            meta: Meta::default(),
+            template: PodTemplate {
+                meta: Meta::default(),
+                spec: PodSpec::default(),
+                hash: TemplateHash::new("1-0123456789abcdef"),
+            },
+            control,
+            position: ManifestPosition {
+                file: "a.yaml".to_owned(),
+                line: 1,
+            },
+        })
+    }
+
+    fn deployment(replicas: u32, strategy: DeploymentStrategy) -> Control {
+        Control::Deployment {
+            replicas,
+            min_ready: Duration::ZERO,
+            selector: Selector::default(),
+            strategy,
+            progress_deadline: None,
+            paused: false,
+        }
+    }
+
+    fn surging(max_surge: IntOrPercent) -> DeploymentStrategy {
+        DeploymentStrategy::RollingUpdate {
+            max_surge,
+            max_unavailable: IntOrPercent::Int(1),
+        }
+    }
+
+    fn daemon_set(update: DaemonSetUpdate) -> Control {
+        Control::DaemonSet {
+            min_ready: Duration::ZERO,
+            selector: Selector::default(),
+            update,
+        }
+    }
+
+    #[test]
+    fn the_most_pods_are_the_wanted_ones_and_those_of_a_surge() {
+        let daemons = |max_surge| {
+            daemon_set(DaemonSetUpdate::RollingUpdate {
+                max_unavailable: IntOrPercent::Int(1),
+                max_surge,
+            })
+        };
+        let replicas = |replicas| Control::Replicas {
+            replicas,
+            min_ready: Duration::ZERO,
+            selector: Selector::default(),
+        };
+        for (control, expected) in [
+            (Control::Pod, 1),
+            (replicas(0), 1),
+            (replicas(3), 4),
+            (deployment(3, DeploymentStrategy::Recreate), 3),
+            (deployment(3, surging(IntOrPercent::Int(0))), 3),
+            (deployment(3, surging(IntOrPercent::Int(2))), 5),
+            (deployment(5, surging(IntOrPercent::Percent(25))), 7),
+            (daemon_set(DaemonSetUpdate::OnDelete), 1),
+            (daemons(IntOrPercent::Int(0)), 1),
+            (daemons(IntOrPercent::Int(1)), 2),
+            (daemons(IntOrPercent::Int(3)), 2),
+            (daemons(IntOrPercent::Percent(10)), 2),
+        ] {
+            assert_eq!(most_of(control.clone()), expected, "{control:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_counts_from_the_time_at_which_the_circumstances_began() {
+        let at = |second| Timestamp::UNIX_EPOCH + Duration::from_secs(second);
+        let (healthy, soaking) = (Phase::Healthy, Phase::Soaking);
+        for (phase, since, clock, stop, expected) in [
+            (&soaking, Some(30), Some(20), 20, true),
+            (&soaking, Some(30), Some(20), 19, false),
+            (&soaking, Some(30), None, 40, false),
+            (&healthy, Some(30), Some(20), 30, true),
+            (&healthy, Some(30), Some(20), 29, false),
+            (&healthy, Some(30), Some(40), 39, false),
+            (&healthy, Some(30), None, 40, false),
+            (&healthy, None, Some(20), 20, true),
+        ] {
+            let rollout = Rollout {
+                phase: phase.clone(),
+                since: since.map(at),
+                clock: clock.map(at),
+                ..Rollout::default()
+            };
+            let case = format!("{phase:?} since {since:?}, clock {clock:?}, stop at {stop}");
+            assert_eq!(is_of_now(&rollout, at(stop)), expected, "{case}");
+        }
+    }
+}
