@@ -142,7 +142,7 @@ fn a_pod_without_a_record_for_its_host_is_reported_and_remembered() {
     let observed = Observed::default();
     let plan = plan_with(&world, "a", Vec::new(), running, observed, &memory);
 
-    assert_eq!(plan.report.orphans, [orphan.clone()]);
+    assert_eq!(plan.report.orphans, std::slice::from_ref(&orphan));
     assert!(!plan.report.pods.contains_key(&orphan.uid));
     let message = |uid| plan.report.pods[uid].message.as_deref();
     assert_eq!(
