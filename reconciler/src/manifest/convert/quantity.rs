@@ -33,13 +33,11 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
     let (number, suffix) = unsigned.split_at(end);
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = format!("{integer}{fraction}");
-    if digits.is_empty()
-        || digits.len() > DIGITS
-        || !digits.bytes().all(|byte| byte.is_ascii_digit())
-    {
+    if digits.len() > DIGITS {
         return Err(SYNTAX);
     }
 
+    // Refuses no digit at all, and a second point.
     let value: u128 = digits.parse().map_err(|_| SYNTAX)?;
     let (times, by) = factor(suffix).ok_or(SYNTAX)?;
     let by = by * 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| SYNTAX)?);
@@ -107,6 +105,24 @@ mod tests {
             ("1000000000.0", 1_000_000_000),
             ("128m", 1),
             ("+1", 1),
+            ("1000000000n", 1),
+            ("1000000001n", 2),
+            ("1000000u", 1),
+            ("1000m", 1),
+            ("1k", 1_000),
+            ("1M", 1_000_000),
+            ("1T", 1_000_000_000_000),
+            ("1P", 1_000_000_000_000_000),
+            ("1E", 1_000_000_000_000_000_000),
+            ("1Ki", 1 << 10),
+            ("1Gi", 1 << 30),
+            ("1Ti", 1 << 40),
+            ("1Pi", 1 << 50),
+            ("7Ei", 7 << 60),
+            ("3E2", 300),
+            ("3e0", 3),
+            ("25e-1", 3),
+            ("999999999999999999", 999_999_999_999_999_999),
         ] {
             assert_eq!(whole(text), Ok(expected), "{text}");
         }
@@ -138,7 +154,10 @@ mod tests {
             "-1",
             "1e",
             "ten",
+            "8Ei",
             "9Ei",
+            "1000000000000000000",
+            "0.000000000000000001",
             "99999999999999999999",
         ] {
             assert!(whole(text).is_err(), "{text}");

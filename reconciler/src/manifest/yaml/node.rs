@@ -89,10 +89,7 @@ fn yaml_1_1(text: &str) -> Option<Value> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    if digits.len() < 2
-        || !digits.starts_with('0')
-        || !digits.bytes().all(|byte| byte.is_ascii_digit())
-    {
+    if digits.len() < 2 || !digits.starts_with('0') {
         return None;
     }
     let number = i64::from_str_radix(digits, 8)

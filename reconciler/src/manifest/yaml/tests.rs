@@ -213,6 +213,35 @@ fn valid_yaml_that_kubectl_would_misread_is_refused() {
 }
 
 #[test]
+fn a_file_ends_at_the_value_that_exceeds_its_budget() {
+    let limits = Limits {
+        nodes: 3,
+        ..Limits::default()
+    };
+    let text = "--- 1\n--- 2\n--- 3\n--- 4\n--- 5\n";
+    let (documents, unreadable) = read("a.yaml", text, &limits);
+    assert_eq!((documents.len(), unreadable.len()), (3, 1));
+}
+
+#[test]
+fn values_and_brackets_are_nested_up_to_their_limit() {
+    let list = |depth: usize| format!("{}1", "- ".repeat(depth));
+    assert_eq!(refused("a.yaml", &list(64)), "");
+    assert!(refused("a.yaml", &list(65)).ends_with("nested deeper than 64: flatten it"));
+
+    let brackets = |count: usize| format!("a: 1\nb: '{{}}[]{}'\n", "{[".repeat(count / 2));
+    assert_eq!(refused("a.yaml", &brackets(1_000)), "");
+    assert_eq!(
+        refused("a.yaml", &brackets(1_002)),
+        "2:1: more than 1000 brackets are open here: close them"
+    );
+    assert_eq!(
+        refused("a.yaml", &format!("c: '['\n{}", brackets(1_000))),
+        "3:1: more than 1000 brackets are open here: close them"
+    );
+}
+
+#[test]
 fn a_refused_document_does_not_hide_the_next() {
     let (documents, unreadable) = read("a.yaml", "a: 1\na: 2\n---\nb: 1\n", &Limits::default());
     assert_eq!((documents.len(), unreadable.len()), (1, 1));
