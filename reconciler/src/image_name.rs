@@ -216,7 +216,12 @@ mod tests {
             "r.example.com/a.b_c/d--e:_x",
             &format!("httpd@sha256:{sum}"),
             &format!("httpd:2@sha256:{sum}"),
+            &format!("httpd@sha384:{}", "0".repeat(96)),
+            &format!("httpd@sha512:{}", "f".repeat(128)),
             &format!("a/{sum}"),
+            &format!("r.example.com/{sum}"),
+            &"z".repeat(64),
+            "r-x.example.com:5000/a",
             &"a".repeat(255),
             &format!("a:{}", "b".repeat(128)),
         ] {
@@ -224,6 +229,36 @@ mod tests {
         }
         assert!(ImageName::parse(&"a".repeat(256)).is_err());
         assert!(ImageName::parse(&format!("a:{}", "b".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_name_consists_of_its_repository_tag_and_digest() {
+        let parts = |text: &str| {
+            let ImageName {
+                repository,
+                tag,
+                digest,
+            } = ImageName::taken_apart(text);
+            format!("{repository} {tag:?} {digest:?}")
+        };
+        for (text, expected) in [
+            ("a", "a None None"),
+            ("a:1", "a Some(\"1\") None"),
+            ("r:5000/a", "r:5000/a None None"),
+            ("r:5000/a:1@b:2@c", "r:5000/a Some(\"1\") Some(\"b:2@c\")"),
+        ] {
+            assert_eq!(parts(text), expected, "{text}");
+        }
+        let sum = "0".repeat(64);
+        for digest in [
+            format!("sha256:{sum}0"),
+            format!("sha384:{sum}"),
+            format!("sha512:{sum}"),
+            sum,
+        ] {
+            let expected = Err(ImageNameFault::Digest(digest.clone()));
+            assert_eq!(ImageName::parse(&format!("a@{digest}")), expected);
+        }
     }
 
     #[test]

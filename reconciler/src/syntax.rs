@@ -214,6 +214,113 @@ mod tests {
         }
     }
 
+    /// A rule with texts that it accepts and texts that it refuses.
+    type Case = (
+        fn(&str) -> Rule,
+        &'static [&'static str],
+        &'static [&'static str],
+    );
+
+    #[test]
+    fn each_rule_accepts_and_refuses_what_its_kubernetes_rule_does() {
+        const RULES: &[Case] = &[
+            (
+                label,
+                &["a", "1", "a-1"],
+                &["", "A", "-a", "a-", "a.b", "a_b"],
+            ),
+            (
+                service_name,
+                &["a", "a-1"],
+                &["", "1a", "A", "-a", "a-", "a.b"],
+            ),
+            (
+                qualified_name,
+                &["A", "a.b/A_1.c-d", "1"],
+                &[
+                    "", "/a", "a/", "A/a", "a_b/c", "a/b/c", "-a", "a-", ".a", "a.", "a b", "ä",
+                ],
+            ),
+            (
+                annotation_key,
+                &["Example.com/B", "b"],
+                &["a_b/c", "/a", "a b"],
+            ),
+            (
+                label_value,
+                &["", "a", "1", "A_b.c-d"],
+                &["-a", "a-", "_a", "a_", ".a", "a.", "a b", "ä"],
+            ),
+            (
+                config_key,
+                &[".a", "a..", "A_b-1.c"],
+                &[".", "..", "..a", "...", "a/b", "a b", "ä"],
+            ),
+            (
+                port_name,
+                &["http", "a-1", "1a", "a-b-c"],
+                &["", "1", "1-2", "-a", "a-", "a--b", "A", "a_b", "a.b"],
+            ),
+            (
+                env_name,
+                &["A B", "a~!", "1"],
+                &["A=B", "ä", "\t", "\u{7f}"],
+            ),
+            (header_name, &["X-A1", "1"], &["a b", "a_b", "a:"]),
+            (
+                absolute_path,
+                &["/", "/a"],
+                &["", "a", "a/b", "/a\0", "a\0"],
+            ),
+            (
+                working_directory,
+                &["/", "/a"],
+                &["", "a", "a/b", "/a\0", "a\0"],
+            ),
+            (
+                relative_path,
+                &["", "a", "a/b", "..a", "a/..b", "."],
+                &["/a", "/", "..", "../a", "a/..", "a/../b", "a\0", "\0"],
+            ),
+            (
+                search_domain,
+                &["a", "_tcp.a", "a_b.c-d"],
+                &["", "A", "a..b", "-a", "a b"],
+            ),
+            (word, &["a", "!~"], &["a b", "ä", "a\n", "\u{7f}"]),
+            (
+                image,
+                &[
+                    "a",
+                    "a:V1",
+                    "Host:5000/a",
+                    "Host/a:V1",
+                    "Host:5000/a@sha256:AA",
+                    "a:V@x",
+                ],
+                &[
+                    "",
+                    "A",
+                    ":a",
+                    "@a",
+                    "a\n",
+                    "ä",
+                    "Host/A",
+                    "Host:5000/A",
+                    "Host:5000/A:a",
+                ],
+            ),
+        ];
+        for (number, (rule, accepted, refused)) in RULES.iter().enumerate() {
+            for text in *accepted {
+                assert_eq!(rule(text), Ok(()), "rule {number}: {text:?}");
+            }
+            for text in *refused {
+                assert!(rule(text).is_err(), "rule {number}: {text:?}");
+            }
+        }
+    }
+
     #[test]
     fn names_are_bounded_in_length() {
         let is_bounded = |rule: fn(&str) -> Rule, most: usize| {
@@ -222,6 +329,9 @@ mod tests {
         assert!(is_bounded(label, 63));
         assert!(is_bounded(label_value, 63));
         assert!(is_bounded(subdomain, 253));
+        assert!(is_bounded(service_name, 63));
+        assert!(is_bounded(qualified_name, 63));
+        assert!(is_bounded(search_domain, 253));
         assert!(is_bounded(port_name, 15));
         assert!(is_bounded(config_key, 253));
     }

@@ -263,3 +263,115 @@ impl Display for At<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax;
+
+    /// The severities and messages of problems that `say` reports at the root.
+    fn said(read_as: ReadAs, say: impl Fn(&At<'_>)) -> Vec<(Severity, String)> {
+        let report = Report::new("a.yaml", 1, read_as);
+        say(&report.root());
+        let problems = report.into_problems();
+        problems
+            .into_iter()
+            .map(|problem| (problem.severity, problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn errors_and_warnings_of_a_document_are_bounded_each() {
+        let counts = |read_as, errors: usize, warnings: usize| {
+            let said = said(read_as, |at| {
+                (0..warnings).for_each(|index| at.index(index).warning("w"));
+                (0..errors).for_each(|index| at.index(1_000 + index).error("e"));
+            });
+            let is_error = |(severity, _): &&(Severity, String)| *severity == Severity::Error;
+            let errors = said.iter().filter(is_error).count();
+            (errors, said.len() - errors)
+        };
+        assert_eq!(counts(ReadAs::NewHead, 199, 200), (199, 200));
+        assert_eq!(counts(ReadAs::NewHead, 201, 201), (200, 200));
+        assert_eq!(counts(ReadAs::Accepted, 5, 198), (2, 198));
+    }
+
+    #[test]
+    fn a_field_has_one_error_and_what_precedes_it() {
+        let said = said(ReadAs::NewHead, |at| {
+            at.field("a").warning("1");
+            at.field("a").error("2");
+            at.field("a").error("3");
+            at.field("a").warning("4");
+            at.field("b").error("5");
+        });
+        let messages: String = said.into_iter().map(|(_, message)| message).collect();
+        assert_eq!(messages, "125");
+    }
+
+    #[test]
+    fn a_placeholder_is_named_in_errors_only() {
+        let mut report = Report::new("a.yaml", 1, ReadAs::NewHead);
+        report.find_placeholders(&serde_json::json!({"a": "${A}"}));
+        report.root().field("a").warning("w");
+        report.root().field("a").error("e");
+        let problems = report.into_problems();
+        let begins = |index: usize| problems[index].message.starts_with("`${A}` is not");
+        assert_eq!((begins(0), begins(1)), (false, true), "{problems:?}");
+    }
+
+    #[test]
+    fn an_empty_text_is_a_missing_one_where_a_field_is_optional() {
+        let said = said(ReadAs::NewHead, |at| {
+            assert_eq!(at.optional(Some(String::new()), syntax::label), None);
+            assert_eq!(at.optional(None, syntax::label), None);
+            let a = Some("a".to_owned());
+            assert_eq!(at.optional(a.clone(), syntax::label), a);
+            assert_eq!(at.word(Some(""), &[("b", 1)], 2), 2);
+            assert_eq!(at.word(Some("b"), &[("a", 0), ("b", 1)], 2), 1);
+        });
+        assert_eq!(said, []);
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_reported_and_becomes_the_nearest_bound() {
+        let (most, none) = (i64::from(i32::MAX), "");
+        for (number, least, most, expected, message) in [
+            (1, 1, 9, 1, none),
+            (9, 1, 9, 9, none),
+            (0, 1, 9, 1, "0 is out of range: it must be from 1 to 9"),
+            (10, 1, 9, 9, "10 is out of range: it must be from 1 to 9"),
+            (1, 1, most, 1, none),
+            (most, 1, most, most, none),
+            (-1, 1, most, 1, "-1 is out of range: it must be 1 or more"),
+            (
+                most + 1,
+                1,
+                most,
+                most,
+                "2147483648 is out of range: it must be from 1 to 2147483647",
+            ),
+            (
+                0,
+                1,
+                most - 1,
+                1,
+                "0 is out of range: it must be from 1 to 2147483646",
+            ),
+        ] {
+            let said = said(ReadAs::NewHead, |at| {
+                assert_eq!(at.within(number, least, most), expected, "{number}");
+            });
+            let messages: String = said.into_iter().map(|(_, message)| message).collect();
+            assert_eq!(messages, message, "{number} from {least} to {most}");
+        }
+        let said = said(ReadAs::NewHead, |at| {
+            assert_eq!([1, 2, 65535].map(|port| at.port(port)), [1, 2, 65535]);
+            assert_eq!(
+                [0, 2, i32::MAX].map(|count| at.count(count)),
+                [0, 2, 2_147_483_647]
+            );
+        });
+        assert_eq!(said, []);
+    }
+}

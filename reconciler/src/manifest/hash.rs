@@ -90,6 +90,10 @@ mod tests {
             r#"{"spec":{"containers":[{"image":"b","name":"a"}]}}"#
         );
         assert_eq!(template_hash(&document).as_str(), "1-19a178640df61c0f");
+
+        let mut text = String::new();
+        canonical(&json!({"b": ["x", 2, null], "a": [], "\"": {}}), &mut text);
+        assert_eq!(text, r#"{"\"":{},"a":[],"b":["x",2,null]}"#);
     }
 
     #[test]

@@ -90,6 +90,20 @@ fn first_in(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{ReadAs, at::Report};
+
+    #[test]
+    fn ten_thousand_fields_of_a_document_are_recorded() {
+        let report = Report::new("a.yaml", 1, ReadAs::NewHead);
+        let recorded = |fields: usize| {
+            let document = Value::from(vec!["${A}"; fields]);
+            Placeholders::of(&document, &report.root()).names.len()
+        };
+        assert_eq!(
+            [9_999, 10_000, 10_001].map(recorded),
+            [9_999, 10_000, 10_000]
+        );
+    }
 
     #[test]
     fn names_of_placeholders_are_found_without_their_defaults() {

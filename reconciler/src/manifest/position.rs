@@ -294,6 +294,12 @@ mod tests {
     }
 
     #[test]
+    fn a_merge_key_with_the_mapping_that_contains_it_leads_nowhere() {
+        assert_eq!(at("a: &a\n  <<: *a\n", 1, "a.x"), (1, 1));
+        assert_eq!(at("a: &a\n  <<: [*a]\n", 1, "a.x"), (1, 1));
+    }
+
+    #[test]
     fn items_of_a_list_are_located_by_their_own_line() {
         let text = "kind: List\nitems:\n- kind: Pod\n  metadata: {name: a}\n- kind: Pod\n  metadata: {name: b}\n";
         assert_eq!(Marks::read(text).item_lines(0), vec![3, 5]);

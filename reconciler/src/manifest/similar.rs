@@ -50,4 +50,34 @@ mod tests {
             " (did you mean \"paused\"?)"
         );
     }
+
+    #[test]
+    fn a_third_of_the_letters_may_be_wrong_or_the_rest_be_missing() {
+        for (wrong, right, is_similar) in [
+            ("ab", "ax", true),
+            ("ab", "xy", false),
+            ("abcd", "abxd", true),
+            ("abcd", "axyd", false),
+            ("abcde", "axyde", true),
+            ("abcde", "axyze", false),
+            ("abc", "abcdefgh", true),
+            ("abcdefgh", "abc", true),
+            ("ab", "abcdefgh", false),
+            ("abcdefgh", "ab", false),
+        ] {
+            let found = nearest(wrong, [right].into_iter()).is_some();
+            assert_eq!(found, is_similar, "{wrong} and {right}");
+        }
+        let words = ["abcde", "zbcdeyxh"];
+        assert_eq!(nearest("abcdefgh", words.into_iter()), Some("zbcdeyxh"));
+    }
+
+    #[test]
+    fn words_of_more_than_64_letters_are_skipped() {
+        for (wrong, right, is_compared) in [(64, 64, true), (65, 64, false), (64, 65, false)] {
+            let (wrong, right) = ("a".repeat(wrong), "a".repeat(right));
+            let found = nearest(&wrong, [right.as_str()].into_iter()).is_some();
+            assert_eq!(found, is_compared, "{} and {}", wrong.len(), right.len());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod accepted;
 mod documents;
 mod fields;
 mod objects;
