@@ -292,3 +292,6 @@ pub fn control(view: &OwnerView<'_>) -> Vec<Action> {
         Control::DaemonSet { update, .. } => daemonset::control(view, *update),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,8 @@
+//! What each kind of owner decides for pods that are written as text.
+
+mod daemonset;
+mod deployment;
+mod drain;
+mod replicas;
+mod scene;
+mod view;
