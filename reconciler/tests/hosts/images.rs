@@ -116,6 +116,22 @@ fn an_image_is_pulled_by_the_chosen_nodes_and_two_spare_ones_and_later_by_all() 
 }
 
 #[test]
+fn a_first_commit_has_no_canaries_and_prepares_none() {
+    let chosen = |canary: Option<&NodeName>| {
+        let mut world = World::pulling(&TEN);
+        world.settings.rollout.canary_nodes = canary.into_iter().cloned().collect();
+        world.push(web("c1", 2, "web:1"));
+        world.chosen()
+    };
+    let expected = chosen(None);
+    let other = TEN
+        .map(name)
+        .into_iter()
+        .find(|node| !expected.contains(node));
+    assert_eq!(chosen(other.as_ref()), expected);
+}
+
+#[test]
 fn without_spare_images_only_the_chosen_nodes_pull() {
     let mut world = two_on_ten();
     world.settings.rollout.spare_images = 0;
