@@ -350,3 +350,51 @@ fn all_run(input: &PodInput<'_>, found: &ObservedPod<'_>) -> bool {
         .workload
         .is_some_and(|workload| workload.template.spec.containers.iter().all(runs))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_runs_once_each_of_its_containers_was_started_whatever_they_do_now() {
+        let waiting = || ContainerPhase::Waiting {
+            reason: "ContainerCreating".to_owned(),
+            message: String::new(),
+        };
+        let started = Timestamp::UNIX_EPOCH;
+        let ended = Termination {
+            code: 1,
+            reason: "Error".to_owned(),
+            message: String::new(),
+            started,
+            finished: started,
+        };
+        let container = |restarts, last: Option<&Termination>, state| ContainerStatus {
+            name: "main".to_owned(),
+            image: "web:1".to_owned(),
+            image_id: None,
+            container_id: None,
+            ready: false,
+            started: false,
+            restarts,
+            state,
+            last: last.cloned(),
+        };
+        let fresh = container(0, None, waiting());
+        let begun = [
+            container(0, None, ContainerPhase::Running { started }),
+            container(0, None, ContainerPhase::Terminated(ended.clone())),
+            container(0, Some(&ended), waiting()),
+            container(1, None, waiting()),
+        ];
+        for one in &begun {
+            let alone = std::slice::from_ref(one);
+            assert_eq!(running_phase(alone), PodPhase::Running, "{one:?}");
+            let beside = [one.clone(), fresh.clone()];
+            assert_eq!(running_phase(&beside), PodPhase::Pending, "{one:?}");
+        }
+        assert_eq!(running_phase(&begun), PodPhase::Running);
+        assert_eq!(running_phase(&[fresh]), PodPhase::Pending);
+        assert_eq!(running_phase(&[]), PodPhase::Pending);
+    }
+}
