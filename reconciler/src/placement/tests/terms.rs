@@ -96,15 +96,16 @@ fn each_workload_repels_by_its_own_topology() {
     let by_host = apart("by-host", "app=shy", term("app=loud", "host"));
     let mut placer = placer(zones());
     pin(&mut placer, &first, "c1");
-    pin(&mut placer, &by_zone, "a1");
-    pin(&mut placer, &by_host, "b1");
-    assert_eq!(places(&mut placer, &loud, 2), "c1 c1");
+    pin(&mut placer, &by_zone, "b1");
+    pin(&mut placer, &by_host, "a1");
+    // Of the zone a only the node itself is taken, of the zone b every node.
+    assert_eq!(places(&mut placer, &loud, 3), "a2 c1 a2");
     let mut elsewhere = loud.clone();
     elsewhere.key.object.name = "elsewhere".to_owned();
-    elsewhere.template.spec.node_selector = labels("zone=a");
+    elsewhere.template.spec.node_selector = labels("zone=b");
     assert_eq!(
         result_text(placer.place(&elsewhere)),
-        "0 of 4 nodes: 2 do not match spec.nodeSelector, 2 have a pod near whose podAntiAffinity \
+        "0 of 4 nodes: 3 do not match spec.nodeSelector, 1 have a pod near whose podAntiAffinity \
          forbids this one"
     );
 }
