@@ -294,4 +294,4 @@ pub fn control(view: &OwnerView<'_>) -> Vec<Action> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,5 +4,5 @@ mod daemonset;
 mod deployment;
 mod drain;
 mod replicas;
-mod scene;
+pub(crate) mod scene;
 mod view;

@@ -19,28 +19,28 @@ use crate::{
 };
 
 /// An owner with its nodes.
-pub(super) struct Scene {
-    pub(super) workload: Workload,
-    pub(super) nodes: Vec<Candidate>,
-    pub(super) conditions: NodeConditions,
-    pub(super) restarted: Option<u64>,
+pub(crate) struct Scene {
+    pub(crate) workload: Workload,
+    pub(crate) nodes: Vec<Candidate>,
+    pub(crate) conditions: NodeConditions,
+    pub(crate) restarted: Option<u64>,
     /// The canaries, while only they follow the new template.
-    pub(super) canaries: Option<BTreeSet<NodeName>>,
+    pub(crate) canaries: Option<BTreeSet<NodeName>>,
     /// The owner as the commit before has it.
-    pub(super) before: Option<Workload>,
-    pub(super) down_elsewhere: usize,
+    pub(crate) before: Option<Workload>,
+    pub(crate) down_elsewhere: usize,
 }
 
-pub(super) fn at(second: u64) -> Timestamp {
+pub(crate) fn at(second: u64) -> Timestamp {
     Timestamp::UNIX_EPOCH + Duration::from_secs(second)
 }
 
 /// The nodes with these names, separated by spaces.
-pub(super) fn named(nodes: &str) -> BTreeSet<NodeName> {
+pub(crate) fn named(nodes: &str) -> BTreeSet<NodeName> {
     nodes.split_whitespace().map(NodeName::new).collect()
 }
 
-pub(super) fn workload(kind: WorkloadKind, template: &str, control: Control) -> Workload {
+pub(crate) fn workload(kind: WorkloadKind, template: &str, control: Control) -> Workload {
     Workload {
         key: WorkloadKey {
             kind,
@@ -63,7 +63,7 @@ pub(super) fn workload(kind: WorkloadKind, template: &str, control: Control) -> 
     }
 }
 
-pub(super) fn deployment(replicas: u32, strategy: DeploymentStrategy) -> Workload {
+pub(crate) fn deployment(replicas: u32, strategy: DeploymentStrategy) -> Workload {
     let control = Control::Deployment {
         replicas,
         min_ready: Duration::ZERO,
@@ -76,7 +76,7 @@ pub(super) fn deployment(replicas: u32, strategy: DeploymentStrategy) -> Workloa
 }
 
 /// A Deployment that is updated within these numbers of pods.
-pub(super) fn rolling(replicas: u32, surge: u32, unavailable: u32) -> Scene {
+pub(crate) fn rolling(replicas: u32, surge: u32, unavailable: u32) -> Scene {
     let strategy = DeploymentStrategy::RollingUpdate {
         max_surge: IntOrPercent::Int(surge),
         max_unavailable: IntOrPercent::Int(unavailable),
@@ -84,11 +84,11 @@ pub(super) fn rolling(replicas: u32, surge: u32, unavailable: u32) -> Scene {
     Scene::of(deployment(replicas, strategy))
 }
 
-pub(super) fn recreate(replicas: u32) -> Scene {
+pub(crate) fn recreate(replicas: u32) -> Scene {
     Scene::of(deployment(replicas, DeploymentStrategy::Recreate))
 }
 
-pub(super) fn paused(replicas: u32) -> Scene {
+pub(crate) fn paused(replicas: u32) -> Scene {
     let mut scene = rolling(replicas, 1, 0);
     if let Control::Deployment { paused, .. } = &mut scene.workload.control {
         *paused = true;
@@ -96,7 +96,7 @@ pub(super) fn paused(replicas: u32) -> Scene {
     scene
 }
 
-pub(super) fn replica_set(replicas: u32) -> Scene {
+pub(crate) fn replica_set(replicas: u32) -> Scene {
     let control = Control::Replicas {
         replicas,
         min_ready: Duration::ZERO,
@@ -105,7 +105,7 @@ pub(super) fn replica_set(replicas: u32) -> Scene {
     Scene::of(workload(WorkloadKind::ReplicaSet, "new", control))
 }
 
-pub(super) fn daemon_set(update: DaemonSetUpdate) -> Scene {
+pub(crate) fn daemon_set(update: DaemonSetUpdate) -> Scene {
     let control = Control::DaemonSet {
         min_ready: Duration::ZERO,
         selector: Selector::default(),
@@ -116,7 +116,7 @@ pub(super) fn daemon_set(update: DaemonSetUpdate) -> Scene {
 
 impl Scene {
     /// The owner on the nodes a, b and c.
-    pub(super) fn of(workload: Workload) -> Self {
+    pub(crate) fn of(workload: Workload) -> Self {
         Self {
             workload,
             nodes: ["a", "b", "c"].map(candidate).into(),
@@ -128,13 +128,13 @@ impl Scene {
         }
     }
 
-    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
     /// The nodes that are drained accept no new pods.
-    pub(super) fn draining(self, nodes: &str) -> Self {
+    pub(crate) fn draining(self, nodes: &str) -> Self {
         self.with(|scene| {
             scene.conditions.draining = named(nodes);
             for node in &mut scene.nodes {
@@ -144,7 +144,7 @@ impl Scene {
     }
 
     /// Only the canaries follow the new template; before, the owner wanted this number of pods.
-    pub(super) fn canary(self, nodes: &str, replicas_before: u32) -> Self {
+    pub(crate) fn canary(self, nodes: &str, replicas_before: u32) -> Self {
         self.with(|scene| {
             scene.canaries = Some(named(nodes));
             let mut before = scene.workload.clone();
@@ -157,7 +157,7 @@ impl Scene {
     }
 
     /// The pods write to a directory of the host.
-    pub(super) fn with_disk(self) -> Self {
+    pub(crate) fn with_disk(self) -> Self {
         self.with(|scene| {
             let spec = &mut scene.workload.template.spec;
             let volume = VolumeSource::HostPath {
@@ -176,12 +176,12 @@ impl Scene {
     }
 
     /// The owner's actions for these pods.
-    pub(super) fn actions(&self, pods: &str) -> String {
+    pub(crate) fn actions(&self, pods: &str) -> String {
         self.view(pods, |view| describe(&control(view)))
     }
 
     /// Calls a function with the owner and these pods.
-    pub(super) fn view<T>(&self, pods: &str, then: impl FnOnce(&OwnerView<'_>) -> T) -> T {
+    pub(crate) fn view<T>(&self, pods: &str, then: impl FnOnce(&OwnerView<'_>) -> T) -> T {
         let parsed: Vec<Pod> = pods
             .split_whitespace()
             .zip(1..)
@@ -207,7 +207,7 @@ impl Scene {
 
     /// Compares the actions of each row.
     #[track_caller]
-    pub(super) fn expect(&self, rows: &[(&str, &str)]) {
+    pub(crate) fn expect(&self, rows: &[(&str, &str)]) {
         for (pods, expected) in rows {
             assert_eq!(self.actions(pods), *expected, "{pods}");
         }
