@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn texts_of_documents_are_escaped_as_they_are_read() {
         #[derive(Debug, PartialEq, serde::Deserialize)]
-        struct Document {
+        struct Texts {
             #[serde(deserialize_with = "sentence")]
             sentence: String,
             #[serde(deserialize_with = "optional_sentence")]
@@ -414,18 +414,18 @@ mod tests {
                 "report": &long,
                 "optional_report": optional,
             });
-            serde_json::from_value::<Document>(document).expect("a document")
+            serde_json::from_value::<Texts>(document).expect("a document")
         };
         let (escaped, bounded) = (escape(&long).into_owned(), ForeignText::sentence(&long));
         assert!(escaped.starts_with("a\\u{1b}b") && bounded.as_str().len() == SENTENCE_BYTES);
-        let expected = Document {
+        let expected = Texts {
             sentence: escaped.clone(),
             optional_sentence: Some(escaped),
             report: bounded.clone(),
             optional_report: Some(bounded),
         };
         assert_eq!(read(Some(&long)), expected);
-        let without = Document {
+        let without = Texts {
             optional_sentence: None,
             optional_report: None,
             ..expected

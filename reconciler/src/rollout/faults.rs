@@ -166,3 +166,28 @@ fn has_crashed(pod: &OwnedPod<'_>, clock: Option<Timestamp>) -> bool {
             .iter()
             .any(|container| container.restarts > 0 && last_end(container).is_some_and(crashed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::tests::scene::rolling;
+
+    #[test]
+    fn a_node_that_still_pulls_is_slow_once_another_has_shown_that_the_template_runs() {
+        let slow = |pods: &str| {
+            let found = rolling(2, 1, 0).view(pods, |view| suspects(view, None, false));
+            assert_eq!((found.nodes, found.failure), (BTreeMap::new(), None));
+            let slow = |fault: &NodeFault| matches!(fault, NodeFault::SlowPull { .. });
+            assert!(found.unready.values().all(slow));
+            let nodes: Vec<String> = found.unready.keys().map(NodeName::to_string).collect();
+            nodes.join(" ")
+        };
+        // The pods were made 100 s ago.
+        assert_eq!(slow("new@a+ new@b^"), "b");
+        assert_eq!(slow("new@a+ new@b"), "");
+        assert_eq!(slow("new@a new@b^"), "");
+        assert_eq!(slow("old@a+ new@b^"), "");
+        assert_eq!(slow("new@a+~ new@b^"), "");
+        assert_eq!(slow("new@b+ new@b^"), "");
+    }
+}

@@ -123,6 +123,22 @@ mod tests {
     use crate::name::{NodeName, ObjectKey, WorkloadKind};
 
     #[test]
+    fn each_state_of_a_commit_has_its_word() {
+        let words = [
+            (CommitState::Refused, "Refused"),
+            (CommitState::Held, "Held"),
+            (CommitState::Progressing, "Progressing"),
+            (CommitState::Healthy, "Healthy"),
+            (CommitState::RolledBack, "RolledBack"),
+            (CommitState::Degraded, "Degraded"),
+            (CommitState::Superseded, "Superseded"),
+        ];
+        for (state, word) in words {
+            assert_eq!(state.as_str(), word);
+        }
+    }
+
+    #[test]
     fn a_reason_is_stored_with_the_sentence_that_other_versions_read() {
         let workload = |name| WorkloadKey {
             kind: WorkloadKind::Deployment,

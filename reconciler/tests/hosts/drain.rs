@@ -213,3 +213,30 @@ fn pods_evicted_by_a_taint_count_as_unavailable() {
     assert_eq!(world.bounds["web"].0, 1, "maxUnavailable is 1");
     assert_eq!(world.nodes_of("web"), ["b", "b"]);
 }
+
+#[test]
+fn pods_of_an_unchanged_deployment_leave_a_node_with_a_new_no_execute_taint() {
+    let web = || deployment("web", 2, pod("web:1"));
+    let mut world = World::new(&["a", "b"]);
+    world.push(commit("c1").with(web()).build());
+    world.run(30);
+    assert_eq!(world.nodes_of("web"), ["a", "b"]);
+    world.stops.clear();
+    let mut next = Arc::into_inner(commit("c2").with(web()).build()).unwrap();
+    let taint = Taint {
+        key: "example.com/off".to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoExecute,
+    };
+    let tainted = NodeObject {
+        taints: vec![taint],
+        ..NodeObject::default()
+    };
+    next.objects.nodes.insert(name("a"), tainted);
+    world.push(Arc::new(next));
+    world.run(60);
+    world.expect_healthy("c2");
+    assert_eq!(world.nodes_of("web"), ["b", "b"]);
+    let reasons: Vec<_> = world.stops.values().copied().collect();
+    assert_eq!(reasons, [StopReason::NodeExcluded]);
+}

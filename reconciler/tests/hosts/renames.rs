@@ -317,6 +317,15 @@ fn workloads_that_write_to_the_same_path_are_never_on_one_node_together() {
 }
 
 #[test]
+fn a_path_and_a_path_below_it_are_the_same_disk() {
+    for (old, new) in [("/srv", "/srv/db"), ("/srv/db", "/srv")] {
+        let old = deployment("web", 1, pod("web:1").with_disk_at(old));
+        let new = deployment("site", 1, pod("web:2").with_disk_at(new));
+        rename_without_room(&["a"], old, new, World::new(&["a"]));
+    }
+}
+
+#[test]
 fn a_workload_that_writes_to_a_host_starts_after_the_old_one_is_gone() {
     let nodes = ["a", "b", "c"];
     let disk = |image: &str| pod(image).with_disk();

@@ -72,6 +72,7 @@ pub(crate) trait PodSpecExt: Sized {
     fn with_host_port(self, port: u16) -> Self;
     fn with_post_start(self) -> Self;
     fn with_disk(self) -> Self;
+    fn with_disk_at(self, path: &str) -> Self;
 }
 
 impl PodSpecExt for PodSpec {
@@ -126,9 +127,13 @@ impl PodSpecExt for PodSpec {
     }
 
     /// Mounts a directory of the host that the pod writes to.
-    fn with_disk(mut self) -> Self {
+    fn with_disk(self) -> Self {
+        self.with_disk_at("/srv/db")
+    }
+
+    fn with_disk_at(mut self, path: &str) -> Self {
         let volume = VolumeSource::HostPath {
-            path: "/srv/db".into(),
+            path: path.into(),
             kind: HostPathKind::Any,
         };
         self.volumes.insert("data".to_owned(), volume);

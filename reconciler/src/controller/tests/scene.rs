@@ -15,7 +15,7 @@ use crate::{
     },
     placement::Candidate,
     state::{PodPlace, PodRecord, Refusal, StopReason, StopRecord},
-    status::{PodPhase, PodStatus},
+    status::{PULLING, PodPhase, PodStatus},
 };
 
 /// An owner with its nodes.
@@ -182,12 +182,12 @@ impl Scene {
 
     /// Calls a function with the owner and these pods.
     pub(crate) fn view<T>(&self, pods: &str, then: impl FnOnce(&OwnerView<'_>) -> T) -> T {
-        let parsed: Vec<Pod> = pods
+        let parsed: Vec<ScenePod> = pods
             .split_whitespace()
             .zip(1..)
             .map(|(text, serial)| parse(text, serial, &self.workload.key))
             .collect();
-        let owned: Vec<OwnedPod<'_>> = parsed.iter().map(Pod::owned).collect();
+        let owned: Vec<OwnedPod<'_>> = parsed.iter().map(ScenePod::owned).collect();
         let before: Option<(CommitId, &Workload)> =
             self.before.as_ref().map(|before| (commit_id("a"), before));
         then(&OwnerView {
@@ -226,13 +226,13 @@ fn candidate(name: &str) -> Candidate {
     }
 }
 
-struct Pod {
+struct ScenePod {
     record: PodRecord,
     status: Option<PodStatus>,
     unreachable: bool,
 }
 
-impl Pod {
+impl ScenePod {
     fn owned(&self) -> OwnedPod<'_> {
         OwnedPod {
             record: &self.record,
@@ -246,9 +246,9 @@ impl Pod {
 }
 
 /// A pod such as `new@a+`: its template, its node (`-` for none), and signs for its state: `+`
-/// ready, `?` not reported, `!` failed, `x` stopping, `~` on an unreachable node, `*` made at 10 s
+/// ready, `^` pulling, `?` not reported, `!` failed, `x` stopping, `~` on an unreachable node, `*` made at 10 s
 /// and not at 0 s. Without a sign a pod is reported and not ready.
-fn parse(text: &str, serial: u64, owner: &WorkloadKey) -> Pod {
+fn parse(text: &str, serial: u64, owner: &WorkloadKey) -> ScenePod {
     let (template, rest) = text.split_once('@').expect("template@node");
     let (node, signs) = rest.split_at(1);
     let has = |sign| signs.contains(sign);
@@ -259,13 +259,15 @@ fn parse(text: &str, serial: u64, owner: &WorkloadKey) -> Pod {
             PodPhase::Running
         },
         ready: has('+').then(|| at(1)),
+        ready_for: Duration::from_secs(if has('+') { 99 } else { 0 }),
+        reason: has('^').then(|| PULLING.to_owned()),
         ..PodStatus::pending()
     };
     let stop = StopRecord {
         at: at(1),
         reason: StopReason::Replaced,
     };
-    Pod {
+    ScenePod {
         record: PodRecord {
             uid: PodUid::new(serial.to_string()),
             key: ObjectKey::new("default", format!("web-{serial}")),

@@ -433,3 +433,24 @@ fn a_list_of_a_known_kind_is_a_list() {
         "a.yaml:1:1: apiVersion: there is no Deployment in \"apps/v2\": write apiVersion: apps/v1\n"
     );
 }
+
+#[test]
+fn a_pod_without_a_service_account_has_the_one_named_default() {
+    let env = "env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}}]";
+    for (fields, expected) in [
+        ("", "default"),
+        ("serviceAccountName: '', ", "default"),
+        ("serviceAccount: '', ", "default"),
+        ("serviceAccountName: robot, ", "robot"),
+        ("serviceAccount: robot, ", "robot"),
+    ] {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{{fields}containers: [{{name: a, image: 'a:1', {env}}}]}}\n"
+        );
+        let (objects, _) = read(&[("a.yaml", &text)]);
+        let pod = objects.workloads.into_values().next().unwrap();
+        let spec = pod.template.spec;
+        let value = &spec.containers[0].env[0].value;
+        assert_eq!(*value, EnvValue::Text(expected.to_owned()), "{fields}");
+    }
+}

@@ -1,10 +1,12 @@
+mod begin;
+
 use super::*;
 use crate::{
     ids::commit_id,
-    name::{ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{CommitId, ImageId, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind},
     object::{Control, Handler, ManifestPosition, Meta, Objects, PodTemplate, Probe},
     observed::{LaneFailure, ProbeFact},
-    plan::{PodIdentity, ProbeKind},
+    plan::{ImagePin, PodIdentity, ProbeKind},
     pod::{link::link_name, memory::ContainerMemory},
     state::{PodPlace, StopReason, StopRecord},
     status::{ContainerPhase, ContainerStatus},
@@ -65,6 +67,7 @@ struct Fixture {
     record: PodRecord,
     observed: Observed,
     memory: PodMemory,
+    pins: BTreeMap<CommitId, BTreeMap<ImageReference, ImagePin>>,
     in_service: bool,
     drain: Duration,
 }
@@ -103,6 +106,7 @@ impl Fixture {
                 address: Some(Ipv4Addr::new(10, 42, 1, 7)),
                 ..PodMemory::default()
             },
+            pins: BTreeMap::new(),
             in_service: true,
             drain: Duration::from_secs(2),
         }
@@ -113,6 +117,19 @@ impl Fixture {
             at: at(NOW),
             reason: StopReason::ScaledDown,
         });
+        self
+    }
+
+    /// The image of all containers has been pulled.
+    fn pulled(mut self) -> Self {
+        let pin = ImagePin {
+            id: ImageId::new("sha256:1"),
+            digest: None,
+            warning: None,
+        };
+        self.observed.images.insert(pin.id.clone());
+        let pins = BTreeMap::from([(ImageReference::new("web:1"), pin)]);
+        self.pins.insert(self.record.commit.clone(), pins);
         self
     }
 
@@ -185,7 +202,7 @@ impl Fixture {
                 address: Ipv4Addr::new(192, 0, 2, 1),
                 mtu: 1500,
                 dns: &DnsFacts::default(),
-                pins: &BTreeMap::new(),
+                pins: &self.pins,
                 drain: self.drain,
             },
             record: &self.record,
