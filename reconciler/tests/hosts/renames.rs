@@ -476,3 +476,23 @@ fn canaries_do_not_wait_for_a_host_port_that_the_old_daemon_set_holds() {
         .collect();
     assert_eq!(nodes_of_site.len(), 3);
 }
+
+#[test]
+fn a_generated_name_is_not_that_of_another_pod() {
+    let web_beside = |other: &str| {
+        let mut world = World::new(&["a"]);
+        let other = bare(other, pod("other:1"));
+        world.push(with(
+            "c1",
+            [replica_set("web", 1, pod("web:1")), other],
+            "web",
+        ));
+        world.run(30);
+        world.expect_healthy("c1");
+        world.pods("web")[0].key.name.clone()
+    };
+    // Names depend on the cluster, the time and the order of the pods only.
+    let generated = web_beside("other");
+    assert_eq!(web_beside("another"), generated);
+    assert_ne!(web_beside(&generated), generated);
+}
