@@ -18,7 +18,7 @@ use reconciler::{
 
 use crate::{
     build::{bare, commit, commit_id, daemon_set, deployment, pod, recreate},
-    host_plan::sandbox,
+    host_plan::{plan_of, sandbox},
     pulls::Images,
     world::{World, name},
 };
@@ -471,5 +471,17 @@ fn pods_of_a_lost_host_are_replaced_on_hosts_with_their_image() {
             place != node && before.iter().any(|node| node == place),
             "{place} is not one of {before:?}"
         );
+    }
+}
+
+#[test]
+fn a_host_that_is_alone_prepares_nothing_for_a_commit_that_is_healthy() {
+    for (nodes, prepares) in [(&["a"][..], false), (&["a", "b"][..], true)] {
+        let mut world = World::new(nodes);
+        world.push(web("c1", 1, "web:1"));
+        world.run(30);
+        world.expect_healthy("c1");
+        let plan = plan_of(&world, "a", Vec::new(), &[]);
+        assert_eq!(!plan.report.prepared.is_empty(), prepares, "{nodes:?}");
     }
 }
