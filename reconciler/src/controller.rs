@@ -194,6 +194,13 @@ pub struct CanaryView<'a> {
 }
 
 impl OwnerView<'_> {
+    /// The pods with the template of the driving commit that do not stop.
+    pub fn current(&self) -> Vec<&OwnedPod<'_>> {
+        let pods = self.pods.iter();
+        pods.filter(|pod| !pod.is_stopping() && self.is_current(pod))
+            .collect()
+    }
+
     /// Whether a pod has the template of the driving commit.
     pub fn is_current(&self, pod: &OwnedPod<'_>) -> bool {
         pod.record.template == self.workload.template.hash && !self.must_restart(pod)

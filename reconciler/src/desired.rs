@@ -203,4 +203,4 @@ fn containers(workload: &Workload) -> impl Iterator<Item = (String, &Container)>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,29 @@
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
 use super::*;
+use crate::{commit::Commit, ids::commit_id};
+
+/// A commit with these manifests, which cause no problem.
+pub(crate) fn commit(name: &str, manifests: &str) -> Arc<Commit> {
+    let file = SourceFile {
+        path: "all.yaml",
+        content: manifests.as_bytes(),
+    };
+    let settings = CheckSettings::default();
+    let (objects, problems) = read(&[file], &Limits::default(), &settings, ReadAs::NewHead);
+    assert_eq!(problems, Vec::new());
+    Arc::new(Commit {
+        id: commit_id(name),
+        subject: String::new(),
+        signer: String::new(),
+        time: Timestamp::UNIX_EPOCH,
+        allow_deletions: false,
+        objects,
+        warnings: Vec::new(),
+    })
+}
 
 fn problems_of(text: &str, settings: &CheckSettings) -> String {
     let file = SourceFile {

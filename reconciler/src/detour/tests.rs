@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    desired::{self, CheckSettings},
-    ids::commit_id,
-    manifest::{Limits, ReadAs, SourceFile},
+    desired,
     name::{ObjectKey, WorkloadKey, WorkloadKind},
     state::PodPlace,
 };
@@ -16,25 +14,7 @@ fn commit(id: char, image: &str) -> Arc<Commit> {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n  \
          template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
     );
-    let file = SourceFile {
-        path: "web.yaml",
-        content: text.as_bytes(),
-    };
-    let (objects, _) = desired::read(
-        &[file],
-        &Limits::default(),
-        &CheckSettings::default(),
-        ReadAs::NewHead,
-    );
-    Arc::new(Commit {
-        id: commit_id(&id.to_string()),
-        subject: String::new(),
-        signer: String::new(),
-        time: Timestamp::UNIX_EPOCH,
-        allow_deletions: false,
-        objects,
-        warnings: Vec::new(),
-    })
+    desired::tests::commit(&id.to_string(), &text)
 }
 
 fn record(commit: &Commit, node: &NodeName) -> PodRecord {

@@ -93,15 +93,8 @@ pub fn config_sources(spec: &PodSpec) -> Vec<&ConfigSource> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::{
-        desired::{self, CheckSettings},
-        ids::commit_id,
-        manifest::{Limits, ReadAs, SourceFile},
-        name::CommitId,
-    };
+    use crate::{desired, ids::commit_id, name::CommitId};
 
     /// A Pod that refers to the ConfigMap `settings`, one that refers to the Secret of that name, and
     /// one that refers to nothing. `config` and `password` are their contents.
@@ -115,26 +108,7 @@ mod tests {
              - {{name: c, image: 'app:1', env: [{{name: K, valueFrom: {{secretKeyRef: {{name: settings, key: key}}}}}}]}}\n---\n\
              apiVersion: v1\nkind: Pod\nmetadata: {{name: plain}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
         );
-        let file = SourceFile {
-            path: "all.yaml",
-            content: text.as_bytes(),
-        };
-        let (objects, problems) = desired::read(
-            &[file],
-            &Limits::default(),
-            &CheckSettings::default(),
-            ReadAs::NewHead,
-        );
-        assert_eq!(problems, Vec::new());
-        Arc::new(Commit {
-            id: commit_id(name),
-            subject: String::new(),
-            signer: String::new(),
-            time: Timestamp::UNIX_EPOCH,
-            allow_deletions: false,
-            objects,
-            warnings: Vec::new(),
-        })
+        desired::tests::commit(name, &text)
     }
 
     /// The names of the judged workloads of the target, where `base` is healthy and `left` were

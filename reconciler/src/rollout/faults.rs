@@ -34,11 +34,7 @@ pub struct Suspects {
 /// every pod that is not available counts as failed.
 pub fn suspects(view: &OwnerView<'_>, clock: Option<Timestamp>, late: bool) -> Suspects {
     let mut found = Suspects::default();
-    let current: Vec<&OwnedPod<'_>> = view
-        .pods
-        .iter()
-        .filter(|pod| !pod.is_stopping() && view.is_current(pod))
-        .collect();
+    let current = view.current();
     for pod in &current {
         // The last report of an absent node is not evidence.
         if view.conditions.is_absent(pod) {

@@ -45,7 +45,7 @@ pub fn judge(
     progress: Option<&WorkloadProgress>,
     clock: Option<Timestamp>,
 ) -> Judgement {
-    let current = current(view);
+    let current = view.current();
     let tally = Tally::of(view, &current);
 
     if tally.settled {
@@ -69,13 +69,6 @@ pub fn judge(
         });
     }
     Judgement::Progressing(Unsettled::Pods(pods))
-}
-
-/// The owner's pods with its present template that do not stop.
-fn current<'v>(view: &OwnerView<'v>) -> Vec<&'v OwnedPod<'v>> {
-    let pods = view.pods.iter();
-    pods.filter(|pod| !pod.is_stopping() && view.is_current(pod))
-        .collect()
 }
 
 /// What is in the way of a workload that is not settled; `None` if nothing outside of the commit

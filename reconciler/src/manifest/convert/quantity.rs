@@ -37,7 +37,7 @@ fn scaled(text: &str, unit: u128) -> Result<u64, &'static str> {
         return Err(SYNTAX);
     }
 
-    // Refuses no digit at all, and a second point.
+    // A number without digits and one with two points are not parsed.
     let value: u128 = digits.parse().map_err(|_| SYNTAX)?;
     let (times, by) = factor(suffix).ok_or(SYNTAX)?;
     let by = by * 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| SYNTAX)?);

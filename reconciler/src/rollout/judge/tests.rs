@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Judgement, current, judge, tally::Tally, worst};
+use super::{Judgement, judge, tally::Tally, worst};
 use crate::{
     controller::tests::scene::{
         Scene, at, daemon_set, named, paused, recreate, replica_set, rolling, workload,
@@ -15,7 +15,7 @@ use crate::{
 /// The count of available and wanted pods, and whether the workload is settled.
 fn tally(scene: &Scene, pods: &str) -> String {
     scene.view(pods, |view| {
-        let tally = Tally::of(view, &current(view));
+        let tally = Tally::of(view, &view.current());
         let settled = if tally.settled { " settled" } else { "" };
         format!("{}/{}{settled}", tally.available, tally.wanted)
     })
