@@ -124,6 +124,13 @@ ensure_nft() {
     need_command ip iproute2
 }
 
+# ensure_fetch_user: makes sure that the host has the user of fetches, as README.md shows.
+ensure_fetch_user() {
+    getent passwd windlass-fetch >/dev/null && return
+    need_command useradd passwd
+    useradd --system --user-group --no-create-home --shell /usr/sbin/nologin windlass-fetch
+}
+
 # ensure_rust: makes sure that cargo is on the PATH, and installs the packages to build libgit2, ring and the client of
 # etcd.
 ensure_rust() {

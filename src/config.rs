@@ -26,7 +26,7 @@ use reconciler::{
 };
 use serde::Deserialize;
 
-use crate::source::verify::Mode;
+use crate::source::{sandbox::UserIds, verify::Mode};
 
 use self::parse::{duration, taints};
 pub(crate) use cluster::{PeerConfig, StoreConfig};
@@ -108,6 +108,9 @@ pub(crate) struct SourceConfig {
     pub(crate) known_hosts_file: Option<PathBuf>,
     /// The file with the only authorities that may vouch for an https server. Default the system's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// The user that downloads and reads what a remote sends. Default `windlass-fetch`, if there is
+    /// that user.
+    pub(crate) fetch_user: Option<String>,
 }
 
 impl Default for SourceConfig {
@@ -127,7 +130,30 @@ impl Default for SourceConfig {
             ssh_key_file: None,
             known_hosts_file: None,
             ca_file: None,
+            fetch_user: None,
         }
+    }
+}
+
+/// The user of fetches if the configuration names none.
+const FETCH_USER: &str = "windlass-fetch";
+
+impl SourceConfig {
+    /// The user of fetches; `None` if none is configured, and the host has not the usual one.
+    pub(crate) fn fetch_user(&self) -> Result<Option<UserIds>> {
+        let name = self.fetch_user.as_deref().unwrap_or(FETCH_USER);
+        let user = UserIds::named(name).with_context(|| format!("look up the user {name}"))?;
+        if self.fetch_user.is_some() {
+            ensure!(
+                user.is_some(),
+                "[source] fetch-user: there is no user {name} in /etc/passwd; make it, as README.md shows"
+            );
+            ensure!(
+                !user.is_some_and(UserIds::is_root),
+                "[source] fetch-user: {name} is root; name a user without rights"
+            );
+        }
+        Ok(user)
     }
 }
 

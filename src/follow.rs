@@ -1,7 +1,6 @@
 //! Follows the repository: fetches, verifies and reads the head of the branch, and reports the
 //! result. A nudge or the poll causes the next fetch.
 
-mod arrival;
 mod judge;
 
 use std::{sync::Arc, time::Duration};
@@ -12,16 +11,14 @@ use parking_lot::Mutex;
 use reconciler::{commit::Commit, foreign::ForeignText, manifest::ReadAs, name::CommitId};
 use tokio::sync::{Notify, mpsc};
 
+use self::judge::JudgedHead;
 pub(crate) use self::judge::{Judge, read_signers};
-use self::{
-    arrival::{Arrival, HeadIs, NoRoom},
-    judge::JudgedHead,
-};
 use crate::{
     refused::{RefusedHead, RefusedHeads},
     source::{
         child::ChildProgram,
-        fetch::{Credentials, FetchError, FetchRequest, Task},
+        download::{Download, HeadIs, NoRoom},
+        fetch::{Credentials, FetchError, FetchRequest},
         mirror::Check,
         verify::VerifiedCommit,
     },
@@ -83,7 +80,7 @@ pub(crate) enum SourceUpdate {
 
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
-    /// How to fetch; `task`, `keep`, `refused`, `check` and `credentials` are filled in for each
+    /// How to fetch; `download`, `keep`, `refused`, `check` and `credentials` are filled in for each
     /// fetch.
     pub(crate) request: FetchRequest,
     /// The size limit of the mirror, in bytes.
@@ -194,8 +191,8 @@ impl Follower {
             Ok(request) => request,
             Err(error) => return trouble("credentials", &format!("{error:#}")),
         };
-        let arrival = match Arrival::fetch(&self.child, request, self.mirror_bytes).await {
-            Ok(arrival) => Arc::new(arrival),
+        let download = match Download::fetch(&self.child, request, self.mirror_bytes).await {
+            Ok(download) => Arc::new(download),
             Err(FetchError::PackRefused {
                 head: Some(head),
                 what,
@@ -212,14 +209,14 @@ impl Follower {
             Err(error) => return trouble(error.label(), &error.to_string()),
         };
         self.request.check = Check::Quick;
-        if let Some(damage) = arrival.damage() {
+        if let Some(damage) = download.damage() {
             tracing::warn!(%damage, "the local repository was damaged and has been cloned again");
         }
-        if let Some(known) = self.earlier_judgement(&arrival, settled, judged_by, asked) {
+        if let Some(known) = self.earlier_judgement(&download, settled, judged_by, asked) {
             return known;
         }
 
-        let update = match self.judge(&arrival).await {
+        let update = match self.judge(&download).await {
             Ok(JudgedHead::Good { commit, verified }) => SourceUpdate::Good {
                 commit,
                 verified,
@@ -252,13 +249,13 @@ impl Follower {
 
     /// The request of the next fetch, with the present credentials and pointers.
     fn next_request(&self, judged_by: Option<&str>) -> Result<FetchRequest> {
-        let (task, refused) = match judged_by {
-            Some(judged_by) => (Task::Fetch, self.refused.by(judged_by)),
+        let (download, refused) = match judged_by {
+            Some(judged_by) => (true, self.refused.by(judged_by)),
             // Without the keys no head can be judged, so none is downloaded either.
-            None => (Task::AskHead, Default::default()),
+            None => (false, Default::default()),
         };
         Ok(FetchRequest {
-            task,
+            download,
             keep: self.trust.lock().pointers().commits(),
             refused,
             credentials: (self.credentials)()?,
@@ -269,19 +266,19 @@ impl Follower {
     /// The judgement of a head that was judged before by the same keys, mode and limits.
     fn earlier_judgement(
         &self,
-        arrival: &Arrival,
+        download: &Download,
         settled: Option<&CommitId>,
         judged_by: Option<&str>,
         asked: FetchStart,
     ) -> Option<SourceUpdate> {
         // A replacement of a damaged mirror is judged in any case, and then put in place.
-        if arrival.is_whole() {
+        if download.is_whole() {
             return None;
         }
-        if settled == Some(arrival.head()) {
+        if settled == Some(download.head()) {
             return Some(SourceUpdate::Same { asked });
         }
-        let known = self.refused.find(arrival.head(), judged_by?)?;
+        let known = self.refused.find(download.head(), judged_by?)?;
         Some(SourceUpdate::Refused {
             refusal: known.refusal.clone(),
             subject: known.subject.clone(),
@@ -292,15 +289,15 @@ impl Follower {
 
     /// Judges a head while its download is in quarantine, and moves the download into the mirror if
     /// the head is trusted.
-    async fn judge(&self, arrival: &Arc<Arrival>) -> Result<JudgedHead> {
+    async fn judge(&self, download: &Arc<Download>) -> Result<JudgedHead> {
         let judge = || {
-            let (judge, trust, arrival) = (
+            let (judge, trust, download) = (
                 self.judge.clone(),
                 Arc::clone(&self.trust),
-                Arc::clone(arrival),
+                Arc::clone(download),
             );
             async move {
-                tokio::task::spawn_blocking(move || judge.judge(&trust, &arrival))
+                tokio::task::spawn_blocking(move || judge.judge(&trust, &download))
                     .await
                     .context("judging the head ended early")?
             }
@@ -315,13 +312,13 @@ impl Follower {
 
         // Without garbage the mirror may have room for the download.
         if no_room(&judged).is_some() {
-            arrival.compact(&self.child, HeadIs::Refused).await?;
+            download.compact(&self.child, HeadIs::Refused).await?;
             judged = judge().await;
         }
         if let Some(summary) = no_room(&judged) {
             let problems = vec![summary.clone()];
             let refusal = RefusedCommit {
-                commit: arrival.head().clone(),
+                commit: download.head().clone(),
                 summary,
                 problems,
             };
@@ -337,16 +334,16 @@ impl Follower {
             // kept.
             Ok(JudgedHead::Refused {
                 untrusted: Some(_), ..
-            }) if arrival.is_whole() => Some(HeadIs::Refused),
+            }) if download.is_whole() => Some(HeadIs::Refused),
             Ok(JudgedHead::Refused {
                 untrusted: Some(_), ..
             })
             | Err(_) => None,
-            Ok(_) if arrival.is_scattered() => Some(HeadIs::Accepted),
+            Ok(_) if download.is_scattered() => Some(HeadIs::Accepted),
             Ok(_) => None,
         };
         if let Some(head) = compaction
-            && let Err(error) = arrival.compact(&self.child, head).await
+            && let Err(error) = download.compact(&self.child, head).await
         {
             tracing::warn!("the local repository was not compacted: {error:#}");
         }

@@ -59,6 +59,7 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         peer_dir,
         listen: listen.into_iter().flatten().collect(),
         config: summary,
+        fetch_user: config.source.fetch_user(),
         signers,
     }
 }

@@ -443,7 +443,7 @@ const PRINTERS: [&str; 5] = [
     "src/crash.rs",
     "src/log.rs",
     "src/main.rs",
-    "src/source/child.rs",
+    "src/source/child/process.rs",
 ];
 
 #[test]

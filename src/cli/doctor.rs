@@ -4,6 +4,7 @@
 mod certificate;
 mod engine;
 mod host;
+mod sandbox;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf};
 
@@ -14,6 +15,7 @@ use super::{
     exit::{CliError, Exit},
     paint,
 };
+use crate::source::sandbox::UserIds;
 
 /// What is checked, and the results of checks that are made before.
 #[derive(Debug)]
@@ -30,6 +32,9 @@ pub(crate) struct DoctorFacts {
     pub listen: Vec<SocketAddr>,
     /// A summary of the configuration file, or its problems; `None` if there is no file.
     pub config: Option<anyhow::Result<String>>,
+    /// The user of fetches, or the problem of the configured one; `None` if the host has no such
+    /// user.
+    pub fetch_user: anyhow::Result<Option<UserIds>>,
     /// The number of allowed signers, or the problem of their file; `None` if verification is off or
     /// no file is configured.
     pub signers: Option<anyhow::Result<usize>>,
@@ -116,6 +121,8 @@ async fn examine(facts: &DoctorFacts) -> Vec<Finding> {
     findings.push(host::links().await);
     findings.push(host::forwarding());
     findings.extend(host::ports(facts));
+    findings.push(sandbox::user(&facts.fetch_user));
+    findings.push(sandbox::landlock());
     findings.push(signers(facts.signers.as_ref()));
     findings.extend(certificate::examine(
         &facts.peer_dir,
@@ -192,6 +199,7 @@ mod tests {
             peer_dir: directory.path().join("peer"),
             listen: vec![([127, 0, 0, 1], 0).into()],
             config: Some(Ok("read".into())),
+            fetch_user: Ok(None),
             signers: Some(Err(anyhow::anyhow!("line 3: no such key type"))),
         };
         let mut text = Vec::new();
@@ -222,6 +230,7 @@ mod tests {
             peer_dir: directory.path().join("peer"),
             listen: vec![taken.local_addr().unwrap()],
             config: None,
+            fetch_user: Ok(None),
             signers: None,
         };
         let findings = host::ports(&facts);

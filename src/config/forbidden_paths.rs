@@ -81,6 +81,7 @@ fn of_source(forbidden: &mut ForbiddenPaths, source: &SourceConfig) {
         // Often the system's own file: the files in /etc/ssl/certs are public, and pods may mount
         // them.
         ca_file: _,
+        fetch_user: _,
     } = source;
     forbidden.add(
         [token_file, password_file, ssh_key_file, known_hosts_file]

@@ -144,10 +144,11 @@ pub(super) fn credentials(config: &Config) -> Result<Option<Credentials>> {
                     password: SecretText::new(read_secret(file)?),
                 })
             }
-            (None, None, Some(key)) => Some(Credentials::SshKey {
-                private_key: key.clone(),
-                passphrase: None,
-            }),
+            (None, None, Some(file)) => {
+                let key = std::fs::read_to_string(file)
+                    .with_context(|| format!("read the ssh key {}", file.display()))?;
+                Some(Credentials::SshKey(SecretText::new(key)))
+            }
             (None, None, None) => None,
         },
     )

@@ -20,7 +20,7 @@ use crate::{
     refused::RefusedHeads,
     source::{
         child::ChildProgram,
-        fetch::{FetchLimits, FetchRequest, RemoteUrl, Task},
+        fetch::{FetchLimits, FetchRequest, RemoteUrl},
         mirror::Check,
         watch::RefWatch,
     },
@@ -115,7 +115,7 @@ fn follower(
             object_bytes: source.max_object_bytes,
             ..FetchLimits::default()
         },
-        task: Task::Fetch,
+        download: true,
         keep: BTreeSet::new(),
         refused: BTreeSet::new(),
         check: Check::Thorough,
@@ -125,6 +125,7 @@ fn follower(
     let child = ChildProgram {
         program,
         arguments: vec![FETCH_CHILD.into()],
+        fetch_user: source.fetch_user()?,
     };
 
     // Files that cannot be read are an error at the start, and not only at the first fetch.

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use reconciler::{commit::Commit, digest::hex, name::CommitId};
 use ring::digest;
 
-use super::arrival::Arrival;
 use crate::{
     commit_cache::{Reader, Reading},
     source::{
         allowed_signers::AllowedSigners,
+        download::Download,
         eligible::{Ineligible, eligible},
         verify::{CouldNotCheck, HeadVerdict, Mode, Policy, Refusals, VerifiedCommit, verify},
     },
@@ -130,24 +130,28 @@ impl Judge {
 
     /// Judges a head, and takes it over if its signatures are trusted: first the download into the
     /// mirror, then the pointer `verified`. Manifests are read only after that.
-    pub(super) fn judge(&self, trust: &Mutex<TrustStore>, arrival: &Arrival) -> Result<JudgedHead> {
-        let head = arrival.head();
+    pub(super) fn judge(
+        &self,
+        trust: &Mutex<TrustStore>,
+        download: &Download,
+    ) -> Result<JudgedHead> {
+        let head = download.head();
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = trust.lock().pointers().verified.clone();
         let policy = self.policy(&signers);
         let verdict = {
-            let repo = arrival.repository()?;
+            let repo = download.repository()?;
             verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
         };
         let accepted = match verdict {
             HeadVerdict::Trusted(accepted) => accepted,
             HeadVerdict::Untrusted(refusals) => {
-                arrival.refuse()?;
+                download.refuse()?;
                 return Ok(untrusted(head, &refusals));
             }
         };
 
-        arrival.accept()?;
+        download.accept()?;
         trust
             .lock()
             .advance(&accepted, policy.now)

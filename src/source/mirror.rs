@@ -4,16 +4,18 @@
 //! ```text
 //! <data>/mirror.git             the repository
 //! <data>/mirror.git.lock        held by whoever writes
-//! <data>/mirror.git.quarantine  what is downloaded, until its head is accepted
+//! <data>/mirror.git.quarantine  the work directory of the child process
+//! <data>/mirror.git.received    the download taken from there, until its head is accepted
+//! <data>/mirror.git.compacted   the compacted mirror taken from there
 //! <data>/mirror.git.new         a replacement being built
 //! <data>/mirror.git.old         what a replacement is about to take the place of
 //! ```
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryInitOptions};
@@ -163,7 +165,10 @@ impl Mirror {
             rename(&old, &self.path)?;
         }
 
-        for leftover in [old, fresh, self.quarantine()] {
+        // Older versions kept the child's home directory.
+        let home = self.beside("home");
+        let taken = [self.quarantine(), self.received(), self.compacted()];
+        for leftover in [old, fresh, home].into_iter().chain(taken) {
             remove_all(&leftover)?;
         }
         for directory in ["refs", "objects/pack"] {
@@ -187,6 +192,52 @@ impl Mirror {
         self.beside("quarantine")
     }
 
+    /// The directory of the download that the daemon has taken from the quarantine.
+    pub(super) fn received(&self) -> PathBuf {
+        self.beside("received")
+    }
+
+    /// The directory of the pack that a child has made of this mirror.
+    pub(super) fn compacted(&self) -> PathBuf {
+        self.beside("compacted")
+    }
+
+    /// The directory of the mirror's objects.
+    pub(super) fn objects(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+
+    /// The mirror's objects without its refs and its configuration, for the child process.
+    pub(super) fn objects_only(&self) -> Result<Repository, MirrorError> {
+        objects_only(&self.objects()).map_err(|source| MirrorError::Open {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Lets a group read the objects, and nothing else: the child process has this group.
+    pub(super) fn share_objects(&self, gid: u32) -> Result<(), MirrorError> {
+        share(&self.path, gid, PASS)?;
+        let mut pending = vec![self.objects()];
+        while let Some(path) = pending.pop() {
+            let failed = |source| MirrorError::Io {
+                step: "read",
+                path: path.clone(),
+                source,
+            };
+            share(&path, gid, READ_AND_PASS)?;
+            for entry in fs::read_dir(&path).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    pending.push(entry.path());
+                } else {
+                    share(&entry.path(), gid, READ)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The replacement that is being built.
     pub(super) fn replacement(&self) -> Result<Repository, MirrorError> {
         Self::new(self.beside("new")).open()
@@ -197,6 +248,20 @@ impl Mirror {
         directory_bytes(&self.path.join("objects"))
     }
 
+    /// The commits that the refs name and those in `keep`.
+    pub(super) fn wanted(
+        &self,
+        repo: &Repository,
+        keep: &BTreeSet<CommitId>,
+    ) -> Result<BTreeSet<CommitId>, MirrorError> {
+        let mut wanted = keep.clone();
+        let refs = |source| self.refs_error("read the refs", source);
+        for reference in repo.references().map_err(refs)? {
+            wanted.extend(reference.map_err(refs)?.target().map(id_of));
+        }
+        Ok(wanted)
+    }
+
     /// Checks that all refs, the commits they name and the commits in `keep` can be read.
     pub(super) fn check(
         &self,
@@ -204,18 +269,22 @@ impl Mirror {
         keep: &BTreeSet<CommitId>,
         check: Check,
     ) -> Result<(), MirrorError> {
-        let mut wanted = keep.clone();
-        let refs = |source| self.refs_error("read the refs", source);
-        for reference in repo.references().map_err(refs)? {
-            wanted.extend(reference.map_err(refs)?.target().map(id_of));
-        }
+        self.check_commits(repo, &self.wanted(repo, keep)?, check)
+    }
 
+    /// Checks that these commits can be read.
+    pub(super) fn check_commits(
+        &self,
+        repo: &Repository,
+        commits: &BTreeSet<CommitId>,
+        check: Check,
+    ) -> Result<(), MirrorError> {
         let mut checked = BTreeSet::new();
-        for commit in wanted {
-            check_commit(repo, &commit, check, &mut checked).map_err(|source| {
+        for commit in commits {
+            check_commit(repo, commit, check, &mut checked).map_err(|source| {
                 MirrorError::Incomplete {
                     path: self.path.clone(),
-                    commit,
+                    commit: commit.clone(),
                     source,
                 }
             })?;
@@ -349,6 +418,39 @@ pub(super) fn accepted_refs(
         }
     }
     Ok(accepted)
+}
+
+/// Objects as a repository without refs and configuration.
+pub(super) fn objects_only(objects: &Path) -> Result<Repository, git2::Error> {
+    let path = objects
+        .to_str()
+        .ok_or_else(|| git2::Error::from_str("the data directory's path is not UTF-8"))?;
+    let database = Odb::new()?;
+    database.add_disk_alternate(path)?;
+    Repository::from_odb(database)
+}
+
+/// What the group of a shared file may do.
+const PASS: u32 = 0o010;
+const READ: u32 = 0o040;
+const READ_AND_PASS: u32 = PASS | READ;
+
+/// Gives a file to a group, which may do this with it, and no other user.
+fn share(path: &Path, gid: u32, group_may: u32) -> Result<(), MirrorError> {
+    let failed = |step| {
+        let path = path.to_owned();
+        move |source| MirrorError::Io { step, path, source }
+    };
+    let metadata = fs::symlink_metadata(path).map_err(failed("read"))?;
+    if metadata.gid() != gid {
+        lchown(path, None, Some(gid)).map_err(failed("change the group of"))?;
+    }
+    let mode = metadata.mode() & 0o7700 | group_may;
+    if !metadata.is_symlink() && metadata.mode() & 0o7777 != mode {
+        let permissions = Permissions::from_mode(mode);
+        fs::set_permissions(path, permissions).map_err(failed("change the mode of"))?;
+    }
+    Ok(())
 }
 
 fn directory_bytes(directory: &Path) -> u64 {

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! child:  download ─► one pack in <data>/mirror.git.quarantine/      (it writes nowhere else)
-//! daemon: headers of all objects ─► signatures ─► accepted: the pack moves into the mirror
-//!                                             └─► refused: the quarantine is deleted
+//! daemon: a copy of it in <data>/mirror.git.received/
+//!         headers of all objects ─► signatures ─► accepted: the pack moves into the mirror
+//!                                             └─► refused: the copy is deleted
 //! ```
 //!
-//! The daemon takes only the pack and its index from the child: not the configuration, refs or
-//! alternates of the repository that the child made for itself. Content is read only after
-//! [`Quarantine::inspect`].
+//! The quarantine belongs to the user of the child. When the child has ended, the daemon copies the
+//! pack and its index from there, and nothing else: not the configuration, refs or alternates of the
+//! repository that the child made for itself. Content is read only after [`Quarantine::inspect`].
 
-use std::collections::BTreeSet;
+mod take;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Oid, Repository};
@@ -25,6 +28,7 @@ use super::commit::id_of;
 use super::fetch::{Brought, FetchLimits};
 use super::mirror::{self, Check, Mirror, MirrorError, MirrorLock};
 use super::pack::{self, ObjectHeader, PackError};
+use super::sandbox::UserIds;
 
 /// No person writes a longer message; a signature has a few kilobytes.
 const MAX_COMMIT_BYTES: u64 = 1024 * 1024;
@@ -40,8 +44,8 @@ pub(crate) enum InspectError {
     /// The headers of the download's objects cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// The quarantine holds other files than one pack with its index.
-    #[error("the quarantine {path} holds {content}, where one pack with its index is expected")]
+    /// The directory holds other files than one pack with its index.
+    #[error("{path} holds {content}, where one pack with its index is expected")]
     Layout {
         path: String,
         /// The files in the quarantine.
@@ -64,40 +68,121 @@ pub(crate) struct Oversized {
     is_delta: bool,
 }
 
-/// The quarantine of one fetch, which is deleted when the value is dropped; its directory is empty
-/// at the start of each fetch.
+/// The quarantine of one fetch, which is deleted when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     mirror: Mirror,
     lock: MirrorLock,
+    /// The work directory of the child.
     path: PathBuf,
+    /// The directory of the download that was taken from the child.
+    received: PathBuf,
+    /// The directory of the pack that a child has made of the mirror.
+    compacted: PathBuf,
 }
 
 impl Quarantine {
-    /// Locks the mirror for a fetch: waits for the lock, repairs what a killed fetch left, and
-    /// makes the empty directory that the child may write to.
+    /// Locks the mirror for a fetch: waits for the lock, and repairs what a killed fetch left.
     pub(crate) fn begin(mirror: &Mirror) -> Result<Self, MirrorError> {
         let lock = mirror.lock()?;
         mirror.recover(&lock)?;
         mirror.create_if_missing()?;
-        let path = mirror.quarantine();
-        let quarantine = Self {
+        Ok(Self {
             mirror: mirror.clone(),
             lock,
-            path,
-        };
-        quarantine.empty()?;
-        Ok(quarantine)
+            path: mirror.quarantine(),
+            received: mirror.received(),
+            compacted: mirror.compacted(),
+        })
     }
 
-    fn empty(&self) -> Result<(), MirrorError> {
-        mirror::remove_all(&self.path)?;
-        let made = DirBuilder::new().mode(0o700).create(&self.path);
-        made.map_err(|source| MirrorError::Io {
-            step: "create",
+    /// Makes an empty work directory for a child, which becomes this user and may read the mirror's
+    /// objects.
+    pub(crate) fn prepare(&self, user: Option<UserIds>) -> Result<(), MirrorError> {
+        make_empty(&self.path)?;
+        let Some(user) = user else {
+            return Ok(());
+        };
+        let given = lchown(&self.path, Some(user.uid), Some(user.gid));
+        given.map_err(|source| MirrorError::Io {
+            step: "change the owner of",
             path: self.path.clone(),
             source,
         })
+    }
+
+    /// Lets the group of a child read the mirror's objects.
+    pub(crate) fn share_objects(&self, gid: u32) -> Result<(), MirrorError> {
+        self.mirror.share_objects(gid)
+    }
+
+    /// Copies the downloaded pack of a child that has ended.
+    pub(crate) fn take_download(&self, limits: &FetchLimits) -> Result<(), InspectError> {
+        self.take(INCOMING, &self.received, limits)
+    }
+
+    /// Copies the pack that a child has made of the mirror.
+    pub(crate) fn take_compacted(&self, limits: &FetchLimits) -> Result<(), InspectError> {
+        self.take(COMPACTED, &self.compacted, limits)
+    }
+
+    fn take(&self, repository: &str, to: &Path, limits: &FetchLimits) -> Result<(), InspectError> {
+        let failed = |path: &Path, error: MirrorError| PackError::Io {
+            path: path.display().to_string(),
+            source: io::Error::other(error),
+        };
+        let packs = to.join(PACKS);
+        make_empty(to)
+            .and_then(|()| make_empty(&packs))
+            .map_err(|error| failed(to, error))?;
+        // The bases of a thin pack are added to what is received.
+        let max_bytes = limits.received_bytes.saturating_mul(2);
+        take::copy_pack(&self.path, repository, &packs, max_bytes)?;
+
+        // The disk holds the pack once, and nothing reads the child's directory any more.
+        mirror::remove_all(&self.path).map_err(|error| failed(&self.path, error))?;
+        Ok(())
+    }
+
+    /// The refs of the mirror and their targets.
+    pub(crate) fn known(&self) -> Result<BTreeMap<String, CommitId>, MirrorError> {
+        let refs = |source| self.mirror.refs_error("read the refs", source);
+        let known = mirror::refs(&self.mirror.open()?).map_err(refs)?;
+        Ok(known
+            .into_iter()
+            .map(|(name, target)| (name, id_of(target)))
+            .collect())
+    }
+
+    /// The commits of which a check reads every object.
+    pub(crate) fn wanted(
+        &self,
+        keep: &BTreeSet<CommitId>,
+    ) -> Result<BTreeSet<CommitId>, MirrorError> {
+        self.mirror.wanted(&self.mirror.open()?, keep)
+    }
+
+    /// Checks that the mirror can be read, by its commits and root trees.
+    pub(crate) fn check_quickly(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        self.mirror.check(&self.mirror.open()?, keep, Check::Quick)
+    }
+
+    /// Checks that a new clone holds every object of these commits. To be called after
+    /// [`Self::inspect`].
+    pub(crate) fn check_clone(&self, keep: &BTreeSet<CommitId>) -> Result<(), MirrorError> {
+        let clone = mirror::objects_only(&self.received);
+        let clone = clone.map_err(|source| self.mirror.refs_error("open a new clone", source))?;
+        self.mirror.check_commits(&clone, keep, Check::Thorough)
+    }
+
+    /// The commits that a compaction keeps.
+    pub(crate) fn tips(
+        &self,
+        keep: &BTreeSet<CommitId>,
+    ) -> Result<BTreeSet<CommitId>, MirrorError> {
+        let tips = mirror::accepted_refs(&self.mirror.open()?, keep);
+        let tips = tips.map_err(|source| self.mirror.refs_error("repack", source))?;
+        Ok(tips.into_iter().map(|(_, target)| id_of(target)).collect())
     }
 
     /// Whether the mirror holds a head that was never accepted: older versions moved refused heads
@@ -114,7 +199,7 @@ impl Quarantine {
 
     /// Reads the headers of all downloaded objects, and refuses objects over a limit.
     pub(crate) fn inspect(&self, limits: &FetchLimits) -> Result<(), InspectError> {
-        inspect(&incoming(&self.path), limits)
+        inspect(&self.received, limits)
     }
 
     /// Opens the repository as it would be with the download. To be called after [`Self::inspect`].
@@ -123,16 +208,15 @@ impl Quarantine {
             Brought::Nothing => self.mirror.open(),
             Brought::Addition => {
                 let repo = self.mirror.open()?;
-                let objects = incoming(&self.path);
                 let added = repo
                     .odb()
-                    .and_then(|database| database.add_disk_alternate(text(&objects)?));
+                    .and_then(|database| database.add_disk_alternate(text(&self.received)?));
                 added.map_err(|source| self.mirror.refs_error("add the quarantine", source))?;
                 Ok(repo)
             }
             Brought::Whole => {
                 let fresh = self.mirror.begin_replacement(&self.lock)?;
-                move_pack(&incoming(&self.path), &fresh.path().join("objects/pack"))?;
+                move_pack(&self.received, &fresh.path().join("objects/pack"))?;
                 Ok(fresh)
             }
         }
@@ -147,10 +231,7 @@ impl Quarantine {
         keep: &BTreeSet<CommitId>,
     ) -> Result<(), MirrorError> {
         if brought == Brought::Addition {
-            move_pack(
-                &incoming(&self.path),
-                &self.mirror.path().join("objects/pack"),
-            )?;
+            move_pack(&self.received, &self.mirror.objects().join(PACKS))?;
         }
 
         let repo = match brought {
@@ -169,9 +250,9 @@ impl Quarantine {
 
     /// The size of the mirror with the download, if that is over the limit.
     pub(crate) fn would_exceed(&self, limit: u64) -> Option<u64> {
-        let incoming = the_pack(&incoming(&self.path)).ok()?;
+        let received = the_pack(&self.received).ok()?;
         let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
-        let bytes = self.mirror.bytes() + size(&incoming.0) + size(&incoming.1);
+        let bytes = self.mirror.bytes() + size(&received.0) + size(&received.1);
         (bytes > limit).then_some(bytes)
     }
 
@@ -187,7 +268,7 @@ impl Quarantine {
 
         let fresh = self.mirror.begin_replacement(&self.lock)?;
         if !tips.is_empty() {
-            move_pack(&compacted(&self.path), &fresh.path().join("objects/pack"))?;
+            move_pack(&self.compacted, &fresh.path().join("objects/pack"))?;
         }
         for (name, target) in tips {
             fresh
@@ -219,16 +300,9 @@ impl Drop for Quarantine {
         // What cannot be deleted now is deleted before the next fetch, which reports what prevents
         // that.
         let _ = mirror::remove_all(&self.path);
+        let _ = mirror::remove_all(&self.received);
+        let _ = mirror::remove_all(&self.compacted);
     }
-}
-
-/// The objects directory of the repository that the child makes in its quarantine.
-fn incoming(quarantine: &Path) -> PathBuf {
-    quarantine.join(INCOMING).join("objects")
-}
-
-fn compacted(quarantine: &Path) -> PathBuf {
-    quarantine.join(COMPACTED).join("objects")
 }
 
 /// The repository that the child downloads into.
@@ -236,8 +310,22 @@ pub(super) const INCOMING: &str = "incoming.git";
 /// The repository that the child makes from the mirror without garbage.
 pub(super) const COMPACTED: &str = "compacted.git";
 
+/// The directory of packs in an objects directory.
+const PACKS: &str = "pack";
+
+/// Makes an empty directory that only root may enter, in place of what is there.
+fn make_empty(path: &Path) -> Result<(), MirrorError> {
+    mirror::remove_all(path)?;
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|source| MirrorError::Io {
+        step: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Reads the headers of all objects of the one pack in an objects directory.
-pub(super) fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), InspectError> {
+fn inspect(objects: &Path, limits: &FetchLimits) -> Result<(), InspectError> {
     let (pack, index) = the_pack(objects)?;
     // The bases of a thin pack are added to the received objects: at most one for each delta.
     for header in pack::headers(&pack, &index, limits.objects.saturating_mul(2))? {
@@ -277,48 +365,29 @@ fn check_size(header: &ObjectHeader, limits: &FetchLimits) -> Result<(), Oversiz
     Ok(())
 }
 
-/// The pack and the index in an objects directory that holds nothing else.
+/// The pack and the index in an objects directory that the daemon has made.
 fn the_pack(objects: &Path) -> Result<(PathBuf, PathBuf), InspectError> {
-    let wrong = |content: String| InspectError::Layout {
-        path: objects.display().to_string(),
-        content,
+    let directory = objects.join(PACKS);
+    let failed = |source| PackError::Io {
+        path: directory.display().to_string(),
+        source,
     };
-    let names = |directory: &Path| -> Result<Vec<PathBuf>, InspectError> {
-        let failed = |source| PackError::Io {
-            path: directory.display().to_string(),
-            source,
-        };
-        let entries = fs::read_dir(directory).map_err(failed)?;
-        entries
-            .map(|entry| Ok(entry.map_err(failed)?.path()))
-            .collect()
-    };
-
-    // A loose object would be read beside the pack, without a check of its header.
-    let other = names(objects)?
-        .into_iter()
-        .find(|path| !path.ends_with("pack") && !path.ends_with("info"));
-    if let Some(other) = other {
-        return Err(wrong(other.display().to_string()));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(failed)? {
+        files.push(entry.map_err(failed)?.path());
     }
-
-    let mut files = names(&objects.join("pack"))?;
     files.sort();
-    // A symbolic link could lead to any file of the host.
-    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
     match files.as_slice() {
         [index, pack]
             if index.extension() == Some(OsStr::new("idx"))
-                && index.with_extension("pack") == *pack
-                && is_file(index)
-                && is_file(pack) =>
+                && index.with_extension("pack") == *pack =>
         {
             Ok((pack.clone(), index.clone()))
         }
-        files => Err(wrong(format!(
-            "{} files in its pack directory",
-            files.len()
-        ))),
+        files => Err(InspectError::Layout {
+            path: directory.display().to_string(),
+            content: format!("{} files", files.len()),
+        }),
     }
 }
 
@@ -334,12 +403,6 @@ fn move_pack(objects: &Path, to: &Path) -> Result<(), MirrorError> {
         let path = path.to_owned();
         move |source| MirrorError::Io { step, path, source }
     };
-
-    // After a crash the mirror must not name a pack whose content never reached the disk.
-    for file in [&pack, &index] {
-        let flushed = File::open(file).and_then(|open| open.sync_all());
-        flushed.map_err(failed("flush", file))?;
-    }
 
     // A pack is named after its content, and a pack in use must not be overwritten.
     if to.join(index.file_name().unwrap_or_default()).exists() {

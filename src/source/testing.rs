@@ -5,6 +5,7 @@
 
 mod bomb;
 mod https;
+mod ssh;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,11 +18,13 @@ use tempfile::TempDir;
 
 pub(crate) use self::bomb::Bomb;
 pub(crate) use self::https::HttpsServer;
+pub(crate) use self::ssh::SshServer;
 use super::allowed_signers::AllowedSigners;
 use super::child::ChildProgram;
-use super::fetch::{Brought, FetchError, FetchLimits, FetchRequest, Fetched, Task, compact, fetch};
-use super::mirror::{Check, Mirror};
-use super::quarantine::Quarantine;
+use super::commit::id_of;
+use super::download::{Download, HeadIs};
+use super::fetch::{FetchError, FetchLimits, FetchRequest, Fetched};
+use super::mirror::{self, Check, Mirror};
 
 /// Runs a command that must succeed, and returns its standard output.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
@@ -167,9 +170,9 @@ impl Work {
 /// A request for `main` with default limits.
 pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
     FetchRequest {
-        task: Task::Fetch,
         url: url.into(),
         branch: "main".to_owned(),
+        download: true,
         mirror: mirror.to_owned(),
         credentials: None,
         ca_file: None,
@@ -181,34 +184,38 @@ pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
     }
 }
 
-/// Fetches in this process, and moves the download into the mirror as if its head were trusted.
-pub(crate) fn bring(request: &FetchRequest) -> Result<Fetched, FetchError> {
-    let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
-    let fetched = fetch(request)?;
-    accept(&quarantine, request, &fetched);
-    Ok(fetched)
+/// Fetches in a child process, and moves the download into the mirror as if its head were trusted.
+pub(crate) async fn bring_in(
+    child: &ChildProgram,
+    request: &FetchRequest,
+) -> Result<Fetched, FetchError> {
+    // The follower keeps every head that it has accepted.
+    let mut request = request.clone();
+    if let Ok(mirror) = Mirror::new(&request.mirror).open() {
+        let accepted = mirror::refs(&mirror).unwrap().into_iter();
+        request
+            .keep
+            .extend(accepted.map(|(_, target)| id_of(target)));
+    }
+    let download = Download::fetch(child, request, u64::MAX).await?;
+    drop(download.repository().unwrap());
+    download.accept().unwrap();
+    if download.is_scattered() {
+        download.compact(child, HeadIs::Accepted).await.unwrap();
+    }
+    Ok(download.fetched().clone())
 }
 
-/// Moves a download into the mirror, as the daemon does with a trusted head.
-pub(crate) fn accept(quarantine: &Quarantine, request: &FetchRequest, fetched: &Fetched) {
-    if fetched.brought != Brought::Nothing {
-        quarantine.inspect(&request.limits).unwrap();
-    }
-    drop(quarantine.open(fetched.brought).unwrap());
-    quarantine
-        .accept(
-            fetched.brought,
-            &request.branch,
-            &fetched.head,
-            &request.keep,
-        )
-        .unwrap();
-    if quarantine.is_scattered() {
-        let mut request = request.clone();
-        request.keep.insert(fetched.head.clone());
-        compact(&request).unwrap();
-        quarantine.accept_compacted(&request.keep).unwrap();
-    }
+/// As [`bring_in`], for tests without a runtime or with a paused clock.
+pub(crate) fn bring(request: &FetchRequest) -> Result<Fetched, FetchError> {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let fetch = || runtime().block_on(bring_in(&this_binary(), request));
+    std::thread::scope(|scope| scope.spawn(fetch).join().unwrap())
 }
 
 /// The environment variable that makes a test binary run as the fetch process.
@@ -219,6 +226,8 @@ pub(crate) fn this_binary() -> ChildProgram {
     let program = std::env::current_exe().unwrap();
     let arguments = [
         &format!("{AS_CHILD}=1"),
+        // The sandbox restricts one thread: the main one, which then runs the test.
+        "RUST_TEST_THREADS=1",
         program.to_str().unwrap(),
         "--exact",
         "--nocapture",
@@ -228,5 +237,6 @@ pub(crate) fn this_binary() -> ChildProgram {
     ChildProgram {
         program: "/usr/bin/env".into(),
         arguments,
+        fetch_user: None,
     }
 }

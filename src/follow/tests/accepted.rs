@@ -30,7 +30,7 @@ fn judged(work: &Work, trust: &Path) -> (bool, String) {
         .build()
         .unwrap();
     let arrival = runtime
-        .block_on(Arrival::fetch(&this_binary(), request, 64 * MIB as u64))
+        .block_on(Download::fetch(&this_binary(), request, 64 * MIB as u64))
         .unwrap();
     let trust = Mutex::new(TrustStore::open(trust).unwrap());
     match judge_of(&mirror).judge(&trust, &arrival).unwrap() {

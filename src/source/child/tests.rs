@@ -1,12 +1,16 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Instant;
 
-use super::super::fetch::{Credentials, FetchLimits, SecretText};
-use super::super::mirror::Mirror;
-use super::super::quarantine::Quarantine;
-use super::super::testing::{AS_CHILD, Bomb, HttpsServer, Work, accept, request, run, this_binary};
+use tempfile::TempDir;
+
+use super::super::fetch::{Credentials, FetchLimits, FetchRequest, SecretText};
+use super::super::testing::{
+    AS_CHILD, Bomb, HttpsServer, SshServer, Work, bring_in, request, run, this_binary,
+};
 use super::*;
 
 /// The child process of the other tests; without the environment variable it does nothing.
@@ -18,17 +22,16 @@ fn child_entry() {
     }
 }
 
-/// Fetches in a child process, and moves the download into the mirror as if its head were trusted.
-async fn bring(child: &ChildProgram, request: &FetchRequest) -> Result<Fetched, FetchError> {
-    let quarantine = Quarantine::begin(&Mirror::new(&request.mirror)).unwrap();
-    let fetched = fetch_in_child(child, request).await?;
-    accept(&quarantine, request, &fetched);
-    Ok(fetched)
+/// A directory that every user may pass through, as the data directory is.
+fn passable() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).unwrap();
+    directory
 }
 
 #[tokio::test]
 async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
-    let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
+    let (work, data) = (Work::new(), passable());
     let head = work.commit("one", None);
     run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
     let request = request(
@@ -36,14 +39,17 @@ async fn a_child_fetches_what_another_user_owns_and_passes_errors_on() {
         &data.path().join("mirror.git"),
     );
     let started = Instant::now();
-    assert_eq!(bring(&this_binary(), &request).await.unwrap().head, head);
+    assert_eq!(bring_in(&this_binary(), &request).await.unwrap().head, head);
     eprintln!("a fetch in a child took {:?}", started.elapsed());
     let request = FetchRequest {
         branch: "other".to_owned(),
         ..request
     };
     assert_eq!(
-        bring(&this_binary(), &request).await.unwrap_err().label(),
+        bring_in(&this_binary(), &request)
+            .await
+            .unwrap_err()
+            .label(),
         "no-such-branch"
     );
 }
@@ -127,11 +133,11 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
             "limit",
         ),
     ] {
-        let error = bring(&this_binary(), &request).await.unwrap_err();
+        let error = bring_in(&this_binary(), &request).await.unwrap_err();
         assert_eq!(error.label(), label, "{error}");
         assert!(!error.to_string().contains("token\""), "{error}");
     }
-    let fetched = bring(&this_binary(), &trusting).await.unwrap();
+    let fetched = bring_in(&this_binary(), &trusting).await.unwrap();
     assert_eq!(fetched.head, head);
     let next = work.commit("two", None);
     work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
@@ -139,7 +145,7 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
         user: "git".to_owned(),
         password: SecretText::new("token"),
     };
-    let fetched = bring(
+    let fetched = bring_in(
         &this_binary(),
         &FetchRequest {
             credentials: Some(basic),
@@ -149,6 +155,142 @@ async fn https_needs_a_proven_server_and_accepted_credentials() {
     .await
     .unwrap();
     assert_eq!((fetched.head, fetched.previous), (next, Some(head)));
+}
+
+/// A user that no file of this machine belongs to, and that has no name.
+const FETCH_USER: UserIds = UserIds {
+    uid: 12345,
+    gid: 12346,
+};
+
+/// This binary as the child, which becomes another user.
+fn with_fetch_user() -> ChildProgram {
+    ChildProgram {
+        fetch_user: Some(FETCH_USER),
+        ..this_binary()
+    }
+}
+
+#[tokio::test]
+async fn ssh_needs_a_known_host_and_a_key_that_may_log_in() {
+    for (kind, bits) in [("ed25519", "256"), ("rsa", "3072"), ("ecdsa", "256")] {
+        let (work, data) = (Work::new(), passable());
+        let head = work.commit("one", None);
+        let server = SshServer::start(kind, bits);
+        let key = |text: String| Some(Credentials::SshKey(SecretText::new(text)));
+        let trusting = FetchRequest {
+            credentials: key(server.login_key()),
+            known_hosts: Some(server.known_hosts()),
+            ..request(server.url(work.path()), &data.path().join("mirror.git"))
+        };
+        let stranger = SshServer::start("ed25519", "256");
+        for (request, label) in [
+            (
+                FetchRequest {
+                    known_hosts: None,
+                    ..trusting.clone()
+                },
+                "certificate",
+            ),
+            (
+                FetchRequest {
+                    known_hosts: Some(stranger.known_hosts()),
+                    ..trusting.clone()
+                },
+                "certificate",
+            ),
+            (
+                FetchRequest {
+                    credentials: key(stranger.login_key()),
+                    ..trusting.clone()
+                },
+                "auth-failed",
+            ),
+        ] {
+            let error = bring_in(&with_fetch_user(), &request).await.unwrap_err();
+            assert_eq!(error.label(), label, "{kind}: {error}");
+        }
+        let fetched = bring_in(&with_fetch_user(), &trusting).await.unwrap();
+        assert_eq!(fetched.head, head, "{kind}");
+
+        // The next fetch brings what is new, since the child reads the mirror's objects.
+        work.write("a.yaml", "two");
+        let next = work.commit("two", None);
+        let fetched = bring_in(&with_fetch_user(), &trusting).await.unwrap();
+        assert_eq!((fetched.head, fetched.previous), (next, Some(head)));
+    }
+}
+
+#[tokio::test]
+async fn a_repository_that_only_its_owner_may_read_is_fetched_by_the_owner() {
+    for (user, mode) in [("0:0", 0o700), ("12345:12346", 0o700), ("12345:0", 0o750)] {
+        let (work, data) = (Work::new(), passable());
+        let head = work.commit("one", None);
+        let path = work.path().to_str().unwrap();
+        run("chown", &["-R", user, path]);
+        fs::set_permissions(work.path(), Permissions::from_mode(mode)).unwrap();
+        let request = request(path, &data.path().join("mirror.git"));
+        let fetched = bring_in(&this_binary(), &request).await.unwrap();
+        assert_eq!(fetched.head, head, "{user}");
+        // The pack is root's from then on.
+        let packs = fs::read_dir(data.path().join("mirror.git/objects/pack")).unwrap();
+        for file in packs.map(|file| file.unwrap().metadata().unwrap()) {
+            assert_eq!((file.uid(), file.mode() & 0o377), (0, 0), "{user}");
+        }
+    }
+
+    // Its files belong to another user than the directory.
+    let (work, data) = (Work::new(), passable());
+    work.commit("one", None);
+    run("chown", &["12345", work.path().to_str().unwrap()]);
+    run("chmod", &["-R", "go-rwx", work.path().to_str().unwrap()]);
+    let request = request(
+        work.path().to_str().unwrap(),
+        &data.path().join("mirror.git"),
+    );
+    let error = bring_in(&this_binary(), &request).await.unwrap_err();
+    assert_eq!(error.label(), "no-repository");
+    assert!(error.to_string().contains("Permission denied"), "{error}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_the_user_cannot_reach_is_an_error_that_says_so() {
+    let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
+    fs::set_permissions(data.path(), Permissions::from_mode(0o700)).unwrap();
+    work.commit("one", None);
+    run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
+    let request = request(
+        work.path().to_str().unwrap(),
+        &data.path().join("mirror.git"),
+    );
+    let error = bring_in(&this_binary(), &request).await.unwrap_err();
+    assert!(error.to_string().contains("chmod o+x"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mirror_is_checked_and_compacted_by_the_user_of_fetches() {
+    let (work, data) = (Work::new(), passable());
+    let root = tempfile::tempdir().unwrap();
+    let server = HttpsServer::start(root.path(), None);
+    let bare = root.path().join("deploy.git");
+    let mut head = work.commit("one", None);
+    work.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
+    let mut request = request(server.url("deploy.git"), &data.path().join("mirror.git"));
+    request.ca_file = Some(server.ca_file());
+    // More packs than a mirror keeps.
+    for number in 0..52 {
+        work.write("a.yaml", number.to_string());
+        head = work.commit(&number.to_string(), None);
+        work.git(&["push", "-q", bare.to_str().unwrap(), "main"]);
+        let fetched = bring_in(&with_fetch_user(), &request).await.unwrap();
+        assert_eq!(fetched.head, head);
+        request.keep = [head.clone()].into();
+    }
+    request.check = super::super::mirror::Check::Thorough;
+    let fetched = bring_in(&with_fetch_user(), &request).await.unwrap();
+    assert_eq!((fetched.head, fetched.repaired), (head, None));
+    let packs = fs::read_dir(data.path().join("mirror.git/objects/pack")).unwrap();
+    assert!(packs.count() < 20, "the mirror was not compacted");
 }
 
 #[tokio::test]
@@ -182,7 +324,7 @@ async fn a_bomb_in_a_pack_is_refused_by_its_headers_or_by_the_memory_that_its_de
                     bomb.large, bomb.large_bytes
                 )
             };
-            let error = bring(&this_binary(), &asked).await.unwrap_err();
+            let error = bring_in(&this_binary(), &asked).await.unwrap_err();
             let FetchError::PackRefused {
                 head: named, what, ..
             } = error
@@ -202,14 +344,14 @@ async fn a_silent_server_is_given_up_at_the_deadline() {
     let data = tempfile::tempdir().unwrap();
     let mut request = request(url, &data.path().join("mirror.git"));
     request.limits.deadline = Duration::from_millis(200);
-    let error = bring(&this_binary(), &request).await.unwrap_err();
+    let error = bring_in(&this_binary(), &request).await.unwrap_err();
     assert_eq!(error.label(), "timeout");
 }
 
 #[tokio::test]
 async fn a_child_that_dies_or_cannot_start_is_reported() {
     let data = tempfile::tempdir().unwrap();
-    let request = request("/x", &data.path().join("mirror.git"));
+    let request = request("ssh://git@127.0.0.1/x", &data.path().join("mirror.git"));
     for (program, expected) in [
         ("/nowhere/windlass", "start"),
         ("/bin/false", "without an answer"),
@@ -217,8 +359,9 @@ async fn a_child_that_dies_or_cannot_start_is_reported() {
         let child = ChildProgram {
             program: program.into(),
             arguments: Vec::new(),
+            fetch_user: None,
         };
-        let error = bring(&child, &request).await.unwrap_err();
+        let error = bring_in(&child, &request).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
 }

@@ -8,22 +8,33 @@ use std::io::Write;
 use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
 use super::error::{FetchError, FetchFailure};
-use super::request::{Budget, FetchRequest, Head};
+use super::layout::{self, Unsafe};
+use super::request::{Budget, Head, RemoteTask};
 use super::url::{LocalRepository, RemoteUrl};
 use crate::source::mirror;
 
 /// The most branches that a message lists: enough to notice a misspelled name.
 const MAX_LISTED_BRANCHES: usize = 10;
 
-/// Copies what the branch adds, and returns its head.
+/// Copies what the branch adds, and returns its head. The mirror is not needed for this: what its
+/// refs reach is known by their ids.
 pub(super) fn fetch(
     repo: &Repository,
     local: &LocalRepository,
     url: &RemoteUrl,
-    request: &FetchRequest,
+    task: &RemoteTask,
     budget: &Budget,
-    previous: Option<Oid>,
 ) -> Result<Head, FetchFailure> {
+    let branch = format!("refs/heads/{}", task.branch);
+    let refused = |error: Unsafe| {
+        FetchFailure::Known(FetchError::NoRepository {
+            url: url.to_string(),
+            detail: error.to_string(),
+        })
+    };
+    let directory = layout::git_directory(local.path()).map_err(refused)?;
+    layout::check(&directory, &branch).map_err(refused)?;
+
     let source = open(local, url)?;
     if source.is_shallow() {
         return Err(FetchFailure::Known(FetchError::Shallow {
@@ -31,53 +42,55 @@ pub(super) fn fetch(
         }));
     }
 
-    let Some(head) = mirror::ref_target(&source, &format!("refs/heads/{}", request.branch))? else {
-        return Err(FetchFailure::Known(no_branch(
-            &source,
-            url,
-            &request.branch,
-        )?));
+    let Some(head) = mirror::ref_target(&source, &branch)? else {
+        layout::check_refs(&directory).map_err(refused)?;
+        return Err(FetchFailure::Known(no_branch(&source, url, &task.branch)?));
     };
     budget.announce(head);
-    if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
-        return Ok(Head {
-            id: head,
-            downloaded: false,
-        });
+    let mut downloaded = false;
+    if task.previous() != Some(head) && task.wants(head) {
+        let known: Result<Vec<Oid>, _> = task
+            .known
+            .values()
+            .map(|id| Oid::from_str(id.as_str()))
+            .collect();
+        downloaded = history(&source, repo, &[head], &known?, budget)?;
     }
-
-    history(&source, repo, &[head], budget)?;
     Ok(Head {
         id: head,
-        downloaded: true,
+        downloaded,
     })
 }
 
-/// Copies everything that `wanted` reach in `source` and no ref of `target` reaches yet, as one
-/// pack.
+/// Copies everything that `wanted` reach in `source` and none of `known` reaches, as one pack.
+/// Returns whether there is anything to copy.
 pub(super) fn history(
     source: &Repository,
     target: &Repository,
     wanted: &[Oid],
+    known: &[Oid],
     budget: &Budget,
-) -> Result<(), FetchFailure> {
+) -> Result<bool, FetchFailure> {
     let from = source.odb()?;
     let mut walk = source.revwalk()?;
     for id in wanted {
         walk.push(*id)?;
     }
-    for reference in target.references()? {
+    for id in known {
         // libgit2 refuses to hide a commit that the walked repository does not have.
-        if let Some(known) = reference?.target()
-            && let Ok((_, ObjectType::Commit)) = from.read_header(known)
-        {
-            walk.hide(known)?;
+        if let Ok((_, ObjectType::Commit)) = from.read_header(*id) {
+            walk.hide(*id)?;
         }
     }
 
     let mut builder = source.packbuilder()?;
+    // A thread is a system call that the sandbox refuses.
+    builder.set_threads(1);
     builder.insert_walk(&mut walk)?;
     let objects = builder.object_count() as u64;
+    if objects == 0 {
+        return Ok(false);
+    }
     let stopped = || {
         FetchFailure::Git(git2::Error::new(
             ErrorCode::User,
@@ -114,7 +127,7 @@ pub(super) fn history(
     }
     built?;
     writer.commit()?;
-    Ok(())
+    Ok(true)
 }
 
 /// Opens the repository at exactly this path. libgit2 would also look for one in the directories
@@ -123,7 +136,11 @@ fn open(local: &LocalRepository, url: &RemoteUrl) -> Result<Repository, FetchFai
     let no_ceilings: [&str; 0] = [];
     Repository::open_ext(local.path(), RepositoryOpenFlags::NO_SEARCH, no_ceilings).map_err(
         |error| {
-            let detail = error.message().to_owned();
+            let detail = format!(
+                "{} (read as user {}, the owner of the directory)",
+                error.message(),
+                rustix::process::geteuid().as_raw()
+            );
             FetchFailure::Known(FetchError::NoRepository {
                 url: url.to_string(),
                 detail,

@@ -153,6 +153,15 @@ impl FetchError {
         }
     }
 
+    /// Whether damage of the mirror can be the cause: libgit2 does not say which of the two
+    /// repositories it could not read.
+    pub(crate) fn may_be_the_mirrors(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Other { .. } | Self::Child { .. }
+        )
+    }
+
     /// A word of a fixed set, for metrics and JSON.
     pub(crate) fn label(&self) -> &'static str {
         match self {

@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 
 use git2::{
-    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid,
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
     ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository,
 };
 
 use super::copy::missing;
 use super::error::{FetchError, FetchFailure};
-use super::request::{Budget, Credentials, FetchRequest, Head};
+use super::request::{Budget, Credentials, Head, RemoteTask};
 use super::url::{NetworkUrl, RemoteUrl};
 
 /// The user whose password is a forge's token, and that ssh logs in as if the URL names none.
@@ -22,12 +22,11 @@ pub(super) fn fetch(
     repo: &Repository,
     network: &NetworkUrl,
     url: &RemoteUrl,
-    request: &FetchRequest,
+    task: &RemoteTask,
     budget: &Budget,
-    previous: Option<Oid>,
 ) -> Result<Head, FetchFailure> {
-    let introduction = Introduction::new(network, request.credentials.as_ref());
-    let result = download(repo, network, url, request, budget, previous, &introduction);
+    let introduction = Introduction::new(network, task.credentials.as_ref());
+    let result = download(repo, network, url, task, budget, &introduction);
     // The callback knows why credentials were refused; libgit2's error only says that they were.
     match (result, introduction.refused.into_inner()) {
         (Err(FetchFailure::Git(_)), Some(detail)) => {
@@ -44,9 +43,8 @@ fn download(
     repo: &Repository,
     network: &NetworkUrl,
     url: &RemoteUrl,
-    request: &FetchRequest,
+    task: &RemoteTask,
     budget: &Budget,
-    previous: Option<Oid>,
     introduction: &Introduction<'_>,
 ) -> Result<Head, FetchFailure> {
     let mut proxy = ProxyOptions::new();
@@ -58,7 +56,7 @@ fn download(
         Some(proxy),
     )?;
 
-    let branch = format!("refs/heads/{}", request.branch);
+    let branch = format!("refs/heads/{}", task.branch);
     let mut head = None;
     let mut has = Vec::new();
     for remote_head in connection.list()? {
@@ -71,10 +69,10 @@ fn download(
         }
     }
     let Some(head) = head else {
-        return Err(FetchFailure::Known(missing(url, &request.branch, has)));
+        return Err(FetchFailure::Known(missing(url, &task.branch, has)));
     };
     budget.announce(head);
-    if previous == Some(head) || !request.wants(head) || repo.odb()?.exists(head) {
+    if task.previous() == Some(head) || !task.wants(head) || repo.odb()?.exists(head) {
         return Ok(Head {
             id: head,
             downloaded: false,
@@ -87,7 +85,7 @@ fn download(
         .download_tags(AutotagOption::None)
         .follow_redirects(RemoteRedirect::Initial)
         .update_fetchhead(false);
-    let refspec = format!("+{branch}:refs/remotes/origin/{}", request.branch);
+    let refspec = format!("+{branch}:refs/remotes/origin/{}", task.branch);
     connection
         .remote()
         .download(&[refspec.as_str()], Some(&mut options))?;
@@ -177,15 +175,9 @@ impl<'a> Introduction<'a> {
                 user,
                 password: secret,
             } if password => Cred::userpass_plaintext(user, secret.reveal()),
-            Credentials::SshKey {
-                private_key,
-                passphrase,
-            } if key => Cred::ssh_key(
-                user,
-                None,
-                private_key,
-                passphrase.as_ref().map(super::SecretText::reveal),
-            ),
+            Credentials::SshKey(private_key) if key => {
+                Cred::ssh_key_from_memory(user, None, private_key.reveal(), None)
+            }
             _ => Err(self.refuse("it requires another type of credentials than is configured")),
         }
     }

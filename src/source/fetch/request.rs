@@ -1,7 +1,7 @@
-//! The request and the answer of a fetch, and its limits.
+//! The request and the result of a fetch, and its limits.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,10 @@ use git2::Oid;
 use reconciler::name::CommitId;
 use serde::{Deserialize, Serialize};
 
-use crate::source::{commit::id_of, mirror::Check};
+use crate::source::{
+    commit::id_of,
+    mirror::{self, Check},
+};
 
 /// A text that is never printed: it has no Debug and no Display.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +38,8 @@ pub(crate) enum Credentials {
     Token(SecretText),
     /// User and password for https.
     Basic { user: String, password: SecretText },
-    /// A private key for ssh.
-    SshKey {
-        /// The path of the key.
-        private_key: PathBuf,
-        /// The passphrase of the key; `None` if the key is not encrypted.
-        passphrase: Option<SecretText>,
-    },
+    /// The text of a private key for ssh, which is not encrypted.
+    SshKey(SecretText),
 }
 
 /// The limits of one fetch.
@@ -56,8 +54,7 @@ pub(crate) struct FetchLimits {
     /// The size of any one object in bytes, inflated; commits, tags and trees have lower limits of
     /// their own.
     pub(crate) object_bytes: u64,
-    /// The address space of the child process; packs are mapped into memory, so this must be much
-    /// more than the size of a pack.
+    /// The address space of the child process, without the packs that it maps.
     pub(crate) address_space_bytes: u64,
 }
 
@@ -79,33 +76,20 @@ impl Default for FetchLimits {
             received_bytes: 512 * 1024 * 1024,
             objects: 2_000_000,
             object_bytes: 64 * 1024 * 1024,
-            address_space_bytes: 4 * 1024 * 1024 * 1024,
+            address_space_bytes: 1024 * 1024 * 1024,
         }
     }
 }
 
-/// The task of the child process. In every task the child writes only below the quarantine
-/// directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Task {
-    /// Downloads what the branch adds.
-    #[default]
-    Fetch,
-    /// Returns the branch's head, and downloads nothing.
-    AskHead,
-    /// Copies what the mirror's refs reach into one pack.
-    Compact,
-}
-
-/// One fetch. It holds a secret, so it has no Debug.
-#[derive(Clone, Serialize, Deserialize)]
+/// What the follower requests. It holds a secret, so it has no Debug.
+#[derive(Clone)]
 pub(crate) struct FetchRequest {
-    pub(crate) task: Task,
     /// The URL of the repository: a path, `file://`, `https://`, `http://` or `ssh://`.
     pub(crate) url: String,
     /// The followed branch, without `refs/heads/`.
     pub(crate) branch: String,
+    /// Whether the branch's head is downloaded, and not only reported.
+    pub(crate) download: bool,
     /// The local repository, which a fetch only reads; the download goes to the quarantine beside
     /// it.
     pub(crate) mirror: PathBuf,
@@ -126,10 +110,36 @@ pub(crate) struct FetchRequest {
     pub(crate) check: Check,
 }
 
-impl FetchRequest {
+/// A fetch as the child process does it, with all that the child cannot read by itself.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct RemoteTask {
+    pub(crate) url: String,
+    pub(crate) branch: String,
+    /// Whether the branch's head is downloaded, and not only reported.
+    pub(crate) download: bool,
+    pub(crate) credentials: Option<Credentials>,
+    /// The only certificate authorities that an https server is trusted by, as PEM.
+    pub(crate) authorities: Option<String>,
+    /// The only hosts that an ssh connection is made to, as OpenSSH's `known_hosts`.
+    pub(crate) known_hosts: Option<String>,
+    /// Heads that are not downloaded.
+    pub(crate) refused: BTreeSet<CommitId>,
+    /// The mirror's refs and their targets, whose history is not downloaded again.
+    pub(crate) known: BTreeMap<String, CommitId>,
+    /// Whether the mirror is damaged, and its objects are not to be used.
+    pub(crate) whole: bool,
+}
+
+impl RemoteTask {
     /// Whether this head must be downloaded.
     pub(super) fn wants(&self, head: Oid) -> bool {
-        self.task == Task::Fetch && !self.refused.contains(&id_of(head))
+        self.download && !self.refused.contains(&id_of(head))
+    }
+
+    /// The mirror's head of the branch.
+    pub(super) fn previous(&self) -> Option<Oid> {
+        let id = self.known.get(&mirror::tracking(&self.branch))?;
+        Oid::from_str(id.as_str()).ok()
     }
 }
 
@@ -140,9 +150,17 @@ pub(super) struct Head {
     pub(super) downloaded: bool,
 }
 
+/// The answer of the child process to a fetch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteHead {
+    pub(crate) id: CommitId,
+    pub(crate) downloaded: bool,
+    /// The number of bytes received.
+    pub(crate) received_bytes: u64,
+}
+
 /// The content of the quarantine after a fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Brought {
     /// Nothing: the mirror has the head already, or the head was refused before.
     Nothing,
@@ -153,7 +171,7 @@ pub(crate) enum Brought {
 }
 
 /// The result of a fetch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
     /// The branch's head at the remote.
     pub(crate) head: CommitId,

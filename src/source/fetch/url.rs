@@ -4,7 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::FetchError;
+use super::{FetchError, layout};
+
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
+const SSH: u16 = 22;
 
 /// A parsed repository URL; printed without its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,25 @@ impl NetworkUrl {
         &self.full
     }
 
+    /// The TCP port of the server.
+    fn port(&self) -> Option<u16> {
+        let Some((scheme, authority, _)) = authority(&self.full) else {
+            // `user@host:path`
+            return Some(SSH);
+        };
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        // The colons of an IPv6 address stand in brackets.
+        let after_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+        match (after_host.rsplit_once(':'), scheme) {
+            (Some((_, port)), _) if !port.is_empty() => port.parse().ok(),
+            (_, "https") => Some(HTTPS),
+            (_, "ssh") => Some(SSH),
+            _ => Some(HTTP),
+        }
+    }
+
     /// Whether `other`, for which libgit2 requests credentials, is the same server with the same
     /// protocol: a redirect must not send a password to another server.
     pub(super) fn is_same_server(&self, other: &str) -> bool {
@@ -61,6 +84,15 @@ impl RemoteUrl {
         match self {
             Self::Local(_) => message.to_owned(),
             Self::Network(url) => message.replace(&url.full, &url.shown),
+        }
+    }
+
+    /// The TCP port of a remote server, or of a proxy; `None` for a repository on this host, and for
+    /// a port that is no number.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Local(_) => None,
+            Self::Network(url) => url.port(),
         }
     }
 
@@ -136,24 +168,10 @@ impl FromStr for RemoteUrl {
 }
 
 impl LocalRepository {
-    /// The directory of this repository's refs; a work tree keeps them in `.git`, a linked one in
-    /// another place.
+    /// The directory of this repository's refs, if it can be told.
     pub(crate) fn git_directory(&self) -> Option<PathBuf> {
-        let inner = self.path.join(".git");
-        if inner.is_dir() {
-            return Some(inner);
-        }
-        // gitrepository-layout(5): in a linked work tree `.git` is a file that names its directory,
-        // whose file `commondir` names the repository with the refs.
-        if let Ok(link) = std::fs::read_to_string(&inner) {
-            let directory = self.path.join(link.strip_prefix("gitdir:")?.trim());
-            let common = std::fs::read_to_string(directory.join("commondir"));
-            return Some(common.map_or(directory.clone(), |common| directory.join(common.trim())));
-        }
-        if self.path.join("refs").is_dir() {
-            return Some(self.path.clone());
-        }
-        None
+        let directory = layout::git_directory(&self.path).ok()?;
+        directory.join("refs").is_dir().then_some(directory)
     }
 
     /// The directory as configured.
@@ -256,6 +274,24 @@ mod tests {
             "http://dev:secret@git.example.com/a",
         ] {
             assert!(text.parse::<RemoteUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_url_or_of_its_scheme() {
+        for (text, port) in [
+            ("/srv/git/a.git", None),
+            ("https://git.example.com/a.git", Some(443)),
+            ("https://dev:1@git.example.com:8443/a.git", Some(8443)),
+            ("http://[::1]:3000/a.git", Some(3000)),
+            ("http://[::1]/a.git", Some(80)),
+            ("ssh://git@git.example.com/a.git", Some(22)),
+            ("ssh://git@git.example.com:2222/a.git", Some(2222)),
+            ("git@git.example.com:a.git", Some(22)),
+            ("https://git.example.com:/a.git", Some(443)),
+            ("https://git.example.com:70000/a.git", None),
+        ] {
+            assert_eq!(text.parse::<RemoteUrl>().unwrap().port(), port, "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use super::super::fetch::{FetchError, FetchRequest, fetch};
-use super::super::testing::{Bomb, Work, accept, bring, request};
+use super::super::fetch::{FetchError, FetchRequest};
+use super::super::testing::{Bomb, Work, bring, request};
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -122,66 +122,11 @@ fn a_commit_that_inflates_to_hundreds_of_megabytes_is_never_read_also_as_the_bas
 }
 
 #[test]
-fn the_daemon_inspects_the_quarantine_itself_and_accepts_only_one_pack() {
-    let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
-    let mirror = data.path().join("mirror.git");
-    work.write("a.yaml", "0123456789".repeat(10));
-    work.commit("one", None);
-    let ask = request(work.path().to_str().unwrap(), &mirror);
-    let quarantine = Quarantine::begin(&Mirror::new(&mirror)).unwrap();
-    let fetched = fetch(&ask).unwrap();
-    let objects = incoming(&quarantine.path);
-
-    // A child that checks nothing.
-    let mut limits = ask.limits.clone();
-    limits.object_bytes = 99;
-    let error = quarantine.inspect(&limits).unwrap_err();
-    assert!(
-        error.to_string().contains("is a blob of 100 bytes"),
-        "{error}"
-    );
-
-    // A child that downloads more than was requested.
-    for extra in ["pack/pack-1.pack", "12/34567890", "loose"] {
-        let path = objects.join(extra);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, "x").unwrap();
-        let error = quarantine.inspect(&ask.limits).unwrap_err();
-        assert!(
-            matches!(error, InspectError::Layout { .. }),
-            "{extra}: {error}"
-        );
-        fs::remove_file(&path).unwrap();
-        if extra.starts_with("12") {
-            fs::remove_dir(path.parent().unwrap()).unwrap()
-        }
-    }
-    // The child's own configuration and refs are not read.
-    fs::write(
-        quarantine.path.join(INCOMING).join("config"),
-        "not a configuration",
-    )
-    .unwrap();
-    fs::remove_file(quarantine.path.join(INCOMING).join("HEAD")).unwrap();
-    accept(&quarantine, &ask, &fetched);
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(&quarantine.path).unwrap().permissions(),
-    );
-    assert_eq!(mode & 0o777, 0o700);
-    drop(quarantine);
-    let repo = Mirror::new(&mirror).open().unwrap();
-    assert!(
-        repo.find_commit(Oid::from_str(fetched.head.as_str()).unwrap())
-            .is_ok()
-    );
-}
-
-#[test]
 fn a_kill_at_any_step_of_the_way_into_the_mirror_is_put_right_by_the_next_fetch() {
     let (work, data) = (Work::new(), tempfile::tempdir().unwrap());
     work.write("a.yaml", "one");
     work.commit("one", None);
-    for step in 0..5 {
+    for step in 0..6 {
         let mirror = data.path().join(format!("{step}/mirror.git"));
         let ask = request(work.path().to_str().unwrap(), &mirror);
         let head = bring(&ask).unwrap().head;
@@ -189,38 +134,60 @@ fn a_kill_at_any_step_of_the_way_into_the_mirror_is_put_right_by_the_next_fetch(
         let next = work.commit(&format!("step {step}"), None);
 
         let quarantine = Quarantine::begin(&Mirror::new(&mirror)).unwrap();
+        quarantine.prepare(None).unwrap();
         if step > 0 {
-            fetch(&ask).unwrap();
+            // What the child has downloaded, and the daemon has copied.
+            let packs = work.path().join(".git/objects/pack");
+            work.git(&["repack", "-q", "-a", "-d"]);
+            for from in fs::read_dir(packs).unwrap() {
+                let from = from.unwrap().path();
+                if from
+                    .extension()
+                    .is_some_and(|end| end == "pack" || end == "idx")
+                {
+                    let to = quarantine.path.join(INCOMING).join("objects/pack");
+                    fs::create_dir_all(&to).unwrap();
+                    fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+                }
+            }
         }
-        let objects = incoming(&quarantine.path);
-        let packs = mirror.join("objects/pack");
         if step > 1 {
-            let (pack, index) = the_pack(&objects).unwrap();
+            quarantine.take_download(&ask.limits).unwrap();
+        }
+        let packs = mirror.join("objects/pack");
+        if step > 2 {
+            let (pack, index) = the_pack(&quarantine.received).unwrap();
             let name = |path: &Path| packs.join(path.file_name().unwrap());
             fs::rename(&pack, name(&pack)).unwrap();
-            if step > 2 {
+            if step > 3 {
                 fs::rename(&index, name(&index)).unwrap();
             }
         }
-        if step > 3 {
+        if step > 4 {
             mirror::follow(&Mirror::new(&mirror).open().unwrap(), "main", &next).unwrap();
         }
-        // A kill runs no destructor: the files stay in the quarantine.
-        let left = data.path().join(format!("{step}/left"));
-        fs::rename(&quarantine.path, &left).unwrap();
+        // A kill runs no destructor: the files stay.
+        let places = [quarantine.path.clone(), quarantine.received.clone()];
+        let left = |place: &Path| place.with_extension("left");
+        for place in places.iter().filter(|place| place.exists()) {
+            fs::rename(place, left(place)).unwrap();
+        }
         drop(quarantine);
-        fs::rename(&left, mirror.with_extension("git.quarantine")).unwrap();
+        for place in places.iter().filter(|place| left(place).exists()) {
+            fs::rename(left(place), place).unwrap();
+        }
 
         let fetched = bring(&ask).unwrap();
         assert_eq!(fetched.head, next, "step {step}");
-        let expected = if step > 3 { &next } else { &head };
+        let expected = if step > 4 { &next } else { &head };
         assert_eq!(fetched.previous.as_ref(), Some(expected), "step {step}");
-        assert_eq!(fetched.brought == Brought::Nothing, step > 2, "step {step}");
         let repo = Mirror::new(&mirror).open().unwrap();
         let keep = BTreeSet::from([head.clone(), next.clone()]);
         Mirror::new(&mirror)
             .check(&repo, &keep, Check::Thorough)
             .unwrap();
-        assert!(!mirror.with_extension("git.quarantine").exists());
+        for place in places {
+            assert!(!place.exists(), "step {step}: {}", place.display());
+        }
     }
 }
