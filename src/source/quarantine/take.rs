@@ -121,6 +121,7 @@ fn copy(directory: &OwnedFd, name: &str, to: &Path, max_bytes: u64) -> io::Resul
     if copied > max_bytes {
         return Err(too_large());
     }
+    // After a crash the mirror must not name a pack whose content never reached the disk.
     copy.sync_all()
 }
 
