@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 mod exit;
 mod get;
 mod history;
+mod join_token;
 mod logs;
 pub(crate) mod output;
 mod paint;

@@ -30,6 +30,16 @@ fn error_of(outcome: Outcome) -> String {
     outcome.stderr
 }
 
+/// Joins as n2 with a token that `cluster join` reads from standard input.
+fn join_by_stdin(host: &Host, token: &str) -> Outcome {
+    let line = format!(
+        "echo {} | {} cluster join --node n2 -",
+        token.trim(),
+        env!("CARGO_BIN_EXE_windlass")
+    );
+    host.exec(&["sh", "-c", &line])
+}
+
 #[test]
 fn two_hosts_become_a_cluster_and_reach_each_other() {
     let network = Network::start();
@@ -41,11 +51,19 @@ fn two_hosts_become_a_cluster_and_reach_each_other() {
     let first = start(&one, &repository, "n1");
     // The address in the token is the host's own.
     let token = one.windlass(&["cluster", "token", "--node", "n2"]).ok();
-    two.windlass(&["cluster", "join", "--node", "n2", token.trim()])
-        .ok();
+    let joined = join_by_stdin(&two, &token);
+    assert_eq!(
+        joined.stderr, "",
+        "a token from standard input is not warned about"
+    );
+    joined.ok();
     let again =
         error_of(two.windlass(&["cluster", "join", "--node", "n2", "--replace", token.trim()]));
     assert!(again.contains("the join token was used at "), "{again}");
+    assert!(
+        again.contains("can read the join token on the command line"),
+        "{again}"
+    );
     let mut second = start(&two, &repository, "n2");
 
     for (from, node, to) in [(&one, "n2", &two), (&two, "n1", &one)] {

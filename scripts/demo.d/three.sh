@@ -68,8 +68,8 @@ form_cluster() {
     wait_daemon n1
     for host in n2 n3; do
         token=$(at n1 windlass cluster token --node "$host" | grep -o 'wlj1\.[^ ]*' | tail -1)
-        print_command "$host#" windlass cluster join "${token:0:24}..."
-        on "$host" "$BINARY" cluster join "$token"
+        print_command "$host#" windlass cluster join -
+        on "$host" "$BINARY" cluster join - <<<"$token"
         start_daemon "$host"
     done
     for host in n2 n3; do wait_daemon "$host"; done

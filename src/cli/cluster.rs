@@ -17,6 +17,7 @@ use reconciler::name::NodeName;
 use super::{
     args::{Format, RunArgs, duration},
     exit::Exit,
+    join_token,
 };
 use crate::{
     config::Config,
@@ -64,9 +65,13 @@ pub(crate) enum ClusterCommand {
     },
     /// Join a cluster with a token from `windlass cluster token`
     Join {
-        /// Token from `windlass cluster token`
-        #[arg(value_name = "TOKEN")]
-        token: String,
+        /// `-` reads the token from standard input; without it the token is asked for on the
+        /// terminal. A token as the argument can be read by every user of the host
+        #[arg(value_name = "TOKEN", conflicts_with = "token_file")]
+        token: Option<String>,
+        /// File with the token from `windlass cluster token`; `-` is standard input
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
         /// Name of this host in the cluster [default: its host name]
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
@@ -167,8 +172,14 @@ pub(crate) async fn run(
             };
             token(&config, &directory, &offer, *address, out)
         }
-        ClusterCommand::Join { token, replace, .. } => {
-            join(&config, &directory, token, *replace, out).await
+        ClusterCommand::Join {
+            token,
+            token_file,
+            replace,
+            node: _,
+        } => {
+            let token = join_token::read(token.as_deref(), token_file.as_deref()).await?;
+            join(&config, &directory, &token, *replace, out).await
         }
         ClusterCommand::Rotate { address } => rotate(&directory, *address, out).await,
         ClusterCommand::Ping { node, address } => {
@@ -248,13 +259,12 @@ fn token(
 async fn join(
     config: &Config,
     directory: &PeerDirectory,
-    token: &str,
+    token: &JoinToken,
     replace: bool,
     out: &mut dyn Write,
 ) -> Result<Exit> {
-    let token: JoinToken = token.parse()?;
     let node = config.node_name()?;
-    let joined = peer::join(directory, &node, &token, replace).await?;
+    let joined = peer::join(directory, &node, token, replace).await?;
     writeln!(
         out,
         "{node} belongs to cluster {}; its authority is on {}",
