@@ -176,8 +176,9 @@ pub(crate) struct CheckArgs {
 /// `windlass plan`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// Revision of the followed repository; without it, the plan under way
-    #[arg(value_name = "REV")]
+    /// Id of a commit of the followed repository, or its first digits; without it, the plan under
+    /// way
+    #[arg(value_name = "COMMIT")]
     pub revision: Option<String>,
     /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]

@@ -1,6 +1,8 @@
 //! What another commit would change on this host: the functions that decide and plan run on a copy
 //! of the state, and nothing is applied.
 
+mod revision;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -15,17 +17,17 @@ use reconciler::{
 };
 use tokio::sync::{Semaphore, watch};
 
+use self::revision::PlanRevision;
 use crate::{
     commit_cache::Reading,
     config::Config,
     follow::Judge,
     http::{PlanError, Planner, report::PlanReport},
-    source::commit::id_of,
     trust::TrustStore,
     view::{LaneView, View},
 };
 
-/// Answers `plan [REV]`.
+/// Answers `plan [COMMIT]`.
 #[derive(Clone)]
 pub(super) struct OfflinePlanner {
     judge: Judge,
@@ -67,31 +69,24 @@ impl OfflinePlanner {
         })
     }
 
-    /// The commit that a revision names: a full id, `HEAD` for the newest verified commit, or a
-    /// revision that the mirror can resolve. It need not be verified.
+    /// The id of the commit that a request names. The commit need not be verified.
     fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, PlanError> {
-        if let ("HEAD", Some(verified)) = (revision, &view.source.verified) {
-            return Ok(verified.clone());
+        let url = &view.source.url;
+        match PlanRevision::parse(revision)? {
+            PlanRevision::Verified => {
+                let verified = view.source.verified.clone();
+                verified.ok_or_else(|| PlanError::NoCommit {
+                    revision: revision.to_owned(),
+                    url: url.clone(),
+                })
+            }
+            PlanRevision::Id(id) => Ok(id),
+            PlanRevision::Prefix(prefix) => {
+                let mirror = self.judge.reader.mirror.open();
+                let repo = mirror.map_err(|error| PlanError::Unreadable(error.into()))?;
+                revision::with_prefix(&repo, &prefix, url)
+            }
         }
-        if let Ok(id) = CommitId::parse(revision) {
-            return Ok(id);
-        }
-
-        let mirror = self.judge.reader.mirror.open();
-        let repo = mirror.map_err(|error| PlanError::Unreadable(error.into()))?;
-        // The mirror keeps the remote's branches under `refs/remotes/origin/`, so that the name of
-        // a branch alone does not resolve there.
-        let branch = format!("refs/remotes/origin/{revision}");
-        let object = repo
-            .revparse_single(&branch)
-            .or_else(|_| repo.revparse_single(revision));
-        let commit = object
-            .and_then(|object| object.peel_to_commit())
-            .map_err(|_| PlanError::NoCommit {
-                revision: revision.to_owned(),
-                url: view.source.url.clone(),
-            })?;
-        Ok(id_of(commit.id()))
     }
 
     /// Reads a commit that may run here; other commits are an error.

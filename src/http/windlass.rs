@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use futures_util::{future::BoxFuture, stream};
-use reconciler::name::CommitId;
+use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::task::JoinError;
@@ -27,7 +27,7 @@ use crate::{
 
 /// Computes what this host would do if another commit were the target.
 pub(crate) trait Planner: Send + Sync {
-    /// The plan for a revision of the followed repository.
+    /// The plan for a commit of the followed repository: an id, or its first digits.
     fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>>;
 }
 
@@ -36,6 +36,13 @@ pub(crate) trait Planner: Send + Sync {
 pub(crate) enum PlanError {
     #[error("another plan is being worked out: try again when it is done")]
     Busy,
+    #[error(
+        "{0} is no commit id: give the id of a commit, or 4 or more of its first digits, as in \
+         `windlass history`"
+    )]
+    NoId(ForeignText),
+    #[error("several objects have an id that begins with {0}: give more digits")]
+    Ambiguous(String),
     #[error("{revision} names no commit of {url}: see `windlass history`")]
     NoCommit { revision: String, url: String },
     #[error("commit {} could not be judged", commit.short())]
@@ -141,7 +148,8 @@ async fn source(State(daemon): State<Arc<HttpContext>>) -> Json<SourceStatus> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanQuery {
-    /// The revision of the planned commit; without it the answer is the plan under way.
+    /// The id of the planned commit, or its first digits; without it the answer is the plan under
+    /// way.
     revision: Option<String>,
 }
 
