@@ -16,8 +16,10 @@ use tracing_subscriber::{
 
 use crate::cli::LogFormat;
 
-/// The filter unless `RUST_LOG` sets one: hickory logs a line for every DNS query.
-const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_net=warn,hickory_proto=warn";
+/// The filter unless `RUST_LOG` sets one: hickory logs a line for every DNS query, and rustls a
+/// warning for many a wrong handshake, which any client can send.
+const DEFAULT_FILTER: &str =
+    "info,hickory_server=warn,hickory_net=warn,hickory_proto=warn,rustls=error";
 /// The longest message with its fields: journald cuts a line at 48 KiB.
 const EVENT_BYTES: usize = 16 * 1024;
 

@@ -1,12 +1,9 @@
 //! The requests of the cluster's other hosts, `/peer/v1`. All routes but `join` require a node's
 //! certificate.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod attempts;
+
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json, Router,
@@ -17,10 +14,10 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use reconciler::{foreign::ForeignText, name::NodeName};
 use ssh_encoding::base64::{Base64UrlUnpadded, Encoding};
 
+pub(super) use self::attempts::Attempts;
 use super::{
     Authority,
     authority::CertificateRefusal,
@@ -36,11 +33,6 @@ use crate::http::{HttpContext, api};
 const BODY_BYTES: usize = 16 * 1024;
 /// The size limit of a refusal, which may quote the request.
 const MESSAGE_BYTES: usize = 1024;
-/// The most attempts to join in one minute, from one address.
-const ATTEMPTS_OF_ADDRESS: u32 = 10;
-/// The most attempts to join in one minute, from all addresses.
-const ATTEMPTS_IN_ALL: u32 = 100;
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// The state of the routes.
 pub(super) struct Served {
@@ -172,13 +164,29 @@ async fn join(
     ConnectInfo(remote): ConnectInfo<Remote>,
     body: Result<Json<JoinRequest>, JsonRejection>,
 ) -> Response {
-    if !served.attempts.may(remote.address.ip(), Instant::now()) {
-        return refuse(
+    let address = remote.address;
+    let answer = if served.attempts.may(address.ip(), Instant::now()) {
+        answer_join(&served, &remote, body).await
+    } else {
+        refuse(
             StatusCode::TOO_MANY_REQUESTS,
             "too many attempts to join: wait a minute",
-        );
+        )
+    };
+    // Whoever is refused must not be able to fill the log.
+    if !answer.status().is_success()
+        && let Some(refused) = served.attempts.refused(Instant::now())
+    {
+        tracing::info!(%address, refused, "requests to join were refused; the address is that of the last one");
     }
+    answer
+}
 
+async fn answer_join(
+    served: &Arc<Served>,
+    remote: &Remote,
+    body: Result<Json<JoinRequest>, JsonRejection>,
+) -> Response {
     let Json(JoinRequest {
         secret,
         node,
@@ -190,13 +198,14 @@ async fn join(
 
     // A text that is not base64url counts as an unknown secret.
     let secret = Base64UrlUnpadded::decode_vec(&secret).unwrap_or_default();
-    let name: String = node.chars().take(80).collect();
-    let signed = sign(&served, move |authority| {
+    let name = node.clone();
+    let signed = sign(served, move |authority| {
         authority.join(&secret, &node, &request, Timestamp::now())
     })
     .await;
-    let joined = signed.status().is_success();
-    tracing::info!(node = %name.escape_debug(), address = %remote.address, joined, "a host requested to join");
+    if signed.status().is_success() {
+        tracing::info!(node = %name, address = %remote.address, "a host has joined");
+    }
     signed
 }
 
@@ -245,75 +254,5 @@ fn status(refusal: &CertificateRefusal) -> StatusCode {
     }
 }
 
-/// Attempts in the current minute.
-#[derive(Debug)]
-pub(super) struct Attempts(Mutex<AttemptWindow>);
-
-#[derive(Debug)]
-struct AttemptWindow {
-    since: Instant,
-    all: u32,
-    by_address: BTreeMap<IpAddr, u32>,
-}
-
-impl Attempts {
-    pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(AttemptWindow {
-            since: now,
-            all: 0,
-            by_address: BTreeMap::new(),
-        }))
-    }
-
-    /// Counts an attempt, and returns whether it may continue. No more addresses are stored than
-    /// attempts are allowed.
-    fn may(&self, address: IpAddr, now: Instant) -> bool {
-        let mut window = self.0.lock();
-        if now.duration_since(window.since) >= MINUTE {
-            *window = AttemptWindow {
-                since: now,
-                all: 0,
-                by_address: BTreeMap::new(),
-            };
-        }
-
-        if window.all >= ATTEMPTS_IN_ALL {
-            return false;
-        }
-        let own = window.by_address.entry(address).or_default();
-        if *own >= ATTEMPTS_OF_ADDRESS {
-            return false;
-        }
-        *own += 1;
-        window.all += 1;
-        true
-    }
-}
-
 #[cfg(test)]
 mod fuzz;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_are_limited_for_each_address_and_in_all_until_the_minute_ends() {
-        let start = Instant::now();
-        let attempts = Attempts::new(start);
-        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        assert_eq!(
-            (0..50).filter(|_| attempts.may(address(1), start)).count(),
-            10
-        );
-        assert!(
-            attempts.may(address(2), start),
-            "another address has its own"
-        );
-        let others = (3..60)
-            .flat_map(|last| [last; 10])
-            .filter(|last| attempts.may(address(*last), start));
-        assert_eq!(others.count(), 89);
-        assert!(attempts.may(address(1), start + MINUTE));
-    }
-}

@@ -67,6 +67,52 @@ async fn without_a_certificate_there_is_joining_and_nothing_else() {
     assert!(pair.n1.fixture.asked.lock().is_empty());
 }
 
+/// The lines of a log that a test reads.
+#[derive(Clone, Default)]
+struct LogLines(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn refused_requests_to_join_write_one_line_to_the_log() {
+    let pair = pair().await;
+    let (http, target) = stranger(&pair, None);
+    let lines = LogLines::default();
+    let to = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || to.clone())
+        .finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+
+    let wrong = json!({ "secret": "x", "node": "n9", "request": "x" });
+    let mut statuses = std::collections::BTreeSet::new();
+    for body in [&json!({}), &wrong].into_iter().cycle().take(30) {
+        let response = http.post(target.url("join")).json(body).send().await;
+        statuses.insert(response.unwrap().status());
+    }
+    drop(logging);
+
+    let refusals = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    assert_eq!(statuses, refusals.into());
+    let log = String::from_utf8(lines.0.lock().clone()).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains("requests to join were refused"), "{log}");
+}
+
 #[tokio::test]
 async fn a_certificate_of_another_authority_does_not_get_through_the_handshake() {
     let pair = pair().await;
