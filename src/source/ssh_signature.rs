@@ -377,10 +377,13 @@ fn dearmour(armour: &[u8]) -> Result<Vec<u8>, SignatureError> {
         return Err(SignatureError::Malformed("larger than 16 KiB"));
     }
     let text = std::str::from_utf8(armour).map_err(|_| SignatureError::Malformed("not text"))?;
+    // As ssh-keygen: END stands at the beginning of a line. BEGIN ends its line here, too: what
+    // ssh-keygen itself writes has no other form.
     let body = text
         .trim_ascii_end()
         .strip_prefix(BEGIN)
         .and_then(|text| text.strip_suffix(END))
+        .filter(|body| body.starts_with('\n') && body.ends_with('\n'))
         .ok_or(SignatureError::Malformed("no BEGIN and END lines"))?;
     let packed: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     Base64::decode_vec(&packed).map_err(|_| SignatureError::Malformed("not base64"))

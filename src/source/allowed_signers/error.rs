@@ -41,6 +41,11 @@ impl fmt::Display for LineProblem {
 /// [`LineProblem`] bounds and escapes them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum SignerLineError {
+    #[error(
+        "U+{:04X} is a control character: separate words by spaces or tabs, and remove all others",
+        u32::from(*.0)
+    )]
+    ControlCharacter(char),
     #[error("the quoted principals do not end")]
     OpenPrincipals,
     #[error("expected: principals [options] key-type key")]

@@ -5,6 +5,10 @@ use ssh_key::{Algorithm, PublicKey};
 
 use super::{Moment, NotAllowed, error::SignerLineError, pattern, time};
 
+/// What separates words, as in ssh-keygen. Other white space of Unicode would make two words of what
+/// ssh-keygen reads as one, so that a principal or an option had another meaning there.
+const SEPARATORS: [char; 2] = [' ', '\t'];
+
 /// The principals, namespaces and times of a key.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -90,7 +94,11 @@ impl Line {
 
 /// Parses one line; `None` for an empty one or a comment.
 pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> {
-    let text = text.trim();
+    // An editor may not show a control character, and ssh-keygen ends a line at a carriage return.
+    if let Some(found) = text.chars().find(|c| c.is_control() && *c != '\t') {
+        return Err(SignerLineError::ControlCharacter(found));
+    }
+    let text = text.trim_matches(SEPARATORS);
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }
@@ -99,7 +107,7 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> 
             .split_once('"')
             .ok_or(SignerLineError::OpenPrincipals)?,
         None => text
-            .split_once(char::is_whitespace)
+            .split_once(SEPARATORS)
             .ok_or(SignerLineError::Incomplete)?,
     };
     if principals
@@ -108,7 +116,7 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> 
     {
         return Err(SignerLineError::EmptyPrincipals);
     }
-    let rest = rest.trim_start();
+    let rest = rest.trim_start_matches(SEPARATORS);
     // A key type may be a principal too; only a key in base64 after it shows that the line has no
     // principal: every key in OpenSSH's format begins with `AAAA`, the length of its type's name.
     if starts_with_key(text) && rest.starts_with("AAAA") {
@@ -121,7 +129,7 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> 
         split_options(rest)
     };
     let options = parse_options(options)?;
-    let key = parse_key(key.trim_start())?;
+    let key = parse_key(key.trim_start_matches(SEPARATORS))?;
     let blob = key.to_bytes().map_err(SignerLineError::Encode)?;
     Ok(Some(SignerEntry {
         line: Line {
@@ -134,13 +142,17 @@ pub(super) fn parse(text: &str) -> Result<Option<SignerEntry>, SignerLineError> 
 }
 
 fn starts_with_key(text: &str) -> bool {
-    let word = text.split_whitespace().next().unwrap_or_default();
+    let word = words(text).next().unwrap_or_default();
     !word.contains(['=', ','])
         && (word.starts_with("ssh-") || word.starts_with("ecdsa-") || word.starts_with("sk-"))
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(SEPARATORS).filter(|word| !word.is_empty())
+}
+
 fn parse_key(text: &str) -> Result<PublicKey, SignerLineError> {
-    let mut words = text.split_whitespace();
+    let mut words = words(text);
     let (Some(kind), Some(blob)) = (words.next(), words.next()) else {
         return Err(SignerLineError::NoKey);
     };
@@ -157,7 +169,7 @@ fn parse_key(text: &str) -> Result<PublicKey, SignerLineError> {
     })
 }
 
-/// Splits at the first white space that is not inside quotes, as OpenSSH does for options.
+/// Splits at the first separator that is not inside quotes, as OpenSSH does for options.
 fn split_options(text: &str) -> (&str, &str) {
     let mut quoted = false;
     let mut escaped = false;
@@ -166,7 +178,7 @@ fn split_options(text: &str) -> (&str, &str) {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => quoted = !quoted,
-            c if c.is_whitespace() && !quoted => return text.split_at(index),
+            c if SEPARATORS.contains(&c) && !quoted => return text.split_at(index),
             _ => {}
         }
     }

@@ -64,6 +64,45 @@ fn comments_blank_lines_and_carriage_returns_are_skipped() {
 }
 
 #[test]
+fn only_spaces_and_tabs_separate_words() {
+    let separated = format!(
+        "\t a \tnamespaces=\"git\"\t {} \tcomment\u{a0}x",
+        KEY.replace(' ', "\t ")
+    );
+    assert_eq!(allows(&separated, NOON, NOON), Ok("a".to_owned()));
+    // ssh-keygen reads each of these as a part of the word before it.
+    for space in ['\u{a0}', '\u{2003}', '\u{3000}', '\u{feff}'] {
+        let file = format!("a{space}{KEY}");
+        assert!(
+            AllowedSigners::parse(&file).is_err(),
+            "{space:?} after the principal"
+        );
+        let quoted = format!("a namespaces=\"git\"{space}{KEY}");
+        assert!(
+            AllowedSigners::parse(&quoted).is_err(),
+            "{space:?} after an option"
+        );
+    }
+}
+
+#[test]
+fn control_characters_are_refused_anywhere() {
+    for control in ['\0', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{7f}', '\u{85}'] {
+        for file in [
+            format!("a{control}{KEY}"),
+            format!("a {KEY} comment{control}x"),
+            format!("# comment{control}a {KEY}"),
+        ] {
+            let expected = format!(
+                "line 1: U+{:04X} is a control character: separate words by spaces or tabs, and remove all others",
+                u32::from(control)
+            );
+            assert_eq!(problems(&file), [expected]);
+        }
+    }
+}
+
+#[test]
 fn a_key_must_be_valid_at_both_moments() {
     let file = format!("a valid-after=\"20260101\",valid-before=\"20270101000000Z\" {KEY}");
     assert_eq!(allows(&file, NOON, NOON), Ok("a".to_owned()));

@@ -155,8 +155,8 @@ fn malformed_containers_are_refused() {
     assert!(SshSignature::parse(&sshsig(&key, "git", b"", "sha512", &raw)).is_ok());
     let certificate = blob(&[b"ssh-ed25519-cert-v01@openssh.com", &[7; 32]]);
     let armour_of = |bytes: usize| {
-        let frame = BEGIN.len() + END.len();
-        [BEGIN.as_bytes(), &vec![b'A'; bytes - frame], END.as_bytes()].concat()
+        let body = vec![b'A'; bytes - BEGIN.len() - END.len() - 2];
+        [BEGIN.as_bytes(), b"\n", &body, b"\n", END.as_bytes()].concat()
     };
     let messages = [
         parse(&sshsig(&key, "file", b"", "sha512", &raw)),
@@ -180,6 +180,29 @@ fn malformed_containers_are_refused() {
     its SSH signature is malformed: larger than 16 KiB
     its SSH signature is malformed: no SSHSIG magic
     "#);
+}
+
+#[test]
+fn begin_and_end_stand_on_lines_of_their_own() {
+    let key = blob(&[b"ssh-ed25519", &[7; 32]]);
+    let raw = blob(&[b"ssh-ed25519", &[7; 64]]);
+    let armour = String::from_utf8(sshsig(&key, "git", b"", "sha512", &raw)).unwrap();
+    let parse = |armour: &str| SshSignature::parse(armour.as_bytes()).err();
+    assert_eq!(parse(&armour), None);
+    assert_eq!(parse(armour.trim_end()), None);
+
+    let malformed = SignatureError::Malformed("no BEGIN and END lines");
+    for changed in [
+        armour.replacen(&format!("{BEGIN}\n"), BEGIN, 1),
+        armour.replacen(&format!("{BEGIN}\n"), &format!("{BEGIN} \n"), 1),
+        armour.replacen(&format!("\n{END}"), END, 1),
+        armour.replacen(&format!("\n{END}"), &format!("\n {END}"), 1),
+        format!("\n{armour}"),
+        format!("{armour}x"),
+        format!("{BEGIN}\n{END}").replace('\n', ""),
+    ] {
+        assert_eq!(parse(&changed), Some(malformed.clone()), "{changed}");
+    }
 }
 
 #[test]
