@@ -5,6 +5,7 @@
 //! <pods>/<uid>/volumes/<name>/                          emptyDir, ConfigMap, Secret
 //! <pods>/<uid>/containers/<name>-<attempt>/termination  what it wrote to terminationMessagePath
 //! <pods>/<uid>/containers/<name>-<attempt>/subpath-<n>  bind mounts that hold a subPath still
+//! <pods>/<uid>/containers/<name>-<attempt>/hostpath-<n> those of hostPaths, where the host limits them
 //! ```
 //!
 //! All functions here block; `Runtime` calls them on threads where blocking is allowed. All are

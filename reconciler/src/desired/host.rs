@@ -21,6 +21,9 @@ fn host_paths(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: 
             .iter()
             .find(|own| lies_in(path, own) || lies_in(own, path));
         let problem = match (forbidden, &settings.allowed_host_paths) {
+            _ if is_link_of_process(path) => format!(
+                "{path:?} leads to the files of a process, which may be any files of the host: write the path of the files themselves"
+            ),
             (Some(own), _) => format!(
                 "{path:?} would give the pod {own}, which is the daemon's own: choose another path"
             ),
@@ -45,6 +48,26 @@ fn lies_in(path: &str, directory: &str) -> bool {
         .split('/')
         .filter(|part| !part.is_empty())
         .all(|part| parts.next() == Some(part))
+}
+
+/// Whether a path is or passes through `root`, `cwd` or `fd` of a process in `/proc` (proc(5)). Where
+/// these links lead depends on the process, and no rule about paths is true behind them.
+fn is_link_of_process(path: &str) -> bool {
+    let mut parts = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".");
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_process = |part: &str| is_number(part) || matches!(part, "self" | "thread-self");
+    if parts.next() != Some("proc") || !parts.next().is_some_and(is_process) {
+        return false;
+    }
+
+    let mut file = parts.next();
+    if file == Some("task") {
+        // `/proc/PID/task/TID` has the same files as `/proc/PID`.
+        file = parts.nth(1);
+    }
+    matches!(file, Some("root" | "cwd" | "fd"))
 }
 
 fn namespaces(findings: &mut ObjectProblems<'_>, workload: &Workload, settings: &CheckSettings) {

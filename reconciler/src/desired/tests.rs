@@ -266,6 +266,47 @@ spec:
 }
 
 #[test]
+fn links_of_processes_are_never_mounted() {
+    let problems = |path: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers: [{{name: a, image: 'a:1'}}]\n  \
+             volumes: [{{name: v, hostPath: {{path: '{path}'}}}}]\n"
+        );
+        problems_of(&text, &CheckSettings::default())
+    };
+    for path in [
+        "/proc/1/root",
+        "/proc/1/root/etc",
+        "/proc/4711/cwd",
+        "/proc//self/./fd/7",
+        "/proc/self/root/",
+        "/proc/thread-self/fd/3",
+        "/proc/thread-self/cwd",
+        "/proc/1/task/1/root/srv",
+        "/proc/self/task/4711/fd",
+    ] {
+        let found = problems(path);
+        assert!(
+            found.contains("leads to the files of a process"),
+            "{path}: {found}"
+        );
+    }
+    for path in [
+        "/proc",
+        "/proc/1",
+        "/proc/1/ns",
+        "/proc/sys/fs",
+        "/proc/self/task",
+        "/proc/1/task/1/ns",
+        "/proc/net/fd",
+        "/srv/proc/1/root",
+        "/procs/1/root",
+    ] {
+        assert_eq!(problems(path), "", "{path}");
+    }
+}
+
+#[test]
 fn the_hosts_configuration_limits_the_rights_of_pods() {
     let text = r"apiVersion: apps/v1
 kind: DaemonSet

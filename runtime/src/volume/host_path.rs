@@ -3,13 +3,20 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use reconciler::{
     fault::{Fault, FaultKind},
     object::HostPathKind,
+};
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2},
+    io::Errno,
 };
 
 use super::disks_fault;
@@ -26,30 +33,57 @@ pub(crate) struct HostPathRules {
 
 /// Refuses a path that resolves to a place where no pod may mount.
 pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
-    let refusal = |why: &str| {
-        Fault::new(
-            FaultKind::HostPath,
-            format!("hostPath {}: {why}", path.display()),
-        )
-    };
-    let meant = without_links(path).map_err(|error| {
-        let Fault { kind, message } = refusal(&format!("cannot see where it leads: {error}"));
-        Fault::new(disks_fault(&error).unwrap_or(kind), message)
-    })?;
+    let meant = without_links(path).map_err(|error| unknown(path, &error))?;
+    compare(path, &meant, rules)
+}
 
+/// Opens a path that pods may mount. The file that was opened is the one that was compared with the
+/// rules, whatever the path leads to by now: a container that can write a directory above it may
+/// exchange a part of the path for a symbolic link at any time.
+pub(super) fn open_allowed(path: &Path, rules: &HostPathRules) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Err(Errno::NOSYS | Errno::PERM) => open(path, flags, Mode::empty()),
+        opened => opened,
+    };
+    let opened = opened.map_err(|error| unknown(path, &error.into()))?;
+    let meant = fs::read_link(path_of(&opened)).map_err(|error| unknown(path, &error))?;
+    compare(path, &meant, rules)?;
+    Ok(opened)
+}
+
+/// The path by which this process reaches an open file, whatever its name leads to by now.
+pub(super) fn path_of(opened: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", opened.as_raw_fd())
+}
+
+fn refusal(path: &Path, why: &str) -> Fault {
+    Fault::new(
+        FaultKind::HostPath,
+        format!("hostPath {}: {why}", path.display()),
+    )
+}
+
+fn unknown(path: &Path, error: &io::Error) -> Fault {
+    let Fault { kind, message } = refusal(path, &format!("cannot see where it leads: {error}"));
+    Fault::new(disks_fault(error).unwrap_or(kind), message)
+}
+
+/// Compares the path that a hostPath leads to with the rules.
+fn compare(path: &Path, meant: &Path, rules: &HostPathRules) -> Result<(), Fault> {
     // A rule that leads nowhere is compared as it is written.
     let real = |rule: &PathBuf| without_links(rule).unwrap_or_else(|_| rule.clone());
     let clash = rules
         .forbidden
         .iter()
         .map(real)
-        .find(|one| meant.starts_with(one) || one.starts_with(&meant));
+        .find(|one| meant.starts_with(one) || one.starts_with(meant));
     if let Some(clash) = clash {
         let why = format!(
             "it leads to {}, which is the daemon's own and no pod's: mount another path",
             clash.display()
         );
-        return Err(refusal(&why));
+        return Err(refusal(path, &why));
     }
 
     match &rules.allowed {
@@ -59,9 +93,12 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
                 .map(|one| one.display().to_string())
                 .collect();
             let (meant, allowed) = (meant.display(), allowed.join(", "));
-            Err(refusal(&format!(
-                "it leads to {meant}, which the host does not allow: choose a path in one of {allowed}"
-            )))
+            Err(refusal(
+                path,
+                &format!(
+                    "it leads to {meant}, which the host does not allow: choose a path in one of {allowed}"
+                ),
+            ))
         }
         _ => Ok(()),
     }
@@ -72,6 +109,11 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
 fn without_links(path: &Path) -> io::Result<PathBuf> {
     for existing in path.ancestors() {
         match existing.canonicalize() {
+            Ok(_) if follows_magic_link(existing)? => {
+                return Err(io::Error::other(
+                    "it leads through a link in /proc to the files of a process",
+                ));
+            }
             Ok(real) => {
                 // Joining an empty path would add a slash, which makes a different path of a
                 // file's.
@@ -87,6 +129,20 @@ fn without_links(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(path.to_owned())
+}
+
+/// Whether an existing path leads through a magic link (symlink(7)), such as `/proc/1/root`: the
+/// kernel follows it to a file that the link's text need not name.
+fn follows_magic_link(path: &Path) -> io::Result<bool> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(_) => Ok(false),
+        Err(Errno::LOOP) => Ok(true),
+        // openat2 is new in Linux 5.6, and a filter of system calls may refuse it. The check of
+        // manifests has refused such a link in the written path.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Checks a path against its type, or creates it where the type requests that.

@@ -3,10 +3,7 @@
 use std::{
     fs, io,
     io::Read,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -41,11 +38,8 @@ pub(crate) fn container_files(
     let own = own_dir(&pod, &spec.name, spec.attempt)?;
     let mut bound = Vec::with_capacity(spec.mounts.len() + 1);
     for (index, mount) in spec.mounts.iter().enumerate() {
-        if let MountSource::HostPath { path, .. } = &mount.source {
-            host_path::refuse(Path::new(path), rules)?;
-        }
         bound.push(BoundMount {
-            source: text(&source_of(&pod, &own, index, mount)?)?,
+            source: text(&source_of(&pod, &own, index, mount, rules)?)?,
             target: mount.target.clone(),
             read_only: mount.read_only,
             propagation: mount.propagation,
@@ -106,70 +100,98 @@ fn own_dir(pod: &Path, name: &str, attempt: u32) -> Result<PathBuf, Fault> {
     child(&pod.join("containers"), &format!("{name}-{attempt}"))
 }
 
-fn source_of(pod: &Path, own: &Path, index: usize, mount: &Mount) -> Result<PathBuf, Fault> {
-    let (volume, sub_path) = match &mount.source {
-        MountSource::PodFile(name) => return Ok(pod.join("etc").join(name)),
-        MountSource::HostPath { path, sub_path } => (PathBuf::from(path), sub_path),
+fn source_of(
+    pod: &Path,
+    own: &Path,
+    index: usize,
+    mount: &Mount,
+    rules: &HostPathRules,
+) -> Result<PathBuf, Fault> {
+    match &mount.source {
+        MountSource::PodFile(name) => Ok(pod.join("etc").join(name)),
         MountSource::Volume { volume, sub_path } => {
-            (child(&pod.join("volumes"), volume)?, sub_path)
+            let volume = child(&pod.join("volumes"), volume)?;
+            let Some(sub_path) = sub_path else {
+                return Ok(volume);
+            };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = open(&volume, flags, Mode::empty())
+                .map_err(|error| refused_sub_path(sub_path, &volume, &error.into()))?;
+            hold_sub_path(&root, &volume, sub_path, own, index)
         }
-    };
-    let Some(sub_path) = sub_path else {
-        return Ok(volume);
-    };
+        MountSource::HostPath { path, sub_path } => {
+            let path = Path::new(path);
+            host_path::refuse(path, rules)?;
+            if let Some(sub_path) = sub_path {
+                let root = host_path::open_allowed(path, rules)?;
+                return hold_sub_path(&root, path, sub_path, own, index);
+            }
+            // Without `allowed` a pod may mount anything of root's, so that there is nothing to gain
+            // by an exchange of the path between here and the mount by the engine.
+            if rules.allowed.is_none() {
+                return Ok(path.to_owned());
+            }
+            let found = host_path::open_allowed(path, rules)?;
+            hold(&found, own, &format!("hostpath-{index}"))
+        }
+    }
+}
 
-    let held = own.join(format!("subpath-{index}"));
+/// Resolves a subPath without leaving the volume, which is open as `root`, and holds the result: a
+/// container that can write the volume could otherwise put a symbolic link to the host into the
+/// path.
+fn hold_sub_path(
+    root: &OwnedFd,
+    volume: &Path,
+    sub_path: &str,
+    own: &Path,
+    index: usize,
+) -> Result<PathBuf, Fault> {
+    let found =
+        open_inside(root, sub_path).map_err(|error| refused_sub_path(sub_path, volume, &error))?;
+    hold(&found, own, &format!("subpath-{index}"))
+}
+
+fn refused_sub_path(sub_path: &str, volume: &Path, error: &io::Error) -> Fault {
+    let message = format!(
+        "subPath {sub_path:?} cannot be used in {}: {error}",
+        volume.display()
+    );
+    Fault::new(disks_fault(error).unwrap_or(FaultKind::Rejected), message)
+}
+
+/// Binds an open file or directory to a place that no container can change: the engine resolves the
+/// source of a mount by its name, later.
+fn hold(found: &OwnedFd, own: &Path, name: &str) -> Result<PathBuf, Fault> {
+    let held = own.join(name);
     make_dir(own, 0o755)?;
-    hold_sub_path(&volume, sub_path, &held)?;
+    mounted::remove_tree(&held).map_err(|error| io_fault("remove", &held, &error))?;
+
+    // A directory is bound to a directory, and anything else to a file.
+    let source = host_path::path_of(found);
+    let bind = || -> io::Result<()> {
+        if fs::metadata(&source)?.is_dir() {
+            fs::create_dir(&held)?;
+        } else {
+            fs::write(&held, b"")?;
+        }
+        Ok(mount_bind_recursive(source.as_str(), &held)?)
+    };
+    bind().map_err(|error| io_fault("bind a part of a volume to", &held, &error))?;
     Ok(held)
 }
 
-/// Resolves a subPath without leaving the volume, and binds the result to a place that no container
-/// can change: a container that can write the volume could otherwise put a symbolic link to the
-/// host into the path.
-fn hold_sub_path(volume: &Path, sub_path: &str, held: &Path) -> Result<(), Fault> {
-    let refuse = |error: io::Error| {
-        let message = format!(
-            "subPath {sub_path:?} cannot be used in {}: {error}",
-            volume.display()
-        );
-        Fault::new(disks_fault(&error).unwrap_or(FaultKind::Rejected), message)
-    };
-    mounted::remove_tree(held).map_err(|error| io_fault("remove", held, &error))?;
-
-    // The path of an open file leads to that file, whatever its name leads to by now.
-    let found = open_inside(volume, sub_path).map_err(refuse)?;
-    let found_path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let is_dir = fs::metadata(&found_path).map_err(refuse)?.is_dir();
-
-    // A directory is bound to a directory, and a file to a file.
-    let bind = || -> io::Result<()> {
-        if is_dir {
-            fs::create_dir(held)?;
-        } else {
-            fs::write(held, b"")?;
-        }
-        Ok(mount_bind_recursive(found_path.as_str(), held)?)
-    };
-    bind().map_err(|error| io_fault("bind a subPath to", held, &error))
-}
-
-/// Opens a path inside a directory, creating directories that are missing.
-fn open_inside(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
-    let root = open(
-        volume,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+/// Opens a path inside an open directory, creating directories that are missing.
+fn open_inside(root: &OwnedFd, sub_path: &str) -> io::Result<OwnedFd> {
     // openat2(2): a link out of the directory is an error, and so is one of those in /proc.
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(&root, sub_path, flags, Mode::empty(), inside) {
+    match openat2(root, sub_path, flags, Mode::empty(), inside) {
         Err(rustix::io::Errno::NOENT) => {}
         found => return Ok(found?),
     }
 
-    let mut at = root;
+    let mut at = root.try_clone()?;
     for part in Path::new(sub_path) {
         match mkdirat(&at, part, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}

@@ -458,15 +458,10 @@ fn a_link_out_of_an_allowed_path_is_refused() {
     };
     let start =
         |path: &Path| container_files(pods.path(), &spec(vec![on_host(path, None)]), &rules);
-    for good in [
-        "allowed",
-        "allowed/app/data",
-        "allowed/file",
-        "alias/app",
-        "allowed/app/new/deep",
-    ] {
+    for good in ["allowed", "allowed/app/data", "allowed/file", "alias/app"] {
         start(&dir.path().join(good)).unwrap();
     }
+    host_path::refuse(&allowed.join("app/new/deep"), &rules).unwrap();
     for bad in ["", "allowed/../other", "allowedly"] {
         assert_eq!(
             start(&dir.path().join(bad)).unwrap_err().kind,
@@ -480,4 +475,69 @@ fn a_link_out_of_an_allowed_path_is_refused() {
     let fault = start(&allowed.join("app/data")).unwrap_err();
     assert_eq!(fault.kind, FaultKind::HostPath);
     assert!(fault.message.contains("leads to /etc"), "{fault}");
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+}
+
+#[test]
+fn what_is_mounted_of_a_limited_host_path_is_what_was_compared() {
+    let (pods, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("here"), "ours").unwrap();
+    fs::write(dir.path().join("file"), "ours").unwrap();
+    let rules = HostPathRules {
+        forbidden: vec![],
+        allowed: Some(vec![dir.path().to_owned()]),
+    };
+    let mounts = vec![
+        on_host(&data, None),
+        on_host(&dir.path().join("file"), None),
+    ];
+    let bound = container_files(pods.path(), &spec(mounts), &rules).unwrap();
+
+    // Another container exchanges both before the engine resolves the sources.
+    fs::rename(&data, dir.path().join("aside")).unwrap();
+    symlink("/etc", &data).unwrap();
+    fs::remove_file(dir.path().join("file")).unwrap();
+    symlink("/etc/passwd", dir.path().join("file")).unwrap();
+    let source = |index: usize| Path::new(&bound[index].source);
+    assert_eq!(fs::read_to_string(source(0).join("here")).unwrap(), "ours");
+    assert_eq!(fs::read_to_string(source(1)).unwrap(), "ours");
+    // What the container writes is in the directory of the host.
+    fs::write(source(0).join("written"), "x").unwrap();
+    assert!(dir.path().join("aside/written").exists());
+
+    remove_container_files(pods.path(), &PodUid::new(UID), "app", 0).unwrap();
+    assert!(!source(0).exists() && dir.path().join("aside/here").exists());
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
+}
+
+#[test]
+fn a_path_through_a_magic_link_of_proc_is_refused() {
+    let (pods, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    symlink("/proc/self/root/srv", dir.path().join("root")).unwrap();
+    symlink("/proc/self/cwd", dir.path().join("cwd")).unwrap();
+    symlink("/proc/self", dir.path().join("self")).unwrap();
+    let through_root = format!("/proc/thread-self/root{}", dir.path().display());
+    let limited = HostPathRules {
+        forbidden: vec![],
+        allowed: Some(vec![dir.path().to_owned(), "/proc".into(), "/srv".into()]),
+    };
+    for rules in [&ANY, &limited] {
+        let start =
+            |path: &Path| container_files(pods.path(), &spec(vec![on_host(path, None)]), rules);
+        for bad in [
+            dir.path().join("root"),
+            dir.path().join("cwd"),
+            dir.path().join("self/fd/0"),
+            PathBuf::from("/proc/1/root/srv"),
+            PathBuf::from(&through_root),
+        ] {
+            let fault = start(&bad).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::HostPath, "{}", bad.display());
+            assert!(fault.message.contains("a link in /proc"), "{fault}");
+        }
+        start(&dir.path().join("self/net")).unwrap();
+    }
+    remove(pods.path(), &PodUid::new(UID)).unwrap();
 }
