@@ -59,7 +59,8 @@ const EXIT_CODES: &str = "Exit codes:
   2  invalid arguments
   3  the commit was refused, held or rolled back
   4  the timeout has expired
-  5  the daemon cannot be reached";
+  5  the daemon cannot be reached
+  6  the configuration of `run` cannot be right";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {

@@ -66,9 +66,8 @@ pub(crate) const DEFAULT_LISTEN: SocketAddr =
 /// How long the listeners have to end: a client that hangs must not delay the end of the daemon.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Runs the daemon until it must end.
+/// Runs the daemon until it must end. The configuration has been checked.
 pub(crate) async fn run(config: Config) -> Result<Ended> {
-    config.check()?;
     descriptors::raise()?;
     let data = config.data_dir();
     let bound = Bound::bind(&listen_config(&config)).await?;

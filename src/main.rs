@@ -80,8 +80,8 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
     match &cli.command {
         CliCommand::Run(args) => {
             log::start(args.log_format.unwrap_or_default());
-            let config =
-                cli::configuration::configuration(args, cli.socket_dir.clone()).map_err(failed)?;
+            let config = cli::configuration::checked(args, cli.socket_dir.clone())
+                .map_err(|error| CliError::Configuration(format!("{error:#}")))?;
             match daemon::run(config).await.map_err(failed)? {
                 Ended::Stopped => Ok(Exit::Done),
                 Ended::Moved => Err(failed(

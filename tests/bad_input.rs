@@ -7,6 +7,8 @@ mod support;
 
 #[path = "bad_input/case.rs"]
 mod case;
+#[path = "bad_input/configuration.rs"]
+mod configuration;
 #[path = "bad_input/containers.rs"]
 mod containers;
 #[path = "bad_input/foreign.rs"]

@@ -7,6 +7,13 @@ use anyhow::Result;
 use super::{RunArgs, VerifyMode};
 use crate::{config::Config, source::verify::Mode};
 
+/// Reads the configuration of the daemon, and checks it for settings that cannot be right.
+pub(crate) fn checked(args: &RunArgs, socket_dir: Option<PathBuf>) -> Result<Config> {
+    let config = configuration(args, socket_dir)?;
+    config.check()?;
+    Ok(config)
+}
+
 /// Reads the configuration file, if one is named, and overrides it by the flags.
 pub(crate) fn configuration(args: &RunArgs, socket_dir: Option<PathBuf>) -> Result<Config> {
     let mut config = match &args.config {

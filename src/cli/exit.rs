@@ -19,6 +19,8 @@ pub enum Exit {
     TimedOut,
     /// 5: the daemon cannot be reached.
     Unreachable,
+    /// 6: the daemon's configuration cannot be right: a new start fails in the same way.
+    Misconfigured,
 }
 
 impl From<Exit> for ExitCode {
@@ -30,6 +32,8 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 3,
             Exit::TimedOut => 4,
             Exit::Unreachable => 5,
+            // As in the Linux Standard Base, where 6 is "program is not configured".
+            Exit::Misconfigured => 6,
         })
     }
 }
@@ -48,6 +52,9 @@ pub(crate) enum CliError {
     /// This user may not open the socket.
     #[error("permission denied at {0}: become root, or a member of the socket's group")]
     Forbidden(PathBuf),
+    /// The configuration that the daemon was started with cannot be right.
+    #[error("{0}")]
+    Configuration(String),
     /// The daemon refused the request, or failed; the text is its message.
     #[error("{0}")]
     Answer(String),
@@ -69,6 +76,7 @@ impl CliError {
             Self::Unreachable { .. } | Self::Forbidden(_) => Exit::Unreachable,
             Self::Answer(_) | Self::Broken(_) | Self::Output(_) => Exit::Failed,
             Self::Usage(_) => Exit::Usage,
+            Self::Configuration(_) => Exit::Misconfigured,
         }
     }
 }
