@@ -42,6 +42,8 @@ enum Event {
     Store(StoreEvent),
     /// A person has sent a request, such as `retry` or `rollback`.
     Asked(Request),
+    /// systemd's watchdog waits for a report. Causes no cycle.
+    ReportDue,
     /// The daemon must end.
     End,
 }
@@ -118,7 +120,7 @@ impl ControlLoop {
             self.view.send_replace(self.host.current_view());
             self.watchdog.waiting();
 
-            let event = self.next_event().await;
+            let event = self.next_cause().await;
             if !self.handle(event).await {
                 break;
             }
@@ -145,8 +147,19 @@ impl ControlLoop {
         }
     }
 
+    /// The next event that causes a cycle; meanwhile the loop reports to systemd's watchdog.
+    async fn next_cause(&mut self) -> Event {
+        loop {
+            match self.next_event().await {
+                Event::ReportDue => self.watchdog.report(),
+                event => return event,
+            }
+        }
+    }
+
     async fn next_event(&mut self) -> Event {
         let far = Instant::now() + Duration::from_secs(3600);
+        let report_due = self.watchdog.report_due().unwrap_or(far);
         let inputs = &mut self.inputs;
         tokio::select! {
             () = inputs.end.notified() => Event::End,
@@ -160,6 +173,7 @@ impl ControlLoop {
             Ok(()) = inputs.inquiry.changed() => Event::Cycle,
             () = tokio::time::sleep_until(self.next_resync) => Event::Resync,
             () = tokio::time::sleep_until(self.next_cycle.unwrap_or(far)) => Event::Cycle,
+            () = tokio::time::sleep_until(report_due) => Event::ReportDue,
         }
     }
 
@@ -183,7 +197,7 @@ impl ControlLoop {
         match event {
             Event::Source(update) => self.host.source_update(update),
             Event::Lane(event) => self.host.lane(event),
-            Event::Cycle => {}
+            Event::Cycle | Event::ReportDue => {}
             Event::Network => self.host.network_changed(),
             Event::Resync => {
                 self.next_resync = Instant::now() + self.resync;

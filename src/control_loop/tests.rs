@@ -9,7 +9,12 @@ mod etcd;
 mod record;
 mod versions;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use netfilter::Drift;
 use reconciler::{
@@ -19,7 +24,7 @@ use reconciler::{
 use tokio::time::{Instant, sleep};
 
 use self::bed::LoopBed;
-use crate::command::Command;
+use crate::{command::Command, watchdog::Keepalive};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -90,6 +95,41 @@ async fn a_cycle_in_the_target_state_does_nothing() {
     assert_eq!(bed.network.state().mutations, mutations);
     assert_eq!(daemon.view().state, state);
     assert!(daemon.view().converged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_loop_reports_to_the_watchdog_without_a_cycle() {
+    static REPORTS: AtomicU64 = AtomicU64::new(0);
+    let reports = || REPORTS.load(Ordering::Relaxed);
+    let mut bed = LoopBed::new();
+    bed.keepalive = Some(Keepalive::new(Duration::from_secs(10), || {
+        REPORTS.fetch_add(1, Ordering::Relaxed);
+    }));
+    let mut daemon = bed.start().await;
+    let commit = daemon.push(&bed, &web("web:1")).await;
+    daemon.until_healthy(&commit).await;
+    sleep(MINUTE).await;
+
+    let (before, cycles) = (reports(), daemon.count_cycles());
+    sleep(HOUR).await;
+    let in_an_hour = reports() - before;
+    assert!((355..=361).contains(&in_an_hour), "{in_an_hour} reports");
+    // Those of the resync, every five minutes.
+    let cycles = cycles.load(Ordering::Relaxed);
+    assert!(cycles <= 13, "{cycles} cycles");
+
+    // Cycles that follow each other report no more often.
+    let before = reports();
+    for _ in 0..100 {
+        daemon.links_change();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(reports() - before <= 1, "{}", reports() - before);
+
+    daemon.end().await;
+    let before = reports();
+    sleep(HOUR).await;
+    assert_eq!(reports(), before, "a loop that has ended reports nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,10 @@ use std::{
     cell::Cell,
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,7 +60,7 @@ use crate::{
     store::{Agreed, EtcdConfig, Joining, LocalStore, ReplicatedStore, Store, StoreEvent},
     trust::TrustStore,
     view::{FetchStart, SourceStatus, View},
-    watchdog::Watchdog,
+    watchdog::{Keepalive, Watchdog},
 };
 
 /// Longer than any wait of these tests takes, by the paused clock.
@@ -89,6 +92,8 @@ pub(super) struct LoopBed {
     pub(super) record_format: RecordFormat,
     /// The first format that has a kind of record.
     pub(super) record_since: fn(&RecordKey) -> RecordFormat,
+    /// The reports to systemd's watchdog.
+    pub(super) keepalive: Option<Keepalive>,
     /// How to reach the cluster's store; `None` for a host that is alone.
     store: Option<EtcdConfig>,
     clock: fn() -> Timestamp,
@@ -140,6 +145,7 @@ impl LoopBed {
             host_network: network(Ipv4Addr::new(192, 0, 2, number)),
             record_format: RecordFormat::NEWEST,
             record_since: RecordKey::since,
+            keepalive: None,
             store,
             clock,
             work: Work::new(),
@@ -294,7 +300,8 @@ impl LoopBed {
             SourceStatus::default(),
         );
         let (sender, view) = watch::channel(Arc::new(host.view()));
-        let control = ControlLoop::new(host, inputs, sender, Watchdog::default(), RESYNC);
+        let watchdog = Watchdog::reporting(self.keepalive.clone());
+        let control = ControlLoop::new(host, inputs, sender, watchdog, RESYNC);
         RunningLoop {
             view,
             source,
@@ -455,6 +462,19 @@ impl RunningLoop {
                 .any(|trouble| trouble.to_string().contains(words))
         })
         .await;
+    }
+
+    /// A count of the cycles from now on.
+    pub(super) fn count_cycles(&self) -> Arc<AtomicU64> {
+        let count = Arc::new(AtomicU64::new(0));
+        let (counted, mut view) = (Arc::clone(&count), self.view.clone());
+        view.mark_unchanged();
+        tokio::spawn(async move {
+            while view.changed().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        count
     }
 
     /// The view after the last cycle.
