@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod detect;
+mod docker;
 mod forbidden_paths;
 mod parse;
 
@@ -31,6 +32,8 @@ use crate::source::{sandbox::UserIds, verify::Mode};
 use self::parse::{duration, taints};
 pub(crate) use cluster::{PeerConfig, StoreConfig};
 pub(crate) use detect::{dns_facts, node_address};
+pub(crate) use docker::DockerConfig;
+use docker::{DockerLogsConfig, RegistryConfig};
 
 /// The data directory, unless the configuration names another one.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/windlass";
@@ -302,33 +305,6 @@ impl Default for RolloutConfig {
             resync: Duration::from_secs(60),
         }
     }
-}
-
-/// The container engine and its registries.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct DockerConfig {
-    /// The socket of the engine. Default `/var/run/docker.sock`.
-    pub(crate) socket: Option<PathBuf>,
-    /// A Docker `config.json` with the credentials for pulls in `auths`. Default none.
-    pub(crate) config_file: Option<PathBuf>,
-    /// Credentials for single registries, which take precedence over `config-file`. Default none.
-    pub(crate) registries: Vec<RegistryConfig>,
-    /// `CgroupParent` of every container. Default the engine's own.
-    pub(crate) cgroup_parent: Option<String>,
-}
-
-/// Credentials for one registry.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct RegistryConfig {
-    /// The registry as image names begin with it, with the port: `registry.example.com:5000`; the
-    /// public one is `docker.io`. Needed.
-    pub(crate) host: String,
-    /// The user at the registry. Needed.
-    pub(crate) user: String,
-    /// The file with the password or token of `user`. Needed.
-    pub(crate) password_file: PathBuf,
 }
 
 /// What a commit may request of this host. As permissive as Kubernetes by default; the daemon's own

@@ -54,6 +54,7 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
             .clone()
             .or(config.docker.socket.clone())
             .unwrap_or_else(|| PathBuf::from("/var/run/docker.sock")),
+        logs: config.docker.logs.into(),
         data_dir,
         socket_dir,
         peer_dir,

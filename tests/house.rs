@@ -250,9 +250,11 @@ fn every_source_file_begins_with_its_documentation() {
 fn every_setting_is_described() {
     let document = read("docs/configuration.md");
     let described: BTreeSet<&str> = document.split('`').collect();
-    let configuration = read("src/config.rs") + &read("src/config/cluster.rs");
+    let configuration =
+        ["", "/cluster", "/docker"].map(|part| read(&format!("src/config{part}.rs")));
     let fields: BTreeSet<String> = configuration
-        .lines()
+        .iter()
+        .flat_map(|file| file.lines())
         .filter_map(|line| line.trim().strip_prefix("pub(crate) ")?.split_once(": "))
         .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
         .map(|(name, _)| name.replace('_', "-"))

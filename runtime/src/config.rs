@@ -41,6 +41,8 @@ pub struct RuntimeConfig {
     pub pull_concurrency: usize,
     /// `CgroupParent` of every container. Default the engine's own.
     pub cgroup_parent: Option<String>,
+    /// The bounds of the log of a new container, where the engine's default driver writes files.
+    pub logs: LogBounds,
 }
 
 impl RuntimeConfig {
@@ -60,6 +62,25 @@ impl RuntimeConfig {
             pull_timeout: Duration::from_secs(60),
             pull_concurrency: 4,
             cgroup_parent: None,
+            logs: LogBounds::default(),
+        }
+    }
+}
+
+/// The bounds of a container's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// The size of a file, in bytes, after which the next one begins. Default 10 MiB.
+    pub max_bytes: u64,
+    /// How many files are kept. Default 3.
+    pub max_files: u32,
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 * 1024 * 1024,
+            max_files: 3,
         }
     }
 }

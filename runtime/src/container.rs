@@ -45,7 +45,10 @@ impl Runtime {
             blocking(move || volume::container_files(&pods, &spec, &rules)).await?
         };
         let user = self.user_for(spec, &what).await?;
-        let (labels, body) = translate::container(spec, &sandbox, mounts, user, &self.inner.host);
+        let log_driver = self.engine().log_driver().await;
+        let log_driver = log_driver.map_err(|error| error.into_fault(&what))?;
+        let host = &self.inner.host;
+        let (labels, body) = translate::container(spec, &sandbox, mounts, user, log_driver, host);
         self.create_and_start(&labels, &spec.image, body)
             .await
             .map_err(|error| error.into_fault(&what))

@@ -10,8 +10,10 @@ use reconciler::{
 use tokio::{sync::Mutex, time::timeout};
 
 mod classify;
+mod log_driver;
 
 pub(crate) use classify::is_engines_trouble;
+pub(crate) use log_driver::LogDriver;
 
 /// bollard's own limit on a call. The deadlines here are always shorter, so that this limit never
 /// applies.
@@ -30,6 +32,8 @@ pub(crate) struct Engine {
     /// The deadline of creating or starting a container.
     pub(crate) start_timeout: Duration,
     client: Mutex<Option<Docker>>,
+    /// The default logging driver; `None` until it is asked for.
+    log_driver: Mutex<Option<LogDriver>>,
 }
 
 /// Why a call returned no result.
@@ -61,6 +65,7 @@ impl Engine {
             call_timeout,
             start_timeout,
             client: Mutex::new(None),
+            log_driver: Mutex::new(None),
         }
     }
 
@@ -101,10 +106,23 @@ impl Engine {
             .unwrap_or(Err(CallError::TimedOut(limit)))
     }
 
-    /// Drops the negotiated API version: the engine may have been upgraded while it was
-    /// unreachable.
+    /// Drops the negotiated API version and what is known of the engine's configuration: the engine
+    /// may have been upgraded or configured anew while it was unreachable.
     pub(crate) async fn renegotiate(&self) {
         *self.client.lock().await = None;
+        *self.log_driver.lock().await = None;
+    }
+
+    /// The engine's default logging driver, which it reads from its configuration when it starts.
+    pub(crate) async fn log_driver(&self) -> Result<LogDriver, CallError> {
+        let mut known = self.log_driver.lock().await;
+        if let Some(driver) = *known {
+            return Ok(driver);
+        }
+        let driver = self
+            .call(|docker| async move { LogDriver::of(&docker).await })
+            .await?;
+        Ok(*known.insert(driver))
     }
 
     async fn connected(&self) -> Result<Docker, CallError> {

@@ -35,7 +35,7 @@ mod translate;
 mod uninstall;
 mod volume;
 
-pub use config::{RegistryAuth, RuntimeConfig};
+pub use config::{LogBounds, RegistryAuth, RuntimeConfig};
 pub use observer::Observation;
 pub use pods::Pods;
 pub use prober::{Prober, Probes};

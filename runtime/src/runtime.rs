@@ -110,6 +110,7 @@ impl Runtime {
             cgroup_parent: config.cgroup_parent.clone(),
             memory_bytes,
             lowest_oom_score: lowest_oom_score(),
+            logs: config.logs,
         };
 
         let images = Images::open(&config)?;

@@ -12,7 +12,7 @@ use reconciler::{
     plan::{ContainerSpec, Role, SandboxSpec},
 };
 
-use crate::labels::Labels;
+use crate::{config::LogBounds, docker::LogDriver, labels::Labels};
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +35,8 @@ pub(crate) struct Host {
     /// `CAP_SYS_RESOURCE`, which some hosts (containers that run whole systems) do not have, and a
     /// container with a lower score would not start there.
     pub(crate) lowest_oom_score: i64,
+    /// The bounds of a container's log.
+    pub(crate) logs: LogBounds,
 }
 
 /// A mount whose source on this host has been resolved.
@@ -111,6 +113,7 @@ pub(crate) fn container(
     sandbox: &ContainerId,
     mounts: Vec<BoundMount>,
     user: Option<String>,
+    log_driver: LogDriver,
     host: &Host,
 ) -> (Labels, ContainerCreateBody) {
     let labels = labels_of(spec);
@@ -158,6 +161,7 @@ pub(crate) fn container(
         oom_score_adj: Some(
             oom_score(&spec.resources, host.memory_bytes).max(host.lowest_oom_score),
         ),
+        log_config: log_config(log_driver, host.logs),
         ..common_host_config(host)
     };
     let body = ContainerCreateBody {
@@ -203,6 +207,26 @@ fn common_host_config(host: &Host) -> HostConfig {
         }),
         cgroup_parent: host.cgroup_parent.clone(),
         ..HostConfig::default()
+    }
+}
+
+/// The driver of a container's log, with its bounds; `None` for the engine's default. Not `local`
+/// where that is the default: agents read the files of json-file on the host.
+fn log_config(driver: LogDriver, bounds: LogBounds) -> Option<HostConfigLogConfig> {
+    let LogBounds {
+        max_bytes,
+        max_files,
+    } = bounds;
+    let options = [
+        ("max-size", max_bytes.to_string()),
+        ("max-file", max_files.to_string()),
+    ];
+    match driver {
+        LogDriver::Files => Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(options.map(|(name, value)| (name.to_owned(), value)).into()),
+        }),
+        LogDriver::Chosen => None,
     }
 }
 

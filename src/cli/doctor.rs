@@ -8,6 +8,7 @@ mod sandbox;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf};
 
+use runtime::LogBounds;
 use serde::Serialize;
 
 use super::{
@@ -22,6 +23,8 @@ use crate::source::sandbox::UserIds;
 pub(crate) struct DoctorFacts {
     /// Socket of the container engine.
     pub docker: PathBuf,
+    /// The bounds of a container's log.
+    pub logs: LogBounds,
     /// The data directory; it may not exist yet.
     pub data_dir: PathBuf,
     /// Directory of the daemon's sockets.
@@ -116,7 +119,7 @@ pub(crate) async fn run(
 async fn examine(facts: &DoctorFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(facts.config.as_ref().map(config));
-    findings.extend(engine::examine(&facts.docker).await);
+    findings.extend(engine::examine(&facts.docker, facts.logs).await);
     findings.push(host::nft().await);
     findings.push(host::links().await);
     findings.push(host::forwarding());
@@ -194,6 +197,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let facts = DoctorFacts {
             docker: directory.path().join("docker.sock"),
+            logs: LogBounds::default(),
             data_dir: directory.path().join("not/there/yet"),
             socket_dir: directory.path().to_owned(),
             peer_dir: directory.path().join("peer"),
@@ -225,6 +229,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let facts = DoctorFacts {
             docker: "/none".into(),
+            logs: LogBounds::default(),
             data_dir: directory.path().to_owned(),
             socket_dir: directory.path().to_owned(),
             peer_dir: directory.path().join("peer"),

@@ -5,6 +5,9 @@ use anyhow::{Result, bail, ensure};
 use super::Config;
 use crate::source::{quarantine::MAX_TREE_BYTES, verify::Mode};
 
+/// The engine splits lines at 16 KiB.
+const FEWEST_LOG_BYTES: u64 = 64 * 1024;
+
 impl Config {
     /// Checks for settings that cannot be right, before the daemon changes anything.
     pub(crate) fn check(&self) -> Result<()> {
@@ -23,6 +26,7 @@ impl Config {
         }
         self.check_source()?;
         self.check_network()?;
+        self.check_logs()?;
         ensure!(
             self.listen.api.is_none()
                 || (self.listen.api_token_file.is_some()
@@ -46,6 +50,21 @@ impl Config {
             "[source] max-mirror-bytes {} is below max-object-bytes {}",
             source.max_mirror_bytes,
             source.max_object_bytes
+        );
+        Ok(())
+    }
+
+    fn check_logs(&self) -> Result<()> {
+        let logs = &self.docker.logs;
+        ensure!(
+            logs.max_bytes >= FEWEST_LOG_BYTES,
+            "[docker] logs max-bytes {} is below {FEWEST_LOG_BYTES}: a few lines would fill a file",
+            logs.max_bytes
+        );
+        ensure!(
+            logs.max_files >= 2,
+            "[docker] logs max-files {} is below 2: lines would be lost whenever a file is full",
+            logs.max_files
         );
         Ok(())
     }

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    AllowConfig, Config, DockerConfig, ListenConfig, NetworkConfig, NodeConfig, PeerConfig,
-    RegistryConfig, RolloutConfig, SourceConfig, StoreConfig, TrustConfig, WebhookConfig,
+    AllowConfig, Config, DockerConfig, DockerLogsConfig, ListenConfig, NetworkConfig, NodeConfig,
+    PeerConfig, RegistryConfig, RolloutConfig, SourceConfig, StoreConfig, TrustConfig,
+    WebhookConfig,
 };
 
 /// The directory of a host's configuration, with the files that it names.
@@ -126,6 +127,10 @@ fn of_docker(forbidden: &mut ForbiddenPaths, docker: &DockerConfig) {
         config_file,
         registries,
         cgroup_parent: _,
+        logs: DockerLogsConfig {
+            max_bytes: _,
+            max_files: _,
+        },
     } = docker;
     forbidden.add(config_file);
     for RegistryConfig {

@@ -90,6 +90,7 @@ pub(super) fn runtime_config(
         });
     }
     runtime.cgroup_parent = config.docker.cgroup_parent.clone();
+    runtime.logs = config.docker.logs.into();
     Ok(runtime)
 }
 

@@ -25,6 +25,7 @@ fn host() -> Host {
         cgroup_parent: None,
         memory_bytes: 8 << 30,
         lowest_oom_score: -1000,
+        logs: LogBounds::default(),
     }
 }
 
@@ -59,7 +60,8 @@ fn printed((_, body): (Labels, ContainerCreateBody)) -> String {
 }
 
 fn translated(spec: &ContainerSpec) -> ContainerCreateBody {
-    container(spec, &ContainerId::new("sandbox"), vec![], None, &host()).1
+    let sandbox = ContainerId::new("sandbox");
+    container(spec, &sandbox, vec![], None, LogDriver::Files, &host()).1
 }
 
 #[test]
@@ -154,7 +156,8 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
             propagation: MountPropagation::Bidirectional,
         },
     ];
-    let container = container(&spec, &ContainerId::new("sandbox"), mounts, None, &host());
+    let sandbox = ContainerId::new("sandbox");
+    let container = container(&spec, &sandbox, mounts, None, LogDriver::Files, &host());
     insta::assert_snapshot!(printed(container), @r#"
     {
       "Cmd": [
@@ -180,6 +183,13 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
         ],
         "CpuShares": 256,
         "IpcMode": "container:sandbox",
+        "LogConfig": {
+          "Config": {
+            "max-file": "3",
+            "max-size": "10485760"
+          },
+          "Type": "json-file"
+        },
         "Memory": 2147483648,
         "MemorySwap": 2147483648,
         "Mounts": [
@@ -270,4 +280,11 @@ fn shares_and_oom_scores_follow_the_quality_of_service() {
     );
     assert_eq!(cpu_shares(None), 2);
     assert_eq!(cpu_shares(Some(1500)), 1536);
+}
+
+#[test]
+fn a_logging_driver_that_somebody_has_chosen_is_kept() {
+    let sandbox = ContainerId::new("sandbox");
+    let (_, body) = container(&spec(), &sandbox, vec![], None, LogDriver::Chosen, &host());
+    assert_eq!(body.host_config.unwrap().log_config, None);
 }

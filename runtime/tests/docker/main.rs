@@ -6,6 +6,7 @@ mod bed;
 mod engine;
 mod images;
 mod life;
+mod logs;
 mod pods;
 mod probes;
 mod proxy;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use runtime::LogBounds;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -21,9 +22,9 @@ struct EngineSilent {
 /// The oldest supported version of the API, that of Docker 20.10.
 const OLDEST: (u32, u32) = (1, 41);
 
-/// Checks that the engine answers, its version, and whether containers keep running while it is
-/// restarted (`live-restore`).
-pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
+/// Checks that the engine answers, its version, whether containers keep running while it is
+/// restarted (`live-restore`), and what bounds the logs of containers.
+pub(super) async fn examine(socket: &Path, logs: LogBounds) -> Vec<Finding> {
     let advice = format!(
         "start Docker, or configure its socket with --docker (tried {})",
         socket.display()
@@ -65,7 +66,38 @@ pub(super) async fn examine(socket: &Path) -> Vec<Finding> {
             "set \"live-restore\": true in /etc/docker/daemon.json and reload the engine",
         ),
     };
-    vec![engine, live]
+    vec![engine, live, log_driver(&info, logs)]
+}
+
+/// The engine's default logging driver: Windlass bounds the files of Docker's own drivers, and keeps
+/// any other driver.
+fn log_driver(info: &Value, bounds: LogBounds) -> Finding {
+    let LogBounds {
+        max_bytes,
+        max_files,
+    } = bounds;
+    match info["LoggingDriver"].as_str() {
+        Some("json-file" | "local") => Finding::ok(
+            "container logs",
+            format!(
+                "json-file, {max_files} files of {max_bytes} bytes for each container made from now on"
+            ),
+        ),
+        Some("none") => Finding::warn(
+            "container logs",
+            "none: the engine's default driver keeps no log of any container",
+            "set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and restart the engine",
+        ),
+        Some(other) => Finding::ok(
+            "container logs",
+            format!("{other}, the engine's default, is kept: only its own settings bound the logs"),
+        ),
+        None => Finding::warn(
+            "container logs",
+            "the engine names no default logging driver",
+            "read the engine's log",
+        ),
+    }
 }
 
 async fn ask(socket: &Path, path: &str) -> Result<Value, EngineSilent> {
@@ -102,7 +134,27 @@ fn parse(api: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::DoctorVerdict, *};
+
+    #[test]
+    fn the_default_logging_driver_is_named() {
+        let finding = |driver: &str| {
+            let info = serde_json::json!({ "LoggingDriver": driver });
+            let Finding { verdict, found, .. } = log_driver(&info, LogBounds::default());
+            (verdict, found)
+        };
+        let bounded = "json-file, 3 files of 10485760 bytes for each container made from now on";
+        for driver in ["json-file", "local"] {
+            assert_eq!(finding(driver), (DoctorVerdict::Ok, bounded.to_owned()));
+        }
+        let (verdict, found) = finding("journald");
+        assert_eq!(verdict, DoctorVerdict::Ok);
+        assert!(
+            found.starts_with("journald, the engine's default, is kept"),
+            "{found}"
+        );
+        assert_eq!(finding("none").0, DoctorVerdict::Warn);
+    }
 
     #[test]
     fn api_versions_are_compared_as_numbers() {
