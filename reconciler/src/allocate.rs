@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    ops::RangeInclusive,
 };
+
+use ipnet::Ipv4Net;
 
 use crate::{
     name::ObjectKey,
@@ -12,15 +15,42 @@ use crate::{
     state::{Change, Record, RecordKey, ServiceAllocation},
 };
 
-/// The changes by which every Service of the commit gets its addresses. The allocation of a Service
-/// that the commit does not contain is deleted only if `droppable` returns that no commit to which
-/// a rollback may go contains the Service.
+/// What is decided about the allocations of a commit's Services.
+#[derive(Clone, Debug)]
+pub struct Allocations {
+    /// The changes by which every Service of the commit gets its addresses and node ports.
+    pub changes: Vec<Change>,
+    /// The Services that get none, because all are in use, in the order of their names.
+    pub refused: Vec<RefusedAllocation>,
+}
+
+/// An allocation that a Service does not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAllocation {
+    /// The Service.
+    pub service: ObjectKey,
+    /// What it does not get.
+    pub exhausted: Exhausted,
+}
+
+/// A range in which everything is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The range of cluster addresses.
+    Addresses(Ipv4Net),
+    /// The range of node ports.
+    NodePorts(RangeInclusive<u16>),
+}
+
+/// Decides the allocations of the commit's Services. The allocation of a Service that the commit
+/// does not contain is deleted only if `droppable` returns that no commit to which a rollback may go
+/// contains the Service.
 pub fn allocate(
     ranges: &ServiceRanges,
     services: &BTreeMap<ObjectKey, Service>,
     given: &BTreeMap<ObjectKey, ServiceAllocation>,
     droppable: impl Fn(&ObjectKey) -> bool,
-) -> Vec<Change> {
+) -> Allocations {
     let mut changes: Vec<Change> = given
         .keys()
         .filter(|key| !services.contains_key(*key) && droppable(key))
@@ -28,14 +58,38 @@ pub fn allocate(
         .collect();
     let mut taken = Taken::of(services, given);
     let accepted = accepted_allocations(ranges, services, given);
+    let mut refused = Vec::new();
     for (key, service) in services {
         let before = accepted.get(key).cloned().unwrap_or_default();
         let now = taken.allocation(ranges, service, &before);
+        refused.extend(
+            exhausted(ranges, service, &now).map(|exhausted| RefusedAllocation {
+                service: key.clone(),
+                exhausted,
+            }),
+        );
         if given.get(key) != Some(&now) {
             changes.push(Change::Put(Record::Service(key.clone(), now)));
         }
     }
-    changes
+    Allocations { changes, refused }
+}
+
+/// The ranges from which a Service did not get what it needs.
+fn exhausted(
+    ranges: &ServiceRanges,
+    service: &Service,
+    now: &ServiceAllocation,
+) -> impl Iterator<Item = Exhausted> {
+    let lacks_address = has_address(service) && now.cluster_ip.is_none();
+    let lacks_port = has_node_ports(service)
+        && service
+            .ports
+            .iter()
+            .any(|port| !now.node_ports.contains_key(&port.key()));
+    let address = lacks_address.then(|| Exhausted::Addresses(ranges.addresses));
+    let port = lacks_port.then(|| Exhausted::NodePorts(ranges.node_ports.clone()));
+    address.into_iter().chain(port)
 }
 
 /// The allocations that a host accepts: no address outside the range, no address of another Service
@@ -146,14 +200,18 @@ impl Taken {
         }
     }
 
-    /// An address from the upper part of the range: the lower part is for addresses that manifests
-    /// request, as in Kubernetes.
+    /// An address from the upper part of the range, or from the lower one once the upper one is
+    /// full: the lower part is meant for addresses that manifests request (ServiceIPStaticSubrange
+    /// of Kubernetes). A range of up to 16 addresses has no upper part.
     fn free_address(&mut self, ranges: &ServiceRanges) -> Option<Ipv4Addr> {
         let hosts = 1_u64 << (32 - ranges.addresses.prefix_len());
         let reserved = u32::try_from((hosts / 16).clamp(16, 256)).unwrap_or(256);
-        let first = u32::from(ranges.addresses.network()).saturating_add(reserved);
+        let network = u32::from(ranges.addresses.network());
+        let upper = network.saturating_add(reserved);
         let last = u32::from(ranges.addresses.broadcast()).saturating_sub(1);
-        let address = (first..=last)
+        let lower = network.saturating_add(1)..upper.min(last.saturating_add(1));
+        let address = (upper..=last)
+            .chain(lower)
             .map(Ipv4Addr::from)
             .find(|address| *address != ranges.dns && !self.addresses.contains(address))?;
         self.addresses.insert(address);
@@ -294,7 +352,7 @@ mod tests {
         .map(|(name, service)| (ObjectKey::new("default", name), service))
         .into();
         let mut given = BTreeMap::new();
-        for change in allocate(&ranges(), &services, &given.clone(), |_| false) {
+        for change in allocate(&ranges(), &services, &given.clone(), |_| false).changes {
             let Change::Put(Record::Service(key, allocation)) = change else {
                 panic!("{change:?}")
             };
@@ -343,13 +401,14 @@ mod tests {
             node_ports,
         };
         let given = BTreeMap::from([(key.clone(), forged)]);
-        let changes = allocate(&ranges(), &services, &given, |_| false);
+        let Allocations { changes, .. } = allocate(&ranges(), &services, &given, |_| false);
         let [Change::Put(Record::Service(_, anew))] = &changes[..] else {
             panic!("{changes:?}")
         };
         let given = BTreeMap::from([(key, anew.clone())]);
         assert_eq!(accepted_allocations(&ranges(), &services, &given), given);
-        assert!(allocate(&ranges(), &services, &given, |_| false).is_empty());
+        let Allocations { changes, refused } = allocate(&ranges(), &services, &given, |_| false);
+        assert!(changes.is_empty() && refused.is_empty());
     }
 
     #[test]
@@ -384,7 +443,7 @@ mod tests {
             .iter()
             .map(|(name, service)| (ObjectKey::new("default", *name), service.clone()))
             .collect();
-        let changes = allocate(ranges, &services, &BTreeMap::new(), |_| true);
+        let Allocations { changes, .. } = allocate(ranges, &services, &BTreeMap::new(), |_| true);
         let lines = changes.into_iter().map(|change| match change {
             Change::Put(Record::Service(key, allocation)) => {
                 let address = allocation
@@ -451,7 +510,7 @@ mod tests {
             dns: "10.96.0.10".parse().unwrap(),
             node_ports: 30000..=30001,
         };
-        let names: Vec<String> = (10..26).map(|number| format!("s{number}")).collect();
+        let names: Vec<String> = (10..40).map(|number| format!("s{number}")).collect();
         let services: Vec<(&str, Service)> = names
             .iter()
             .map(|name| (name.as_str(), external(None)))
@@ -461,7 +520,58 @@ mod tests {
         assert_eq!(lines[1], "s11 10.96.0.17 [30000]");
         assert_eq!(lines[2], "s12 10.96.0.18 []");
         assert_eq!(lines[14], "s24 10.96.0.30 []");
-        assert_eq!(lines.get(15).map(String::as_str), Some("s25 none []"));
+        // The upper part is full.
+        assert_eq!(lines[15], "s25 10.96.0.1 []");
+        assert_eq!(lines[23], "s33 10.96.0.9 []");
+        assert_eq!(lines[24], "s34 10.96.0.11 []");
+        assert_eq!(lines[28], "s38 10.96.0.15 []");
+        assert_eq!(lines.get(29).map(String::as_str), Some("s39 none []"));
+    }
+
+    #[test]
+    fn a_small_range_has_addresses_and_its_end_is_refused_by_name() {
+        let ranges = ServiceRanges {
+            addresses: "10.96.0.0/28".parse().unwrap(),
+            dns: "10.96.0.10".parse().unwrap(),
+            node_ports: 30000..=30000,
+        };
+        let names: Vec<String> = (10..25).map(|number| format!("s{number}")).collect();
+        let services: Vec<(&str, Service)> = names
+            .iter()
+            .map(|name| (name.as_str(), internal()))
+            .collect();
+        let lines = allocated_lines(&ranges, &services);
+        assert_eq!(lines[0], "s10 10.96.0.1 []");
+        assert_eq!(lines[9], "s19 10.96.0.11 []");
+        assert_eq!(lines[12], "s22 10.96.0.14 []");
+        assert_eq!(lines[13], "s23 none []");
+
+        let key = |name: &str| ObjectKey::new("default", name);
+        let mut all: BTreeMap<ObjectKey, Service> = services
+            .into_iter()
+            .map(|(name, service)| (key(name), service))
+            .collect();
+        let own_port = service(
+            ServiceKind::NodePort {
+                address: "10.96.0.1".parse().ok(),
+            },
+            None,
+        );
+        all.extend([(key("a"), own_port.clone()), (key("b"), own_port)]);
+        let Allocations { refused, .. } = allocate(&ranges, &all, &BTreeMap::new(), |_| true);
+        let refused: Vec<String> = refused
+            .into_iter()
+            .map(|RefusedAllocation { service, exhausted }| {
+                format!("{} {exhausted:?}", service.name)
+            })
+            .collect();
+        let expected = [
+            "b NodePorts(30000..=30000)",
+            "s22 Addresses(10.96.0.0/28)",
+            "s23 Addresses(10.96.0.0/28)",
+            "s24 Addresses(10.96.0.0/28)",
+        ];
+        assert_eq!(refused, expected);
     }
 
     #[test]
@@ -475,9 +585,10 @@ mod tests {
             };
             (key(name), allocation)
         });
-        let changes = allocate(&ranges(), &services, &given.into(), |key| {
+        let allocations = allocate(&ranges(), &services, &given.into(), |key| {
             key.name != "needed"
         });
+        let changes = allocations.changes;
         let [Change::Delete(RecordKey::Service(deleted))] = &changes[..] else {
             panic!("{changes:?}")
         };

@@ -25,7 +25,7 @@ use self::{
     snapshot::{node_conditions, owned_pods},
 };
 use crate::{
-    allocate::allocate,
+    allocate::{Allocations, allocate},
     commit::{self, Commit, Commits},
     controller::{Action, NodeConditions, OwnedPod, control},
     name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKey},
@@ -338,12 +338,15 @@ impl<'a> ClusterDecision<'a> {
                     .iter()
                     .any(|commit| commit.objects.services.contains_key(key))
         };
-        self.changes.extend(allocate(
+        let Allocations { changes, refused } = allocate(
             &self.input.settings.ranges,
             &driving.objects.services,
             &self.input.state.services,
             droppable,
-        ));
+        );
+        self.changes.extend(changes);
+        self.notes
+            .extend(refused.into_iter().map(Note::Unallocated));
     }
 
     fn finish(mut self) -> ClusterChange {

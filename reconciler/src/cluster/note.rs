@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::{
+    allocate::{Exhausted, RefusedAllocation},
     name::{CommitId, NodeName, WorkloadKey, first_few},
     state::{Refusal, Unfit},
 };
@@ -45,6 +46,8 @@ pub enum Note {
         /// Why the pods stay.
         why: Undrained,
     },
+    /// A Service gets no address or node port.
+    Unallocated(RefusedAllocation),
 }
 
 /// Why a pod stays on a node that is drained.
@@ -98,6 +101,24 @@ impl fmt::Display for Note {
                     names.join(", ")
                 )
             }
+            Self::Unallocated(RefusedAllocation {
+                service,
+                exhausted: Exhausted::Addresses(range),
+            }) => write!(
+                f,
+                "Service {service} gets no cluster address, because all of the service range {range} are in use: \
+                 remove a Service, or write `clusterIP: None` where no address is needed"
+            ),
+            Self::Unallocated(RefusedAllocation {
+                service,
+                exhausted: Exhausted::NodePorts(range),
+            }) => write!(
+                f,
+                "Service {service} gets no node port, because all from {} to {} are in use: remove a Service, or \
+                 write `type: ClusterIP` where no node port is needed",
+                range.start(),
+                range.end()
+            ),
         }
     }
 }
@@ -146,6 +167,10 @@ impl fmt::Display for HeldDeletions {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+
     use super::*;
     use crate::name::{ObjectKey, WorkloadKind};
 
@@ -178,6 +203,17 @@ mod tests {
                 nodes: vec![NodeName::new("a"), NodeName::new("b")],
                 why: Undrained::WritesToDisk,
             },
+            Note::Unallocated(RefusedAllocation {
+                service: ObjectKey::new("default", "web"),
+                exhausted: Exhausted::Addresses(Ipv4Net::new_assert(
+                    Ipv4Addr::new(10, 96, 0, 0),
+                    28,
+                )),
+            }),
+            Note::Unallocated(RefusedAllocation {
+                service: ObjectKey::new("default", "web"),
+                exhausted: Exhausted::NodePorts(30000..=30001),
+            }),
         ]
         .map(|note| note.to_string());
         insta::assert_snapshot!(printed.join("\n"), @r"
@@ -186,6 +222,8 @@ mod tests {
         Deployment/default/web left the commit; its pods run on until Deployment/default/site is available, or the rollout ends
         Deployment/default/web: 1 pod runs the old template; `windlass restart Deployment/default/web` replaces them
         Deployment/default/web stays on a, b, which is drained: it writes to the host's disk and would start elsewhere without its data
+        Service default/web gets no cluster address, because all of the service range 10.96.0.0/28 are in use: remove a Service, or write `clusterIP: None` where no address is needed
+        Service default/web gets no node port, because all from 30000 to 30001 are in use: remove a Service, or write `type: ClusterIP` where no node port is needed
         ");
     }
 
