@@ -44,7 +44,7 @@ pub(crate) const SOCKET_DIR: &str = "/run/windlass";
 
 /// `windlass`
 #[derive(Debug, Parser)]
-#[command(name = "windlass", version, about, long_about = None, after_help = EXIT_CODES)]
+#[command(name = "windlass", version = env!("WINDLASS_VERSION"), about, long_about = None, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Directory of the daemon's sockets [default: /run/windlass]
     #[arg(long, global = true, env = "WINDLASS_SOCKET_DIR", value_name = "DIR")]
