@@ -9,6 +9,13 @@ fn unknown_fields_and_bad_durations_are_refused_by_name() {
         error.to_string().contains("\"soon\" is not a duration"),
         "{error}"
     );
+    let error = toml::from_str::<Config>("[source]\npoll = 15").expect_err("no unit");
+    assert!(error.to_string().contains("write \"15s\""), "{error}");
+    let error = toml::from_str::<Config>("[source]\npoll = true").expect_err("no duration");
+    assert!(
+        error.to_string().contains("expected a duration in quotes"),
+        "{error}"
+    );
     let error = toml::from_str::<Config>("[rollout]\nsoak = '9000000h'").expect_err("too long");
     assert!(error.to_string().contains("is too long"), "{error}");
 }
