@@ -230,9 +230,9 @@ pub(crate) struct GetArgs {
 /// `windlass logs`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// Name of the pod
-    #[arg(value_name = "POD")]
-    pub pod: String,
+    /// Name of a pod, or an object that has pods: `deploy/web`
+    #[arg(value_name = "POD | KIND/NAME")]
+    pub subject: String,
     /// Name of the container
     #[arg(short, long)]
     pub container: Option<String>,

@@ -1,5 +1,7 @@
 //! `windlass logs`: a container's output, escaped on a terminal and unchanged otherwise.
 
+mod subject;
+
 use std::io::Write;
 
 use reconciler::foreign;
@@ -17,7 +19,7 @@ pub(super) async fn run(
     args: &LogsArgs,
     out: &mut Output<'_>,
 ) -> Result<Exit, CliError> {
-    let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
+    let pod = subject::pod(client, args).await?;
     let flag = |set: bool| set.then(|| "true".to_owned());
     let query = query(&[
         ("container", args.container.clone()),
@@ -34,7 +36,7 @@ pub(super) async fn run(
     let path = format!(
         "/api/v1/namespaces/{}/pods/{}/log{query}",
         segment(&args.namespace)?,
-        segment(pod)?
+        segment(&pod)?
     );
 
     let mut log = client.stream(&path, "*/*").await?;

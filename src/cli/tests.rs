@@ -122,6 +122,15 @@ async fn history_plan_and_logs_are_printed() {
     assert_eq!(
         (exit, text.as_str()),
         (
+        ("logs po/web-bbbbbbbbbb-b2222", "hello from httpd"),
+        (
+            "logs deploy/web",
+            "hello from httpd of 00000000-0000-4000-8000-000000000002",
+        ),
+        (
+            "logs svc/web",
+            "hello from httpd of 00000000-0000-4000-8000-000000000002",
+        ),
             Exit::Failed,
             "nonsense names no commit of https://example.com/site.git: see `windlass history`"
         )
@@ -138,6 +147,15 @@ async fn commands_reach_the_loop_and_its_answer_is_printed() {
         directory,
         _stop,
     } = daemon().await;
+    let refused = [
+        ("logs deploy/none", "\"none\" not found"),
+        ("logs thing/web", "`thing` is not a known kind"),
+        ("logs node/host-a", "node/host-a selects no pods"),
+    ];
+    for (arguments, part) in refused {
+        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+        assert!(exit != Exit::Done && text.contains(part), "{text}");
+    }
     let answering = async {
         let request = fixture.requests.recv().await.unwrap();
         let crate::command::Command::Restart { workload } = request.command else {
