@@ -75,6 +75,18 @@ fn the_arguments_are_consistent() {
     );
 }
 
+#[test]
+fn the_version_names_the_commit_of_the_build() {
+    let version = Cli::command().render_version();
+    // An archive of the sources has no repository, unless the build is given its commit.
+    let commit = env!("WINDLASS_COMMIT").get(..10);
+    let expected = match commit {
+        Some(short) => format!(" {} (commit {short})\n", env!("CARGO_PKG_VERSION")),
+        None => format!(" {}\n", env!("CARGO_PKG_VERSION")),
+    };
+    assert_eq!(version, format!("windlass{expected}"));
+}
+
 #[tokio::test]
 async fn the_grounds_that_pods_run_on_are_printed() {
     let daemon = daemon().await;
@@ -110,6 +122,15 @@ async fn history_plan_and_logs_are_printed() {
         ),
         ("plan HEAD", "2222222222: nothing to do here"),
         ("logs web-bbbbbbbbbb-b2222 --tail 5", "hello from httpd"),
+        ("logs po/web-bbbbbbbbbb-b2222", "hello from httpd"),
+        (
+            "logs deploy/web",
+            "hello from httpd of 00000000-0000-4000-8000-000000000002",
+        ),
+        (
+            "logs svc/web",
+            "hello from httpd of 00000000-0000-4000-8000-000000000002",
+        ),
     ];
     for (arguments, part) in cases {
         let (exit, text) = windlass(daemon.directory.path(), arguments).await;
@@ -122,19 +143,19 @@ async fn history_plan_and_logs_are_printed() {
     assert_eq!(
         (exit, text.as_str()),
         (
-        ("logs po/web-bbbbbbbbbb-b2222", "hello from httpd"),
-        (
-            "logs deploy/web",
-            "hello from httpd of 00000000-0000-4000-8000-000000000002",
-        ),
-        (
-            "logs svc/web",
-            "hello from httpd of 00000000-0000-4000-8000-000000000002",
-        ),
             Exit::Failed,
             "nonsense names no commit of https://example.com/site.git: see `windlass history`"
         )
     );
+    let refused = [
+        ("logs deploy/none", "\"none\" not found"),
+        ("logs thing/web", "`thing` is not a known kind"),
+        ("logs node/host-a", "node/host-a selects no pods"),
+    ];
+    for (arguments, part) in refused {
+        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
+        assert!(exit != Exit::Done && text.contains(part), "{text}");
+    }
     let (exit, text) = windlass(daemon.directory.path(), "logs batch").await;
     assert_eq!(exit, Exit::Failed);
     assert!(text.contains("choose one of: [httpd prepare]"), "{text}");
@@ -147,15 +168,6 @@ async fn commands_reach_the_loop_and_its_answer_is_printed() {
         directory,
         _stop,
     } = daemon().await;
-    let refused = [
-        ("logs deploy/none", "\"none\" not found"),
-        ("logs thing/web", "`thing` is not a known kind"),
-        ("logs node/host-a", "node/host-a selects no pods"),
-    ];
-    for (arguments, part) in refused {
-        let (exit, text) = windlass(daemon.directory.path(), arguments).await;
-        assert!(exit != Exit::Done && text.contains(part), "{text}");
-    }
     let answering = async {
         let request = fixture.requests.recv().await.unwrap();
         let crate::command::Command::Restart { workload } = request.command else {
