@@ -316,7 +316,8 @@ impl Host {
         crash::point("state");
         // Reported only once it is stored, so that a full disk does not report it at every attempt.
         if let Some(after) = moved {
-            self.reporter.report_rollout(*after, &self.parts.metrics);
+            self.reporter
+                .report_rollout(*after, &self.fixed.facts.name, &self.parts.metrics);
         }
         Ok(())
     }

@@ -56,6 +56,11 @@ pub(crate) enum SourceUpdate {
         /// When the fetch began.
         asked: FetchStart,
     },
+    /// The repository has no commit, and never had one that this host has verified.
+    Empty {
+        /// When the fetch began.
+        asked: FetchStart,
+    },
     /// The head must not run.
     Refused {
         /// The commit, with all reasons of the refusal.
@@ -156,7 +161,7 @@ impl Follower {
                     });
                 }
                 SourceUpdate::Same { .. } => {}
-                SourceUpdate::Trouble { .. } => settled = None,
+                SourceUpdate::Empty { .. } | SourceUpdate::Trouble { .. } => settled = None,
             }
             let has_failed = matches!(update, SourceUpdate::Trouble { .. });
             if self.updates.send(update).await.is_err() {
@@ -198,13 +203,19 @@ impl Follower {
                 what,
                 ..
             }) => {
+                let class = "pack-refused".to_owned();
                 let refusal = RefusedCommit {
                     commit: head,
                     summary: what.clone(),
                     problems: vec![what],
+                    class: class.clone(),
+                    signer: String::new(),
                 };
-                let class = "pack-refused".to_owned();
                 return self.refuse(refusal, String::new(), class, judged_by, asked);
+            }
+            // A repository that has lost its commits is not the one that this host follows.
+            Err(error) if error.has_no_commit() && self.verified().is_none() => {
+                return SourceUpdate::Empty { asked };
             }
             Err(error) => return trouble(error.label(), &error.to_string()),
         };
@@ -321,6 +332,8 @@ impl Follower {
                 commit: download.head().clone(),
                 summary,
                 problems,
+                class: MIRROR_FULL.to_owned(),
+                signer: String::new(),
             };
             return Ok(JudgedHead::Refused {
                 refusal,
@@ -359,42 +372,46 @@ impl Follower {
         judged_by: Option<&str>,
         asked: FetchStart,
     ) -> SourceUpdate {
-        // The commits that fill the mirror may be gone at the next start.
-        if class != MIRROR_FULL
-            && let Some(judged_by) = judged_by
-        {
-            let (refusal, subject, class) = (refusal.clone(), subject.clone(), class.clone());
-            let head = RefusedHead {
-                refusal,
-                subject,
-                class,
-                judged_by: judged_by.to_owned(),
-            };
-            if let Err(error) = self.refused.add(head) {
-                tracing::warn!(
-                    "a refused head is fetched again: {:#}",
-                    anyhow::Error::from(error)
-                );
-            }
-        }
-        SourceUpdate::Refused {
+        // The texts are shortened as they are stored, so that the stored refusal is no new one.
+        let head = RefusedHead {
             refusal,
             subject,
-            asked,
-            untrusted: Some(class),
+            class,
+            judged_by: judged_by.unwrap_or_default().to_owned(),
         }
+        .bounded();
+        // The commits that fill the mirror may be gone at the next start.
+        if head.class != MIRROR_FULL
+            && judged_by.is_some()
+            && let Err(error) = self.refused.add(head.clone())
+        {
+            tracing::warn!(
+                "a refused head is fetched again: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+        SourceUpdate::Refused {
+            refusal: head.refusal,
+            subject: head.subject,
+            asked,
+            untrusted: Some(head.class),
+        }
+    }
+
+    /// The newest commit that this host has verified.
+    fn verified(&self) -> Option<CommitId> {
+        let trust = self.trust.lock();
+        trust
+            .pointers()
+            .verified
+            .as_ref()
+            .map(|one| one.id().clone())
     }
 
     /// A digest of all that a refusal depends on beside the head itself; `None` if the keys cannot
     /// be read.
     fn judged_by(&self) -> Option<String> {
-        let verified = self
-            .trust
-            .lock()
-            .pointers()
-            .verified
-            .as_ref()
-            .map(|one| one.id().clone());
+        let verified = self.verified();
         let limits = &self.request.limits;
         let limits = [limits.object_bytes, limits.objects, self.mirror_bytes];
         self.judge.digest(verified.as_ref(), &limits)

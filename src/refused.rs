@@ -37,6 +37,18 @@ pub(crate) struct RefusedHead {
     pub(crate) judged_by: String,
 }
 
+impl RefusedHead {
+    /// The refusal with texts of limited length.
+    pub(crate) fn bounded(mut self) -> Self {
+        let refusal = &mut self.refusal;
+        let texts = [&mut refusal.summary, &mut refusal.signer, &mut self.subject].into_iter();
+        for text in texts.chain(&mut refusal.problems) {
+            shorten(text);
+        }
+        self
+    }
+}
+
 /// The heads that were refused recently.
 #[derive(Debug)]
 pub(crate) struct RefusedHeads {
@@ -65,6 +77,10 @@ impl RefusedHeads {
 
         // The validity of a key changes with time, so a restart judges such heads again.
         kept.heads.retain(|head| head.class != DEPENDS_ON_TIME);
+        for head in &mut kept.heads {
+            // An earlier version did not store the class in the refusal.
+            head.refusal.class.clone_from(&head.class);
+        }
         Self { path, kept }
     }
 
@@ -87,12 +103,8 @@ impl RefusedHeads {
     }
 
     /// Stores a refusal, in place of an older one of the same head.
-    pub(crate) fn add(&mut self, mut head: RefusedHead) -> Result<(), StateFileError> {
-        let texts = [&mut head.refusal.summary, &mut head.subject].into_iter();
-        for text in texts.chain(&mut head.refusal.problems) {
-            shorten(text);
-        }
-
+    pub(crate) fn add(&mut self, head: RefusedHead) -> Result<(), StateFileError> {
+        let head = head.bounded();
         let heads = &mut self.kept.heads;
         heads.retain(|known| known.refusal.commit != head.refusal.commit);
         heads.push(head);
@@ -119,6 +131,8 @@ mod tests {
             commit: commit_id(&format!("{number:040}")),
             summary: "it is not signed".repeat(200),
             problems: vec!["ä".repeat(2000)],
+            class: "unsigned".to_owned(),
+            signer: String::new(),
         };
         let (class, judged_by) = ("unsigned".to_owned(), judged_by.to_owned());
         RefusedHead {

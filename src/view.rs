@@ -10,7 +10,9 @@ use jiff::Timestamp;
 pub(crate) use reconciler::commit::Commit;
 use reconciler::{
     commit::Commits,
-    name::{CommitId, NodeName, ObjectKey, PodUid, WorkloadKind},
+    fault::FaultKind,
+    name::{CommitId, NodeName, ObjectKey, PodUid},
+    object::ObjectId,
     state::{ClusterState, KnownNode},
     status::PodStatus,
 };
@@ -68,6 +70,26 @@ pub(crate) struct ClusterView {
     /// The cluster's id.
     pub(crate) id: String,
     /// The leader, as far as this host knows.
+/// When each object of the driving commit first appeared.
+pub(crate) type FirstSeen = BTreeMap<ObjectId, Timestamp>;
+
+/// An image that cannot be pulled, because of its registry or for an unknown reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FailedPull {
+    /// The image, as written in the manifest.
+    pub(crate) image: String,
+    /// The class of the last failure.
+    pub(crate) fault: FaultKind,
+    /// When the first attempt failed.
+    pub(crate) since: Timestamp,
+    /// The number of attempts.
+    pub(crate) attempts: u32,
+    /// When the next attempt begins; absent if it is under way or due.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// The last error, a sentence.
+    pub(crate) error: String,
+}
+
     pub(crate) leader: Option<NodeName>,
     /// `current`, `lost`, `frozen` or `conflict`.
     pub(crate) store: String,
@@ -83,7 +105,7 @@ pub(crate) struct ClusterView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EventView {
     /// The kind of the object.
-    pub(crate) kind: WorkloadKind,
+    pub(crate) kind: EventKind,
     /// The namespace and name of the object.
     pub(crate) key: ObjectKey,
     /// The uid of the object, if it is a pod.
@@ -106,6 +128,15 @@ pub(crate) struct EventView {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SourceStatus {
     /// The URL, without credentials.
+/// The kinds of objects that have events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum EventKind {
+    Pod,
+    /// Commits are no objects of Kubernetes: an event of a commit is one of the host that judged
+    /// the commit.
+    Node,
+}
+
     pub(crate) url: String,
     /// The followed branch, without `refs/heads/`.
     pub(crate) branch: String,
@@ -176,3 +207,12 @@ pub(crate) struct LaneView {
     /// The steps, one phrase each.
     pub(crate) steps: Vec<String>,
 }
+    /// Why the commit is not trusted, as a word; [`INVALID_MANIFESTS`] if it is trusted.
+    #[serde(default)]
+    pub(crate) class: String,
+    /// The signer of the commit, if its own signature is good; empty otherwise.
+    #[serde(default)]
+    pub(crate) signer: String,
+/// The class of a refused commit that is trusted, and whose manifests are invalid.
+pub(crate) const INVALID_MANIFESTS: &str = "manifests";
+

@@ -135,7 +135,10 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
     }
 
     let Some(head) = &source.head else {
-        return wait("the branch has no commit yet".to_owned());
+        return wait(format!(
+            "waiting for the first commit: branch {} of {} has none; push one",
+            source.branch, source.url
+        ));
     };
     let refused = |reason: String, problems: Vec<String>| SyncVerdict::Refused {
         commit: head.clone(),

@@ -13,7 +13,7 @@ use reconciler::{
     cluster::commits_in_use,
     commit::Commit,
     manifest::ReadAs,
-    name::{CommitId, ImageReference},
+    name::{CommitId, ImageReference, NodeName},
     observed::ObservedContainer,
     plan::ImagePin,
     rollout::Head,
@@ -23,7 +23,7 @@ use reconciler::{
 use thiserror::Error;
 use tokio::task::JoinError;
 
-use super::{Fixed, Host, RETRY};
+use super::{Fixed, Host, RETRY, reporter::RecentEvents};
 use crate::{
     commit_cache::{CommitCache, Reading},
     follow::{COULD_NOT_JUDGE, SourceUpdate},
@@ -176,10 +176,21 @@ impl Knowledge {
         false
     }
 
-    /// Takes over a verdict of the follower.
-    fn source_update(&mut self, update: SourceUpdate, metrics: &Metrics) {
+    /// Takes over a verdict of the follower. `events` gets a refusal that is new.
+    fn source_update(
+        &mut self,
+        update: SourceUpdate,
+        metrics: &Metrics,
+        node: &NodeName,
+        events: &mut RecentEvents,
+    ) {
         match update {
             SourceUpdate::Same { asked } => self.source.answered(asked),
+            SourceUpdate::Empty { asked } => {
+                self.source.answered(asked);
+                (self.source.head, self.source.refusal) = (None, None);
+                self.head = Head::Unknown;
+            }
             SourceUpdate::Good {
                 commit,
                 verified,
@@ -208,18 +219,21 @@ impl Knowledge {
                 // A refused head is judged again at every fetch: only a new verdict is counted and
                 // logged.
                 if self.source.refusal.as_ref() != Some(&refusal) {
+                    events.refused(node, &refusal, &subject);
                     metrics.signature(match untrusted {
                         None => SignatureOutcome::Trusted,
                         Some(_) => SignatureOutcome::Untrusted,
                     });
-                    let class = untrusted.as_deref().unwrap_or("manifests");
                     tracing::error!(
                         commit = refusal.commit.short(),
-                        class,
+                        class = refusal.class,
+                        signer = refusal.signer,
                         "refused: {}",
                         refusal.summary
                     );
-                    for problem in &refusal.problems {
+                    // The summary of few problems has their texts.
+                    let problems = refusal.problems.iter();
+                    for problem in problems.filter(|one| !refusal.summary.contains(*one)) {
                         tracing::error!(commit = refusal.commit.short(), "{problem}");
                     }
                 }
@@ -227,6 +241,7 @@ impl Knowledge {
                 self.head = Head::Refused {
                     commit: refusal.commit.clone(),
                     subject,
+                    signer: refusal.signer.clone(),
                     reason: refusal.summary.clone(),
                 };
                 self.source.refusal = Some(refusal);
@@ -443,6 +458,9 @@ impl Host {
 
     /// Takes over a verdict of the follower.
     pub(crate) fn source_update(&mut self, update: SourceUpdate) {
-        self.knowledge.source_update(update, &self.parts.metrics);
+        let node = self.name().clone();
+        let events = &mut self.reporter.events;
+        self.knowledge
+            .source_update(update, &self.parts.metrics, &node, events);
     }
 }

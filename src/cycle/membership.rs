@@ -163,7 +163,8 @@ impl Host {
         }
         let kept = self.knowledge.set_pointers(&after);
         self.note(Part::Trust, kept.map_err(HostTrouble::failed));
-        self.reporter.report_rollout(after, &self.parts.metrics);
+        self.reporter
+            .report_rollout(after, &self.fixed.facts.name, &self.parts.metrics);
     }
 
     /// Fetches a commit that the store has just published to all hosts, in this host's turn: the

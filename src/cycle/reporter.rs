@@ -1,28 +1,26 @@
 //! What a cycle reports: to the log, the metrics, the view and the other hosts.
 
+mod events;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use reconciler::{
     commit::Commit,
     foreign::ForeignText,
-    name::{CommitId, ContainerId, PodUid, WorkloadKind},
+    name::{CommitId, NodeName, PodUid},
     network::DnsRecords,
-    observed::Observed,
-    placement::Choice,
-    plan::{Lane, LaneKey, ProbeKind, Why},
-    state::{ClusterState, CommitState, NodeReport, Phase, PodRecord, Rollout},
+    plan::LaneKey,
+    state::{CommitState, NodeReport, Phase, Rollout},
     status::PodStatus,
 };
 
-use super::{
-    Host,
-    plan_text::{LastPlan, describe},
-};
+pub(super) use self::events::RecentEvents;
+use super::{Host, plan_text::LastPlan};
 use crate::{
     metrics::{Metrics, PushPhase, RolloutResult},
     uptime::Uptime,
-    view::{EventView, HostNote, SourceStatus, View},
+    view::{FailedPull, HostNote, SourceStatus, View},
 };
 
 /// What this host has reported, so that the same is not reported again.
@@ -53,9 +51,13 @@ impl Reporter {
         }
     }
 
-    /// Logs and counts what is new in the rollout.
-    pub(super) fn report_rollout(&mut self, after: Rollout, metrics: &Metrics) {
+    /// Logs, counts and publishes what is new in the rollout.
+    pub(super) fn report_rollout(&mut self, after: Rollout, node: &NodeName, metrics: &Metrics) {
         report_change(&self.reported_rollout, &after, metrics);
+        let before = &self.reported_rollout.history;
+        for entry in after.history.iter().filter(|entry| !before.contains(entry)) {
+            self.events.commit(node, entry);
+        }
         self.reported_rollout = after;
     }
 }
@@ -320,140 +322,5 @@ fn time_phase(before: &Rollout, after: &Rollout, metrics: &Metrics) {
         && let Some(duration) = elapsed(after.began)
     {
         metrics.push(PushPhase::Total, duration);
-    }
-}
-
-/// How many events are kept.
-const EVENTS: usize = 256;
-
-/// The latest events, as `kubectl get events` shows them.
-#[derive(Debug, Default)]
-pub(super) struct RecentEvents {
-    list: std::collections::VecDeque<EventView>,
-    /// Probes that were failing in the last cycle: each failure is reported once.
-    failing: std::collections::BTreeSet<(ContainerId, ProbeKind)>,
-}
-
-impl RecentEvents {
-    /// All events, oldest first.
-    pub(super) fn list(&self) -> Vec<EventView> {
-        self.list.iter().cloned().collect()
-    }
-
-    /// Records the start of a lane as an event of its pod.
-    pub(super) fn lane(&mut self, lane: &Lane, state: &ClusterState) {
-        let LaneKey::Pod(uid) = &lane.key else { return };
-        let Some(record) = state.pods.get(uid) else {
-            return;
-        };
-        let reason = match &lane.why {
-            Why::Start { .. } => "Starting",
-            Why::Restart { .. } => "Restarting",
-            Why::Repair { .. } => "Repairing",
-            Why::Unhealthy { .. } => "Unhealthy",
-            Why::Stop { .. } => "Killing",
-            Why::Continue { .. }
-            | Why::Refresh { .. }
-            | Why::Clean { .. }
-            | Why::Leftover
-            | Why::Image { .. } => return,
-        };
-        let warning = matches!(
-            lane.why,
-            Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. }
-        );
-        self.add(uid, record, reason, warning, describe(&lane.why));
-    }
-
-    /// Records on which nodes pods were placed, and why.
-    pub(super) fn placed(&mut self, placed: &BTreeMap<PodUid, Choice>, state: &ClusterState) {
-        for (uid, why) in placed {
-            if let Some(record) = state.pods.get(uid)
-                && let Some(node) = record.place.node()
-            {
-                self.add(
-                    uid,
-                    record,
-                    "Scheduled",
-                    false,
-                    format!("placed on {node}: {why}"),
-                );
-            }
-        }
-    }
-
-    /// Records probes that began to fail since the last cycle. The message of a liveness probe is
-    /// recorded with the restart that it causes.
-    pub(super) fn probes(&mut self, observed: &Observed, state: &ClusterState) {
-        let mut failing = std::collections::BTreeSet::new();
-        for (key, fact) in observed.probes.iter().filter(|(_, fact)| !fact.ok) {
-            let word = match key.1 {
-                ProbeKind::Startup => "Startup",
-                ProbeKind::Readiness => "Readiness",
-                ProbeKind::Liveness => continue,
-            };
-            failing.insert(key.clone());
-            let container = observed.containers.get(&key.0);
-            let Some(uid) = container.map(|container| &container.identity.uid) else {
-                continue;
-            };
-            if !self.failing.contains(key)
-                && let Some(record) = state.pods.get(uid)
-            {
-                let message = format!("{word} probe failed: {}", fact.message);
-                self.add(
-                    uid,
-                    record,
-                    "Unhealthy",
-                    true,
-                    message.trim_end_matches([':', ' ']).to_owned(),
-                );
-            }
-        }
-        self.failing = failing;
-    }
-
-    /// Records a failure of a pod.
-    pub(super) fn failure(
-        &mut self,
-        uid: &PodUid,
-        record: &PodRecord,
-        reason: &str,
-        message: String,
-    ) {
-        self.add(uid, record, reason, true, message);
-    }
-
-    fn add(
-        &mut self,
-        uid: &PodUid,
-        record: &PodRecord,
-        reason: &str,
-        warning: bool,
-        message: String,
-    ) {
-        let now = Timestamp::now();
-        let same = |event: &&mut EventView| {
-            event.uid.as_ref() == Some(uid) && event.reason == reason && event.message == message
-        };
-        if let Some(event) = self.list.iter_mut().find(same) {
-            event.last = now;
-            event.count += 1;
-            return;
-        }
-        if self.list.len() == EVENTS {
-            self.list.pop_front();
-        }
-        self.list.push_back(EventView {
-            kind: WorkloadKind::Pod,
-            key: record.key.clone(),
-            uid: Some(uid.clone()),
-            warning,
-            reason: reason.to_owned(),
-            message,
-            first: now,
-            last: now,
-            count: 1,
-        });
     }
 }

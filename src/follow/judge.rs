@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use reconciler::{commit::Commit, digest::hex, name::CommitId};
+use reconciler::{commit::Commit, digest::hex, foreign::ForeignText, name::CommitId};
 use ring::digest;
 
 use crate::{
@@ -17,10 +17,12 @@ use crate::{
         allowed_signers::AllowedSigners,
         download::Download,
         eligible::{Ineligible, eligible},
-        verify::{CouldNotCheck, HeadVerdict, Mode, Policy, Refusals, VerifiedCommit, verify},
+        verify::{
+            CouldNotCheck, HeadVerdict, Mode, Policy, Refusals, VerifiedCommit, judge, verify,
+        },
     },
     trust::TrustStore,
-    view::RefusedCommit,
+    view::{INVALID_MANIFESTS, RefusedCommit},
 };
 
 /// How a head is judged.
@@ -139,15 +141,17 @@ impl Judge {
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = trust.lock().pointers().verified.clone();
         let policy = self.policy(&signers);
-        let verdict = {
+        let (verdict, signer) = {
             let repo = download.repository()?;
-            verify(&repo, &policy, before.as_ref(), head).map_err(|error: CouldNotCheck| error)?
+            let verdict = verify(&repo, &policy, before.as_ref(), head)
+                .map_err(|error: CouldNotCheck| error)?;
+            (verdict, signer(&repo, &policy, head))
         };
         let accepted = match verdict {
             HeadVerdict::Trusted(accepted) => accepted,
             HeadVerdict::Untrusted(refusals) => {
                 download.refuse()?;
-                return Ok(untrusted(head, &refusals));
+                return Ok(untrusted(head, &refusals, signer));
             }
         };
 
@@ -167,31 +171,43 @@ impl Judge {
                     .context("remember that the head was accepted")?;
                 Ok(JudgedHead::Good { commit, verified })
             }
-            Reading::Bad { subject, problems } => Ok(invalid(head, subject, problems)),
+            Reading::Bad { subject, problems } => Ok(invalid(head, subject, problems, signer)),
             Reading::Unreadable(error) => Ok(JudgedHead::Unreadable(error)),
         }
     }
 }
 
+/// The signer of a commit, also of one that is refused for another reason; empty unless its own
+/// signature is good.
+fn signer(repo: &git2::Repository, policy: &Policy<'_>, id: &CommitId) -> String {
+    match judge(repo, policy, id) {
+        Ok(Ok(signer)) => ForeignText::sentence(&signer.principal).into(),
+        Ok(Err(_)) | Err(_) => String::new(),
+    }
+}
+
 /// The judgement of a head whose signatures or history are not trusted.
-fn untrusted(head: &CommitId, refusals: &Refusals) -> JudgedHead {
+fn untrusted(head: &CommitId, refusals: &Refusals, signer: String) -> JudgedHead {
     let first = refusals.listed.first();
+    let class = first.map_or("untrusted", |refusal| refusal.why.label());
     JudgedHead::Refused {
         refusal: RefusedCommit {
             commit: head.clone(),
             summary: refusals.to_string(),
             problems: refusals.listed.iter().map(ToString::to_string).collect(),
+            class: class.to_owned(),
+            signer,
         },
         subject: first
             .map(|refusal| refusal.subject.clone())
             .unwrap_or_default()
             .into(),
-        untrusted: Some(first.map_or("untrusted", |refusal| refusal.why.label())),
+        untrusted: Some(class),
     }
 }
 
 /// The judgement of a trusted head with invalid manifests.
-fn invalid(head: &CommitId, subject: String, problems: Vec<String>) -> JudgedHead {
+fn invalid(head: &CommitId, subject: String, problems: Vec<String>, signer: String) -> JudgedHead {
     let summary = match problems.as_slice() {
         [one] => one.clone(),
         all => format!(
@@ -205,6 +221,8 @@ fn invalid(head: &CommitId, subject: String, problems: Vec<String>) -> JudgedHea
             commit: head.clone(),
             summary,
             problems,
+            class: INVALID_MANIFESTS.to_owned(),
+            signer,
         },
         subject,
         untrusted: None,

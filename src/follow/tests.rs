@@ -487,6 +487,35 @@ async fn a_refused_head_that_an_older_version_left_in_the_mirror_is_not_read() {
     following.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_repository_is_an_answer_only_before_the_first_verified_commit() {
+    for is_local in [true, false] {
+        let mut bed = Bed::new();
+        bed.is_local = is_local;
+        let mut following = bed.follow();
+        let found = following.next().await;
+        assert!(matches!(found, SourceUpdate::Empty { .. }), "{found:?}");
+
+        bed.push("one", true);
+        let found = following.fetch_again().await;
+        assert!(matches!(found, SourceUpdate::Good { .. }), "{found:?}");
+        let bare = bed.root.path().join("deploy.git");
+        bed.work.git(&[
+            "-C",
+            bare.to_str().unwrap(),
+            "update-ref",
+            "-d",
+            "refs/heads/main",
+        ]);
+        let found = following.fetch_again().await;
+        assert!(
+            matches!(&found, SourceUpdate::Trouble { error, .. } if error.contains("is empty")),
+            "{found:?}"
+        );
+        following.end().await;
+    }
+}
+
 /// Overwrites the middle of every pack, as a failing disk would.
 fn damage(mirror: &Path) {
     for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {

@@ -18,6 +18,7 @@ pub(super) fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
         Head::Refused {
             commit,
             subject,
+            signer,
             reason,
         } => {
             let reason = CommitReason::Refused(ForeignText::sentence(reason)).into();
@@ -30,7 +31,7 @@ pub(super) fn take_up_head(input: &StepInput<'_>, rollout: &mut Rollout) {
                 rollout.record(HistoryEntry {
                     commit: commit.clone(),
                     subject: subject.clone(),
-                    signer: String::new(),
+                    signer: signer.clone(),
                     state: CommitState::Refused,
                     reason,
                     class: None,

@@ -27,6 +27,8 @@ pub enum Head {
         commit: CommitId,
         /// The first line of its message.
         subject: String,
+        /// Its signer; empty unless its own signature is good.
+        signer: String,
         /// Why the commit is refused.
         reason: String,
     },

@@ -81,6 +81,17 @@ async fn sync_waits_for_the_outcome() {
 
 #[test]
 fn a_report_from_before_the_command_is_not_its_outcome() {
+#[tokio::test]
+async fn sync_waits_for_the_first_commit_of_an_empty_repository() {
+    let (exit, text) = synced(|view| view.source.head = None).await;
+    assert_eq!(exit, Exit::TimedOut);
+    let waits = "waiting for the first commit: branch main of https://git.example.com/site.git";
+    assert!(
+        text.lines().any(|line| line.starts_with(waits)) && text.contains("timed out after 2 s"),
+        "{text}"
+    );
+}
+
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let now = Uptime::now();
@@ -99,6 +110,8 @@ fn a_report_from_before_the_command_is_not_its_outcome() {
         problems: Vec::new(),
     });
     assert!(matches!(
+        class: "unsigned".into(),
+        signer: String::new(),
         sync::verdict(&StatusReport::new(&view), now),
         SyncVerdict::Refused { .. }
     ));

@@ -162,6 +162,11 @@ impl FetchError {
         )
     }
 
+    /// Whether the remote has answered that there is no commit on any branch.
+    pub(crate) fn has_no_commit(&self) -> bool {
+        matches!(self, Self::Empty { .. })
+    }
+
     /// A word of a fixed set, for metrics and JSON.
     pub(crate) fn label(&self) -> &'static str {
         match self {

@@ -152,7 +152,7 @@ impl Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unsigned => f.write_str("it is not signed; sign it with git commit -S"),
+            Self::Unsigned => f.write_str("it is not signed"),
             Self::SeveralSignatures(count) => {
                 write!(f, "it has {count} signatures, and only one may be there")
             }

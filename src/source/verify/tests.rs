@@ -561,7 +561,7 @@ fn a_refusal_names_the_commit_the_reason_and_the_next_step() {
         CommitId::parse(&work.git(&["hash-object", "-t", "commit", "-w", "raw"])).unwrap();
     show(&keys.line("dev", ""), Mode::Mainline, None, &tampered);
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    commit ID "web: two replicas": it is not signed; sign it with git commit -S
+    commit ID "web: two replicas": it is not signed
     commit ID "web: three replicas": its key KEY is not in the allowed signers of this host
     commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-01-01T00:00:00Z, and was not at the commit's own time
     commit ID "web: three replicas": its key KEY (dev@example.com) was valid until 2026-06-01T13:00:00Z, and was not when this host first observed the commit

@@ -1,4 +1,5 @@
-//! Events: the recent starts, placements and failures of pods.
+//! Events: the recent starts, placements and failures of pods, and the commits that were refused or
+//! have failed.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Obje
 use reconciler::name::ObjectKey;
 
 use super::{ApiKind, ApiObject, ObjectSource, Scope, count, escaped, meta};
-use crate::view::EventView;
+use crate::view::{EventKind, EventView};
 
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, ApiObject> {
     let mut shown = BTreeMap::new();
@@ -28,7 +29,7 @@ fn name(event: &EventView) -> ObjectKey {
     } else {
         &event.key.namespace
     };
-    let kind = event.kind.as_str();
+    let kind = kind(event).as_str();
     let text = format!("{kind}\0{}\0{}", event.reason, event.message);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let digits: String = hash
@@ -47,9 +48,16 @@ fn name(event: &EventView) -> ObjectKey {
     )
 }
 
+fn kind(event: &EventView) -> ApiKind {
+    match event.kind {
+        EventKind::Pod => ApiKind::Pod,
+        EventKind::Node => ApiKind::Node,
+    }
+}
+
 /// All texts are foreign, messages of the engine among them.
 fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> core::Event {
-    let kind = ApiKind::from(event.kind);
+    let kind = kind(event);
     let involved_uid = match &event.uid {
         Some(uid) => uid.to_string(),
         None => meta::uid(source, kind.as_str(), &event.key),
@@ -65,7 +73,10 @@ fn render(source: &ObjectSource<'_>, key: &ObjectKey, event: &EventView) -> core
         involved_object: core::ObjectReference {
             api_version: Some(kind.api_version().to_owned()),
             kind: Some(kind.as_str().to_owned()),
-            namespace: Some(escaped(&event.key.namespace)),
+            namespace: match event.key.namespace.as_str() {
+                "" => None,
+                namespace => Some(escaped(namespace)),
+            },
             name: Some(escaped(&event.key.name)),
             uid: Some(escaped(&involved_uid)),
             ..core::ObjectReference::default()

@@ -70,6 +70,7 @@ fn a_refused_head_changes_no_pod_and_is_recorded_once() {
     sim.head = Head::Refused {
         commit: commit_id("c2"),
         subject: "Change".to_owned(),
+        signer: "dev@example.com".to_owned(),
         reason: "not signed".to_owned(),
     };
     sim.cycle();
@@ -79,6 +80,11 @@ fn a_refused_head_changes_no_pod_and_is_recorded_once() {
     sim.expect(
         sim.outcome("c2") == Some((CommitState::Refused, "not signed".to_owned())),
         "the history has the refusal",
+    );
+    let signer = sim.state.rollout.history.last().map(|entry| &entry.signer);
+    sim.expect(
+        signer.is_some_and(|signer| signer == "dev@example.com"),
+        "the history has the signer",
     );
 
     sim.head = Head::Unknown;
@@ -310,6 +316,7 @@ fn a_bad_head_or_target_stays_bad_after_the_history_has_forgotten_it() {
     sim.head = Head::Refused {
         commit: commit_id("c2"),
         subject: String::new(),
+        signer: String::new(),
         reason: "a test".to_owned(),
     };
     sim.run_seconds(10);
