@@ -142,14 +142,14 @@ impl Lanes {
             // The plan cancelled the lane: that is no failure of the pod.
             Err((fault, _)) if fault.kind == FaultKind::Cancelled => {}
             Err((fault, container)) => {
-                let count = self
-                    .failures
-                    .get(&key)
-                    .map_or(1, |before| before.count.saturating_add(1));
+                let before = self.failures.get(&key);
+                let count = before.map_or(1, |before| before.count.saturating_add(1));
+                let since = before.map_or(now, |before| before.since);
                 let removes = lane.is_some_and(|lane| lane.why.is_removal());
                 let failure = LaneFailure {
                     fault,
                     container,
+                    since,
                     at: now,
                     count,
                     removes,

@@ -62,6 +62,8 @@ pub(crate) struct View {
     pub(crate) notes: Vec<HostNote>,
     /// Recent events, oldest first; the control loop limits their number.
     pub(crate) events: Vec<EventView>,
+    /// The images of the target that this host cannot pull now.
+    pub(crate) failed_pulls: Vec<FailedPull>,
 }
 
 /// The state of a host in its cluster.
@@ -86,6 +88,12 @@ pub(crate) struct FailedPull {
     pub(crate) attempts: u32,
     /// When the next attempt begins; absent if it is under way or due.
     pub(crate) retry_at: Option<Timestamp>,
+/// The state of a host in its cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClusterView {
+    /// The cluster's id.
+    pub(crate) id: String,
+    /// The leader, as far as this host knows.
     /// The last error, a sentence.
     pub(crate) error: String,
 }

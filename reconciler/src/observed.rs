@@ -116,6 +116,8 @@ pub struct LaneFailure {
     pub fault: Fault,
     /// Name of the container whose step failed; `None` if the step concerned no container.
     pub container: Option<String>,
+    /// When the first of the consecutive runs failed.
+    pub since: Timestamp,
     /// When the last run failed.
     pub at: Timestamp,
     /// Number of consecutive failures.
@@ -166,6 +168,7 @@ mod tests {
             let failure = LaneFailure {
                 fault: Fault::new(FaultKind::Other, "x"),
                 container: None,
+                since: at(900),
                 at: at(1000),
                 count,
                 removes,

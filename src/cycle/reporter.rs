@@ -120,6 +120,7 @@ impl Host {
             converged: self.reporter.converged,
             notes: self.all_notes(),
             events: self.reporter.events.list(),
+            failed_pulls: self.failed_pulls(),
             troubles: self
                 .troubles
                 .list()
@@ -130,6 +131,25 @@ impl Host {
     }
 
     fn origins_of_pods(&self) -> BTreeMap<PodUid, CommitId> {
+    /// The images of the target that this host cannot pull, in the order of their names.
+    fn failed_pulls(&self) -> Vec<FailedPull> {
+        let now = Timestamp::now();
+        let target = self.store.snapshot().rollout.target.as_ref();
+        let failures = self.parts.lanes.failures().iter();
+        let of_target = failures.filter_map(|(key, failure)| match key {
+            LaneKey::Image(commit, image) if target == Some(commit) => Some(FailedPull {
+                image: image.to_string(),
+                fault: failure.fault.kind,
+                since: failure.since,
+                attempts: failure.count,
+                retry_at: failure.retry_at(now),
+                error: failure.fault.message.clone(),
+            }),
+            LaneKey::Image(..) | LaneKey::Pod(_) | LaneKey::Link(_) => None,
+        });
+        of_target.collect()
+    }
+
         let pods = self.memory.pods().pods.iter();
         pods.filter_map(|(uid, pod)| Some((uid.clone(), pod.origin.as_ref()?.commit.clone())))
             .collect()

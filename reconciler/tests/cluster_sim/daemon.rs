@@ -213,7 +213,9 @@ impl World {
             Err(fault) => {
                 self.transcript
                     .note(self.now, format!("{name}: failed {key:?}: {fault}"));
-                let count = daemon.failures.get(key).map_or(0, |failure| failure.count) + 1;
+                let before = daemon.failures.get(key);
+                let count = before.map_or(0, |failure| failure.count) + 1;
+                let since = before.map_or(wall, |failure| failure.since);
                 let container = match &step {
                     Step::StartContainer(spec) => Some(spec.name.clone()),
                     _ => None,
@@ -224,6 +226,7 @@ impl World {
                     LaneFailure {
                         fault,
                         container,
+                        since,
                         at: wall,
                         count,
                         removes,

@@ -90,6 +90,7 @@ fn files_of_a_pod_without_record_and_container_are_removed_as_soon_as_a_lane_may
     let failed = |seconds: u64| LaneFailure {
         fault: Fault::new(FaultKind::Other, "the removal failed"),
         container: None,
+        since: world.now - Duration::from_secs(seconds),
         at: world.now - Duration::from_secs(seconds),
         count: 1,
         removes: true,

@@ -95,6 +95,7 @@ impl Images {
                 let failure = LaneFailure {
                     fault,
                     container: None,
+                    since: world.now,
                     at: world.now,
                     count: 1,
                     removes: false,

@@ -227,7 +227,9 @@ impl Sim {
                 }
                 Err(fault) => {
                     self.note(format!("failed {key:?}: {fault}"));
-                    let count = self.failures.get(&key).map_or(0, |failure| failure.count) + 1;
+                    let before = self.failures.get(&key);
+                    let count = before.map_or(0, |failure| failure.count) + 1;
+                    let since = before.map_or(self.now, |failure| failure.since);
                     let container = match &step {
                         Step::StartContainer(spec) => Some(spec.name.clone()),
                         _ => None,
@@ -238,6 +240,7 @@ impl Sim {
                         LaneFailure {
                             fault,
                             container,
+                            since,
                             at: self.now,
                             count,
                             removes,

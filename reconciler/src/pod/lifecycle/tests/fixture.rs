@@ -163,6 +163,7 @@ impl Fixture {
         let failure = LaneFailure {
             fault: Fault::new(kind, "it failed"),
             container: None,
+            since: at(NOW - 500),
             at: at(NOW - 500),
             count: 1,
             removes,
