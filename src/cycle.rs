@@ -1,6 +1,7 @@
 //! One cycle of this host: follow the store, read commits, observe, decide, plan, remember, act,
 //! publish.
 
+mod appeared;
 mod commits;
 mod detour;
 mod engine;
@@ -173,6 +174,7 @@ impl Host {
         self.check_network_if_due().await;
 
         let (next, engine_answers) = self.reconcile(now).await;
+        self.note_appearances();
 
         self.answer_asks().await;
         let next = next.sooner(self.keep_needed_commits().await);

@@ -44,6 +44,8 @@ pub(crate) struct View {
     /// The objects of every commit in use: the driving commit, and those that running pods were
     /// made from.
     pub(crate) commits: Commits,
+    /// When each object of the driving commit first appeared on this host.
+    pub(crate) first_seen: Arc<FirstSeen>,
     /// Why some of these commits may not run here: their running pods are kept up in place.
     pub(crate) ineligible: BTreeMap<CommitId, String>,
     /// The commit that each of this host's pods was last started from, by this host's own record.
@@ -60,18 +62,12 @@ pub(crate) struct View {
     /// Notes about the configuration and the decisions for `status`: verification is off,
     /// privileged pods are allowed.
     pub(crate) notes: Vec<HostNote>,
-    /// Recent events, oldest first; the control loop limits their number.
-    pub(crate) events: Vec<EventView>,
     /// The images of the target that this host cannot pull now.
     pub(crate) failed_pulls: Vec<FailedPull>,
+    /// Recent events, oldest first; the control loop limits their number.
+    pub(crate) events: Vec<EventView>,
 }
 
-/// The state of a host in its cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ClusterView {
-    /// The cluster's id.
-    pub(crate) id: String,
-    /// The leader, as far as this host knows.
 /// When each object of the driving commit first appeared.
 pub(crate) type FirstSeen = BTreeMap<ObjectId, Timestamp>;
 
@@ -88,16 +84,16 @@ pub(crate) struct FailedPull {
     pub(crate) attempts: u32,
     /// When the next attempt begins; absent if it is under way or due.
     pub(crate) retry_at: Option<Timestamp>,
+    /// The last error, a sentence.
+    pub(crate) error: String,
+}
+
 /// The state of a host in its cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClusterView {
     /// The cluster's id.
     pub(crate) id: String,
     /// The leader, as far as this host knows.
-    /// The last error, a sentence.
-    pub(crate) error: String,
-}
-
     pub(crate) leader: Option<NodeName>,
     /// `current`, `lost`, `frozen` or `conflict`.
     pub(crate) store: String,
@@ -132,10 +128,6 @@ pub(crate) struct EventView {
     pub(crate) count: u32,
 }
 
-/// The repository, and the result of the last fetch.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SourceStatus {
-    /// The URL, without credentials.
 /// The kinds of objects that have events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum EventKind {
@@ -145,6 +137,10 @@ pub(crate) enum EventKind {
     Node,
 }
 
+/// The repository, and the result of the last fetch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SourceStatus {
+    /// The URL, without credentials.
     pub(crate) url: String,
     /// The followed branch, without `refs/heads/`.
     pub(crate) branch: String,
@@ -203,7 +199,16 @@ pub(crate) struct RefusedCommit {
     pub(crate) summary: String,
     /// All problems of the commit.
     pub(crate) problems: Vec<String>,
+    /// Why the commit is not trusted, as a word; [`INVALID_MANIFESTS`] if it is trusted.
+    #[serde(default)]
+    pub(crate) class: String,
+    /// The signer of the commit, if its own signature is good; empty otherwise.
+    #[serde(default)]
+    pub(crate) signer: String,
 }
+
+/// The class of a refused commit that is trusted, and whose manifests are invalid.
+pub(crate) const INVALID_MANIFESTS: &str = "manifests";
 
 /// One lane of the last plan, for people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -215,12 +220,3 @@ pub(crate) struct LaneView {
     /// The steps, one phrase each.
     pub(crate) steps: Vec<String>,
 }
-    /// Why the commit is not trusted, as a word; [`INVALID_MANIFESTS`] if it is trusted.
-    #[serde(default)]
-    pub(crate) class: String,
-    /// The signer of the commit, if its own signature is good; empty otherwise.
-    #[serde(default)]
-    pub(crate) signer: String,
-/// The class of a refused commit that is trusted, and whose manifests are invalid.
-pub(crate) const INVALID_MANIFESTS: &str = "manifests";
-

@@ -1,4 +1,5 @@
-//! What this host remembers on its disk beside the trust directory and the store: `node.json`.
+//! What this host remembers on its disk beside the trust directory and the store: `node.json`, and
+//! `appeared.json`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::troubles::Troubles;
+use super::{appeared::AppearedFile, troubles::Troubles};
 use crate::{
     state_file::{self, StateFileError},
     view::{HostTrouble, Part},
@@ -34,6 +35,8 @@ pub(crate) struct HostMemory {
     current: MemoryDocument,
     /// Pods that have a directory of files on the disk, with the digest of those files.
     pub(crate) files: BTreeMap<PodUid, String>,
+    /// When each object first appeared.
+    pub(super) appeared: AppearedFile,
 }
 
 impl HostMemory {
@@ -45,6 +48,7 @@ impl HostMemory {
             current: saved.clone(),
             saved,
             files: BTreeMap::new(),
+            appeared: AppearedFile::open(data),
         })
     }
 

@@ -98,6 +98,7 @@ impl Host {
                 .chain(self.knowledge.commit_cache.kept())
                 .map(shared)
                 .collect(),
+            first_seen: Arc::clone(self.memory.appeared.first_seen()),
             ineligible: self
                 .knowledge
                 .commit_cache
@@ -119,8 +120,8 @@ impl Host {
             plan: self.reporter.last_plan.lanes.clone(),
             converged: self.reporter.converged,
             notes: self.all_notes(),
-            events: self.reporter.events.list(),
             failed_pulls: self.failed_pulls(),
+            events: self.reporter.events.list(),
             troubles: self
                 .troubles
                 .list()
@@ -130,7 +131,6 @@ impl Host {
         }
     }
 
-    fn origins_of_pods(&self) -> BTreeMap<PodUid, CommitId> {
     /// The images of the target that this host cannot pull, in the order of their names.
     fn failed_pulls(&self) -> Vec<FailedPull> {
         let now = Timestamp::now();
@@ -150,6 +150,7 @@ impl Host {
         of_target.collect()
     }
 
+    fn origins_of_pods(&self) -> BTreeMap<PodUid, CommitId> {
         let pods = self.memory.pods().pods.iter();
         pods.filter_map(|(uid, pod)| Some((uid.clone(), pod.origin.as_ref()?.commit.clone())))
             .collect()

@@ -57,9 +57,12 @@ pub(super) fn derived(source: &ObjectSource<'_>, kind: ApiKind, key: &ObjectKey)
     }
 }
 
-/// The creation time of an object: the committer's time of the earliest known commit that has the
-/// object.
+/// The creation time of an object: when it first appeared, or the committer's time of the earliest
+/// known commit that has the object.
 fn created(source: &ObjectSource<'_>, id: &ObjectId) -> Option<Timestamp> {
+    if let Some(first) = source.view.first_seen.get(id) {
+        return Some(*first);
+    }
     let commits = source.view.commits.values();
     let having = commits.filter(|commit| commit.objects.originals.contains_key(id));
     having.map(|commit| commit.time).min()
