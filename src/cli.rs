@@ -20,6 +20,7 @@ mod status;
 mod sync;
 mod table;
 mod trust;
+mod wrap;
 mod yaml;
 
 #[cfg(test)]
@@ -32,8 +33,8 @@ use clap::{Parser, Subcommand};
 pub(crate) use self::{
     args::{
         CheckArgs, DoctorArgs, GetArgs, LogFormat, LogsArgs, NodeArgs, NodeCommand, OutputArgs,
-        PlanArgs, RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, SyncArgs, TrustArgs,
-        TrustCommand, UninstallArgs, VerifyMode,
+        PlanArgs, RestartArgs, ResumeArgs, RetryArgs, RollbackArgs, RunArgs, StatusArgs, SyncArgs,
+        TrustArgs, TrustCommand, UninstallArgs, VerifyMode,
     },
     exit::{CliError, Exit},
 };
@@ -70,8 +71,8 @@ pub(crate) enum CliCommand {
     Check(CheckArgs),
     /// Show what this host changes now, or what another commit would change, with the reasons
     Plan(PlanArgs),
-    /// Show the commit that runs, the progress of its rollout, and what blocks it
-    Status(OutputArgs),
+    /// Show what is wrong with the newest commit, what runs, and the progress of its rollout
+    Status(StatusArgs),
     /// Show the latest commits with their outcome
     History(OutputArgs),
     /// Show why the commits of the pods of this host are trusted
@@ -126,7 +127,7 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliE
     let client = Client::new(sockets.join("windlass.sock"))?;
     match &cli.command {
         CliCommand::Plan(args) => plan::run(&client, args, out).await,
-        CliCommand::Status(args) => status::run(&client, args.output, out).await,
+        CliCommand::Status(args) => status::run(&client, *args, out).await,
         CliCommand::History(args) => history::run(&client, args.output, out).await,
         CliCommand::Trust(TrustArgs {
             command: TrustCommand::Audit { output },

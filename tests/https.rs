@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use support::{Behaviour, GitServer, SOON, Site, eventually};
+use support::{Behaviour, GitServer, SOON, Site, eventually, unwrapped};
 
 const TOKEN: &str = "a-secret-token";
 
@@ -101,7 +101,7 @@ fn a_wrong_token_is_reported_and_the_correct_token_deploys() {
         "refused the credentials: the server did not accept them",
     );
     assert_eq!(status["source"]["fetched"], Value::Null);
-    let text = site.host.windlass(&["status"]).ok();
+    let text = unwrapped(&site.host.windlass(&["status"]).ok());
     assert!(
         text.contains("check the configured token") && !text.contains("not-the-token"),
         "{text}"
@@ -203,7 +203,7 @@ fn pods_keep_running_while_the_server_is_silent_or_refuses_connections() {
         status["source"]["fetched"], fetched,
         "the time of the last fetch has changed without a fetch"
     );
-    let text = site.host.windlass(&["status"]).ok();
+    let text = unwrapped(&site.host.windlass(&["status"]).ok());
     assert!(
         text.contains("no answer for ") && text.contains("cannot reach"),
         "{text}"

@@ -260,6 +260,18 @@ pub(crate) struct LogsArgs {
     pub raw: bool,
 }
 
+/// `windlass status`
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Exit with 0 only if the newest commit runs and nothing is wrong, with 3 if it is refused, held
+    /// or has failed, and with 1 otherwise
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Format of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
 /// `windlass sync`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SyncArgs {

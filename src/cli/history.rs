@@ -9,7 +9,9 @@ use super::{
     args::Format,
     client::Client,
     exit::{CliError, Exit},
-    table,
+    paint,
+    table::Widths,
+    wrap,
 };
 use crate::http::{api::age, report::HistoryReport};
 
@@ -30,20 +32,39 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
+/// The columns, of which the last has the rest of the line.
+const HEADING: [&str; 6] = ["COMMIT", "STATE", "AGE", "TOOK", "SIGNER", "SUBJECT"];
+/// The indentation of what has no room in its column, and of reasons.
+const INDENT: usize = 4;
+
+/// Prints a line for each commit. Below are the subject, if it has no room in that line, and the
+/// reason.
 fn print(history: &HistoryReport, out: &mut dyn Write) -> std::io::Result<()> {
     let now = Timestamp::now();
-    let lines: Vec<Vec<String>> = history
+    let heading: Vec<String> = HEADING.map(str::to_owned).to_vec();
+    let mut lines: Vec<Vec<String>> = history
         .entries
         .iter()
         .map(|entry| line(entry, now))
         .collect();
-    table::print(
-        &[
-            "COMMIT", "STATE", "AGE", "TOOK", "SIGNER", "SUBJECT", "REASON",
-        ],
-        &lines,
-        out,
-    )
+    let mut widths = Widths::default();
+    widths.fit(&heading);
+    lines.iter().for_each(|line| widths.fit(line));
+
+    let room = wrap::COLUMNS.saturating_sub(widths.before_last());
+    widths.line(&heading, out)?;
+    for (line, entry) in lines.iter_mut().zip(&history.entries) {
+        let subject = line
+            .pop_if(|subject| subject.chars().count() > room)
+            .unwrap_or_default();
+        widths.line(line, out)?;
+        for text in [subject, entry.reason.to_string()] {
+            if !text.is_empty() {
+                wrap::indented(out, INDENT, &text, paint::faint)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn line(entry: &HistoryEntry, now: Timestamp) -> Vec<String> {
@@ -62,6 +83,5 @@ fn line(entry: &HistoryEntry, now: Timestamp) -> Vec<String> {
         took.unwrap_or_else(|| "-".to_owned()),
         signer.to_owned(),
         entry.subject.clone(),
-        entry.reason.to_string(),
     ]
 }

@@ -1,19 +1,23 @@
 //! `windlass status`
 
+pub(super) mod headline;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write},
 };
 
 use jiff::Timestamp;
-use reconciler::{foreign, state::CommitState};
+use reconciler::{foreign, name::CommitId};
 use serde::Serialize;
 
+use self::headline::{Headline, Standing};
 use super::{
-    args::Format,
+    args::{Format, StatusArgs},
     client::Client,
     exit::{CliError, Exit},
     paint,
+    wrap::{self, Colour, plain},
 };
 use crate::http::{
     api::age,
@@ -23,15 +27,19 @@ use crate::http::{
 /// Prints the state of the daemon, of the rollout and of the pods.
 pub(super) async fn run(
     client: &Client,
-    format: Format,
+    args: StatusArgs,
     out: &mut dyn Write,
 ) -> Result<Exit, CliError> {
     let report: StatusReport = client.get("/windlass/v1/status").await?;
-    match format {
+    match args.output {
         Format::Json => json(&report, out)?,
         Format::Text => print(&report, out)?,
     }
-    Ok(Exit::Done)
+    let standing = Headline::of(&report, Timestamp::now()).standing;
+    Ok(match args.exit_code {
+        true => standing.exit(),
+        false => Exit::Done,
+    })
 }
 
 /// Prints a value as JSON, with unprintable characters escaped.
@@ -40,150 +48,174 @@ pub(super) fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<(
     writeln!(out, "{}", foreign::escape_json(&text))
 }
 
-/// Prints a report as text: the rollout and what blocks it, the commits, the repository, the pods.
+/// Prints a report as text: what is wrong and what to do, then the commits, the repository, the
+/// pods and the daemon.
 pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     let now = Timestamp::now();
-    let since = report
-        .since
-        .map(|since| format!(" for {}", age::since(Some(since), now)))
-        .unwrap_or_default();
-    let waiting = if report.waiting {
-        ", waiting for a cause outside of the commit"
-    } else {
-        ""
-    };
-    writeln!(
-        out,
-        "{}: {}{waiting}{since}",
-        paint::strong(&report.node),
-        paint::state(&report.phase)
-    )?;
-    if !report.message.is_empty() {
-        writeln!(out, "  {}", report.message)?;
-    }
+    let headline = Headline::of(report, now);
+    beginning(report, &headline, now, out)?;
     holds(report, out)?;
 
     writeln!(out)?;
+    commits(report, now, out)?;
+
+    writeln!(out)?;
+    source(report, &headline, now, out)?;
+    pods(report, &headline, out)?;
+    cluster(report, now, out)?;
+    for trouble in report
+        .troubles
+        .iter()
+        .filter(|one| !headline.why.contains(one))
+    {
+        line(out, "trouble", trouble, paint::bad)?;
+    }
+    for note in &report.notes {
+        line(out, "note", note, plain)?;
+    }
+    for warning in &report.warnings {
+        line(out, "warning", &warning.to_string(), paint::soso)?;
+    }
+    line(
+        out,
+        "daemon",
+        &format!("windlass {}", report.version),
+        plain,
+    )
+}
+
+/// Prints the headline: the state, the commit that it is about, the reasons, what to do, and what
+/// runs meanwhile.
+fn beginning(
+    report: &StatusReport,
+    headline: &Headline,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let Headline {
+        standing,
+        word,
+        sentence,
+        commit,
+        why,
+        advice,
+    } = headline;
+    let separator = if sentence.starts_with("for ") || sentence.is_empty() {
+        ""
+    } else {
+        ":"
+    };
+    let text = format!("{word}{separator} {sentence}");
+    let first = format!("{}:", report.node);
+    let colour = match standing {
+        Standing::Rejected => paint::bad,
+        Standing::Troubled | Standing::Underway => paint::soso,
+        Standing::Well => paint::good,
+    };
+    wrap::headed(out, &first, text.trim_end(), colour)?;
+
+    if let Some(commit) = commit {
+        line(out, "commit", &described(commit, now), plain)?;
+    }
+    let colour = match standing {
+        Standing::Underway | Standing::Well => plain,
+        Standing::Rejected | Standing::Troubled => colour,
+    };
+    let title = match standing {
+        Standing::Underway | Standing::Well => "waits for",
+        Standing::Rejected | Standing::Troubled => "why",
+    };
+    section(out, title, why, colour)?;
+    section(out, "do", advice, paint::strong)?;
+
+    if *word != report.phase
+        && let Some(target) = &report.target
+    {
+        let age = headline::lasting(report, now);
+        let text = format!("{} is {}{age}", target.id.short(), report.phase);
+        line(out, "meanwhile", &text, plain)?;
+    }
+    Ok(())
+}
+
+/// Prints texts, each on a line of its own, with a title at the left of the first.
+fn section(out: &mut dyn Write, title: &str, texts: &[String], colour: Colour) -> io::Result<()> {
+    for (index, text) in texts.iter().enumerate() {
+        line(out, if index == 0 { title } else { "" }, text, colour)?;
+    }
+    Ok(())
+}
+
+/// Prints what keeps new commits from being deployed now or later.
+fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(head) = &report.pinned_against {
+        let text = format!(
+            "pinned by hand against {}: `windlass resume` ends that",
+            head.short()
+        );
+        wrap::indented(out, 2, &text, paint::soso)?;
+    }
+    if report.suspended {
+        let text = "suspended: no new commit is deployed until `windlass resume`";
+        wrap::indented(out, 2, text, paint::soso)?;
+    }
+    if !report.converged {
+        let text = "the first cycle since the start has not converged yet";
+        wrap::indented(out, 2, text, paint::soso)?;
+    }
+    Ok(())
+}
+
+/// Prints the commits that the daemon knows by a role. A commit with several roles is described
+/// once.
+fn commits(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
     let pointers = [
         ("target", &report.target),
         ("healthy", &report.healthy),
         ("verified", &report.verified),
         ("head", &report.head),
     ];
+    let mut known: BTreeMap<&CommitId, &str> = BTreeMap::new();
     for (pointer, commit) in pointers {
         let text = match commit {
-            Some(commit) => described(commit, now),
+            Some(commit) => match known.get(&commit.id) {
+                Some(first) => format!("{}  (the {first})", commit.id.short()),
+                None => described(commit, now),
+            },
             None => "-".to_owned(),
         };
-        line(out, pointer, &text)?;
-    }
-    refusal(report, out)?;
-
-    writeln!(out)?;
-    source(report, now, out)?;
-    pods(report, out)?;
-    cluster(report, now, out)?;
-    for trouble in &report.troubles {
-        line(out, "trouble", &paint::bad(trouble))?;
-    }
-    for note in &report.notes {
-        line(out, "note", note)?;
-    }
-    for warning in &report.warnings {
-        line(out, "warning", &paint::soso(&warning.to_string()))?;
-    }
-    line(out, "daemon", &format!("windlass {}", report.version))
-}
-
-fn line(out: &mut dyn Write, title: &str, text: &str) -> io::Result<()> {
-    writeln!(out, "  {title:<9} {text}")
-}
-
-/// Prints why the target is not the head.
-fn holds(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
-    if let Some(rollback) = &report.rollback {
-        let text = format!(
-            "rolled back from {}: {}",
-            rollback.from.short(),
-            rollback.reason
-        );
-        writeln!(out, "  {}", paint::bad(&text))?;
-    }
-    if let Some(head) = &report.pinned_against {
-        let text = format!(
-            "pinned by hand against {}: `windlass resume` ends that",
-            head.short()
-        );
-        writeln!(out, "  {}", paint::soso(&text))?;
-    }
-    if report.head_state == Some(CommitState::Held) && !is_target(report) {
-        writeln!(
-            out,
-            "  {}",
-            paint::soso(&format!(
-                "the newest commit is held: {}",
-                report.head_reason
-            ))
-        )?;
-    }
-    if report.suspended {
-        writeln!(
-            out,
-            "  {}",
-            paint::soso("suspended: no new commit is deployed until `windlass resume`")
-        )?;
-    }
-    if !report.converged {
-        writeln!(
-            out,
-            "  {}",
-            paint::soso("the first cycle since the start has not converged yet")
-        )?;
+        line(out, pointer, &text, plain)?;
+        if let Some(commit) = commit {
+            known.entry(&commit.id).or_insert(pointer);
+        }
     }
     Ok(())
 }
 
-/// Whether the newest commit is the one that must run.
-fn is_target(report: &StatusReport) -> bool {
-    let id = |commit: &Option<CommitReport>| commit.as_ref().map(|commit| commit.id.clone());
-    id(&report.head) == id(&report.target)
+fn line(out: &mut dyn Write, title: &str, text: &str, colour: Colour) -> io::Result<()> {
+    wrap::titled(out, title, text, colour)
 }
 
 fn described(commit: &CommitReport, now: Timestamp) -> String {
-    let mut text = format!("{}  {}", paint::strong(commit.id.short()), commit.subject);
+    let mut text = format!("{}  {}", commit.id.short(), commit.subject);
     let age = commit
         .time
         .map(|time| format!("{} ago", age::since(Some(time), now)));
     let signer = (!commit.signer.is_empty()).then(|| commit.signer.clone());
     let aside: Vec<String> = signer.into_iter().chain(age).collect();
     if !aside.is_empty() {
-        text.push_str(&paint::faint(&format!("  ({})", aside.join(", "))));
+        text.push_str(&format!("  ({})", aside.join(", ")));
     }
     text
 }
 
-/// Prints why commits do not run: the refusal of the head, and the commits that failed.
-fn refusal(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
-    if let Some(refusal) = &report.source.refusal {
-        let text = format!("{} is refused: {}", refusal.commit.short(), refusal.summary);
-        writeln!(out, "\n  {}", paint::bad(&text))?;
-        // If there is only one problem, the summary has the same text.
-        for problem in refusal
-            .problems
-            .iter()
-            .filter(|problem| **problem != refusal.summary)
-        {
-            writeln!(out, "    {problem}")?;
-        }
-    }
-    for (commit, reason) in &report.bad {
-        line(out, "failed", &format!("{}  {reason}", commit.short()))?;
-    }
-    Ok(())
-}
-
 /// Prints the repository, with the time and the error of the last fetch.
-fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+fn source(
+    report: &StatusReport,
+    headline: &Headline,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let source = &report.source;
     let branch = if source.branch.is_empty() {
         String::new()
@@ -203,10 +235,11 @@ fn source(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Res
             "{}{branch}; verification {}; {asked}",
             source.url, source.verification
         ),
+        plain,
     )?;
     match &source.error {
-        Some(error) => line(out, "", &paint::bad(error)),
-        None => Ok(()),
+        Some(error) if !headline.why.contains(error) => line(out, "", error, paint::bad),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -236,11 +269,12 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
             cluster.nodes.len(),
             counts.join(", ")
         ),
+        plain,
     )?;
 
     let not_ready = cluster.nodes.iter().filter(|(_, life)| *life != "Ready");
     for (node, life) in not_ready {
-        line(out, "", &paint::soso(&format!("node {node} is {life}")))?;
+        line(out, "", &format!("node {node} is {life}"), paint::soso)?;
     }
 
     if cluster.store != "current" {
@@ -251,14 +285,16 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
         line(
             out,
             "store",
-            &paint::bad(&format!("{}{since}", cluster.store)),
+            &format!("{}{since}", cluster.store),
+            paint::bad,
         )?;
     }
     Ok(())
 }
 
-/// Prints the number of pods in each phase, and the pods that need attention.
-fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+/// Prints the number of pods in each state, as `get pods` shows it, and those that
+/// need attention.
+fn pods(report: &StatusReport, headline: &Headline, out: &mut dyn Write) -> io::Result<()> {
     let total: usize = report.pods.values().sum();
     let phases: Vec<String> = report
         .pods
@@ -273,9 +309,10 @@ fn pods(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
             report.ready_pods
         ),
     };
-    line(out, "pods", &text)?;
-    report
+    line(out, "pods", &text, plain)?;
+    let mut others = report
         .unwell
         .iter()
-        .try_for_each(|sentence| line(out, "", &paint::soso(sentence)))
+        .filter(|one| !headline.why.contains(one));
+    others.try_for_each(|sentence| line(out, "", sentence, paint::soso))
 }

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use jiff::Timestamp;
 use reconciler::{name::CommitId, state::CommitState};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -16,6 +17,7 @@ use super::{
     client::Client,
     exit::{CliError, Exit},
     paint,
+    status::headline::Headline,
 };
 use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
 
@@ -41,6 +43,8 @@ pub(super) enum SyncVerdict {
         reason: String,
         /// All problems of the commit.
         problems: Vec<String>,
+        /// What to do, one command or sentence each.
+        advice: Vec<String>,
     },
     /// The rollout does not begin before a person acts.
     Stopped {
@@ -144,6 +148,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
         commit: head.clone(),
         reason,
         problems,
+        advice: Headline::of(report, Timestamp::now()).advice,
     };
 
     if let Some(refusal) = &source.refusal
@@ -213,11 +218,13 @@ fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Resul
             commit,
             reason,
             problems,
+            advice,
         } => {
             let mut text = format!("{}  {}", commit.short(), paint::bad(reason));
-            // If there is only one problem, the reason has the same text.
-            for problem in problems.iter().filter(|problem| *problem != reason) {
-                text.push_str(&format!("\n  {problem}"));
+            // The reason of few problems has their texts.
+            let problems = problems.iter().filter(|problem| !reason.contains(*problem));
+            for line in problems.chain(advice) {
+                text.push_str(&format!("\n  {line}"));
             }
             conclude_with(Exit::Refused, verdict, &text, format, out)
         }

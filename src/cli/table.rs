@@ -23,6 +23,11 @@ impl Widths {
         }
     }
 
+    /// The width of all columns but the last.
+    pub(super) fn before_last(&self) -> usize {
+        self.0.iter().rev().skip(1).sum()
+    }
+
     /// Prints cells as one line, each padded to the width of its column.
     pub(super) fn line(&self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
         let mut line = String::new();

@@ -25,7 +25,7 @@ mod fuzz;
 #[cfg(test)]
 pub(in crate::http) mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -47,6 +47,7 @@ pub(crate) use self::{
     table::{Cell, ColumnDefinition, KubernetesTable, TableRow},
 };
 use super::{HttpContext, views::Numbered};
+use crate::view::View;
 
 /// The handler of every path that no other route has.
 pub(crate) fn router(daemon: &Arc<HttpContext>) -> Router {
@@ -138,6 +139,17 @@ fn current_view(daemon: &HttpContext, wanted: Wanted) -> Result<Numbered, ApiErr
             Err(ApiError::too_large(number, current.number))
         }
     }
+}
+
+/// The number of pods with each STATUS, as tables of pods show it.
+pub(crate) fn pod_counts(view: &View) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for pod in objects::pods(view) {
+        if let Some(status) = table::pod_status(&pod) {
+            *counts.entry(status).or_default() += 1;
+        }
+    }
+    counts
 }
 
 fn list(

@@ -1,22 +1,23 @@
 //! The answers of `/windlass/v1`: facts about commits and the daemon that have no place in
 //! Kubernetes' API.
 
+mod unwell;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use reconciler::{
-    commit,
-    fault::FaultKind,
-    foreign,
+    commit, foreign,
     manifest::Problem,
     name::CommitId,
-    state::{CommitState, HistoryEntry, PodRecord, Rollback},
+    state::{CommitState, HistoryEntry, Rollback},
 };
 use serde::{Deserialize, Serialize};
 
+use super::api;
 use crate::{
     source::allowed_signers::Signer,
-    view::{ClusterView, LaneView, SourceStatus, View},
+    view::{ClusterView, FailedPull, LaneView, SourceStatus, View},
 };
 
 /// `/windlass/v1/status`
@@ -58,7 +59,7 @@ pub(crate) struct StatusReport {
     pub bad: BTreeMap<CommitId, String>,
     /// The repository, and the result of the last fetch.
     pub source: SourceStatus,
-    /// The number of pods in each phase.
+    /// The number of pods with each STATUS that `get pods` shows.
     pub pods: BTreeMap<String, usize>,
     /// The number of ready pods.
     pub ready_pods: usize,
@@ -70,12 +71,29 @@ pub(crate) struct StatusReport {
     pub warnings: Vec<Problem>,
     /// Notes about the configuration and the cluster.
     pub notes: Vec<String>,
+    /// The first container that exits again and again; absent if there is none.
+    #[serde(default)]
+    pub crashing: Option<CrashingContainer>,
+    /// The images of the target that this host cannot pull now.
+    #[serde(default)]
+    pub failed_pulls: Vec<FailedPull>,
     /// Whether the first cycle since the start has converged.
     pub converged: bool,
     /// The state of the head in the newest entry of the history.
     pub head_state: Option<CommitState>,
     /// Why the head is in that state.
     pub head_reason: String,
+}
+
+/// A container that waits for its next start after a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CrashingContainer {
+    /// The namespace of the pod.
+    pub namespace: String,
+    /// The name of the pod.
+    pub pod: String,
+    /// The name of the container.
+    pub container: String,
 }
 
 /// A commit, as people read it.
@@ -136,9 +154,6 @@ pub(crate) struct PodTrust {
     pub note: String,
 }
 
-/// The most pods that are named in `unwell`.
-const NAMED: usize = 20;
-
 impl StatusReport {
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
@@ -146,15 +161,6 @@ impl StatusReport {
 
         let head_entry = view.source.head.as_ref().and_then(|head| entry(view, head));
         let driving = commit::driving(&view.commits, rollout);
-
-        let mut pods = BTreeMap::new();
-        for record in view.state.pods.values() {
-            let phase = view
-                .pods
-                .get(&record.uid)
-                .map_or("Pending", |status| status.phase.as_str());
-            *pods.entry(phase.to_owned()).or_insert(0) += 1;
-        }
 
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -178,18 +184,20 @@ impl StatusReport {
                 .map(|(commit, reason)| (commit.clone(), reason.to_string()))
                 .collect(),
             source: view.source.clone(),
-            pods,
+            pods: api::pod_counts(view),
             ready_pods: view
                 .pods
                 .values()
                 .filter(|status| status.ready.is_some())
                 .count(),
-            unwell: unwell(view),
+            unwell: unwell::sentences(view),
             troubles: sentences(&view.troubles),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
                 .unwrap_or_default(),
             notes: sentences(&view.notes),
+            crashing: unwell::crashing(view),
+            failed_pulls: view.failed_pulls.clone(),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
             head_reason: head_entry
@@ -247,89 +255,4 @@ fn entry<'a>(view: &'a View, id: &CommitId) -> Option<&'a HistoryEntry> {
         .iter()
         .rev()
         .find(|entry| entry.commit == *id)
-}
-
-/// After this number of seconds a stopping pod is named, also if its host has reported no reason.
-const LONG_STOP: i64 = 30;
-
-/// The sentence about a pod that must stop and has not. Only the pod's own host has the engine's
-/// message.
-fn unfinished_stop(view: &View, record: &PodRecord) -> Option<String> {
-    let stop = record.stop.as_ref()?;
-    let node = record.place.node()?;
-    let seconds = view.at.duration_since(stop.at).as_secs().max(0);
-    let status = view.pods.get(&record.uid);
-    let fault = status.and_then(|status| status.fault);
-    if fault.is_none() && seconds < LONG_STOP {
-        return None;
-    }
-
-    let class = fault.map_or("the pod has not ended yet", FaultKind::stopping_reason);
-    let details = match status.and_then(|status| status.message.as_ref()) {
-        Some(message) if *node == view.node => format!(": {message}"),
-        _ if *node == view.node => String::new(),
-        _ => format!("; run `windlass status` on node {node} for details"),
-    };
-    Some(format!(
-        "{}: the old pod has been stopping for {seconds} s: {class}{details}",
-        record.key
-    ))
-}
-
-/// Sentences about the pods that wait for something or have failed.
-fn unwell(view: &View) -> Vec<String> {
-    use reconciler::{state::PodPlace, status::ContainerPhase};
-    let mut sentences: Vec<String> = view
-        .state
-        .pods
-        .values()
-        .filter_map(|record| unfinished_stop(view, record))
-        .collect();
-    for record in view
-        .state
-        .pods
-        .values()
-        .filter(|record| record.stop.is_none())
-    {
-        if let PodPlace::Unplaced(why) = &record.place {
-            sentences.push(format!("{}: {why}", record.key));
-            continue;
-        }
-        let Some(status) = view.pods.get(&record.uid) else {
-            continue;
-        };
-
-        if let Some(reason) = status.reason.as_ref().or(status.message.as_ref()) {
-            // Without a reason, the message stands in its place.
-            let details = match &status.message {
-                Some(message) if message != reason => format!(": {message}"),
-                _ => String::new(),
-            };
-            sentences.push(format!("{}: {reason}{details}", record.key));
-        }
-
-        for container in status.init_containers.iter().chain(&status.containers) {
-            if let ContainerPhase::Waiting { reason, message } = &container.state
-                && reason != "ContainerCreating"
-                && reason != "PodInitializing"
-            {
-                let message = if message.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {message}")
-                };
-                sentences.push(format!(
-                    "{}, container {}: {reason}{message}",
-                    record.key, container.name
-                ));
-            }
-        }
-    }
-
-    let more = sentences.len().saturating_sub(NAMED);
-    sentences.truncate(NAMED);
-    if more > 0 {
-        sentences.push(format!("and {more} more"));
-    }
-    sentences
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::manifest::{APP, deployment, idle, pod, service};
-use crate::support::{Container, Site, is};
+use crate::support::{Container, Site, is, unwrapped};
 
 /// A site with four workloads, and the containers that ran before the cases.
 pub(crate) struct Bench {
@@ -45,9 +45,9 @@ impl Bench {
     /// Checks that `windlass status` prints all these texts.
     #[track_caller]
     pub(crate) fn assert_status_contains(&self, what: &str, expected: &[&str]) {
-        let text = self.site.windlass(&["status"]).ok();
+        let text = unwrapped(&self.site.windlass(&["status"]).ok());
         for words in expected {
-            assert!(text.contains(words), "{what}: {words:?} is not in\n{text}");
+            assert!(text.contains(&unwrapped(words)), "{what}: {words:?} is not in\n{text}");
         }
     }
 

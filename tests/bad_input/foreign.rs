@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::case::Bench;
 use crate::manifest::{APP, pod, service, shell};
-use crate::support::{GitRepo, SOON, Site, eventually, run};
+use crate::support::{GitRepo, SOON, Site, eventually, run, unwrapped};
 
 /// Clears the screen, sets the window's title, returns to the start of the line and changes the
 /// direction of writing.
@@ -54,7 +54,10 @@ fn assert_all_output_is_clean(what: &str, site: &mut Site) {
         .unwrap()
         .len();
     assert_eq!(
-        history.lines().count(),
+        history
+            .lines()
+            .filter(|line| !line.starts_with(' '))
+            .count(),
         entries + 1,
         "{what}: a line is forged in\n{history}"
     );
@@ -91,7 +94,7 @@ fn text_of_an_unsigned_push_has_no_effect_on_a_terminal() {
         if !header.is_empty() {
             // The message also quotes the foreign text itself, which is bounded, beside the
             // subject.
-            let status = bench.site.windlass(&["status"]).ok();
+            let status = unwrapped(&bench.site.windlass(&["status"]).ok());
             assert!(status.matches(&SHOWN[..20]).count() > 1, "{what}: {status}");
         }
         assert_all_output_is_clean(what, &mut bench.site);

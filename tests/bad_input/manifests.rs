@@ -3,7 +3,7 @@
 
 use crate::case::Bench;
 use crate::manifest::{APP, deployment, idle, pod};
-use crate::support::{MAY_DELETE, is};
+use crate::support::{MAY_DELETE, is, unwrapped};
 
 /// One wrong file: what is wrong with it, its text, and the messages that must follow
 /// `apps/bad.yaml`.
@@ -170,19 +170,19 @@ fn every_wrong_manifest_is_refused_with_its_place_and_no_running_pod_is_touched(
     {
         let commit = bench.site.push(&[("apps/bad.yaml", &text)], what);
         bench.wait_refused(what, &commit, &["apps/bad.yaml"]);
-        let status = bench.site.windlass(&["status"]).ok();
+        let status = unwrapped(&bench.site.windlass(&["status"]).ok());
 
         // `windlass check` reports the same problems without a daemon.
         let apps = bench.site.repo.work().join("apps");
         let checked = bench.site.windlass(&["check", apps.to_str().unwrap()]);
         assert_eq!(checked.code, 1, "{what}: {checked:?}");
-        let checked = format!("{}{}", checked.stdout, checked.stderr);
+        let checked = unwrapped(&format!("{}{}", checked.stdout, checked.stderr));
         for message in messages {
             // `check` prints paths of the work tree, so the directory before the file differs.
-            let message = message.rsplit("apps/").next().unwrap();
+            let message = &unwrapped(message.rsplit("apps/").next().unwrap());
             for printed in [&status, &checked]
                 .into_iter()
-                .filter(|printed| !printed.contains(message))
+                .filter(|printed| !printed.contains(message.as_str()))
             {
                 missing.push(format!("{what}: {message:?} is not in\n{printed}"));
             }

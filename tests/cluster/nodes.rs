@@ -11,7 +11,7 @@ use crate::{
         containers, daemon_set, deploy, everything, push, readiness, start, wait_all_running,
         wait_leader_other_than, wait_running,
     },
-    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered, is_ready},
+    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered, is_ready, unwrapped},
     watch::assert_no_pod_runs_twice,
 };
 
@@ -132,7 +132,7 @@ fn drained_and_released(cluster: &Cluster) {
         "Deployment/default/data stays on n3, which is drained: it writes to the host's disk",
     ];
     let reports = |host: &ClusterHost| {
-        let status = host.windlass(&["status"]).ok();
+        let status = unwrapped(&host.windlass(&["status"]).ok());
         expected_notes.map(|note| status.contains(note))
     };
     assert_eq!(
@@ -445,11 +445,12 @@ fn wait_at_fault(cluster: &Cluster, node: &str, reason: &str) {
             scope.spawn(move || {
                 let what = format!("{} reports that {node} is at fault: {reason}", host.name);
                 cluster.wait_for(SOON, &what, || {
-                    let status = host.windlass(&["status"]).stdout;
-                    let start = format!("node {node} is at fault itself: ");
+                    let status = unwrapped(&host.windlass(&["status"]).stdout);
+                    let start = format!("note node {node} is at fault itself: ");
                     status
-                        .lines()
-                        .any(|line| line.contains(&start) && line.contains(reason))
+                        .split(" note ")
+                        .map(|note| format!("note {note}"))
+                        .any(|note| note.contains(&start) && note.contains(&unwrapped(reason)))
                         .then_some(())
                 });
             });

@@ -211,6 +211,20 @@ fn the_exit_code_of_sync_is_the_result_of_the_rollout() {
     assert_eq!(unsigned.code, 3, "{unsigned:?}");
     let answer: serde_json::Value = serde_json::from_str(&unsigned.stdout).unwrap();
     assert!(is(&answer["verdict"], "refused"), "{answer}");
+    let status = site.windlass(&["status", "--exit-code"]);
+    assert_eq!(status.code, 3, "{status:?}");
+    let first = status.stdout.lines().next().unwrap_or_default();
+    assert_eq!(first, "node-1: Refused: the newest commit does not run");
+    let events = site.windlass(&["get", "events"]).ok();
+    let refusals = events
+        .lines()
+        .filter(|line| line.contains("CommitRefused") && line.contains("it is not signed"));
+    assert_eq!(refusals.count(), 1, "{events}");
+    // The head is fetched again, and is refused as before.
+    site.windlass(&["sync", "--wait", "--timeout", "30s"]);
+    let log = site.log();
+    let refusals = log.lines().filter(|line| line.contains("it is not signed"));
+    assert_eq!(refusals.count(), 1, "{log}");
 
     site.stop();
     for command in [
@@ -264,6 +278,11 @@ fn status_history_objects_logs_and_plans_are_printed_as_text_and_as_json() {
         assert!(history.contains(words), "{words:?} is not in\n{history}");
     }
 
+    let chosen = site.windlass(&["logs", "deploy/web"]);
+    assert!(
+        chosen.success() && chosen.stderr.contains("Found 2 pods, using pod/web-"),
+        "{chosen:?}"
+    );
     let pods = site.windlass(&["get", "pods"]).ok();
     assert_eq!(
         pods.lines()

@@ -1,7 +1,7 @@
 //! A commit that does not become healthy is rolled back, and stays recorded as bad.
 
 use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell_with};
-use crate::support::{Site, is};
+use crate::support::{Site, is, unwrapped};
 
 /// Deployments that cannot become healthy, each with a part of the published reason and with the
 /// reason's label in the metrics.
@@ -95,7 +95,7 @@ fn a_broken_commit_is_rolled_back_and_recorded_and_the_next_good_commit_runs() {
     site.deploy(&[("web.yaml", &deployment("web", 1, APP_2))]);
     site.wait_answer("/", "app 2 web");
 
-    let history = site.windlass(&["history"]).ok();
+    let history = unwrapped(&site.windlass(&["history"]).ok());
     for word in [
         "RolledBack",
         "Healthy",

@@ -71,3 +71,9 @@ pub(crate) fn repository_root() -> &'static Path {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
+
+/// A text without its line breaks and indentation: what people read is continued on the next line
+/// after 80 columns.
+pub(crate) fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -47,7 +47,7 @@ mod wait;
 mod wall_clock;
 
 pub(crate) use cluster::{Cluster, ClusterBuilder, ClusterHost};
-pub(crate) use command::{Outcome, repository_root, run};
+pub(crate) use command::{Outcome, repository_root, run, unwrapped};
 pub(crate) use container::{Container, is, is_ready, text};
 pub(crate) use daemon::{DATA_DIR, Daemon};
 pub(crate) use etcd::{ClientFiles, Etcd, EtcdOptions};

@@ -68,7 +68,9 @@ async fn sync_waits_for_the_outcome() {
     };
     let (exit, text) = synced(back).await;
     assert!(
-        exit == Exit::Refused && text.ends_with("2222222222  default/web: crash loop\n"),
+        exit == Exit::Refused
+            && text.contains("2222222222  default/web: crash loop\n")
+            && text.ends_with("  windlass retry 2222222222\n"),
         "{text}"
     );
     let (exit, text) = synced(|_| {}).await;
@@ -79,8 +81,6 @@ async fn sync_waits_for_the_outcome() {
     );
 }
 
-#[test]
-fn a_report_from_before_the_command_is_not_its_outcome() {
 #[tokio::test]
 async fn sync_waits_for_the_first_commit_of_an_empty_repository() {
     let (exit, text) = synced(|view| view.source.head = None).await;
@@ -92,6 +92,8 @@ async fn sync_waits_for_the_first_commit_of_an_empty_repository() {
     );
 }
 
+#[test]
+fn a_report_from_before_the_command_is_not_its_outcome() {
     let mut view = fixture::view();
     Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
     let now = Uptime::now();
@@ -108,10 +110,10 @@ async fn sync_waits_for_the_first_commit_of_an_empty_repository() {
         commit: commit_id(NEW),
         summary: "not signed".into(),
         problems: Vec::new(),
-    });
-    assert!(matches!(
         class: "unsigned".into(),
         signer: String::new(),
+    });
+    assert!(matches!(
         sync::verdict(&StatusReport::new(&view), now),
         SyncVerdict::Refused { .. }
     ));

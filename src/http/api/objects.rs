@@ -50,7 +50,7 @@ pub(super) fn all(
     kind: ApiKind,
     scope: Scope<'_>,
 ) -> BTreeMap<ObjectKey, ApiObject> {
-    let source = ObjectSource::new(numbered);
+    let source = ObjectSource::new(&numbered.view);
     let mut objects = match kind {
         ApiKind::Pod => pod::all(&source, scope),
         ApiKind::ReplicationController => workload::replication_controllers(&source, scope),
@@ -77,6 +77,11 @@ pub(super) fn all(
     objects
 }
 
+/// All pods of a view.
+pub(super) fn pods(view: &View) -> impl Iterator<Item = ApiObject> {
+    pod::all(&ObjectSource::new(view), Scope::default()).into_values()
+}
+
 /// A view, with the values that all renderers use.
 struct ObjectSource<'a> {
     view: &'a View,
@@ -84,8 +89,7 @@ struct ObjectSource<'a> {
 }
 
 impl<'a> ObjectSource<'a> {
-    fn new(numbered: &'a Numbered) -> Self {
-        let view = numbered.view.as_ref();
+    fn new(view: &'a View) -> Self {
         let driving = commit::driving(&view.commits, &view.state.rollout);
         Self {
             view,

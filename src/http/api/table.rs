@@ -134,6 +134,14 @@ const fn wide(name: &'static str) -> Column {
     }
 }
 
+/// The STATUS of a pod; `None` for an object of another kind.
+pub(super) fn pod_status(object: &ApiObject) -> Option<String> {
+    match object {
+        ApiObject::Pod(pod) => Some(pod::status(pod)),
+        _ => None,
+    }
+}
+
 /// The columns of a kind; [`cells`] has the cells of its objects in the same order.
 fn columns(kind: ApiKind) -> &'static [Column] {
     match kind {

@@ -35,6 +35,11 @@ pub(super) fn cells(pod: &core::Pod, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
+/// The STATUS of a pod.
+pub(super) fn status(pod: &core::Pod) -> String {
+    PodSummary::of(pod).status
+}
+
 /// What a pod's row shows of its containers.
 struct PodSummary {
     status: String,
