@@ -133,9 +133,11 @@ impl ChildProgram {
         let Some(RemoteUrl::Local(local)) = task.url() else {
             return Ok(self.fetch_user);
         };
-        let owner = UserIds::owner_of(local.path()).map_err(|error| FetchError::NoRepository {
-            url: local.path().display().to_string(),
-            detail: error.to_string(),
+        let owner = UserIds::owner_of_repository(local.path()).map_err(|error| {
+            FetchError::NoRepository {
+                url: local.path().display().to_string(),
+                detail: error.to_string(),
+            }
         })?;
         Ok((!owner.is_root()).then_some(owner))
     }

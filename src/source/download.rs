@@ -311,7 +311,7 @@ async fn run(
     let user = child.user_for(&task)?;
     // The owner of a repository on this host is a user of another trust: its child gets no access to
     // the mirror, which may hold what was fetched from elsewhere.
-    let reads_mirror = child.fetch_user.filter(|_| !task.is_local());
+    let reads_mirror = user.filter(|_| !task.is_local());
     let prepared = Arc::clone(quarantine);
     let ready = blocking(move || {
         if let Some(reader) = reads_mirror {
@@ -418,6 +418,7 @@ async fn compact(
     let done = tokio::task::spawn_blocking(move || -> Result<()> {
         if !is_empty {
             quarantine.take_compacted(&limits)?;
+            quarantine.inspect_compacted(&limits)?;
         }
         Ok(quarantine.accept_compacted(&keep)?)
     })

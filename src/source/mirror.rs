@@ -11,6 +11,8 @@
 //! <data>/mirror.git.old         what a replacement is about to take the place of
 //! ```
 
+mod remove;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -573,15 +575,13 @@ fn rename(from: &Path, to: &Path) -> Result<(), MirrorError> {
     })
 }
 
+/// Removes a directory with all below. A child may have chosen what is there.
 pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(MirrorError::Io {
-            step: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+    remove::remove_tree(path).map_err(|source| MirrorError::Io {
+        step: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The commit that a ref names; `None` if the ref does not exist.

@@ -202,6 +202,11 @@ impl Quarantine {
         inspect(&self.received, limits)
     }
 
+    /// As [`Self::inspect`], of the pack that a child has made of the mirror.
+    pub(crate) fn inspect_compacted(&self, limits: &FetchLimits) -> Result<(), InspectError> {
+        inspect(&self.compacted, limits)
+    }
+
     /// Opens the repository as it would be with the download. To be called after [`Self::inspect`].
     pub(crate) fn open(&self, brought: Brought) -> Result<Repository, MirrorError> {
         match brought {
@@ -276,7 +281,8 @@ impl Quarantine {
                 .map_err(failed)?;
         }
 
-        self.mirror.check(&fresh, keep, Check::Quick)?;
+        // The child chose what is in the pack.
+        self.mirror.check(&fresh, keep, Check::Thorough)?;
         self.mirror.replace(&self.lock)
     }
 

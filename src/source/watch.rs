@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -25,6 +25,8 @@ use super::fetch::LocalRepository;
 const RECHECK: Duration = Duration::from_secs(15);
 /// A repository that is replaced more often at once is watched again at the next fetch.
 const MAX_REWATCHES: usize = 10;
+/// A repository with more loose refs is polled only, until its refs are packed.
+const MAX_ENTRIES: usize = 10_000;
 
 /// Why changes are not reported at once. The poll still fetches them.
 #[derive(Debug, Error)]
@@ -161,13 +163,16 @@ impl WatchedDirectories {
             let path = path.to_owned();
             move |source| WatchError::Watch { path, source }
         };
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let changed = move |event: notify::Result<Event>| {
             // An error means that events were lost, which is itself a reason to nudge.
             if event.map_or(true, |event| matters(&event, &relevant)) {
                 let _ = wake.try_send(());
             }
-        })
-        .map_err(error(repository.path()))?;
+        };
+        // The owner of the repository chooses where its links lead.
+        let settings = Config::default().with_follow_symlinks(false);
+        let mut watcher =
+            RecommendedWatcher::new(changed, settings).map_err(error(repository.path()))?;
 
         for directory in &directories {
             let mode = match directory.names {
@@ -204,7 +209,7 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
     if let Some(git) = repository.git_directory() {
         watch(&git, only(&["HEAD", "packed-refs", "refs", "reftable"]));
         for refs in ["refs", "reftable"].map(|name| git.join(name)) {
-            if refs.is_dir() {
+            if is_small_tree(&refs) {
                 watch(&refs, Names::All);
             }
         }
@@ -239,6 +244,28 @@ fn directories(repository: &LocalRepository) -> Vec<Directory> {
             })
         })
         .collect()
+}
+
+/// Whether the path is a directory, and no link, with few directories below. Each of them takes one
+/// of the watches that root has in all.
+fn is_small_tree(path: &Path) -> bool {
+    let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    if !is_directory(path) {
+        return false;
+    }
+    let (mut pending, mut seen) = (vec![path.to_owned()], 0);
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > MAX_ENTRIES {
+                return false;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                pending.push(entry.path());
+            }
+        }
+    }
+    true
 }
 
 /// Whether an event may have changed a ref. Reading is an event, too, and the daemon reads: such

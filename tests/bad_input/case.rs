@@ -47,7 +47,10 @@ impl Bench {
     pub(crate) fn assert_status_contains(&self, what: &str, expected: &[&str]) {
         let text = unwrapped(&self.site.windlass(&["status"]).ok());
         for words in expected {
-            assert!(text.contains(&unwrapped(words)), "{what}: {words:?} is not in\n{text}");
+            assert!(
+                text.contains(&unwrapped(words)),
+                "{what}: {words:?} is not in\n{text}"
+            );
         }
     }
 

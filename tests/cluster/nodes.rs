@@ -11,7 +11,9 @@ use crate::{
         containers, daemon_set, deploy, everything, push, readiness, start, wait_all_running,
         wait_leader_other_than, wait_running,
     },
-    support::{Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered, is_ready, unwrapped},
+    support::{
+        Cluster, ClusterHost, Container, NODE_PORT, SOON, assert_all_answered, is_ready, unwrapped,
+    },
     watch::assert_no_pod_runs_twice,
 };
 

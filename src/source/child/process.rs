@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::super::fetch::{FetchError, RemoteTask, RemoteUrl, check, compact, fetch, layout};
 use super::super::mirror::Mirror;
@@ -22,6 +22,8 @@ const DESCRIPTORS: u64 = 64;
 const PROGRAM_BYTES: u64 = 256 * 1024 * 1024;
 /// DNS over TCP, for long answers.
 const DNS: u16 = 53;
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
 
 /// What a resolver, TLS and git read on a host, beside the work itself. Landlock follows links to
 /// these files only when the rules are made.
@@ -32,6 +34,7 @@ const SYSTEM_FILES: &[&str] = &[
     "/usr/lib",
     "/usr/lib64",
     "/usr/local/lib",
+    "/nix/store",
     "/etc/ld.so.cache",
     "/etc/hosts",
     "/etc/host.conf",
@@ -61,7 +64,7 @@ pub(crate) fn child_main() -> ExitCode {
     let answer = match read_request() {
         Ok(request) => match enter(&request) {
             Ok(()) => act(&request),
-            Err(detail) => Err(FetchError::Child { detail }),
+            Err(detail) => Err(FetchError::Sandbox { detail }),
         },
         Err(error) => Err(FetchError::Child {
             detail: format!("read the request: {error}"),
@@ -105,13 +108,14 @@ fn act(request: &ChildRequest) -> Result<ChildAnswer, FetchError> {
 
 /// Gives up all that the work does not need. Nothing of a stranger is read before this ends.
 pub(crate) fn enter(request: &ChildRequest) -> Result<(), String> {
-    // The kernel ends this process before any other that it could end for memory.
-    fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| prepare(&error))?;
+    // The kernel ends this process before any other that it could end for memory. Some containers
+    // have no /proc to write to.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let mut sandbox = Sandbox {
         user: request.user,
         reads: Vec::new(),
         writes: request.quarantine(),
-        network: network(&request.task),
+        network: network(request),
     };
     sandbox.become_user().map_err(|error| error.to_string())?;
     // The kernel sends this signal when the thread that started the process ends, so that thread
@@ -138,21 +142,38 @@ fn prepare(error: &dyn std::fmt::Display) -> String {
     format!("prepare: {error}")
 }
 
-fn network(task: &ChildTask) -> NetworkAccess {
-    let ChildTask::Fetch(task) = task else {
+fn network(request: &ChildRequest) -> NetworkAccess {
+    let ChildTask::Fetch(task) = &request.task else {
         return NetworkAccess::None;
     };
     let port = match task.url.parse::<RemoteUrl>() {
         Ok(url @ RemoteUrl::Network(_)) => url.port(),
         Ok(RemoteUrl::Local(_)) | Err(_) => return NetworkAccess::None,
     };
-    let proxies = PROXIES.iter().filter_map(|name| {
-        let proxy = std::env::var(name).ok()?;
-        proxy.parse::<RemoteUrl>().ok()?.port()
-    });
+    let proxies = PROXIES
+        .iter()
+        .filter_map(|name| proxy_port(&std::env::var(name).ok()?));
+    // A server behind http may redirect to https.
+    let always = [DNS, HTTPS];
     NetworkAccess::Remote {
-        ports: port.into_iter().chain([DNS]).chain(proxies).collect(),
-        name_services: !rustix::process::geteuid().is_root(),
+        ports: port.into_iter().chain(always).chain(proxies).collect(),
+        name_services: request.user.is_some_and(|user| !user.is_root()),
+    }
+}
+
+/// The port of a proxy: `[http://][user:password@]host[:port][/]`.
+fn proxy_port(proxy: &str) -> Option<u16> {
+    let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
+    let authority = rest.split('/').next()?;
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    // The colons of an IPv6 address stand in brackets.
+    let after_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+    match after_host.rsplit_once(':') {
+        Some((_, port)) => port.parse().ok(),
+        None if scheme == "https" => Some(HTTPS),
+        None => Some(HTTP),
     }
 }
 
@@ -211,13 +232,17 @@ fn limit_resources(request: &ChildRequest, packs: &[PathBuf]) -> io::Result<()> 
     let own = limits
         .address_space_bytes
         .max(limits.memory_bytes().saturating_add(PROGRAM_BYTES));
+    // Only root with its capabilities may raise a limit.
+    let descriptors = getrlimit(Resource::Nofile)
+        .maximum
+        .map_or(DESCRIPTORS + files, |most| most.min(DESCRIPTORS + files));
     for (resource, value) in [
         (Resource::Core, 0),
         (Resource::Cpu, limits.deadline.as_secs().saturating_add(1)),
         (Resource::Fsize, pack_and_index),
         (Resource::As, own.saturating_add(mapped)),
         (Resource::Data, limits.memory_bytes()),
-        (Resource::Nofile, DESCRIPTORS + files),
+        (Resource::Nofile, descriptors),
     ] {
         setrlimit(
             resource,
@@ -270,4 +295,25 @@ fn prepare_home(request: &ChildRequest) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_a_proxy_is_read_as_libgit2_reads_it() {
+        for (proxy, port) in [
+            ("http://user:pw@proxy.example.com:3128", Some(3128)),
+            ("http://proxy.example.com:3128/", Some(3128)),
+            ("proxy.example.com:3128", Some(3128)),
+            ("http://proxy.example.com", Some(80)),
+            ("https://proxy.example.com", Some(443)),
+            ("http://[2001:db8::1]:8080", Some(8080)),
+            ("http://[2001:db8::1]", Some(80)),
+            ("http://proxy.example.com:x", None),
+        ] {
+            assert_eq!(proxy_port(proxy), port, "{proxy}");
+        }
+    }
 }

@@ -239,11 +239,13 @@ async fn a_repository_that_only_its_owner_may_read_is_fetched_by_the_owner() {
         }
     }
 
-    // Its files belong to another user than the directory.
+    // Its objects belong to another user than the directory.
     let (work, data) = (Work::new(), passable());
     work.commit("one", None);
-    run("chown", &["12345", work.path().to_str().unwrap()]);
-    run("chmod", &["-R", "go-rwx", work.path().to_str().unwrap()]);
+    let objects = work.path().join(".git/objects");
+    run("chown", &["-R", "12345", work.path().to_str().unwrap()]);
+    run("chown", &["-R", "0", objects.to_str().unwrap()]);
+    run("chmod", &["-R", "go-rwx", objects.to_str().unwrap()]);
     let request = request(
         work.path().to_str().unwrap(),
         &data.path().join("mirror.git"),
@@ -264,6 +266,7 @@ async fn a_data_directory_that_the_user_cannot_reach_is_an_error_that_says_so() 
         &data.path().join("mirror.git"),
     );
     let error = bring_in(&this_binary(), &request).await.unwrap_err();
+    assert_eq!(error.label(), "sandbox");
     assert!(error.to_string().contains("chmod o+x"), "{error}");
 }
 

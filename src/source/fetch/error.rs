@@ -135,6 +135,9 @@ pub(crate) enum FetchError {
         /// How the process ended.
         detail: String,
     },
+    /// The child process could not be restricted, and has read nothing of the remote.
+    #[error("the sandbox of a fetch could not be made: {detail}; run windlass doctor")]
+    Sandbox { detail: String },
     /// Any other error of libgit2.
     #[error("fetch from {url}: {detail}")]
     Other {
@@ -184,6 +187,7 @@ impl FetchError {
             Self::Corrupt { .. } => "corrupt",
             Self::Disk { .. } => "disk",
             Self::Child { .. } => "child",
+            Self::Sandbox { .. } => "sandbox",
             Self::Other { .. } => "other",
         }
     }

@@ -13,6 +13,11 @@ use seccompiler::{
 
 use super::{NetworkAccess, SandboxError};
 
+/// fchmodat2, setxattrat and removexattrat have these numbers on every machine (Linux 6.6 and 6.13).
+const FCHMODAT2: c_long = 452;
+const SETXATTRAT: c_long = 463;
+const REMOVEXATTRAT: c_long = 466;
+
 /// Calls that are refused whatever their arguments are.
 const REFUSED: &[c_long] = &[
     // Programs, processes and threads.
@@ -83,11 +88,42 @@ const REFUSED: &[c_long] = &[
     libc::SYS_setdomainname,
     libc::SYS_lookup_dcookie,
     libc::SYS_vmsplice,
-    // Memory and queues that other processes share.
+    // Owners, modes, attributes and times: landlock does not restrict these (landlock(7), "Current
+    // limitations"), and a file's owner may change them.
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    REMOVEXATTRAT,
+    libc::SYS_utimensat,
+    // Memory, queues and priorities that other processes share.
     libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
     libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
     libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
     libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
     // Servers.
     libc::SYS_bind,
     libc::SYS_listen,
@@ -100,10 +136,15 @@ const REFUSED_ON_THIS_MACHINE: &[c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
     libc::SYS_modify_ldt,
     libc::SYS_iopl,
     libc::SYS_ioperm,
-    libc::SYS_kexec_file_load,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_ON_THIS_MACHINE: &[c_long] = &[];
@@ -130,12 +171,25 @@ fn filter(network: &NetworkAccess) -> Result<BpfProgram, seccompiler::BackendErr
         rules.insert(*call, Vec::new());
     }
 
-    let sockets = match network {
-        NetworkAccess::None => Vec::new(),
-        NetworkAccess::Remote { name_services, .. } => other_families(*name_services)?,
-    };
-    rules.insert(libc::SYS_socket, sockets.clone());
-    rules.insert(libc::SYS_socketpair, sockets);
+    match network {
+        NetworkAccess::None => {
+            rules.insert(libc::SYS_socket, Vec::new());
+            rules.insert(libc::SYS_socketpair, Vec::new());
+        }
+        NetworkAccess::Remote { name_services, .. } => {
+            let families = other_families(*name_services)?;
+            rules.insert(libc::SYS_socketpair, vec![families.clone()]);
+            rules.insert(libc::SYS_socket, vec![families, other_protocols()?]);
+            // Landlock looks at connect(2), and not at a connection that the first data opens.
+            for (call, flags) in [
+                (libc::SYS_sendto, 3),
+                (libc::SYS_sendmsg, 2),
+                (libc::SYS_sendmmsg, 3),
+            ] {
+                rules.insert(call, vec![has_flag(flags, MSG_FASTOPEN)?]);
+            }
+        }
+    }
 
     // A process may look at and change its own limits (first argument 0), and abort itself.
     rules.insert(libc::SYS_prlimit64, vec![differs(0, 0)?]);
@@ -157,28 +211,49 @@ fn filter(network: &NetworkAccess) -> Result<BpfProgram, seccompiler::BackendErr
     SeccompFilter::new(rules, SeccompAction::Allow, refused, machine)?.try_into()
 }
 
+/// sendto(2): the data opens the connection.
+const MSG_FASTOPEN: u32 = 0x2000_0000;
+
 /// All address families but those of names and of the remote. The resolver also asks for a netlink
 /// socket, and goes on without one (glibc, sysdeps/unix/sysv/linux/check_pf.c).
-fn other_families(name_services: bool) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+fn other_families(name_services: bool) -> Result<SeccompRule, seccompiler::BackendError> {
     let names = name_services.then_some(libc::AF_UNIX);
-    let conditions: Result<Vec<_>, _> = [libc::AF_INET, libc::AF_INET6]
-        .iter()
-        .chain(&names)
-        .map(|family| condition(0, family.unsigned_abs()))
+    let allowed = [libc::AF_INET, libc::AF_INET6].into_iter().chain(names);
+    differs_from_all(0, allowed)
+}
+
+/// All protocols but TCP and UDP. Landlock looks at connections of TCP, and not at those of MPTCP
+/// and SCTP.
+fn other_protocols() -> Result<SeccompRule, seccompiler::BackendError> {
+    differs_from_all(2, [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP])
+}
+
+/// A rule that matches a call whose argument is none of these.
+fn differs_from_all(
+    argument: u8,
+    values: impl IntoIterator<Item = i32>,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    let conditions: Result<Vec<_>, _> = values
+        .into_iter()
+        .map(|value| condition(argument, SeccompCmpOp::Ne, value.unsigned_abs()))
         .collect();
-    Ok(vec![SeccompRule::new(conditions?)?])
+    SeccompRule::new(conditions?)
+}
+
+fn has_flag(argument: u8, flag: u32) -> Result<SeccompRule, seccompiler::BackendError> {
+    let set = SeccompCmpOp::MaskedEq(flag.into());
+    SeccompRule::new(vec![condition(argument, set, flag)?])
 }
 
 /// A rule that matches a call whose argument has another value.
 fn differs(argument: u8, value: u32) -> Result<SeccompRule, seccompiler::BackendError> {
-    SeccompRule::new(vec![condition(argument, value)?])
+    SeccompRule::new(vec![condition(argument, SeccompCmpOp::Ne, value)?])
 }
 
-fn condition(argument: u8, value: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
-    SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Ne,
-        value.into(),
-    )
+fn condition(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u32,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
 }

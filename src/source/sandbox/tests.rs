@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -90,6 +90,18 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let thread = std::thread::Builder::new().spawn(|| ())?;
         thread.join().map_err(|_| io::Error::other("it panicked"))
     }),
+    ("change a mode", |at| {
+        fs::set_permissions(&at["secret"], Permissions::from_mode(0o4755))
+    }),
+    ("change its own mode", |at| {
+        fs::set_permissions(&at["own"], Permissions::from_mode(0o4755))
+    }),
+    ("change an owner", |at| {
+        std::os::unix::fs::chown(&at["own"], None, Some(0))
+    }),
+    ("set a time", |at| {
+        File::open(&at["own"])?.set_modified(std::time::SystemTime::now())
+    }),
     ("mount", |_| {
         let flags = rustix::mount::MountFlags::empty();
         Ok(rustix::mount::mount("none", "/mnt", "tmpfs", flags, None)?)
@@ -111,6 +123,21 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     }),
     ("connect to its port", |at| connect(&at["port"])),
     ("connect to another port", |at| connect(&at["other port"])),
+    ("connect by the first data", |at| {
+        use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        let flags = SendFlags::from_bits_retain(0x2000_0000);
+        Ok(sendto(&socket, b"x", flags, &address(&at["other port"])).map(drop)?)
+    }),
+    ("connect by MPTCP", |at| {
+        use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType, connect, socket};
+        let protocol = RawProtocol::new(262).map(Protocol::from_raw);
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, protocol)?;
+        Ok(connect(&socket, &address(&at["other port"]))?)
+    }),
+    ("connect to a socket of everybody", |at| {
+        UnixStream::connect(&at["open socket"]).map(drop)
+    }),
     ("connect to a socket of root", |at| {
         UnixStream::connect(&at["socket"]).map(drop)
     }),
@@ -130,14 +157,18 @@ fn parent() -> i32 {
 }
 
 fn connect(port: &str) -> io::Result<()> {
-    TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).map(drop)
+    TcpStream::connect(address(port)).map(drop)
+}
+
+fn address(port: &str) -> SocketAddr {
+    ([127, 0, 0, 1], port.parse::<u16>().unwrap()).into()
 }
 
 /// A mirror with one object, servers, and files that a child may not touch.
 struct SandboxHost {
     directory: TempDir,
     servers: [TcpListener; 2],
-    _socket: UnixListener,
+    _sockets: [UnixListener; 2],
 }
 
 impl SandboxHost {
@@ -146,13 +177,17 @@ impl SandboxHost {
         let passable = Permissions::from_mode(0o711);
         fs::set_permissions(directory.path(), passable).unwrap();
         let server = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = UnixListener::bind(directory.path().join("socket")).unwrap();
-        let only_root = Permissions::from_mode(0o600);
-        fs::set_permissions(directory.path().join("socket"), only_root).unwrap();
+        let socket = |name: &str, mode| {
+            let path = directory.path().join(name);
+            let socket = UnixListener::bind(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            socket
+        };
+        let sockets = [socket("socket", 0o600), socket("open socket", 0o666)];
         let host = Self {
             directory,
             servers: [server(), server()],
-            _socket: socket,
+            _sockets: sockets,
         };
         // Other users may read this by its mode: only landlock is in the way.
         fs::write(host.path("secret"), "secret").unwrap();
@@ -194,6 +229,7 @@ impl SandboxHost {
             ("head", path(&self.path("mirror.git/HEAD"))),
             ("secret", path(&self.path("secret"))),
             ("socket", path(&self.path("socket"))),
+            ("open socket", path(&self.path("open socket"))),
             ("port", self.port(0).to_string()),
             ("other port", self.port(1).to_string()),
         ]);
@@ -259,7 +295,10 @@ fn a_child_that_a_stranger_controls_reaches_its_work_and_its_server_and_nothing_
     let remote = ["connect to its port", "resolve a name"];
 
     let with_user = host.misbehave(host.remote(), Some(STRANGER));
-    assert_eq!(with_user, [work, remote].concat());
+    // Name services have sockets that every user may connect to.
+    let names = ["connect to a socket of everybody"];
+    let expected = [&work[..], &remote[..1], &names[..], &remote[1..]].concat();
+    assert_eq!(with_user, expected);
     let without_user = host.misbehave(host.remote(), None);
     // To become root changes nothing for a process that is root without capabilities.
     let root = ["become root"];
@@ -285,6 +324,55 @@ fn the_child_of_a_repository_on_this_host_reads_that_repository_and_not_the_mirr
         url: host.path("repository").to_str().unwrap().to_owned(),
         ..task()
     }));
-    let done = host.misbehave(local, None);
+    let done = host.misbehave(local.clone(), None);
     assert_eq!(done, ["write to its directory", "become root"]);
+    let done = host.misbehave(local, Some(STRANGER));
+    assert_eq!(done, ["write to its directory"]);
+}
+
+#[test]
+fn no_other_user_chooses_whom_the_child_becomes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let owned = |name: &str, uid| {
+        fs::create_dir_all(path(name)).unwrap();
+        std::os::unix::fs::lchown(path(name), Some(uid), Some(uid)).unwrap();
+    };
+    let link = |name: &str, to: &str, uid| {
+        std::os::unix::fs::symlink(path(to), path(name)).unwrap();
+        std::os::unix::fs::lchown(path(name), Some(uid), Some(uid)).unwrap();
+    };
+    owned("root", 0);
+    owned("alice", 1001);
+    owned("alice/own.git", 1001);
+    owned("alice/of-bob", 1002);
+    owned("root/of-alice", 1001);
+    owned("root/work", 0);
+    owned("root/work/.git", 1001);
+    owned("open", 0);
+    owned("open/root.git", 0);
+    fs::set_permissions(path("open"), Permissions::from_mode(0o777)).unwrap();
+    link("alice/to-root", "root", 1001);
+    link("alice/to-bob", "alice/of-bob", 1001);
+    link("root/to-alice", "alice/own.git", 0);
+
+    let user = |name: &str| UserIds::owner_of_repository(&path(name));
+    for (name, uid) in [
+        ("root", 0),
+        ("alice/own.git", 1001),
+        ("root/of-alice", 1001),
+        ("root/to-alice", 1001),
+    ] {
+        assert_eq!(user(name).unwrap().uid, uid, "{name}");
+    }
+    for name in [
+        "alice/of-bob",
+        "alice/to-root",
+        "alice/to-bob",
+        "root/work",
+        "open/root.git",
+    ] {
+        let error = user(name).unwrap_err().to_string();
+        assert!(error.contains("other users can replace"), "{name}: {error}");
+    }
 }

@@ -1,9 +1,10 @@
 //! The user that the child process becomes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{
@@ -12,11 +13,16 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::SandboxError;
 
 /// The users of this host, as passwd(5) describes them.
 const USERS: &str = "/etc/passwd";
+/// The groups of this host, as group(5) describes them.
+const GROUPS: &str = "/etc/group";
+/// More groups than any user of a host has; the kernel allows 65,536.
+const MAX_GROUPS: usize = 1024;
 
 /// A user and a group by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,18 +38,114 @@ impl UserIds {
         Ok(users.lines().find_map(|line| user_of_line(line, name)))
     }
 
-    /// The owner and the group of a directory or file.
-    pub(crate) fn owner_of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        })
+    /// The owner of a repository on this host and the directory's group. An error if somebody else
+    /// could put another repository, with another owner, in its place.
+    pub(crate) fn owner_of_repository(path: &Path) -> Result<Self, OwnerError> {
+        let owner = owner_of(path)?;
+        for part in parts(path)? {
+            let metadata = metadata(&part)?;
+            let (uid, mode) = (metadata.uid(), metadata.mode());
+            let others_may_replace =
+                !metadata.is_symlink() && mode & 0o022 != 0 && mode & STICKY == 0;
+            if uid != 0 && uid != owner.uid || owner.is_root() && others_may_replace {
+                return Err(OwnerError::Replaceable {
+                    path: path.to_owned(),
+                    owner: owner.uid,
+                    part,
+                });
+            }
+        }
+        Ok(owner)
     }
 
     pub(crate) fn is_root(self) -> bool {
         self.uid == 0
     }
+}
+
+/// Why no user is chosen to read a repository.
+#[derive(Debug, Error)]
+pub(crate) enum OwnerError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// A directory or link on the way belongs to another user.
+    #[error(
+        "{} is read as its owner, user {owner}, but other users can replace {}: give all of it to one user",
+        path.display(),
+        part.display()
+    )]
+    Replaceable {
+        path: PathBuf,
+        owner: u32,
+        part: PathBuf,
+    },
+}
+
+/// The bit of a directory's mode by which only owners may replace entries.
+const STICKY: u32 = 0o1000;
+
+fn owner_of(path: &Path) -> Result<UserIds, OwnerError> {
+    let followed = fs::metadata(path).map_err(|source| OwnerError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(UserIds {
+        uid: followed.uid(),
+        gid: followed.gid(),
+    })
+}
+
+fn metadata(path: &Path) -> Result<fs::Metadata, OwnerError> {
+    fs::symlink_metadata(path).map_err(|source| OwnerError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The directories and links that lead to a repository, as written and as they really are, and its
+/// `.git`.
+fn parts(path: &Path) -> Result<BTreeSet<PathBuf>, OwnerError> {
+    let real = fs::canonicalize(path).map_err(|source| OwnerError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let inner = real.join(".git");
+    let mut parts: BTreeSet<PathBuf> = path
+        .ancestors()
+        .chain(real.ancestors())
+        .map(Path::to_owned)
+        .collect();
+    if fs::symlink_metadata(&inner).is_ok() {
+        parts.insert(inner);
+    }
+    Ok(parts)
+}
+
+/// The groups of a user beside its own, by group(5); none for a user without a name.
+fn other_groups(uid: u32) -> Vec<Gid> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let users = read(USERS);
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    let Some(name) = name else {
+        return Vec::new();
+    };
+    let groups = read(GROUPS);
+    let has_user = |line: &str| {
+        line.rsplit(':')
+            .next()?
+            .split(',')
+            .find(|member| *member == name)
+            .map(drop)
+    };
+    let groups = groups.lines().filter_map(|line| {
+        has_user(line)?;
+        line.split(':').nth(2)?.parse().ok().map(Gid::from_raw)
+    });
+    groups.take(MAX_GROUPS).collect()
 }
 
 /// `name:password:uid:gid:...`
@@ -71,7 +173,9 @@ pub(super) fn drop_privileges(user: Option<UserIds>) -> Result<(), SandboxError>
         reduce_bounding_set().map_err(failed)?;
         if let Some(user) = user {
             let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-            set_thread_groups(&[gid]).map_err(failed)?;
+            let mut groups = other_groups(user.uid);
+            groups.push(gid);
+            set_thread_groups(&groups).map_err(failed)?;
             set_thread_res_gid(gid, gid, gid).map_err(failed)?;
             set_thread_res_uid(uid, uid, uid).map_err(failed)?;
         }
@@ -90,6 +194,8 @@ fn reduce_bounding_set() -> rustix::io::Result<()> {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             // The kernel has no capability of this number.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            // In a container without CAP_SETPCAP: `no_new_privs` has the same effect here.
+            Err(rustix::io::Errno::PERM) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
