@@ -1,5 +1,7 @@
 //! Logs of containers.
 
+mod replay;
+
 use std::pin::Pin;
 
 use bollard::query_parameters::LogsOptionsBuilder;
@@ -8,6 +10,7 @@ use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use reconciler::{fault::Fault, name::ContainerId};
 
+use self::replay::ReplayFilter;
 use crate::{docker::CallError, runtime::Runtime};
 
 /// The part of a container's log that is requested.
@@ -47,6 +50,13 @@ impl Runtime {
             .await
             .map_err(|error| error.into_fault(&what))?;
 
+        // Only lines whose time is known can be told from those that were sent before.
+        let mut replay = if follow && !self.has_terminal(container).await {
+            Some(ReplayFilter::default())
+        } else {
+            None
+        };
+
         let since = match since {
             Some(since) => i32::try_from(since.as_second()).unwrap_or(i32::MAX),
             None => 0,
@@ -60,7 +70,7 @@ impl Runtime {
             .stdout(true)
             .stderr(true)
             .since(since)
-            .timestamps(timestamps)
+            .timestamps(timestamps || replay.is_some())
             .tail(&tail)
             .build();
 
@@ -82,12 +92,30 @@ impl Runtime {
                 None => lines.next().await,
             };
             match next? {
-                Ok(line) => Some((Ok(line.into_bytes()), Some(lines))),
+                Ok(line) => Some((Ok(line), Some(lines))),
                 Err(error) => Some((Err(CallError::from(error)), None)),
             }
         });
-        Ok(limited
-            .map(move |line| line.map_err(|error| error.into_fault(&what)))
-            .boxed())
+        let once = limited.filter_map(move |line| {
+            let passed = match (line, &mut replay) {
+                (Ok(line), Some(replay)) => replay.pass(line, timestamps).map(Ok),
+                (Ok(line), None) => Some(Ok(line.into_bytes())),
+                (Err(error), _) => Some(Err(error.into_fault(&what))),
+            };
+            futures_util::future::ready(passed)
+        });
+        Ok(once.boxed())
+    }
+
+    /// Whether a container has a terminal, whose output has no pieces with a time each; true if the
+    /// engine does not say.
+    async fn has_terminal(&self, container: &ContainerId) -> bool {
+        let id = container.as_str();
+        let found = self
+            .engine()
+            .call(|docker| async move { docker.inspect_container(id, None).await })
+            .await;
+        let config = found.ok().and_then(|found| found.config);
+        config.and_then(|config| config.tty).unwrap_or(true)
     }
 }
