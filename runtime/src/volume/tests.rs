@@ -529,8 +529,8 @@ fn a_path_through_a_magic_link_of_proc_is_refused() {
         for bad in [
             dir.path().join("root"),
             dir.path().join("cwd"),
-            dir.path().join("self/fd/0"),
-            PathBuf::from("/proc/1/root/srv"),
+            dir.path().join("self/exe"),
+            PathBuf::from("/proc/self/root/srv"),
             PathBuf::from(&through_root),
         ] {
             let fault = start(&bad).unwrap_err();

@@ -155,8 +155,9 @@ fn malformed_containers_are_refused() {
     assert!(SshSignature::parse(&sshsig(&key, "git", b"", "sha512", &raw)).is_ok());
     let certificate = blob(&[b"ssh-ed25519-cert-v01@openssh.com", &[7; 32]]);
     let armour_of = |bytes: usize| {
-        let body = vec![b'A'; bytes - BEGIN.len() - END.len() - 2];
-        [BEGIN.as_bytes(), b"\n", &body, b"\n", END.as_bytes()].concat()
+        // Four line breaks, so that the rest is whole groups of base64.
+        let body = vec![b'A'; bytes - BEGIN.len() - END.len() - 4];
+        [BEGIN.as_bytes(), b"\n", &body, b"\n\n\n", END.as_bytes()].concat()
     };
     let messages = [
         parse(&sshsig(&key, "file", b"", "sha512", &raw)),
