@@ -36,6 +36,8 @@ pub(super) async fn run(
 const HEADING: [&str; 6] = ["COMMIT", "STATE", "AGE", "TOOK", "SIGNER", "SUBJECT"];
 /// The indentation of what has no room in its column, and of reasons.
 const INDENT: usize = 4;
+/// The most characters of a signer, so that the columns fit; `-o json` has the whole.
+const SIGNER: usize = 30;
 
 /// Prints a line for each commit. Below are the subject, if it has no room in that line, and the
 /// reason.
@@ -72,16 +74,25 @@ fn line(entry: &HistoryEntry, now: Timestamp) -> Vec<String> {
         .ended
         .map(|ended| age::human(ended.as_second() - entry.began.as_second()));
     let signer = if entry.signer.is_empty() {
-        "-"
+        "-".to_owned()
     } else {
-        &entry.signer
+        shortened(&entry.signer)
     };
     vec![
         entry.commit.short().to_owned(),
         entry.state.as_str().to_owned(),
         age::since(Some(entry.began), now),
         took.unwrap_or_else(|| "-".to_owned()),
-        signer.to_owned(),
+        signer,
         entry.subject.clone(),
     ]
+}
+
+/// A signer of limited length, with a mark where its end is missing.
+fn shortened(signer: &str) -> String {
+    if signer.chars().count() <= SIGNER {
+        return signer.to_owned();
+    }
+    let kept = signer.chars().take(SIGNER - 1);
+    kept.chain(['…']).collect()
 }

@@ -197,7 +197,10 @@ fn line(out: &mut dyn Write, title: &str, text: &str, colour: Colour) -> io::Res
 }
 
 fn described(commit: &CommitReport, now: Timestamp) -> String {
-    let mut text = format!("{}  {}", commit.id.short(), commit.subject);
+    let mut text = commit.id.short().to_owned();
+    if !commit.subject.is_empty() {
+        text.push_str(&format!("  {}", commit.subject));
+    }
     let age = commit
         .time
         .map(|time| format!("{} ago", age::since(Some(time), now)));

@@ -143,7 +143,7 @@ fn rolled_back(report: &StatusReport) -> Option<Headline> {
         .or_else(|| rollback.map(|Rollback { reason, .. }| reason.to_string()))?;
     let sentence = match &report.target {
         Some(target) => format!(
-            "the newest commit has failed, and {} runs in its place",
+            "the newest commit has failed, {} runs instead",
             target.id.short()
         ),
         None => "the newest commit has failed".to_owned(),

@@ -17,7 +17,7 @@ pub(super) fn refused(refusal: &RefusedCommit, source: &SourceStatus) -> Vec<Str
         }
         INVALID_MANIFESTS => {
             return vec![
-                "correct the manifests, run `windlass check` on them, push a new commit".to_owned(),
+                "correct the manifests, `windlass check` them, push a new commit".to_owned(),
             ];
         }
         _ => return Vec::new(),
