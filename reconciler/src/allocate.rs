@@ -87,7 +87,7 @@ fn exhausted(
             .ports
             .iter()
             .any(|port| !now.node_ports.contains_key(&port.key()));
-    let address = lacks_address.then(|| Exhausted::Addresses(ranges.addresses));
+    let address = lacks_address.then_some(Exhausted::Addresses(ranges.addresses));
     let port = lacks_port.then(|| Exhausted::NodePorts(ranges.node_ports.clone()));
     address.into_iter().chain(port)
 }
