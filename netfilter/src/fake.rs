@@ -7,13 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use parking_lot::{Mutex, MutexGuard};
 use reconciler::{
     name::LinkName,
     network::{Peers, PodLink, ServiceTable},
 };
 
-use crate::{drift::Drift, error::NetworkError, host::HostNet, nft::Synced};
+use crate::{
+    drift::Drift, error::NetworkError, exposure::OutsideSource, host::HostNet, nft::Synced,
+};
 
 /// The state of the fake host. A test may change it without the control loop, as drift.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,10 @@ pub struct FakeState {
     pub mutations: usize,
     /// Names of the links whose creation fails.
     pub broken: BTreeSet<LinkName>,
+    /// The networks that may ask the DNS; `None` opens it to everybody.
+    pub dns_callers: Option<BTreeSet<Ipv4Net>>,
+    /// The senders from outside that were counted.
+    pub outside_sources: Vec<OutsideSource>,
 }
 
 /// A fake of the host's network that keeps its state in memory.
@@ -111,5 +118,13 @@ impl HostNet for FakeNet {
         let drift = std::mem::take(&mut state.drift);
         state.mutations += drift.len();
         Ok(drift)
+    }
+
+    async fn dns_callers(&self) -> Option<BTreeSet<Ipv4Net>> {
+        self.state().dns_callers.clone()
+    }
+
+    async fn outside_sources(&self) -> Result<Vec<OutsideSource>, NetworkError> {
+        Ok(self.state().outside_sources.clone())
     }
 }

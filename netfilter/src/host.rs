@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use reconciler::{
     name::LinkName,
     network::{HostNetwork, Peers, PodLink, ServiceTable},
@@ -17,10 +18,12 @@ use tokio::sync::{Mutex, watch};
 
 use crate::{
     accept,
+    bridge::{self, Locals},
     conntrack::{self, Changed},
     device,
     drift::Drift,
     error::NetworkError,
+    exposure::{Exposed, Exposure, OutsideSource},
     forwarding, link,
     netlink::Socket,
     nft::{self, Nft, Synced},
@@ -65,6 +68,13 @@ pub trait HostNet: Send + Sync {
     /// Detects objects of Windlass that another program or a person has changed, repairs them, and
     /// returns the drift.
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError>;
+    /// The networks of those who may ask the cluster's DNS: pods, this host with its other
+    /// containers, and peers, as the last of the other calls observed them. `None` if everybody
+    /// may.
+    async fn dns_callers(&self) -> Option<BTreeSet<Ipv4Net>>;
+    /// The senders from outside whose new connections the table has counted since it was made,
+    /// those with the most packets first.
+    async fn outside_sources(&self) -> Result<Vec<OutsideSource>, NetworkError>;
 }
 
 /// The peers of the last call of `set_peers`.
@@ -81,6 +91,7 @@ pub struct Network {
     host: Arc<HostNetwork>,
     record: RecordFile,
     nft: Mutex<Nft>,
+    locals: Mutex<Locals>,
     peers: Mutex<Option<KnownPeers>>,
     watch: Watch,
     legacy_iptables: bool,
@@ -91,7 +102,11 @@ impl Network {
     ///
     /// `record` is a file in the data directory that holds the host's settings from before, for
     /// [`uninstall()`].
-    pub async fn open(host: HostNetwork, record: &Path) -> Result<Self, NetworkError> {
+    pub async fn open(
+        host: HostNetwork,
+        exposure: Exposure,
+        record: &Path,
+    ) -> Result<Self, NetworkError> {
         let record = RecordFile::at(record);
         // A record that cannot be read, perhaps one of a newer version, is reported now and not
         // when it is needed.
@@ -99,7 +114,8 @@ impl Network {
         Ok(Self {
             host: Arc::new(host),
             record,
-            nft: Mutex::default(),
+            nft: Mutex::new(Nft::new(exposure)),
+            locals: Mutex::default(),
             peers: Mutex::default(),
             watch: events::start()?,
             legacy_iptables: accept::is_legacy().await,
@@ -161,6 +177,21 @@ impl Network {
         .await
     }
 
+    /// Reads this host's addresses and bridges, and admits the bridges of its other containers.
+    async fn admit_locals(&self) -> Result<(), NetworkError> {
+        let node_address = self.host.node_address;
+        let locals = blocking(move || {
+            bridge::locals(
+                &Socket::route().map_err(NetworkError::Netlink)?,
+                node_address,
+            )
+        })
+        .await?;
+        let bridges = locals.bridges.clone();
+        *self.locals.lock().await = locals;
+        self.nft.lock().await.set_bridges(&self.host, bridges).await
+    }
+
     /// The part of `set_peers` that uses netlink. The outer error means that nothing could be done.
     async fn ensure_peer_paths(&self, peers: Arc<Peers>) -> Result<peer::Outcome, NetworkError> {
         let host = Arc::clone(&self.host);
@@ -177,9 +208,8 @@ impl Network {
     /// The part of `set_peers` that uses nftables and iptables.
     async fn admit_peers(&self, peers: &Peers) -> Result<(), NetworkError> {
         let mut nft = self.nft.lock().await;
-        nft.set_vxlan_peers(&self.host, peer::vxlan_addresses(peers))
-            .await?;
-        accept::ensure(&self.host, nft.vxlan_peers()).await?;
+        nft.set_peers(&self.host, peers.clone()).await?;
+        accept::ensure(&self.host, nft.vxlan_peers().as_ref()).await?;
         Ok(())
     }
 
@@ -199,7 +229,7 @@ impl Network {
             // Read before the checks: what another program changes during them has a later
             // generation, and is checked the next time.
             let generation = nft::generation()?;
-            let rules_differed = accept::ensure(&self.host, nft.vxlan_peers()).await?;
+            let rules_differed = accept::ensure(&self.host, nft.vxlan_peers().as_ref()).await?;
             if rules_differed {
                 repaired.insert(Drift::AcceptRules);
             }
@@ -242,6 +272,7 @@ impl Network {
 impl HostNet for Network {
     async fn prepare(&self) -> Result<(), NetworkError> {
         self.ensure_host_settings().await?;
+        self.admit_locals().await?;
         self.repair_filters().await?;
         Ok(())
     }
@@ -309,6 +340,7 @@ impl HostNet for Network {
 
     async fn resync(&self) -> Result<Vec<Drift>, NetworkError> {
         let mut drift = self.ensure_host_settings().await?;
+        self.admit_locals().await?;
         drift.extend(self.repair_filters().await?);
 
         // Before the first call of `set_peers` the peers are unknown, and the paths of an earlier
@@ -323,6 +355,31 @@ impl HostNet for Network {
         }
         Ok(drift)
     }
+
+    async fn dns_callers(&self) -> Option<BTreeSet<Ipv4Net>> {
+        let nft = self.nft.lock().await;
+        if nft.exposure().opens(Exposed::Dns) {
+            return None;
+        }
+        let peers = nft.peers().into_iter().flat_map(Peers::values);
+        let of_peers = peers.flat_map(|peer| [peer.address.into(), peer.pod_subnet.trunc()]);
+        let locals = self.locals.lock().await;
+        let mut callers: BTreeSet<Ipv4Net> = of_peers.chain(locals.networks.clone()).collect();
+        callers.insert(self.host.pod_subnet.trunc());
+        // Every address of this network is the host's own.
+        callers.insert(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+        Some(callers)
+    }
+
+    async fn outside_sources(&self) -> Result<Vec<OutsideSource>, NetworkError> {
+        outside_sources().await
+    }
+}
+
+/// The senders from outside that the table on this host has counted, those with the most packets
+/// first. It needs no daemon.
+pub async fn outside_sources() -> Result<Vec<OutsideSource>, NetworkError> {
+    nft::outside_sources().await
 }
 
 /// Runs blocking netlink calls on a thread where blocking is allowed.

@@ -17,9 +17,11 @@ pub mod fake;
 mod host;
 
 mod accept;
+mod bridge;
 mod conntrack;
 mod device;
 mod drift;
+mod exposure;
 mod forwarding;
 #[cfg(test)]
 #[path = "../../tests/support/fuzz.rs"]
@@ -39,7 +41,8 @@ mod watch;
 
 pub use drift::Drift;
 pub use error::NetworkError;
-pub use host::{HostNet, Network, Obstacle, Removed, record_path, uninstall};
+pub use exposure::{Exposed, Exposure, OutsideSource};
+pub use host::{HostNet, Network, Obstacle, Removed, outside_sources, record_path, uninstall};
 pub use nft::Synced;
 pub use overlay::OVERLAY_DEVICE;
 pub use route::{POD_GATEWAY, ROUTE_PROTOCOL, SERVICE_DEVICE};

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
-use reconciler::network::{HostNetwork, ServiceTable};
+use reconciler::network::{HostNetwork, Peers, ServiceTable};
 
 use crate::{
     error::{NetworkError, Refusal},
+    exposure::{Exposure, OutsideSource},
     netlink::{Message, Socket, attribute},
-    program,
-    table::{Ruleset, TABLE},
+    peer, program,
+    table::{OUTSIDE_SOURCES, Ruleset, Senders, TABLE},
     text::{self, Count},
 };
 
@@ -35,11 +36,14 @@ pub enum Synced {
 }
 
 /// The table as it was last committed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Nft {
+    exposure: Exposure,
     committed: Option<Committed>,
-    /// The wanted VXLAN peers; `None` until the first call that sets them.
-    vxlan_peers: Option<BTreeSet<Ipv4Addr>>,
+    /// The other hosts; `None` until the first call that sets them.
+    peers: Option<Peers>,
+    /// The bridges of this host's other containers.
+    bridges: BTreeSet<String>,
     /// The nftables generation in which the table and the accept rules were last verified. Every
     /// change of nftables, also by iptables-nft, starts a new generation; no check is needed while
     /// the generation stays the same.
@@ -49,11 +53,22 @@ pub(crate) struct Nft {
 #[derive(Debug)]
 struct Committed {
     wanted: ServiceTable,
-    vxlan_peers: BTreeSet<Ipv4Addr>,
+    senders: Senders,
     content: Ruleset,
 }
 
 impl Nft {
+    /// A table of which nothing is known yet, with this exposure.
+    pub(crate) fn new(exposure: Exposure) -> Self {
+        Self {
+            exposure,
+            committed: None,
+            peers: None,
+            bridges: BTreeSet::new(),
+            verified: None,
+        }
+    }
+
     /// Changes the table to the wanted content.
     pub(crate) async fn sync(
         &mut self,
@@ -102,23 +117,43 @@ impl Nft {
     }
 
     fn content(&self, host: &HostNetwork, wanted: &ServiceTable) -> Committed {
-        let vxlan_peers = self.vxlan_peers.clone().unwrap_or_default();
-        let content = Ruleset::of(host, &vxlan_peers, wanted);
+        let senders = self.senders();
+        let content = Ruleset::of(host, &self.exposure, &senders, wanted);
         Committed {
             wanted: wanted.clone(),
-            vxlan_peers,
+            senders,
             content,
         }
     }
 
-    /// Changes the set of hosts whose VXLAN packets are accepted. Before the first sync the hosts
-    /// are only remembered.
-    pub(crate) async fn set_vxlan_peers(
+    fn senders(&self) -> Senders {
+        let none = Peers::new();
+        Senders::of(self.peers.as_ref().unwrap_or(&none), self.bridges.clone())
+    }
+
+    /// Changes the hosts whose packets are accepted. Before the first sync the hosts are only
+    /// remembered.
+    pub(crate) async fn set_peers(
         &mut self,
         host: &HostNetwork,
-        peers: BTreeSet<Ipv4Addr>,
+        peers: Peers,
     ) -> Result<(), NetworkError> {
-        self.vxlan_peers = Some(peers);
+        self.peers = Some(peers);
+        self.sync_again(host).await
+    }
+
+    /// Changes the bridges whose packets count as this host's. Before the first sync the bridges
+    /// are only remembered.
+    pub(crate) async fn set_bridges(
+        &mut self,
+        host: &HostNetwork,
+        bridges: BTreeSet<String>,
+    ) -> Result<(), NetworkError> {
+        self.bridges = bridges;
+        self.sync_again(host).await
+    }
+
+    async fn sync_again(&mut self, host: &HostNetwork) -> Result<(), NetworkError> {
         if let Some(wanted) = self.wanted().cloned() {
             self.sync(host, &wanted).await?;
         }
@@ -126,18 +161,24 @@ impl Nft {
     }
 
     /// The hosts whose VXLAN packets are accepted; `None` until the first call that sets them.
-    pub(crate) fn vxlan_peers(&self) -> Option<&BTreeSet<Ipv4Addr>> {
-        self.vxlan_peers.as_ref()
+    pub(crate) fn vxlan_peers(&self) -> Option<BTreeSet<Ipv4Addr>> {
+        self.peers.as_ref().map(peer::vxlan_addresses)
     }
 
-    /// Whether the table was committed with this content and the current peers.
+    /// The other hosts; `None` until the first call that sets them.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        self.peers.as_ref()
+    }
+
+    /// What is open to all senders.
+    pub(crate) fn exposure(&self) -> &Exposure {
+        &self.exposure
+    }
+
+    /// Whether the table was committed with this content and the current senders.
     pub(crate) fn is_committed(&self, wanted: &ServiceTable) -> bool {
         self.committed.as_ref().is_some_and(|committed| {
-            committed.wanted == *wanted
-                && self
-                    .vxlan_peers
-                    .as_ref()
-                    .is_none_or(|peers| committed.vxlan_peers == *peers)
+            committed.wanted == *wanted && committed.senders == self.senders()
         })
     }
 
@@ -197,20 +238,33 @@ impl Nft {
     pub(crate) fn set_verified(&mut self, generation: u32) {
         self.verified = Some(generation);
     }
+}
 
-    /// Removes the table. True if it existed.
-    pub(crate) async fn remove(&mut self) -> Result<bool, NetworkError> {
-        self.committed = None;
-        self.verified = None;
-        match program::run(NFT, &["delete", "table", "ip", TABLE], "").await {
-            Ok(_) => Ok(true),
-            Err(NetworkError::Refused {
-                kind: Refusal::Drifted,
-                ..
-            }) => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Removes the table. True if it existed.
+pub(crate) async fn remove() -> Result<bool, NetworkError> {
+    match program::run(NFT, &["delete", "table", "ip", TABLE], "").await {
+        Ok(_) => Ok(true),
+        Err(NetworkError::Refused {
+            kind: Refusal::Drifted,
+            ..
+        }) => Ok(false),
+        Err(error) => Err(error),
     }
+}
+
+/// The outside senders that the table has counted, those with the most packets first.
+pub(crate) async fn outside_sources() -> Result<Vec<OutsideSource>, NetworkError> {
+    let listing = match program::run(NFT, &["list", "set", "ip", TABLE, OUTSIDE_SOURCES], "").await
+    {
+        Ok(listing) => listing,
+        // There is no table before the first cycle, and none of this version after an upgrade.
+        Err(NetworkError::Refused {
+            kind: Refusal::Drifted,
+            ..
+        }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    Ok(text::counted_sources(&listing))
 }
 
 fn changed(replaced: bool, count: Count) -> Synced {

@@ -188,6 +188,34 @@ fn read_route(answer: &Answer) -> Option<Route> {
 
 /// The device and address of every IPv4 address of this host.
 pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, NetworkError> {
+    let networks = networks(socket)?;
+    Ok(networks
+        .into_iter()
+        .map(|(device, network)| (device, network.addr()))
+        .collect())
+}
+
+/// The devices that a default route leads to.
+pub(crate) fn default_devices(socket: &Socket) -> Result<BTreeSet<u32>, NetworkError> {
+    let mut header = [0; 12];
+    header[0] = AF_INET;
+    let answers = socket
+        .dump(|| Message::new(RTM_GETROUTE, 0, &header))
+        .map_err(|source| NetworkError::List {
+            what: "routes",
+            source,
+        })?;
+    // The second byte of `struct rtmsg` is the length of the destination.
+    let defaults = answers
+        .iter()
+        .filter(|answer| answer.body.get(1) == Some(&0));
+    Ok(defaults
+        .filter_map(|answer| attribute(answer.body.get(12..)?, RTA_OIF).and_then(number))
+        .collect())
+}
+
+/// The device of every IPv4 address of this host, and the address with the length of its network.
+pub(crate) fn networks(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Net)>, NetworkError> {
     let answers = socket
         .dump(|| Message::new(RTM_GETADDR, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))
         .map_err(|source| NetworkError::List {
@@ -199,7 +227,8 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, Ne
         .filter_map(|answer| {
             let device = answer.body.get(4..).and_then(number)?;
             let local = attribute(answer.body.get(8..)?, IFA_LOCAL).and_then(address)?;
-            Some((device, local))
+            let network = Ipv4Net::new(local, *answer.body.get(1)?).ok()?;
+            Some((device, network))
         })
         .collect())
 }

@@ -16,8 +16,13 @@ use reconciler::{
     object::Protocol,
 };
 
+use crate::exposure::Exposure;
+
 mod base;
+mod guard;
 mod overlay;
+
+pub(crate) use guard::Senders;
 
 /// Name of the table, and the prefix or comment of everything shared that Windlass leaves on the
 /// host.
@@ -41,6 +46,8 @@ const HAIRPIN: &str = "hairpin";
 const REFUSED_VIRTUAL_PORTS: &str = "refused_virtual_ports";
 const REFUSED_NODE_PORTS: &str = "refused_node_ports";
 const VXLAN_PEERS: &str = "vxlan_peers";
+/// The set that counts the packets of outside senders.
+pub(crate) const OUTSIDE_SOURCES: &str = "outside_sources";
 
 /// The whole content of the table as comparable values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,14 +71,17 @@ pub(crate) struct Chain {
 }
 
 impl Ruleset {
-    /// The content for a host's services, with VXLAN packets accepted from these hosts only.
+    /// The content for a host's services, which only these senders reach, beside local pods, and
+    /// what the exposure opens to all.
     pub(crate) fn of(
         host: &HostNetwork,
-        vxlan_peers: &BTreeSet<Ipv4Addr>,
+        exposure: &Exposure,
+        senders: &Senders,
         table: &ServiceTable,
     ) -> Self {
         let mut ruleset = base::ruleset(host);
-        overlay::add(&mut ruleset, host, vxlan_peers);
+        guard::add(&mut ruleset, host, exposure, senders);
+        overlay::add(&mut ruleset, host, &senders.vxlan_peers);
 
         for (port, backends) in &table.cluster_ips {
             ruleset.serve(&Front::of_virtual_port(port), backends);

@@ -2,10 +2,12 @@
 //! `nft list`.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
 };
 
+use crate::exposure::OutsideSource;
 use crate::table::{Chain, Ruleset, TABLE};
 
 /// Elements per command; nft is slow with very long lines.
@@ -156,6 +158,30 @@ pub(crate) fn matches(ruleset: &Ruleset, listing: &str) -> bool {
             .map(|(key, value)| element(&numeric(key), value))
             .collect();
         wanted == *listed.elements.get(set.as_str()).unwrap_or(&none)
+    })
+}
+
+/// The addresses and packet counts in a listing of the set of outside senders, those with the most
+/// packets first.
+pub(crate) fn counted_sources(listing: &str) -> Vec<OutsideSource> {
+    let Some((_, elements)) = listing.split_once("elements = {") else {
+        return Vec::new();
+    };
+    let (elements, _) = elements.split_once('}').unwrap_or((elements, ""));
+    let mut sources: Vec<OutsideSource> = elements.split(',').filter_map(counted_source).collect();
+    sources.sort_by_key(|source| (Reverse(source.packets), source.address));
+    sources
+}
+
+/// `192.0.2.7 expires 23h59m1s counter packets 3 bytes 180`; the order of the words after the
+/// address depends on the version of nft.
+fn counted_source(element: &str) -> Option<OutsideSource> {
+    let mut words = element.split_whitespace();
+    let address = words.next()?.parse().ok()?;
+    words.find(|word| *word == "packets")?;
+    Some(OutsideSource {
+        address,
+        packets: words.next()?.parse().ok()?,
     })
 }
 

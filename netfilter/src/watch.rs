@@ -10,6 +10,7 @@ use reconciler::name::LinkName;
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
 
 use crate::{
+    bridge,
     device::{self, IFF_UP, Link, RTM_DELLINK, RTM_NEWLINK},
     error::NetworkError,
     netlink::{self, Answer, Socket, attribute},
@@ -83,6 +84,8 @@ async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
 fn may_concern_windlass(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
+        // A bridge of containers that gets another port connects other machines from then on.
+        RTM_NEWLINK if is_outside_port(kind, body) => true,
         RTM_NEWLINK => {
             // `ifi_change` of `struct ifinfomsg`: the flags that have changed.
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
@@ -104,10 +107,18 @@ fn may_concern_windlass(bytes: &[u8]) -> bool {
 }
 
 fn read(kind: u16, body: &[u8]) -> Option<Link> {
-    device::read(&Answer {
+    device::read(&answer(kind, body))
+}
+
+fn is_outside_port(kind: u16, body: &[u8]) -> bool {
+    bridge::is_outside_port(&answer(kind, body))
+}
+
+fn answer(kind: u16, body: &[u8]) -> Answer {
+    Answer {
         kind,
         body: body.to_vec(),
-    })
+    }
 }
 
 fn is_our_name(device: &str) -> bool {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
-use netfilter::{HostNet, Network, Obstacle};
+use netfilter::{Exposure, HostNet, Network, Obstacle};
 use reconciler::{
     name::NodeName,
     network::{HostNetwork, PeerPath, VXLAN_OVERHEAD},
@@ -55,7 +55,7 @@ impl OpenedNetwork {
         .await?;
 
         let record = netfilter::record_path(data);
-        let kernel = Arc::new(Network::open(host.clone(), &record).await?);
+        let kernel = Arc::new(Network::open(host.clone(), Exposure::Unset, &record).await?);
         kernel
             .prepare()
             .await

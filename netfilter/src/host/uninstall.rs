@@ -8,7 +8,7 @@ use crate::{
     error::NetworkError,
     forwarding, link,
     netlink::Socket,
-    nft::Nft,
+    nft,
     overlay::OVERLAY_DEVICE,
     record::RecordFile,
     route::{self, SERVICE_DEVICE},
@@ -40,7 +40,7 @@ impl Removed {
 /// nothing.
 pub async fn uninstall(record: &Path) -> Removed {
     let mut removed = Removed::default();
-    let table = Nft::default().remove().await;
+    let table = nft::remove().await;
     removed.note(table.map(|existed| {
         if existed {
             vec![format!("nftables table ip {TABLE}")]

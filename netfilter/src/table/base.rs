@@ -4,7 +4,7 @@ use reconciler::network::HostNetwork;
 
 use super::{
     Chain, ENDPOINTS, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, MARK, MARK_MASK, NODE_ENDPOINTS,
-    NODE_PORTS, REFUSED_NODE_PORTS, REFUSED_VIRTUAL_PORTS, Ruleset, VIRTUAL_PORTS,
+    NODE_PORTS, REFUSED_NODE_PORTS, REFUSED_VIRTUAL_PORTS, Ruleset, VIRTUAL_PORTS, guard,
 };
 use crate::overlay::{self, OVERLAY_DEVICE};
 
@@ -141,7 +141,9 @@ fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
         format!("ip daddr {dns} meta l4proto {{ tcp, udp }} th dport != 53 goto refuse"),
         format!("ip daddr {service_range} ip daddr != {dns} goto refuse"),
     ];
-    let mut input = unserved_jump();
+    // An outside sender is not told which ports are unserved.
+    let guard_jump = || vec![guard::jump(host), "jump unserved".to_owned()];
+    let mut input = guard_jump();
     input.push(format!(
         "ip daddr != 127.0.0.0/8 ip daddr != {service_range} fib daddr type local \
          meta l4proto . th dport @{REFUSED_NODE_PORTS} goto refuse"
@@ -164,16 +166,12 @@ fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
         (
             "filter_forward",
             Some("filter hook forward priority -10"),
-            unserved_jump(),
+            guard_jump(),
         ),
         (
             "filter_output",
             Some("filter hook output priority -10"),
-            unserved_jump(),
+            vec!["jump unserved".to_owned()],
         ),
     ]
-}
-
-fn unserved_jump() -> Vec<String> {
-    vec!["jump unserved".to_owned()]
 }

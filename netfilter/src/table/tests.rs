@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use reconciler::network::VxlanSettings;
+use reconciler::{
+    name::NodeName,
+    network::{Peer, PeerPath, VxlanSettings},
+};
 
 use super::*;
+use crate::exposure::Exposed;
 
 /// The `HostNetwork` of these tests.
 pub(crate) fn host() -> HostNetwork {
@@ -37,6 +41,12 @@ pub(crate) fn virtual_port(text: &str) -> VirtualPort {
     }
 }
 
+/// The content for these senders, with nothing opened to others.
+pub(crate) fn closed(senders: &Senders, table: &ServiceTable) -> Ruleset {
+    let nothing = Exposure::Only(BTreeSet::new());
+    Ruleset::of(&host(), &nothing, senders, table)
+}
+
 #[test]
 fn services_are_elements_and_each_number_of_endpoints_has_a_chain() {
     let mut table = ServiceTable::default();
@@ -65,7 +75,7 @@ fn services_are_elements_and_each_number_of_endpoints_has_a_chain() {
         "10.244.1.6:80".parse().unwrap(),
     );
 
-    let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
+    let ruleset = closed(&Senders::default(), &table);
 
     let balance: Vec<&String> = ruleset
         .chains
@@ -75,6 +85,8 @@ fn services_are_elements_and_each_number_of_endpoints_has_a_chain() {
     assert_eq!(balance, ["balance-2", "node-balance-1"]);
     insta::assert_debug_snapshot!(ruleset.elements, @r#"
     {
+        "container_bridges": {},
+        "direct_pods": {},
         "endpoints": {
             "10.96.0.1 . tcp . 80 . 0x57000000": "10.244.1.2 . 8080",
             "10.96.0.1 . tcp . 80 . 0x57000001": "10.244.2.2 . 8080",
@@ -98,6 +110,7 @@ fn services_are_elements_and_each_number_of_endpoints_has_a_chain() {
         "node_ports": {
             "udp . 30053": "goto node-balance-1",
         },
+        "peers": {},
         "refused_node_ports": {},
         "refused_virtual_ports": {
             "10.96.0.3 . tcp . 80": "",
@@ -129,7 +142,7 @@ fn a_port_with_affinity_has_a_chain_and_a_set_for_each_endpoint() {
         .cluster_ips
         .insert(virtual_port("10.96.0.1:80"), backends);
 
-    let ruleset = Ruleset::of(&host(), &BTreeSet::new(), &table);
+    let ruleset = closed(&Senders::default(), &table);
 
     assert_eq!(
         ruleset.chains["sticky-10.96.0.1-tcp-80"].rules.join("\n"),
@@ -150,9 +163,13 @@ dnat ip addr . port to ip daddr . meta l4proto . th dport . meta mark map @endpo
 #[test]
 fn vxlan_packets_are_filtered_by_a_set_of_peers_while_there_are_peers() {
     let services = ServiceTable::default();
-    let alone = Ruleset::of(&host(), &BTreeSet::new(), &services);
+    let alone = closed(&Senders::default(), &services);
     let peers = ["192.0.2.2", "192.0.2.3"].map(|peer| peer.parse().unwrap());
-    let connected = Ruleset::of(&host(), &peers.into(), &services);
+    let senders = Senders {
+        vxlan_peers: peers.into(),
+        ..Senders::default()
+    };
+    let connected = closed(&senders, &services);
 
     let port = host().vxlan.port;
     assert_eq!(
@@ -171,4 +188,83 @@ fn vxlan_packets_are_filtered_by_a_set_of_peers_while_there_are_peers() {
     for chain in ["overlay_in", "overlay_out"] {
         assert!(!alone.chains.contains_key(chain), "{chain} without peers");
     }
+}
+
+fn guard(exposure: &Exposure, senders: &Senders) -> String {
+    let ruleset = Ruleset::of(&host(), exposure, senders, &ServiceTable::default());
+    ruleset.chains["guard"].rules.join("\n")
+}
+
+#[test]
+fn other_machines_pass_by_the_original_destination_only() {
+    let nothing = Exposure::Only(BTreeSet::new());
+    insta::assert_snapshot!(guard(&nothing, &Senders::default()), @r#"
+    ct state established,related return
+    iifname "lo" return
+    iifname "wdl*" return
+    iifname @container_bridges return
+    ip saddr @peers return
+    ip saddr @direct_pods return
+    ct status dnat ct original ip daddr != { 10.244.0.0/16, 10.96.0.0/16 } return
+    update @outside_sources { ip saddr counter }
+    drop
+    "#);
+    let ruleset = closed(&Senders::default(), &ServiceTable::default());
+    for chain in ["filter_input", "filter_forward"] {
+        assert_eq!(
+            ruleset.chains[chain].rules[0],
+            "ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard"
+        );
+    }
+    insta::assert_snapshot!(ruleset.chains["sources"].rules.join("\n"), @r#"
+    iifname "wdl*" fib saddr . iif oif missing drop
+    iifname != "lo" ip saddr 10.244.0.0/16 fib saddr . iif oif missing drop
+    "#);
+}
+
+#[test]
+fn each_exposed_part_is_a_rule_before_the_drop_and_without_the_setting_nothing_drops() {
+    let parts = [Exposed::Dns, Exposed::Pods, Exposed::Services];
+    let all = guard(&Exposure::Only(parts.into()), &Senders::default());
+    let nothing = guard(&Exposure::Only(BTreeSet::new()), &Senders::default());
+    let opening: Vec<&str> = all.lines().filter(|rule| !nothing.contains(rule)).collect();
+    assert_eq!(
+        opening,
+        [
+            "ct original ip daddr 10.96.0.10 return",
+            "ct original ip daddr 10.244.0.0/16 return",
+            "ct original ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 return",
+        ]
+    );
+    assert!(all.ends_with("\ndrop"), "{all}");
+    let unset = guard(&Exposure::Unset, &Senders::default());
+    assert_eq!(format!("{unset}\ndrop"), nothing);
+}
+
+#[test]
+fn another_peer_or_bridge_is_an_element_and_changes_no_rule() {
+    let peer = |last: u8, path| Peer {
+        address: [192, 0, 2, last].into(),
+        pod_subnet: format!("10.244.{last}.0/24").parse().unwrap(),
+        path,
+    };
+    let senders = |number: u8| {
+        let vxlan = (2..2 + number).map(|last| peer(last, PeerPath::Vxlan));
+        let direct = (100..100 + number).map(|last| peer(last, PeerPath::Direct));
+        let peers = vxlan.chain(direct);
+        let peers = peers.map(|peer| (NodeName::new(peer.address.to_string()), peer));
+        let bridges = (0..number).map(|number| format!("br-{number}"));
+        Senders::of(&peers.collect(), bridges.collect())
+    };
+    let one = closed(&senders(1), &ServiceTable::default());
+    let two = closed(&senders(2), &ServiceTable::default());
+    assert_eq!(one.chains, two.chains);
+    assert_eq!(one.sets, two.sets);
+    let keys = |set: &str| two.elements[set].keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        keys("peers"),
+        ["192.0.2.100", "192.0.2.101", "192.0.2.2", "192.0.2.3"]
+    );
+    assert_eq!(keys("direct_pods"), ["10.244.100.0/24", "10.244.101.0/24"]);
+    assert_eq!(keys("container_bridges"), ["\"br-0\"", "\"br-1\""]);
 }

@@ -1,7 +1,12 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use reconciler::network::ServiceTable;
 
 use super::*;
-use crate::table::tests::{backends, host, virtual_port};
+use crate::table::{
+    Senders,
+    tests::{backends, closed, virtual_port},
+};
 
 fn ruleset(services: &[(&str, &[&str])]) -> Ruleset {
     let mut table = ServiceTable::default();
@@ -10,7 +15,7 @@ fn ruleset(services: &[(&str, &[&str])]) -> Ruleset {
             .cluster_ips
             .insert(virtual_port(port), backends(endpoints));
     }
-    Ruleset::of(&host(), &BTreeSet::new(), &table)
+    closed(&Senders::default(), &table)
 }
 
 #[test]
@@ -66,29 +71,46 @@ fn the_table_of_a_host_without_services() {
     table ip windlass
     delete table ip windlass
     table ip windlass
+    add set ip windlass container_bridges { type ifname; }
+    add set ip windlass direct_pods { type ipv4_addr; flags interval; }
     add map ip windlass endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }
     add set ip windlass hairpin { type ipv4_addr . ipv4_addr; }
     add map ip windlass host_ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
     add map ip windlass host_ports_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
     add map ip windlass node_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }
     add map ip windlass node_ports { type inet_proto . inet_service : verdict; }
+    add set ip windlass outside_sources { type ipv4_addr; size 1024; flags dynamic,timeout; timeout 1d; }
+    add set ip windlass peers { type ipv4_addr; }
     add set ip windlass refused_node_ports { type inet_proto . inet_service; }
     add set ip windlass refused_virtual_ports { type ipv4_addr . inet_proto . inet_service; }
     add map ip windlass virtual_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
     add chain ip windlass filter_forward { type filter hook forward priority -10; policy accept; }
     add chain ip windlass filter_input { type filter hook input priority -10; policy accept; }
     add chain ip windlass filter_output { type filter hook output priority -10; policy accept; }
+    add chain ip windlass guard
     add chain ip windlass local_ports
     add chain ip windlass output { type nat hook output priority -100; policy accept; }
     add chain ip windlass postrouting { type nat hook postrouting priority srcnat; policy accept; }
     add chain ip windlass prerouting { type nat hook prerouting priority dstnat; policy accept; }
     add chain ip windlass refuse
     add chain ip windlass services
+    add chain ip windlass sources { type filter hook prerouting priority -300; policy accept; }
     add chain ip windlass unserved
+    add rule ip windlass filter_forward ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
     add rule ip windlass filter_forward jump unserved
+    add rule ip windlass filter_input ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
     add rule ip windlass filter_input jump unserved
     add rule ip windlass filter_input ip daddr != 127.0.0.0/8 ip daddr != 10.96.0.0/16 fib daddr type local meta l4proto . th dport @refused_node_ports goto refuse
     add rule ip windlass filter_output jump unserved
+    add rule ip windlass guard ct state established,related return
+    add rule ip windlass guard iifname "lo" return
+    add rule ip windlass guard iifname "wdl*" return
+    add rule ip windlass guard iifname @container_bridges return
+    add rule ip windlass guard ip saddr @peers return
+    add rule ip windlass guard ip saddr @direct_pods return
+    add rule ip windlass guard ct status dnat ct original ip daddr != { 10.244.0.0/16, 10.96.0.0/16 } return
+    add rule ip windlass guard update @outside_sources { ip saddr counter }
+    add rule ip windlass guard drop
     add rule ip windlass local_ports dnat ip addr . port to ip daddr . meta l4proto . th dport map @host_ports_at
     add rule ip windlass local_ports dnat ip addr . port to meta l4proto . th dport map @host_ports
     add rule ip windlass local_ports meta l4proto . th dport vmap @node_ports
@@ -103,6 +125,8 @@ fn the_table_of_a_host_without_services() {
     add rule ip windlass refuse reject
     add rule ip windlass services ip daddr . meta l4proto . th dport vmap @virtual_ports
     add rule ip windlass services ip daddr != 127.0.0.0/8 ip daddr != 10.96.0.0/16 fib daddr type local jump local_ports
+    add rule ip windlass sources iifname "wdl*" fib saddr . iif oif missing drop
+    add rule ip windlass sources iifname != "lo" ip saddr 10.244.0.0/16 fib saddr . iif oif missing drop
     add rule ip windlass unserved ct state established,related return
     add rule ip windlass unserved ip daddr . meta l4proto . th dport @refused_virtual_ports goto refuse
     add rule ip windlass unserved ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport != 53 goto refuse
@@ -174,4 +198,29 @@ fn a_listing_may_have_base_chains_and_lines_that_begin_as_other_lines_do() {
     assert!(!matches(&wanted, &other_set), "a set has another name");
     let fewer = listing.replace("\t\tset update ip saddr timeout 3h @clients\n", "");
     assert!(!matches(&wanted, &fewer), "a rule is missing");
+}
+
+/// Versions of nft differ in the order of `expires` and `counter`.
+#[test]
+fn outside_senders_are_read_with_their_counts() {
+    let listing = |elements: &str| {
+        format!(
+            "table ip windlass {{\n\tset outside_sources {{\n\t\ttype ipv4_addr\n\t\tsize 1024\n\
+             \t\tflags dynamic,timeout\n\t\ttimeout 1d\n{elements}\t}}\n}}\n"
+        )
+    };
+    let last = "\t\telements = { 192.0.2.7 expires 23h59m59s996ms counter packets 2 bytes 120,\n\
+               \t\t\t     192.0.2.9 expires 23h59m59s996ms counter packets 30 bytes 1800 }\n";
+    let first = "\t\telements = { 192.0.2.7 counter packets 2 bytes 120 expires 23h59m59s996ms }\n";
+    let source = |address: &str, packets| OutsideSource {
+        address: address.parse().unwrap(),
+        packets,
+    };
+    assert_eq!(
+        counted_sources(&listing(last)),
+        [source("192.0.2.9", 30), source("192.0.2.7", 2)]
+    );
+    assert_eq!(counted_sources(&listing(first)), [source("192.0.2.7", 2)]);
+    assert_eq!(counted_sources(&listing("")), []);
+    assert_eq!(counted_sources(""), []);
 }

@@ -3,7 +3,7 @@
 
 use std::{future::Future, net::Ipv4Addr, path::PathBuf};
 
-use netfilter::{HostNet, Network};
+use netfilter::{Exposure, HostNet, Network};
 use reconciler::{
     name::NodeName,
     network::{HostNetwork, Peer, PeerPath, Peers, PodLink, ServiceTable},
@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Host {
     pub(crate) namespace: Namespace,
     pub(crate) network: HostNetwork,
+    /// What the client reaches beside NodePorts and hostPorts; nothing at first.
+    pub(crate) exposure: Exposure,
     record: tempfile::TempDir,
 }
 
@@ -113,6 +115,7 @@ impl Host {
         Self {
             namespace,
             network,
+            exposure: Exposure::Only([].into()),
             record: tempfile::tempdir().unwrap(),
         }
     }
@@ -146,13 +149,14 @@ impl Host {
         F: Future<Output = T>,
     {
         let (record, network) = (self.record_file(), self.network.clone());
+        let exposure = self.exposure.clone();
         self.namespace.inside(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let network = Network::open(network, &record).await.unwrap();
+                let network = Network::open(network, exposure, &record).await.unwrap();
                 network.prepare().await.unwrap();
                 work(network).await
             })

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod drift;
+mod exposure;
 mod overlay;
 mod peers;
 mod pods;

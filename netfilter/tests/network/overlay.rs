@@ -1,6 +1,6 @@
 //! Traffic between pods, hosts and clients of different hosts.
 
-use netfilter::HostNet;
+use netfilter::{Exposed, Exposure, HostNet};
 use reconciler::{
     network::{Backends, HostPort, PeerPath, ServiceTable, VirtualPort, pod_mtu},
     object::Protocol,
@@ -160,7 +160,8 @@ fn all_pods_hosts_and_services_answer_over_mixed_paths() {
 
 #[test]
 fn traffic_that_a_host_forwards_for_a_client_is_answered_through_that_host() {
-    let cluster = Cluster::new();
+    let mut cluster = Cluster::new();
+    cluster.hosts[0].exposure = Exposure::Only([Exposed::Pods].into());
     cluster.join(VXLAN, &ServiceTable::default());
     let pod = cluster.host(2).pod(2, 1450);
     cluster

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, time::Duration};
 
-use netfilter::{HostNet, Synced};
+use netfilter::{Exposed, HostNet, Synced};
 use reconciler::{
     network::{Backends, HostPort, ServiceTable, VirtualPort},
     object::Protocol,
@@ -12,10 +12,10 @@ use crate::world::{CLIENT, NODE, Pod, SECOND_NODE_ADDRESS, World, ask_udp, endpo
 
 /// A builder of a service table.
 #[derive(Clone, Default)]
-struct Services(ServiceTable);
+pub(crate) struct Services(pub(crate) ServiceTable);
 
 impl Services {
-    fn cluster_ip(mut self, protocol: Protocol, at: &str, endpoints: &[&str]) -> Self {
+    pub(crate) fn cluster_ip(mut self, protocol: Protocol, at: &str, endpoints: &[&str]) -> Self {
         let at = endpoint(at);
         let port = VirtualPort {
             address: *at.ip(),
@@ -26,14 +26,14 @@ impl Services {
         self
     }
 
-    fn node_port(mut self, protocol: Protocol, port: u16, endpoints: &[&str]) -> Self {
+    pub(crate) fn node_port(mut self, protocol: Protocol, port: u16, endpoints: &[&str]) -> Self {
         self.0
             .node_ports
             .insert(HostPort { protocol, port }, backends(endpoints));
         self
     }
 
-    fn host_port(mut self, address: Option<&str>, port: u16, to: &str) -> Self {
+    pub(crate) fn host_port(mut self, address: Option<&str>, port: u16, to: &str) -> Self {
         let address = address.map(|address| address.parse().unwrap());
         self.0.host_ports.insert(
             (
@@ -55,7 +55,7 @@ impl Services {
         self
     }
 
-    fn sync(self, world: &World) -> Synced {
+    pub(crate) fn sync(self, world: &World) -> Synced {
         world.with_network(move |network| async move { network.sync(&self.0).await.unwrap() })
     }
 }
@@ -67,7 +67,7 @@ fn backends(endpoints: &[&str]) -> Backends {
     }
 }
 
-fn tcp_pod(world: &World, address: &str, name: &str) -> Pod {
+pub(crate) fn tcp_pod(world: &World, address: &str, name: &str) -> Pod {
     let pod = world.pod(address);
     pod.namespace.serve_tcp(8080, name);
     pod
@@ -75,7 +75,7 @@ fn tcp_pod(world: &World, address: &str, name: &str) -> Pod {
 
 #[test]
 fn pods_and_the_host_reach_pods_and_cluster_ips() {
-    let world = World::new();
+    let world = World::exposing([Exposed::Services]);
     let a = tcp_pod(&world, "10.244.1.2", "a");
     let b = tcp_pod(&world, "10.244.1.3", "b");
     Services::default()
@@ -196,7 +196,7 @@ fn host_ports_keep_the_clients_address_and_answer_only_on_their_own() {
 
 #[test]
 fn ports_without_an_endpoint_or_a_service_are_refused_at_once() {
-    let world = World::new();
+    let world = World::exposing([Exposed::Services]);
     let pod = world.pod("10.244.1.2");
     Services::default()
         .cluster_ip(Protocol::Tcp, "10.96.0.1:80", &[])
@@ -239,7 +239,7 @@ fn ports_without_an_endpoint_or_a_service_are_refused_at_once() {
 
 #[test]
 fn connections_are_spread_over_all_endpoints() {
-    let world = World::new();
+    let world = World::exposing([Exposed::Services]);
     let _pods = [
         tcp_pod(&world, "10.244.1.2", "a"),
         tcp_pod(&world, "10.244.1.3", "b"),
@@ -271,7 +271,7 @@ fn connections_are_spread_over_all_endpoints() {
 
 #[test]
 fn a_client_with_affinity_keeps_its_endpoint_while_the_endpoint_exists() {
-    let world = World::new();
+    let world = World::exposing([Exposed::Services]);
     let _pods = [
         tcp_pod(&world, "10.244.1.2", "a"),
         tcp_pod(&world, "10.244.1.3", "b"),

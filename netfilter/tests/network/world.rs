@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use netfilter::{HostNet, Network};
+use netfilter::{Exposed, Exposure, HostNet, Network};
 use reconciler::{
     name::LinkName,
     network::{HostNetwork, PodLink, VxlanSettings},
@@ -159,10 +159,18 @@ pub(crate) struct World {
     pub(crate) host: Namespace,
     pub(crate) client: Namespace,
     pub(crate) record: tempfile::TempDir,
+    /// What the client reaches beside NodePorts and hostPorts.
+    pub(crate) exposure: Exposure,
 }
 
 impl World {
+    /// A world in which everything is closed to the client.
     pub(crate) fn new() -> Self {
+        Self::exposing([])
+    }
+
+    /// A world in which these parts are open to the client.
+    pub(crate) fn exposing<const N: usize>(parts: [Exposed; N]) -> Self {
         let (host, client) = (Namespace::new("host"), Namespace::new("client"));
         let peer = &client.name;
         host.run("ip link set lo up");
@@ -188,6 +196,7 @@ impl World {
             host,
             client,
             record: tempfile::tempdir().unwrap(),
+            exposure: Exposure::Only(parts.into()),
         }
     }
 
@@ -202,14 +211,16 @@ impl World {
         T: Send + 'static,
         F: Future<Output = T>,
     {
-        let record = self.record_file();
+        let (record, exposure) = (self.record_file(), self.exposure.clone());
         self.host.inside(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let network = Network::open(host_network(), &record).await.unwrap();
+                let network = Network::open(host_network(), exposure, &record)
+                    .await
+                    .unwrap();
                 network.prepare().await.unwrap();
                 work(network).await
             })

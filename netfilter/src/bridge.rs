@@ -1,0 +1,162 @@
+//! The bridges of this host's other containers, such as `docker0`: what comes from them counts as
+//! from the host.
+//!
+//! Such a bridge is recognised by its ports: all of them are veth pairs, and the host's own network
+//! is not on it. A bridge with a network card or a virtual machine connects other machines.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    device::{self, IFLA_EXT_MASK, RTM_GETLINK, SKIP_STATS, header},
+    error::NetworkError,
+    netlink::{Answer, Message, Socket, attribute, number},
+    overlay::OVERLAY_DEVICE,
+    route::{self, SERVICE_DEVICE},
+};
+
+const IFLA_MASTER: u16 = 10;
+
+/// The addresses of this host and of its other containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Locals {
+    /// Names of the bridges of other containers.
+    pub(crate) bridges: BTreeSet<String>,
+    /// The networks on these bridges, and each address of the host.
+    pub(crate) networks: BTreeSet<Ipv4Net>,
+}
+
+/// Reads the bridges and addresses of this host.
+pub(crate) fn locals(socket: &Socket, node_address: Ipv4Addr) -> Result<Locals, NetworkError> {
+    let devices = devices(socket)?;
+    let addresses = route::networks(socket)?;
+
+    let mut uplinks = route::default_devices(socket)?;
+    let of_node = addresses
+        .iter()
+        .filter(|(_, net)| net.addr() == node_address);
+    uplinks.extend(of_node.map(|(device, _)| *device));
+
+    let bridges = container_bridges(&devices, &uplinks);
+    let networks = addresses.iter().flat_map(|(device, network)| {
+        let bridged = bridges.contains_key(device).then(|| network.trunc());
+        [Some(Ipv4Net::from(network.addr())), bridged]
+    });
+    let networks = networks.flatten().collect();
+    Ok(Locals {
+        bridges: bridges.into_values().map(str::to_owned).collect(),
+        networks,
+    })
+}
+
+/// What is read of a device.
+#[derive(Debug)]
+struct Device {
+    index: u32,
+    name: String,
+    kind: Kind,
+    /// The device that this one is a port of.
+    master: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Bridge,
+    Veth,
+    Other,
+}
+
+fn devices(socket: &Socket) -> Result<Vec<Device>, NetworkError> {
+    let answers = socket
+        .dump(|| {
+            Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
+                .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+        })
+        .map_err(|source| NetworkError::List {
+            what: "links",
+            source,
+        })?;
+    Ok(answers.iter().filter_map(read).collect())
+}
+
+fn read(answer: &Answer) -> Option<Device> {
+    let link = device::read(answer)?;
+    let kind = if device::kind_data(answer, "bridge").is_some() {
+        Kind::Bridge
+    } else if device::kind_data(answer, "veth").is_some() {
+        Kind::Veth
+    } else {
+        Kind::Other
+    };
+    Some(Device {
+        index: link.index,
+        name: link.name,
+        kind,
+        master: master(&answer.body),
+    })
+}
+
+/// The device that the device of a link message is a port of.
+fn master(body: &[u8]) -> Option<u32> {
+    attribute(body.get(16..)?, IFLA_MASTER).and_then(number)
+}
+
+/// Whether a link message is of a port that makes its bridge one to other machines.
+pub(crate) fn is_outside_port(answer: &Answer) -> bool {
+    master(&answer.body).is_some() && device::kind_data(answer, "veth").is_none()
+}
+
+/// The names of the bridges of containers, by index.
+fn container_bridges<'a>(devices: &'a [Device], uplinks: &BTreeSet<u32>) -> BTreeMap<u32, &'a str> {
+    let outside: BTreeSet<u32> = devices
+        .iter()
+        .filter(|device| device.kind != Kind::Veth)
+        .filter_map(|device| device.master)
+        .collect();
+    let is_ours = |name: &str| [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&name);
+    devices
+        .iter()
+        .filter(|device| device.kind == Kind::Bridge && !is_ours(&device.name))
+        .filter(|device| !outside.contains(&device.index) && !uplinks.contains(&device.index))
+        .map(|device| (device.index, device.name.as_str()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(index: u32, name: &str, kind: Kind, master: Option<u32>) -> Device {
+        Device {
+            index,
+            name: name.to_owned(),
+            kind,
+            master,
+        }
+    }
+
+    #[test]
+    fn a_bridge_to_other_machines_is_not_one_of_containers() {
+        let devices = [
+            device(1, "eth0", Kind::Other, Some(2)),
+            device(2, "br0", Kind::Bridge, None),
+            device(3, "docker0", Kind::Bridge, None),
+            device(4, "veth1", Kind::Veth, Some(3)),
+            device(5, "br-empty", Kind::Bridge, None),
+            device(6, "uplink", Kind::Bridge, None),
+            device(7, "veth2", Kind::Veth, Some(6)),
+            device(8, SERVICE_DEVICE, Kind::Bridge, None),
+            device(9, "virbr0", Kind::Bridge, None),
+            device(10, "tap0", Kind::Other, Some(9)),
+        ];
+        let bridges = container_bridges(&devices, &BTreeSet::from([6]));
+        assert_eq!(
+            bridges.into_values().collect::<Vec<_>>(),
+            ["docker0", "br-empty"]
+        );
+    }
+}
