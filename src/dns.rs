@@ -4,7 +4,7 @@
 //! It runs on a thread of its own, so that no reconcile can make a pod wait for a name.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -26,6 +26,7 @@ use reconciler::network::DnsRecords;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::sync::oneshot;
 
+pub(crate) use self::callers::Callers;
 use self::{
     upstream::Upstream,
     zone::{Zone, ZoneAnswer},
@@ -36,6 +37,7 @@ use crate::{
 };
 
 pub(crate) mod cache;
+mod callers;
 mod tcp;
 mod upstream;
 mod zone;
@@ -54,6 +56,7 @@ const UDP_PAYLOAD: u16 = 1232;
 /// The running server, which ends when the value is dropped.
 pub(crate) struct Dns {
     zone: Arc<RwLock<Arc<Zone>>>,
+    callers: Arc<RwLock<Callers>>,
     #[cfg(test)]
     address: SocketAddrV4,
     stop: Option<oneshot::Sender<()>>,
@@ -65,9 +68,11 @@ impl Dns {
     /// takes a free one.
     ///
     /// `upstreams` are asked for names outside the zone; the server itself is left out of them.
+    /// Nobody but the `callers` is answered.
     pub(crate) fn start(
         address: SocketAddrV4,
         records: DnsRecords,
+        callers: Callers,
         upstreams: Vec<SocketAddr>,
     ) -> Result<Self> {
         let (udp, tcp) = sockets(address)
@@ -77,6 +82,7 @@ impl Dns {
         };
 
         let zone = Arc::new(RwLock::new(Arc::new(Zone::new(records))));
+        let callers = Arc::new(RwLock::new(callers));
         // A host whose resolv.conf names this server would ask itself without end.
         let others = upstreams
             .into_iter()
@@ -87,12 +93,15 @@ impl Dns {
             .enable_all()
             .build()?;
         let (stop, stopped) = oneshot::channel();
-        let served = Arc::clone(&zone);
+        let service = DnsService {
+            zone: Arc::clone(&zone),
+            callers: Arc::clone(&callers),
+        };
         let thread = thread::Builder::new()
             .name("dns".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    if let Err(error) = serve(udp, tcp, served, others, stopped).await {
+                    if let Err(error) = serve(udp, tcp, service, others, stopped).await {
                         tracing::error!(
                             error = format!("{error:#}"),
                             "the cluster's DNS has ended"
@@ -103,6 +112,7 @@ impl Dns {
 
         Ok(Self {
             zone,
+            callers,
             #[cfg(test)]
             address,
             stop: Some(stop),
@@ -114,6 +124,11 @@ impl Dns {
     pub(crate) fn publish(&self, records: DnsRecords) {
         let zone = Arc::new(Zone::new(records));
         *self.zone.write() = zone;
+    }
+
+    /// Answers these callers, and no others, from now on.
+    pub(crate) fn admit(&self, callers: Callers) {
+        *self.callers.write() = callers;
     }
 
     /// The address of the server, with the port that it has taken.
@@ -171,12 +186,12 @@ fn sockets(address: SocketAddrV4) -> Result<(UdpSocket, TcpListener)> {
 async fn serve(
     udp: UdpSocket,
     tcp: TcpListener,
-    zone: Arc<RwLock<Arc<Zone>>>,
+    service: DnsService,
     upstreams: Vec<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
     let handler = Handler {
-        zone,
+        service,
         upstream: Arc::new(Upstream::new(&upstreams)?),
     };
     let mut server = Server::new(handler.clone());
@@ -192,9 +207,16 @@ async fn serve(
     }
 }
 
+/// What is answered, and to whom, as last published.
+#[derive(Clone)]
+struct DnsService {
+    zone: Arc<RwLock<Arc<Zone>>>,
+    callers: Arc<RwLock<Callers>>,
+}
+
 #[derive(Clone)]
 struct Handler {
-    zone: Arc<RwLock<Arc<Zone>>>,
+    service: DnsService,
     upstream: Arc<Upstream>,
 }
 
@@ -219,9 +241,13 @@ impl Reply {
 }
 
 impl Handler {
+    fn admits(&self, caller: IpAddr) -> bool {
+        self.service.callers.read().admit(caller)
+    }
+
     /// Resolves a name and follows aliases, inside and outside of the zone.
     async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
-        let zone = Arc::clone(&self.zone.read());
+        let zone = Arc::clone(&self.service.zone.read());
         let mut reply = Reply {
             authoritative: true,
             ..Reply::code(ResponseCode::NoError)
@@ -303,6 +329,10 @@ impl RequestHandler for Handler {
         request: &Request,
         mut response: R,
     ) -> ResponseInfo {
+        // The answer to a forged sender would be traffic to a victim, a refusal as well.
+        if !self.admits(request.src().ip()) {
+            return unanswered(Metadata::response_from_request(&request.metadata));
+        }
         let mut reply = self.reply(request).await;
         let mut edns = None;
         if let Some(requested) = &request.edns {
@@ -331,13 +361,18 @@ impl RequestHandler for Handler {
             Ok(info) => info,
             Err(error) => {
                 tracing::debug!(%error, "a DNS answer could not be sent");
-                ResponseInfo::from(Header {
-                    metadata,
-                    counts: HeaderCounts::default(),
-                })
+                unanswered(metadata)
             }
         }
     }
+}
+
+/// The result for the server where no answer was sent.
+fn unanswered(metadata: Metadata) -> ResponseInfo {
+    ResponseInfo::from(Header {
+        metadata,
+        counts: HeaderCounts::default(),
+    })
 }
 
 /// The name servers in a resolv.conf, in order.

@@ -257,6 +257,7 @@ impl Host {
         if set.is_ok() {
             self.membership.reached_peers = Some(peers);
         }
+        self.admit_dns_callers().await;
         self.note(Part::Peers, set.map_err(HostTrouble::failed));
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Host;
 use crate::{
+    dns::Callers,
     metrics::DriftCause,
     view::{HostTrouble, Part},
 };
@@ -66,6 +67,7 @@ impl Host {
         match self.parts.network.resync().await {
             Ok(drift) => {
                 self.troubles.clear(Part::Network);
+                self.admit_dns_callers().await;
                 for one in drift {
                     tracing::warn!("repaired: {one}");
                     self.parts.metrics.repair(cause(one));
@@ -75,6 +77,12 @@ impl Host {
                 self.troubles.set(Part::Network, HostTrouble::failed(error));
             }
         }
+    }
+
+    /// Has the DNS server answer those whose packets the network's table lets through.
+    pub(super) async fn admit_dns_callers(&self) {
+        let callers = self.parts.network.dns_callers().await;
+        self.parts.dns.admit(Callers::of(callers));
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     config::Config,
-    dns::{Dns, cache::NamesFile, upstreams},
+    dns::{Callers, Dns, cache::NamesFile, upstreams},
     peer::PeerHost,
     readdress::moved,
 };
@@ -78,6 +78,7 @@ impl OpenedNetwork {
         let dns = Dns::start(
             SocketAddrV4::new(host.dns, DNS_PORT),
             names.read(&config.network.zone),
+            Callers::of(kernel.dns_callers().await),
             upstreams(&resolv_conf),
         )
         .context("start the DNS server")?;

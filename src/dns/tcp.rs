@@ -30,6 +30,9 @@ pub(super) async fn serve(mut listener: Bounded<TcpListener>, handler: Handler) 
     let mut tasks = JoinSet::new();
     loop {
         let (stream, address) = listener.accept().await;
+        if !handler.admits(address.ip()) {
+            continue;
+        }
         let handler = handler.clone();
         tasks.spawn(async move {
             if let Err(error) = talk(stream, address, &handler).await {

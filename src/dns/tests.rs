@@ -59,6 +59,7 @@ fn start(upstreams: Vec<SocketAddr>) -> Dns {
     Dns::start(
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         records(),
+        Callers::Anyone,
         upstreams,
     )
     .unwrap()
@@ -242,6 +243,7 @@ fn names_outside_of_the_zone_are_queried_from_the_hosts_name_servers() {
     let upstream = Dns::start(
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         elsewhere,
+        Callers::Anyone,
         Vec::new(),
     )
     .unwrap();
@@ -277,10 +279,16 @@ fn a_name_outside_of_the_zone_is_a_server_failure_in_time_if_no_upstream_answers
 #[test]
 fn the_server_never_queries_itself() {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let taken = Dns::start(address, records(), Vec::new()).unwrap();
+    let taken = Dns::start(address, records(), Callers::Anyone, Vec::new()).unwrap();
     let address = taken.address();
     drop(taken);
-    let dns = Dns::start(address, records(), vec![SocketAddr::V4(address)]).unwrap();
+    let dns = Dns::start(
+        address,
+        records(),
+        Callers::Anyone,
+        vec![SocketAddr::V4(address)],
+    )
+    .unwrap();
     let start = Instant::now();
     let answer = ask(&dns, "example.com.", RecordType::A);
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
@@ -420,4 +428,39 @@ fn a_malformed_query_over_tcp_is_a_format_error() {
         addresses(&ask_over(&mut stream, "mysql.default.svc.cluster.local.")),
         ["10.96.0.1"]
     );
+}
+
+#[test]
+fn only_callers_are_answered_and_others_get_no_packet() {
+    let dns = start(Vec::new());
+    let own = "127.0.0.1/32".parse().unwrap();
+    dns.admit(Callers::In([own].into()));
+    let query = question("mysql.default.svc.cluster.local.", RecordType::A);
+    let bytes = query.to_vec().unwrap();
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    stranger.send_to(&bytes, dns.address()).unwrap();
+
+    // The server reads the queries in their order, so the stranger's has been handled.
+    assert_eq!(addresses(&ask_with(&dns, &query)), ["10.96.0.1"]);
+    stranger.set_nonblocking(true).unwrap();
+    let received = stranger.recv(&mut [0; 512]).unwrap_err();
+    assert_eq!(received.kind(), std::io::ErrorKind::WouldBlock);
+
+    let mut over_tcp = connect_from(2, &dns);
+    let closed = over_tcp.read(&mut [0; 1]);
+    assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    assert!(
+        ask_over_tcp(&dns, "mysql.default.svc.cluster.local.")
+            .answers
+            .len()
+            == 1
+    );
+
+    dns.admit(Callers::Anyone);
+    let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    let mut over_tcp = connect_from(2, &dns);
+    over_tcp
+        .write_all(&[&length, bytes.as_slice()].concat())
+        .unwrap();
+    assert_eq!(over_tcp.read(&mut [0; 1]).unwrap(), 1);
 }

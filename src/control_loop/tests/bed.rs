@@ -46,7 +46,7 @@ use crate::{
     commit_cache::{Reader, Reading},
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, DetourFile, Fixed, Host, HostMemory, Inquiry, Parts},
-    dns::{Dns, cache::NamesFile},
+    dns::{Callers, Dns, cache::NamesFile},
     follow::{Judge, SourceUpdate},
     lanes::Lanes,
     metrics::Metrics,
@@ -259,7 +259,7 @@ impl LoopBed {
 
         let names = NamesFile::in_dir(data);
         let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let dns = Dns::start(anywhere, names.read(ZONE), Vec::new()).unwrap();
+        let dns = Dns::start(anywhere, names.read(ZONE), Callers::Anyone, Vec::new()).unwrap();
         let judge = judge(self.data_file("mirror.git"));
         let (source, source_events) = mpsc::channel(4);
         let (asked, requests) = mpsc::channel(4);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use reconciler::network::{DnsAnswer, DnsRecords};
 
 use super::{
-    super::{upstream::Upstream, zone::Zone},
+    super::{Callers, DnsService, upstream::Upstream, zone::Zone},
     *,
 };
 use crate::fuzz::Fuzz;
@@ -55,7 +55,10 @@ fn handler() -> Handler {
         names: names.map(|(name, answer)| (name.to_owned(), answer)).into(),
     };
     Handler {
-        zone: Arc::new(RwLock::new(Arc::new(Zone::new(records)))),
+        service: DnsService {
+            zone: Arc::new(RwLock::new(Arc::new(Zone::new(records)))),
+            callers: Arc::new(RwLock::new(Callers::Anyone)),
+        },
         upstream: Arc::new(Upstream::new(&[]).unwrap()),
     }
 }
