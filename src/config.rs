@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
+use netfilter::Exposed;
 use reconciler::{
     name::{CommitId, NodeName},
     network::{HostNetwork, PeerPath, VxlanSettings},
@@ -227,6 +228,10 @@ pub(crate) struct NetworkConfig {
     /// `2s`.
     #[serde(deserialize_with = "duration")]
     pub(crate) drain_delay: Duration,
+    /// What the host's whole network may reach, of `dns`, `pods` and `services`. Default none; an
+    /// installation that is older than this setting keeps all of it open until the setting is
+    /// written.
+    pub(crate) expose: Option<std::collections::BTreeSet<Exposed>>,
 }
 
 impl Default for NetworkConfig {
@@ -244,6 +249,7 @@ impl Default for NetworkConfig {
             node_port_first: 30000,
             node_port_last: 32767,
             drain_delay: Duration::from_secs(2),
+            expose: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use netfilter::Exposure;
 use reconciler::{
     name::NodeName,
     state::{NodeFacts, NodeSystem, RecordFormat, RecordKey},
@@ -42,7 +43,7 @@ use crate::{
     control_loop::{ControlLoop, Inputs},
     cycle::{AddressBook, Fixed, Host, Inquiry, Parts},
     data_dir::DataDir,
-    descriptors,
+    descriptors, exposure,
     follow::Follower,
     host_info,
     http::{HttpContext, serve::Bound, views::Views, webhook::Webhooks},
@@ -76,8 +77,9 @@ pub(crate) async fn run(config: Config) -> Result<Ended> {
     let end = Arc::new(Notify::new());
     stop_on_signals(&end)?;
 
+    let exposure = exposure::settle(&data, config.network.expose.as_ref())?;
     let state = OpenedState::open(&config, &data, &bound, &end).await?;
-    let daemon = Daemon::build(&config, &data, state, end).await?;
+    let daemon = Daemon::build(&config, &data, state, exposure, end).await?;
     daemon.serve(bound).await
 }
 
@@ -104,11 +106,12 @@ impl Daemon {
         config: &Config,
         data: &Path,
         state: OpenedState,
+        exposure: Exposure,
         end: Arc<Notify>,
     ) -> Result<Self> {
         let (node, store) = (&state.node, &state.store);
         let subnet = store.replicated().map(ReplicatedStore::subnet);
-        let network = OpenedNetwork::open(config, data, node, subnet).await?;
+        let network = OpenedNetwork::open(config, data, node, subnet, exposure).await?;
         let kernel = &network.kernel;
         let engine = OpenedEngine::open(config, data, store.installation(), kernel).await?;
         let memory = engine.recover(state.memory, kernel).await?;

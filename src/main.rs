@@ -13,6 +13,7 @@ mod daemon;
 mod data_dir;
 mod descriptors;
 mod dns;
+mod exposure;
 mod follow;
 #[cfg(test)]
 #[path = "../tests/support/fuzz.rs"]

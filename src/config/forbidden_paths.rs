@@ -197,6 +197,7 @@ fn without_paths(
         node_port_first: _,
         node_port_last: _,
         drain_delay: _,
+        expose: _,
     } = network;
     let RolloutConfig {
         soak: _,

@@ -90,3 +90,19 @@ fn verification_without_signers_and_anchor_is_refused() {
             .contains("nobody is trusted")
     );
 }
+
+#[test]
+fn what_is_exposed_is_left_out_or_of_three_words() {
+    let read = |text: &str| toml::from_str::<Config>(text).map(|config| config.network.expose);
+    assert_eq!(read("").expect("no setting"), None);
+    assert_eq!(
+        read("[network]\nexpose = []").expect("nothing"),
+        Some([].into())
+    );
+    assert_eq!(
+        read("[network]\nexpose = ['services', 'dns']").expect("two parts"),
+        Some([Exposed::Dns, Exposed::Services].into())
+    );
+    let error = read("[network]\nexpose = ['node-ports']").expect_err("another word");
+    assert!(error.to_string().contains("`services`"), "{error}");
+}

@@ -47,6 +47,7 @@ impl OpenedNetwork {
         data: &Path,
         node: &NodeName,
         subnet: Option<Ipv4Net>,
+        exposure: Exposure,
     ) -> Result<Self> {
         let mut host = config.host_network(subnet)?;
         let peers = PeerHost::bind(&config.peer_directory(), node, config.peer.listen, || {
@@ -55,7 +56,7 @@ impl OpenedNetwork {
         .await?;
 
         let record = netfilter::record_path(data);
-        let kernel = Arc::new(Network::open(host.clone(), Exposure::Unset, &record).await?);
+        let kernel = Arc::new(Network::open(host.clone(), exposure, &record).await?);
         kernel
             .prepare()
             .await
