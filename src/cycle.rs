@@ -20,7 +20,7 @@ mod turn;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use netfilter::HostNet;
+use netfilter::{Exposure, HostNet};
 use parking_lot::Mutex;
 use reconciler::{
     foreign::ForeignText,
@@ -73,6 +73,8 @@ pub(crate) struct Fixed {
     pub(crate) facts: NodeFacts,
     /// This host's bridge, subnet and ranges.
     pub(crate) network: HostNetwork,
+    /// What of pods, Services and DNS is open to the host's network.
+    pub(crate) exposure: Exposure,
     /// The DNS settings that pods receive.
     pub(crate) dns: DnsFacts,
     /// The limits and times by which the leader decides.
@@ -353,6 +355,7 @@ impl Host {
     pub(crate) async fn resync(&mut self) {
         self.parts.runtime.resync();
         self.check_network().await;
+        self.count_outside_sources().await;
         self.collect_garbage().await;
     }
 

@@ -245,6 +245,7 @@ async fn fixed(
     Fixed {
         facts: node_facts(config, node, store, network, engine).await,
         network: network.host.clone(),
+        exposure: network.exposure.clone(),
         dns: dns_facts(network.host.dns, &config.network.zone),
         settings: config.cluster_settings(),
         drain: config.network.drain_delay,

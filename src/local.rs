@@ -15,6 +15,7 @@ use crate::{
     cli::{DoctorArgs, doctor::DoctorFacts},
     config::Config,
     daemon::DEFAULT_LISTEN,
+    exposure,
     follow::read_signers,
 };
 
@@ -48,6 +49,8 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         .clone()
         .unwrap_or_else(|| data_dir.join("peer"));
 
+    let exposure = exposure::find(&data_dir, config.network.expose.as_ref());
+
     DoctorFacts {
         docker: args
             .docker
@@ -62,6 +65,7 @@ pub(crate) fn doctor_facts(args: &DoctorArgs, socket_dir: PathBuf) -> DoctorFact
         config: summary,
         fetch_user: config.source.fetch_user(),
         signers,
+        exposure: exposure.map_err(Into::into),
     }
 }
 

@@ -19,7 +19,7 @@ use reconciler::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    note::HostNote,
+    note::{HostNote, counted, network_open},
     trouble::{HostTrouble, Part},
 };
 use crate::uptime::Uptime;

@@ -3,11 +3,13 @@
 
 mod certificate;
 mod engine;
+mod exposure;
 mod host;
 mod sandbox;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf};
 
+use netfilter::Exposure;
 use runtime::LogBounds;
 use serde::Serialize;
 
@@ -41,6 +43,8 @@ pub(crate) struct DoctorFacts {
     /// The number of allowed signers, or the problem of their file; `None` if verification is off or
     /// no file is configured.
     pub signers: Option<anyhow::Result<usize>>,
+    /// What is open to other machines by the configuration and the data directory.
+    pub exposure: anyhow::Result<Exposure>,
 }
 
 /// The result of one check.
@@ -123,6 +127,7 @@ async fn examine(facts: &DoctorFacts) -> Vec<Finding> {
     findings.push(host::nft().await);
     findings.push(host::links().await);
     findings.push(host::forwarding());
+    findings.push(exposure::examine(&facts.exposure).await);
     findings.extend(host::ports(facts));
     findings.push(sandbox::user(&facts.fetch_user));
     findings.push(sandbox::landlock());
@@ -205,6 +210,7 @@ mod tests {
             config: Some(Ok("read".into())),
             fetch_user: Ok(None),
             signers: Some(Err(anyhow::anyhow!("line 3: no such key type"))),
+            exposure: Ok(Exposure::Unset),
         };
         let mut text = Vec::new();
         let exit = run(&facts, Format::Text, &mut text).await.unwrap();
@@ -217,6 +223,7 @@ mod tests {
             "disk",
             "clock",
             "nft",
+            "exposure",
             "ports",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
@@ -237,6 +244,7 @@ mod tests {
             config: None,
             fetch_user: Ok(None),
             signers: None,
+            exposure: Ok(Exposure::Unset),
         };
         let findings = host::ports(&facts);
         assert_eq!(findings[0].verdict, DoctorVerdict::Fail);

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use netfilter::{Exposure, OutsideSource};
 use tokio::time::Instant;
 
 use super::Host;
 use crate::{
     dns::Callers,
     metrics::DriftCause,
-    view::{HostTrouble, Part},
+    view::{HostNote, HostTrouble, Part},
 };
 
 /// The shortest time from one check to the next: a flood of link events must not become a flood of
@@ -22,6 +23,8 @@ pub(super) struct NetworkCheck {
     checked: Instant,
     /// Whether a link or route has changed since the last check.
     is_stale: bool,
+    /// The senders from outside, where everything is open to them.
+    outside_sources: Vec<OutsideSource>,
 }
 
 impl NetworkCheck {
@@ -30,6 +33,7 @@ impl NetworkCheck {
         Self {
             checked: Instant::now(),
             is_stale: false,
+            outside_sources: Vec::new(),
         }
     }
 
@@ -83,6 +87,25 @@ impl Host {
     pub(super) async fn admit_dns_callers(&self) {
         let callers = self.parts.network.dns_callers().await;
         self.parts.dns.admit(Callers::of(callers));
+    }
+
+    /// Reads who uses what an older version left open, for people. A failure leaves the last
+    /// numbers.
+    pub(super) async fn count_outside_sources(&mut self) {
+        if self.fixed.exposure != Exposure::Unset {
+            return;
+        }
+        match self.parts.network.outside_sources().await {
+            Ok(sources) => self.network_check.outside_sources = sources,
+            Err(error) => tracing::debug!(%error, "the senders from outside were not counted"),
+        }
+    }
+
+    /// The note about what an older version left open.
+    pub(super) fn exposure_note(&self) -> Option<HostNote> {
+        (self.fixed.exposure == Exposure::Unset).then(|| HostNote::NetworkOpen {
+            sources: self.network_check.outside_sources.clone(),
+        })
     }
 }
 

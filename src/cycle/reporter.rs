@@ -184,6 +184,7 @@ impl Host {
         let configuration = self.fixed.notes.iter().cloned();
         let decisions = self.leader.notes.iter().cloned().map(HostNote::Decided);
         configuration
+            .chain(self.exposure_note())
             .chain(decisions)
             .chain(self.detour_note())
             .chain(self.detours_elsewhere())

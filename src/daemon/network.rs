@@ -30,6 +30,8 @@ const DNS_PORT: u16 = 53;
 pub(super) struct OpenedNetwork {
     /// The addresses and the MTU of this host's pods.
     pub(super) host: HostNetwork,
+    /// What is open to other machines.
+    pub(super) exposure: Exposure,
     pub(super) kernel: Arc<Network>,
     /// Settings of the host that keep packets from pods.
     pub(super) obstacles: Vec<Obstacle>,
@@ -56,7 +58,7 @@ impl OpenedNetwork {
         .await?;
 
         let record = netfilter::record_path(data);
-        let kernel = Arc::new(Network::open(host.clone(), exposure, &record).await?);
+        let kernel = Arc::new(Network::open(host.clone(), exposure.clone(), &record).await?);
         kernel
             .prepare()
             .await
@@ -85,6 +87,7 @@ impl OpenedNetwork {
         .context("start the DNS server")?;
         Ok(Self {
             host,
+            exposure,
             kernel,
             obstacles,
             dns,

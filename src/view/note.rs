@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use netfilter::OutsideSource;
 use reconciler::{
     cluster::Note,
     foreign::ForeignText,
@@ -28,6 +29,12 @@ pub(crate) enum HostNote {
     },
     /// A firewall of this host may drop the traffic of pods.
     Firewall(netfilter::Obstacle),
+    /// Pods, Services and DNS are open to the host's network, because the installation is older
+    /// than the setting that decides it.
+    NetworkOpen {
+        /// The senders that use it, those with the most packets first.
+        sources: Vec<OutsideSource>,
+    },
     /// A note about the leader's decision.
     Decided(Note),
     /// This host runs an earlier commit by its own decision.
@@ -106,6 +113,7 @@ impl fmt::Display for HostNote {
                 )
             }
             Self::Firewall(obstacle) => obstacle.fmt(f),
+            Self::NetworkOpen { sources } => f.write_str(&network_open(sources)),
             Self::Decided(note) => note.fmt(f),
             Self::Detour { commit, since } => write!(
                 f,
@@ -134,9 +142,59 @@ impl fmt::Display for HostNote {
     }
 }
 
+/// The most outside senders that are named.
+const NAMED_SOURCES: usize = 5;
+
+/// The sentence about what an installation keeps open, for `status` and `doctor`.
+pub(crate) fn network_open(sources: &[OutsideSource]) -> String {
+    format!(
+        "the host's network can reach pods, Services and DNS until `expose` is written in [network] of the \
+         configuration; {}",
+        counted(sources)
+    )
+}
+
+/// The senders with their counts.
+pub(crate) fn counted(sources: &[OutsideSource]) -> String {
+    if sources.is_empty() {
+        return "no packets from other machines were counted".to_owned();
+    }
+    let named = sources.iter().take(NAMED_SOURCES);
+    let mut words: Vec<String> = named
+        .map(|source| format!("{} ({})", source.address, source.packets))
+        .collect();
+    let more = sources.len().saturating_sub(NAMED_SOURCES);
+    if more > 0 {
+        words.push(format!("{more} more"));
+    }
+    format!("packets from other machines: {}", words.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_senders_that_use_an_open_network_are_named_with_counts() {
+        let sources: Vec<OutsideSource> = (1..=7)
+            .map(|last| OutsideSource {
+                address: [192, 0, 2, last].into(),
+                packets: 10 - u64::from(last),
+            })
+            .collect();
+        let text = HostNote::NetworkOpen { sources }.to_string();
+        assert!(
+            text.ends_with(
+                "from other machines: 192.0.2.1 (9), 192.0.2.2 (8), 192.0.2.3 (7), 192.0.2.4 (6), 192.0.2.5 (5), 2 more"
+            ),
+            "{text}"
+        );
+        let unused = network_open(&[]);
+        assert!(
+            unused.ends_with("no packets from other machines were counted"),
+            "{unused}"
+        );
+    }
 
     #[test]
     fn what_git_may_ask_for_is_one_note() {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Result;
 use jiff::Timestamp;
-use netfilter::fake::FakeNet;
+use netfilter::{Exposure, fake::FakeNet};
 use parking_lot::Mutex;
 use reconciler::{
     desired::CheckSettings,
@@ -340,6 +340,7 @@ impl LoopBed {
                 record_format: self.record_format,
                 system: NodeSystem::default(),
             },
+            exposure: Exposure::Only([].into()),
             settings: ClusterSettings {
                 rollout: RolloutSettings {
                     soak,
