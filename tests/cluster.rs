@@ -13,6 +13,8 @@ mod clocks;
 mod detour;
 #[path = "cluster/disk.rs"]
 mod disk;
+#[path = "cluster/exposure.rs"]
+mod exposure;
 #[path = "cluster/given.rs"]
 mod given;
 #[path = "cluster/hosts.rs"]

@@ -13,6 +13,8 @@ mod deploy;
 mod eligible;
 #[path = "spine/engine.rs"]
 mod engine;
+#[path = "spine/exposure.rs"]
+mod exposure;
 #[path = "spine/flood.rs"]
 mod flood;
 #[path = "spine/images.rs"]
