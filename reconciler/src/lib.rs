@@ -19,6 +19,7 @@ pub mod commit;
 pub mod controller;
 pub mod desired;
 pub mod detour;
+pub mod difference;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;

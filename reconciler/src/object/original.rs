@@ -4,6 +4,7 @@ use k8s_openapi::{
     api::{apps::v1 as apps, core::v1 as core},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde_json::Value;
 
 /// A manifest, upgraded to the current API version. Its fields are those of the manifest: no
 /// default is applied but the namespace, and there is no `status`.
@@ -46,6 +47,24 @@ impl Original {
             Self::Namespace(namespace) => &mut namespace.metadata,
             Self::Node(node) => &mut node.metadata,
         }
+    }
+
+    /// The manifest as JSON, with `apiVersion` and `kind`.
+    pub fn to_value(&self) -> Value {
+        let value = match self {
+            Self::Pod(pod) => serde_json::to_value(pod),
+            Self::ReplicaSet(set) => serde_json::to_value(set),
+            Self::ReplicationController(controller) => serde_json::to_value(controller),
+            Self::Deployment(deployment) => serde_json::to_value(deployment),
+            Self::DaemonSet(set) => serde_json::to_value(set),
+            Self::Service(service) => serde_json::to_value(service),
+            Self::ConfigMap(map) => serde_json::to_value(map),
+            Self::Secret(secret) => serde_json::to_value(secret),
+            Self::Namespace(namespace) => serde_json::to_value(namespace),
+            Self::Node(node) => serde_json::to_value(node),
+        };
+        // The structs have text keys only, so serializing them cannot fail.
+        value.unwrap_or_default()
     }
 
     /// The template of a workload's pods; `None` for a bare Pod, and for what owns no pods.
