@@ -10,6 +10,7 @@ mod judge;
 mod pod_failure;
 mod prepare;
 mod progress;
+mod standing;
 mod step;
 mod stopping;
 
@@ -20,5 +21,6 @@ pub use input::{Head, StepInput};
 pub use judge::{Judgement, judge, worst};
 pub(crate) use pod_failure::pod_failure;
 pub use progress::{progress, progress_deadline};
+pub use standing::{Standing, standings};
 pub use step::step;
 pub use stopping::{first_unfinished, with_regard_to};

@@ -124,7 +124,11 @@ fn entry(
 }
 
 /// Why a commit must wait for a person's approval, if it deletes more than the budget.
-fn over_budget(settings: &RolloutSettings, before: &Commit, head: &Commit) -> Option<CommitReason> {
+pub(super) fn over_budget(
+    settings: &RolloutSettings,
+    before: &Commit,
+    head: &Commit,
+) -> Option<CommitReason> {
     if head.allow_deletions {
         return None;
     }
