@@ -23,6 +23,7 @@ pub mod difference;
 pub mod digest;
 pub mod endpoints;
 pub mod fault;
+pub mod forecast;
 pub mod foreign;
 #[cfg(test)]
 #[path = "../../tests/support/fuzz.rs"]
