@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use reconciler::{
     commit::{Commit, Commits},
     desired::{self, CheckSettings},
+    difference::Unread,
     foreign::ForeignText,
     manifest::{Limits, Problem, ReadAs, Severity, SourceFile},
     name::CommitId,
+    object::Objects,
 };
 
 use crate::{
@@ -51,9 +53,20 @@ pub(crate) enum Reading {
         subject: String,
         /// All problems, one line each.
         problems: Vec<String>,
+        /// The objects that could be read, for people; `None` if the files could not be read.
+        content: Option<Box<BadContent>>,
     },
     /// The commit could not be read now, which is no judgement about it.
     Unreadable(anyhow::Error),
+}
+
+/// What could be read of a commit with invalid manifests.
+#[derive(Debug)]
+pub(crate) struct BadContent {
+    /// The objects that could be read.
+    pub(crate) objects: Objects,
+    /// What the problems keep from being read.
+    pub(crate) unread: Unread,
 }
 
 impl Reader {
@@ -83,6 +96,7 @@ impl Reader {
                 return Reading::Bad {
                     subject,
                     problems: problems.0.iter().map(ToString::to_string).collect(),
+                    content: None,
                 };
             }
             Err(error) => return Reading::Unreadable(error.into()),
@@ -104,9 +118,11 @@ impl Reader {
         let info = snapshot.info();
         if !errors.is_empty() {
             let problems = errors.iter().map(ToString::to_string).collect();
+            let unread = Unread::of(&errors);
             return Reading::Bad {
                 subject: info.subject.clone().into(),
                 problems,
+                content: Some(Box::new(BadContent { objects, unread })),
             };
         }
 
@@ -127,7 +143,7 @@ pub(crate) fn parse_and_check(
     files: &[(&str, &[u8])],
     settings: &CheckSettings,
     read_as: ReadAs,
-) -> (reconciler::object::Objects, Vec<Problem>) {
+) -> (Objects, Vec<Problem>) {
     let files: Vec<SourceFile<'_>> = files
         .iter()
         .map(|(path, content)| SourceFile { path, content })

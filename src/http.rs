@@ -14,6 +14,7 @@ pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod auth;
 mod health;
+pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod serve;
 mod socket;
@@ -34,8 +35,11 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use tokio::sync::mpsc;
 
-pub(crate) use self::windlass::{AuditError, Auditor, PlanError, Planner};
 use self::{api::LogSource, views::Views};
+pub(crate) use self::{
+    plan::{PlanError, Planner},
+    windlass::{AuditError, Auditor},
+};
 use crate::{command::Request, metrics::Metrics};
 
 /// The parts of the daemon that the listeners use.
@@ -46,7 +50,7 @@ pub(crate) struct HttpContext {
     pub metrics: Arc<Metrics>,
     /// Opens pod logs.
     pub logs: Arc<dyn LogSource>,
-    /// Computes what another commit would change.
+    /// Computes what a commit changes.
     pub planner: Arc<dyn Planner>,
     /// Reports the grounds on which the pods run.
     pub auditor: Arc<dyn Auditor>,

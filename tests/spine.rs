@@ -23,6 +23,8 @@ mod images;
 mod manifest;
 #[path = "spine/metrics.rs"]
 mod metrics;
+#[path = "spine/plan.rs"]
+mod plan;
 #[path = "spine/renaming.rs"]
 mod renaming;
 #[path = "spine/rollback.rs"]

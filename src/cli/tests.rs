@@ -4,6 +4,7 @@
 
 mod escaped;
 mod get;
+mod plan;
 mod status;
 mod sync;
 

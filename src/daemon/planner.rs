@@ -1,19 +1,16 @@
-//! What another commit would change on this host: the functions that decide and plan run on a copy
-//! of the state, and nothing is applied.
+//! What a commit changes in the cluster: its objects are compared with those that run, and the
+//! functions that decide run over a copy of the state. Nothing is applied.
 
+mod report;
 mod revision;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
-    cluster::{ClusterInput, cluster},
-    commit::Commit,
-    name::{CommitId, NodeName},
-    rollout::Head,
-    state::{Change, NodeReport, PodPlace, Record, RecordKey, StopRecord},
+    name::CommitId,
+    state::{CommitState, HistoryEntry},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -22,9 +19,9 @@ use crate::{
     commit_cache::Reading,
     config::Config,
     follow::Judge,
-    http::{PlanError, Planner, report::PlanReport},
+    http::{PlanError, Planner, plan::PlanReport},
     trust::TrustStore,
-    view::{LaneView, View},
+    view::View,
 };
 
 /// Answers `plan [COMMIT]`.
@@ -53,68 +50,130 @@ impl OfflinePlanner {
         }
     }
 
-    fn work_out(&self, revision: &str) -> Result<PlanReport, PlanError> {
+    fn work_out(&self, revision: Option<&str>) -> Result<PlanReport, PlanError> {
         let view = self.views.borrow().clone();
-        let id = self.resolve(&view, revision)?;
+        let id = match revision {
+            Some(revision) => self.resolve(&view, revision)?,
+            None => match newest(&view) {
+                Some(id) => id,
+                None => return Ok(PlanReport::default()),
+            },
+        };
 
         // An ineligible commit is in the view because pods run from it; only judging it again tells
         // whether it could be rolled out.
-        let commit = match view.commits.get(&id) {
-            Some(commit) if !view.ineligible.contains_key(&id) => Arc::clone(commit),
-            _ => self.read(&id)?,
+        let reading = match view.commits.get(&id) {
+            Some(commit) if !view.ineligible.contains_key(&id) => Reading::Good(Arc::clone(commit)),
+            _ => self.read(&view, &id)?,
         };
-        Ok(PlanReport {
-            commit: Some(id),
-            lanes: changes(&view, &commit, &self.config),
-        })
+        match reading {
+            Reading::Good(commit) => {
+                let settings = self.config.cluster_settings();
+                Ok(report::of_good(&view, &commit, &settings))
+            }
+            Reading::Bad {
+                subject,
+                problems,
+                content,
+            } => {
+                let refused = report::RefusedContent {
+                    id,
+                    subject,
+                    problems,
+                    content,
+                };
+                Ok(report::of_refused(&view, refused))
+            }
+            Reading::Unreadable(error) => Err(PlanError::Unreadable(error)),
+        }
     }
 
     /// The id of the commit that a request names. The commit need not be verified.
     fn resolve(&self, view: &View, revision: &str) -> Result<CommitId, PlanError> {
         let url = &view.source.url;
         match PlanRevision::parse(revision)? {
-            PlanRevision::Verified => {
-                let verified = view.source.verified.clone();
-                verified.ok_or_else(|| PlanError::NoCommit {
-                    revision: revision.to_owned(),
-                    url: url.clone(),
-                })
-            }
+            PlanRevision::Newest => newest(view).ok_or_else(|| PlanError::NoCommit {
+                revision: revision.to_owned(),
+                url: url.clone(),
+            }),
             PlanRevision::Id(id) => Ok(id),
             PlanRevision::Prefix(prefix) => {
                 let mirror = self.judge.reader.mirror.open();
                 let repo = mirror.map_err(|error| PlanError::Unreadable(error.into()))?;
-                revision::with_prefix(&repo, &prefix, url)
+                let found = revision::with_prefix(&repo, &prefix, url);
+                // What is refused for its signature is not in the mirror.
+                match (found, refused_with_prefix(view, &prefix)) {
+                    (Err(PlanError::NoCommit { .. }), Some(refused)) => Ok(refused),
+                    (found, _) => found,
+                }
             }
         }
     }
 
-    /// Reads a commit that may run here; other commits are an error.
-    fn read(&self, id: &CommitId) -> Result<Arc<Commit>, PlanError> {
+    /// Reads a commit that may run here; of other commits there is only the refusal.
+    fn read(&self, view: &View, id: &CommitId) -> Result<Reading, PlanError> {
         let judged = self
             .judge
             .eligible(&self.trust, self.config.rollout.history, id);
+        let refused = |error: PlanError| match refusal(view, id) {
+            Some(reasons) => PlanError::Refused {
+                commit: id.clone(),
+                reasons,
+            },
+            None => error,
+        };
         let commit = judged
             .map_err(|source| PlanError::NotJudged {
                 commit: id.clone(),
                 source,
             })?
-            .map_err(|source| PlanError::Ineligible {
-                commit: id.clone(),
-                source: Box::new(source),
+            .map_err(|source| {
+                refused(PlanError::Ineligible {
+                    commit: id.clone(),
+                    source: Box::new(source),
+                })
             })?;
 
         let read_as = self.trust.lock().read_as(id);
-        match self.judge.reader.read(&commit, read_as) {
-            Reading::Good(commit) => Ok(commit),
-            Reading::Bad { problems, .. } => Err(PlanError::Bad(problems)),
-            Reading::Unreadable(error) => Err(PlanError::Unreadable(error)),
-        }
+        Ok(self.judge.reader.read(&commit, read_as))
     }
 }
 
+/// The newest commit of the branch, refused or not; before the first fetch since the start, the
+/// newest verified commit.
+fn newest(view: &View) -> Option<CommitId> {
+    let source = &view.source;
+    let known = source.head.as_ref().or(source.verified.as_ref());
+    known.or(view.state.rollout.target.as_ref()).cloned()
+}
+
+/// Why a commit was refused when it was the head; `None` if that is not known.
+fn refusal(view: &View, id: &CommitId) -> Option<Vec<String>> {
+    let current = view.source.refusal.as_ref();
+    if let Some(refusal) = current.filter(|refusal| refusal.commit == *id) {
+        return Some(refusal.problems.clone());
+    }
+    let entry = refused_entries(view).find(|entry| entry.commit == *id)?;
+    Some(vec![entry.reason.to_string()])
+}
+
+/// The refused commits of the history, newest first.
+fn refused_entries(view: &View) -> impl Iterator<Item = &HistoryEntry> {
+    let history = view.state.rollout.history.iter().rev();
+    history.filter(|entry| entry.state == CommitState::Refused)
+}
+
+fn refused_with_prefix(view: &View, prefix: &str) -> Option<CommitId> {
+    let current = view.source.refusal.as_ref().map(|refusal| &refusal.commit);
+    current
+        .into_iter()
+        .chain(refused_entries(view).map(|entry| &entry.commit))
+        .find(|id| id.as_str().starts_with(prefix))
+        .cloned()
+}
+
 impl Planner for OfflinePlanner {
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
+    fn plan(&self, revision: Option<String>) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
         let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
         async move {
             // Reading and checking a large commit uses a core for a while: only one commit is read
@@ -122,118 +181,10 @@ impl Planner for OfflinePlanner {
             let Ok(_slot) = slot.try_acquire() else {
                 return Err(PlanError::Busy);
             };
-            let worked_out = tokio::task::spawn_blocking(move || planner.work_out(&revision)).await;
+            let work = move || planner.work_out(revision.as_deref());
+            let worked_out = tokio::task::spawn_blocking(work).await;
             worked_out.unwrap_or_else(|error| Err(PlanError::Ended(error)))
         }
         .boxed()
-    }
-}
-
-/// The pods that the controllers would make and stop first, if this commit were driving now.
-fn changes(view: &View, commit: &Arc<Commit>, config: &Config) -> Vec<LaneView> {
-    let mut state = (*view.state).clone();
-    state.rollout.target = Some(commit.id.clone());
-    state.rollout.driving = Some(commit.id.clone());
-    // Otherwise only the canaries of the rollout under way would change.
-    state.rollout.wave = None;
-
-    let is_kept = |id: &CommitId| view.ineligible.contains_key(id);
-    let (kept, mut commits): (BTreeMap<_, _>, BTreeMap<_, _>) = view
-        .commits
-        .clone()
-        .into_iter()
-        .partition(|(id, _)| is_kept(id));
-    commits.insert(commit.id.clone(), Arc::clone(commit));
-
-    // Each node reports only its own pods, and a node without pods needs no report.
-    let mut reports: BTreeMap<NodeName, NodeReport> = view
-        .nodes
-        .keys()
-        .map(|node| (node.clone(), NodeReport::default()))
-        .collect();
-    for (uid, status) in view.pods.iter() {
-        let node = view
-            .state
-            .pods
-            .get(uid)
-            .and_then(|record| record.place.node());
-        if let Some(report) = node.and_then(|node| reports.get_mut(node)) {
-            report.pods.insert(uid.clone(), status.clone());
-        }
-    }
-
-    let change = cluster(&ClusterInput {
-        now: Timestamp::now(),
-        settings: &config.cluster_settings(),
-        state: &state,
-        head: &Head::Unknown,
-        commits: &commits,
-        kept: &kept,
-        nodes: &view.nodes,
-        reports: &reports,
-    });
-    change
-        .changes
-        .iter()
-        .filter_map(|change| describe(view, change))
-        .collect()
-}
-
-fn describe(view: &View, change: &Change) -> Option<LaneView> {
-    let line = |subject: String, why: String| {
-        Some(LaneView {
-            subject,
-            why,
-            steps: Vec::new(),
-        })
-    };
-    match change {
-        Change::Put(Record::Pod(record)) => {
-            let before = view.state.pods.get(&record.uid);
-            match (&record.stop, before) {
-                (Some(StopRecord { reason, .. }), Some(before)) if before.stop.is_none() => line(
-                    format!("pod {}", record.key),
-                    format!("stop: {}", reason.as_str()),
-                ),
-                (None, None) => {
-                    let place = match &record.place {
-                        PodPlace::Node(node) => format!("on {node}"),
-                        PodPlace::Unplaced(why) => format!("not placed: {why}"),
-                    };
-                    line(
-                        format!("pod {}", record.key),
-                        format!("start for {} {place}", record.owner),
-                    )
-                }
-                _ => None,
-            }
-        }
-        Change::Put(Record::Service(key, allocation)) => {
-            let address = allocation
-                .cluster_ip
-                .map_or_else(|| "no address".to_owned(), |one| one.to_string());
-            line(
-                format!("service {key}"),
-                format!("{address}, node ports {:?}", allocation.node_ports),
-            )
-        }
-        Change::Delete(RecordKey::Service(key)) => {
-            line(format!("service {key}"), "remove".to_owned())
-        }
-        Change::Put(
-            Record::Serial(_)
-            | Record::Rollout(_)
-            | Record::Workload(..)
-            | Record::Outage(..)
-            | Record::Removed(..),
-        )
-        | Change::Delete(
-            RecordKey::Serial
-            | RecordKey::Rollout
-            | RecordKey::Pod(_)
-            | RecordKey::Workload(_)
-            | RecordKey::Outage(_)
-            | RecordKey::Removed(_),
-        ) => None,
     }
 }

@@ -171,7 +171,9 @@ impl Judge {
                     .context("remember that the head was accepted")?;
                 Ok(JudgedHead::Good { commit, verified })
             }
-            Reading::Bad { subject, problems } => Ok(invalid(head, subject, problems, signer)),
+            Reading::Bad {
+                subject, problems, ..
+            } => Ok(invalid(head, subject, problems, signer)),
             Reading::Unreadable(error) => Ok(JudgedHead::Unreadable(error)),
         }
     }

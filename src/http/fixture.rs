@@ -4,6 +4,7 @@
 
 mod objects;
 mod originals;
+mod plans;
 mod pods;
 mod view;
 
@@ -23,7 +24,8 @@ pub(crate) use self::{
 use super::{
     AuditError, Auditor, HttpContext, PlanError, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
-    report::{PlanReport, PodTrust, TrustReport},
+    plan::PlanReport,
+    report::{PodTrust, TrustReport},
     views::Views,
 };
 use crate::{
@@ -103,20 +105,20 @@ impl LogSource for FakeLogs {
 struct FakePlanner;
 
 impl Planner for FakePlanner {
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
-        async move {
-            match revision.as_str() {
-                "HEAD" => Ok(PlanReport {
-                    commit: Some(commit_id(NEW)),
-                    lanes: Vec::new(),
-                }),
-                other => Err(PlanError::NoCommit {
-                    revision: other.to_owned(),
-                    url: "https://example.com/site.git".to_owned(),
-                }),
-            }
-        }
-        .boxed()
+    fn plan(&self, revision: Option<String>) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
+        let plan = match revision.as_deref() {
+            None | Some("HEAD") => Ok(PlanReport {
+                commit: Some(commit_id(NEW)),
+                ..PlanReport::default()
+            }),
+            Some("held") => Ok(plans::held()),
+            Some("refused") => Ok(plans::refused()),
+            Some(other) => Err(PlanError::NoCommit {
+                revision: other.to_owned(),
+                url: "https://example.com/site.git".to_owned(),
+            }),
+        };
+        async { plan }.boxed()
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::api;
 use crate::{
     source::allowed_signers::Signer,
-    view::{ClusterView, FailedPull, LaneView, SourceStatus, View},
+    view::{ClusterView, FailedPull, SourceStatus, View},
 };
 
 /// `/windlass/v1/status`
@@ -113,15 +113,6 @@ pub(crate) struct CommitReport {
 pub(crate) struct HistoryReport {
     /// The entries, newest first.
     pub entries: Vec<HistoryEntry>,
-}
-
-/// `/windlass/v1/plan`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct PlanReport {
-    /// The commit of the plan; absent if there is no target.
-    pub commit: Option<CommitId>,
-    /// One lane for each pod or image.
-    pub lanes: Vec<LaneView>,
 }
 
 /// `/windlass/v1/trust`

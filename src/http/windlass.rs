@@ -11,58 +11,15 @@ use axum::{
     routing::get,
 };
 use futures_util::{future::BoxFuture, stream};
-use reconciler::{foreign::ForeignText, name::CommitId};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::task::JoinError;
 
 use super::{
-    HttpContext,
-    report::{HistoryReport, PlanReport, StatusReport, TrustReport},
+    HttpContext, plan,
+    report::{HistoryReport, StatusReport, TrustReport},
 };
-use crate::{
-    source::eligible::Ineligible,
-    view::{SourceStatus, View},
-};
-
-/// Computes what this host would do if another commit were the target.
-pub(crate) trait Planner: Send + Sync {
-    /// The plan for a commit of the followed repository: an id, or its first digits.
-    fn plan(&self, revision: String) -> BoxFuture<'_, Result<PlanReport, PlanError>>;
-}
-
-/// Why there is no plan for a revision.
-#[derive(Debug, Error)]
-pub(crate) enum PlanError {
-    #[error("another plan is being worked out: try again when it is done")]
-    Busy,
-    #[error(
-        "{0} is no commit id: give the id of a commit, or 4 or more of its first digits, as in \
-         `windlass history`"
-    )]
-    NoId(ForeignText),
-    #[error("several objects have an id that begins with {0}: give more digits")]
-    Ambiguous(String),
-    #[error("{revision} names no commit of {url}: see `windlass history`")]
-    NoCommit { revision: String, url: String },
-    #[error("commit {} could not be judged", commit.short())]
-    NotJudged {
-        commit: CommitId,
-        source: anyhow::Error,
-    },
-    #[error("commit {} may not run here", commit.short())]
-    Ineligible {
-        commit: CommitId,
-        source: Box<Ineligible>,
-    },
-    /// The commit has invalid manifests; all its problems, one line each.
-    #[error("{}", .0.join("\n"))]
-    Bad(Vec<String>),
-    #[error(transparent)]
-    Unreadable(anyhow::Error),
-    #[error("working out the plan ended early: {0}")]
-    Ended(JoinError),
-}
+use crate::view::{SourceStatus, View};
 
 /// Reports the grounds on which the pods of this host run.
 pub(crate) trait Auditor: Send + Sync {
@@ -84,7 +41,7 @@ pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/windlass/v1/status", get(status))
         .route("/windlass/v1/history", get(history))
-        .route("/windlass/v1/plan", get(plan))
+        .route("/windlass/v1/plan", get(plan::plan))
         .route("/windlass/v1/trust", get(trust))
         .route("/windlass/v1/source", get(source))
         .with_state(daemon.clone())
@@ -145,36 +102,7 @@ async fn source(State(daemon): State<Arc<HttpContext>>) -> Json<SourceStatus> {
     Json(daemon.views.current().view.source.clone())
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlanQuery {
-    /// The id of the planned commit, or its first digits; without it the answer is the plan under
-    /// way.
-    revision: Option<String>,
-}
-
-async fn plan(
-    State(daemon): State<Arc<HttpContext>>,
-    Query(query): Query<PlanQuery>,
-) -> Result<Json<PlanReport>, (StatusCode, String)> {
-    match query.revision {
-        Some(revision) => {
-            let plan = daemon.planner.plan(revision).await;
-            plan.map(Json)
-                .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, message(error)))
-        }
-        None => {
-            let view = daemon.views.current().view;
-            let commit = view.state.rollout.driving.clone();
-            Ok(Json(PlanReport {
-                commit,
-                lanes: view.plan.clone(),
-            }))
-        }
-    }
-}
-
 /// An error with its causes, as the body of an answer.
-fn message(error: impl Into<anyhow::Error>) -> String {
+pub(super) fn message(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }

@@ -336,7 +336,10 @@ fn status_history_objects_logs_and_plans_are_printed_as_text_and_as_json() {
         serde_json::json!([])
     );
     let back = site.windlass(&["plan", &first]).ok();
-    assert!(back.contains("start for Deployment/default/web"), "{back}");
+    assert!(
+        back.contains("start a pod of Deployment/default/web on node-1"),
+        "{back}"
+    );
     let short = site.windlass(&["plan", &first[..8], "-o", "json"]).json();
     assert!(is(&short["commit"], &first), "{short:#}");
 }

@@ -14,8 +14,8 @@ const QUOTED_BYTES: usize = 80;
 /// who may read can send a request, and some expressions walk through the whole history.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PlanRevision {
-    /// `HEAD`: the newest verified commit.
-    Verified,
+    /// `HEAD`: the newest commit of the branch.
+    Newest,
     Id(CommitId),
     /// The first digits of an id, in lower case.
     Prefix(String),
@@ -24,7 +24,7 @@ pub(super) enum PlanRevision {
 impl PlanRevision {
     pub(super) fn parse(text: &str) -> Result<Self, PlanError> {
         if text == "HEAD" {
-            return Ok(Self::Verified);
+            return Ok(Self::Newest);
         }
         let digits = text.to_ascii_lowercase();
         if let Ok(id) = CommitId::parse(&digits) {
@@ -67,7 +67,7 @@ mod tests {
     fn only_ids_and_their_first_digits_name_a_commit() {
         let id = "0123456789abcdef0123456789abcdef01234567";
         let parsed = |text: &str| PlanRevision::parse(text).expect("a revision");
-        assert_eq!(parsed("HEAD"), PlanRevision::Verified);
+        assert_eq!(parsed("HEAD"), PlanRevision::Newest);
         let full = CommitId::parse(id).expect("an id");
         assert_eq!(parsed(id), PlanRevision::Id(full.clone()));
         assert_eq!(parsed(&id.to_ascii_uppercase()), PlanRevision::Id(full));
