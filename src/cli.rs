@@ -39,6 +39,7 @@ pub(crate) use self::{
     exit::{CliError, Exit},
 };
 use self::{client::Client, output::Output};
+use crate::http::plan::LocalManifests;
 
 /// The default directory of the daemon's sockets.
 pub(crate) const SOCKET_DIR: &str = "/run/windlass";
@@ -137,6 +138,17 @@ pub(crate) async fn client(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliE
         CliCommand::Sync(args) => sync::run(&sockets, args, out).await,
         _ => Err(CliError::Usage("the daemon has no such command".to_owned())),
     }
+}
+
+/// Asks the daemon what manifests that are not pushed yet would change.
+pub(crate) async fn plan_local(
+    cli: &Cli,
+    args: &PlanArgs,
+    manifests: &LocalManifests,
+    out: &mut Output<'_>,
+) -> Result<Exit, CliError> {
+    let client = Client::new(cli.sockets().join("windlass.sock"))?;
+    plan::run_local(&client, args, manifests, out).await
 }
 
 /// Prints the error of a command, and returns the exit code. A closed pipe, as in

@@ -2,6 +2,7 @@
 //! `uninstall`.
 
 mod check;
+mod plan;
 mod uninstall;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub(crate) use check::check;
+pub(crate) use plan::local_manifests;
 pub(crate) use uninstall::uninstall;
 
 use crate::{

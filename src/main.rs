@@ -43,7 +43,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, CliCommand, CliError, Exit, output::Output},
+    cli::{Cli, CliCommand, CliError, Exit, PlanArgs, output::Output},
     readdress::Ended,
 };
 
@@ -93,6 +93,14 @@ async fn command(cli: &Cli, out: &mut Output<'_>) -> Result<Exit, CliError> {
         CliCommand::Check(args) => {
             let report = local::check(args).map_err(failed)?;
             cli::check::report(&report, args.output, out)
+        }
+        CliCommand::Plan(
+            args @ PlanArgs {
+                local: Some(what), ..
+            },
+        ) => {
+            let manifests = local::local_manifests(what, args).map_err(failed)?;
+            cli::plan_local(cli, args, &manifests, out).await
         }
         CliCommand::Doctor(args) => {
             let facts = local::doctor_facts(args, cli.sockets());

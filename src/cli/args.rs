@@ -176,10 +176,17 @@ pub(crate) struct CheckArgs {
 /// `windlass plan`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// Id of a commit of the followed repository, or its first digits; without it, the plan under
-    /// way
+    /// Id of a commit of the followed repository, or its first digits; without it, the newest commit
+    /// of the branch and what this host does now
     #[arg(value_name = "COMMIT")]
     pub revision: Option<String>,
+    /// Manifests that are not pushed yet: a directory or file, or a revision of the repository in the
+    /// current directory
+    #[arg(long, value_name = "PATH|REV", conflicts_with = "revision")]
+    pub local: Option<String>,
+    /// With a local revision: directory of manifests in the repository; may be repeated
+    #[arg(long = "path", value_name = "DIR", requires = "local")]
+    pub paths: Vec<String>,
     /// Format of the output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

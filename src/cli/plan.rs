@@ -10,7 +10,9 @@ use super::{
     exit::{CliError, Exit},
     paint,
 };
-use crate::http::plan::{PlanReport, PlanStanding, PodsPlan};
+use crate::http::plan::{LocalManifests, PlanReport, PlanStanding, PodsPlan};
+
+const PATH: &str = "/windlass/v1/plan";
 
 /// Prints what a commit changes: where it stands, its objects, the pods of the cluster, and the
 /// steps of this host.
@@ -19,17 +21,34 @@ pub(super) async fn run(
     args: &PlanArgs,
     out: &mut dyn Write,
 ) -> Result<Exit, CliError> {
-    let path = format!(
-        "/windlass/v1/plan{}",
-        query(&[("revision", args.revision.clone())])
-    );
+    let path = format!("{PATH}{}", query(&[("revision", args.revision.clone())]));
     let plan: PlanReport = client.get(&path).await?;
+    show(&plan, args, args.revision.is_none(), out)
+}
+
+/// Prints what manifests that are not pushed yet would change.
+pub(super) async fn run_local(
+    client: &Client,
+    args: &PlanArgs,
+    manifests: &LocalManifests,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let plan: PlanReport = client.post(PATH, manifests).await?;
+    show(&plan, args, false, out)
+}
+
+fn show(
+    plan: &PlanReport,
+    args: &PlanArgs,
+    is_about_now: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
     match args.output {
-        Format::Json => super::status::json(&plan, out)?,
-        Format::Text => print(&plan, args.revision.is_none(), out)?,
+        Format::Json => super::status::json(plan, out)?,
+        Format::Text => print(plan, is_about_now, out)?,
     }
     let is_kept_back = plan.standings.iter().any(|standing| standing.keeps_back);
-    Ok(if args.revision.is_some() && is_kept_back {
+    Ok(if !is_about_now && is_kept_back {
         Exit::Refused
     } else {
         Exit::Done
@@ -37,10 +56,11 @@ pub(super) async fn run(
 }
 
 fn print(plan: &PlanReport, is_about_now: bool, out: &mut dyn Write) -> io::Result<()> {
-    let commit = plan
-        .commit
-        .as_ref()
-        .map_or("no commit", |commit| commit.short());
+    let commit = match &plan.commit {
+        Some(commit) => commit.short(),
+        None if plan.subject.is_empty() => "no commit",
+        None => "local",
+    };
     let has_rounds = plan
         .pods
         .as_ref()

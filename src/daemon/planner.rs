@@ -7,8 +7,13 @@ mod revision;
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use reconciler::{
+    commit::Commit,
+    difference::Unread,
+    foreign,
+    manifest::{Problem, ReadAs, Severity},
     name::CommitId,
     state::{CommitState, HistoryEntry},
 };
@@ -16,13 +21,19 @@ use tokio::sync::{Semaphore, watch};
 
 use self::revision::PlanRevision;
 use crate::{
-    commit_cache::Reading,
+    commit_cache::{BadContent, Reading, parse_and_check},
     config::Config,
     follow::Judge,
-    http::{PlanError, Planner, plan::PlanReport},
+    http::{
+        PlanError, Planner,
+        plan::{LocalManifests, PlanReport},
+    },
     trust::TrustStore,
     view::View,
 };
+
+/// The id under which manifests that are in no commit are planned.
+const NOT_COMMITTED: [u8; 20] = [0; 20];
 
 /// Answers `plan [COMMIT]`.
 #[derive(Clone)]
@@ -50,6 +61,47 @@ impl OfflinePlanner {
         }
     }
 
+    /// The plan for manifests that are not pushed yet, judged as a new head.
+    fn work_out_local(&self, manifests: &LocalManifests) -> PlanReport {
+        let view = self.views.borrow().clone();
+        let files: Vec<(&str, &[u8])> = manifests
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file.content.as_bytes()))
+            .collect();
+        let (mut objects, problems) =
+            parse_and_check(&files, &self.judge.reader.check, ReadAs::NewHead);
+        report::take_running_secrets(&view, &mut objects);
+        let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems
+            .into_iter()
+            .partition(|problem| problem.severity == Severity::Error);
+
+        let mut plan = if errors.is_empty() {
+            let commit = Arc::new(Commit {
+                id: NOT_COMMITTED.into(),
+                subject: String::new(),
+                signer: String::new(),
+                time: Timestamp::now(),
+                allow_deletions: false,
+                objects,
+                warnings,
+            });
+            report::of_good(&view, &commit, &self.config.cluster_settings(), true)
+        } else {
+            let unread = Unread::of(&errors);
+            let refused = report::RefusedContent {
+                id: NOT_COMMITTED.into(),
+                subject: String::new(),
+                problems: errors.iter().map(ToString::to_string).collect(),
+                content: Some(Box::new(BadContent { objects, unread })),
+            };
+            report::of_refused(&view, refused)
+        };
+        plan.commit = None;
+        plan.subject = foreign::escape(&manifests.name).into_owned();
+        plan
+    }
+
     fn work_out(&self, revision: Option<&str>) -> Result<PlanReport, PlanError> {
         let view = self.views.borrow().clone();
         let id = match revision {
@@ -69,7 +121,8 @@ impl OfflinePlanner {
         match reading {
             Reading::Good(commit) => {
                 let settings = self.config.cluster_settings();
-                Ok(report::of_good(&view, &commit, &settings))
+                let is_head = view.source.head.as_ref() == Some(&id);
+                Ok(report::of_good(&view, &commit, &settings, is_head))
             }
             Reading::Bad {
                 subject,
@@ -184,6 +237,23 @@ impl Planner for OfflinePlanner {
             let work = move || planner.work_out(revision.as_deref());
             let worked_out = tokio::task::spawn_blocking(work).await;
             worked_out.unwrap_or_else(|error| Err(PlanError::Ended(error)))
+        }
+        .boxed()
+    }
+
+    fn plan_local(
+        &self,
+        manifests: LocalManifests,
+    ) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
+        let (planner, slot) = (self.clone(), Arc::clone(&self.slot));
+        async move {
+            let Ok(_slot) = slot.try_acquire() else {
+                return Err(PlanError::Busy);
+            };
+            let work = move || planner.work_out_local(&manifests);
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(PlanError::Ended)
         }
         .boxed()
     }

@@ -24,7 +24,7 @@ pub(crate) use self::{
 use super::{
     AuditError, Auditor, HttpContext, PlanError, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
-    plan::PlanReport,
+    plan::{LocalManifests, PlanReport},
     report::{PodTrust, TrustReport},
     views::Views,
 };
@@ -119,6 +119,20 @@ impl Planner for FakePlanner {
             }),
         };
         async { plan }.boxed()
+    }
+
+    fn plan_local(
+        &self,
+        manifests: LocalManifests,
+    ) -> BoxFuture<'_, Result<PlanReport, PlanError>> {
+        let files = manifests.files.iter();
+        let texts: Vec<&str> = files.map(|file| file.content.as_str()).collect();
+        let subject = format!("{}: {}", manifests.name, texts.join(" "));
+        let plan = PlanReport {
+            subject,
+            ..plans::held()
+        };
+        async { Ok(plan) }.boxed()
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/windlass/v1/plan`: what a commit changes in the cluster, and what this host does now.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Json,
@@ -68,11 +68,41 @@ pub(crate) struct PodsPlan {
     pub notes: Vec<String>,
 }
 
+/// Manifests that are not pushed yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocalManifests {
+    /// Where they come from, for people.
+    pub name: String,
+    pub files: Vec<LocalFile>,
+}
+
+/// A manifest that is not pushed yet. Its content may have the values of Secrets, which
+/// `Debug` does not print.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocalFile {
+    pub path: String,
+    pub content: String,
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Computes what a commit changes.
 pub(crate) trait Planner: Send + Sync {
     /// The plan for a commit of the followed repository: an id, its first digits or `HEAD`; without
     /// one, for the newest commit of the branch.
     fn plan(&self, revision: Option<String>) -> BoxFuture<'_, Result<PlanReport, PlanError>>;
+
+    /// The plan for manifests that are not pushed yet, as if they were the newest commit.
+    fn plan_local(&self, manifests: LocalManifests)
+    -> BoxFuture<'_, Result<PlanReport, PlanError>>;
 }
 
 /// Why there is no plan for a revision.
@@ -161,4 +191,14 @@ pub(super) async fn plan(
         lanes: view.plan.clone(),
         ..plan
     }))
+}
+
+/// Answers what manifests that are not pushed yet would change. Nothing of them is kept.
+pub(super) async fn plan_local(
+    State(daemon): State<Arc<HttpContext>>,
+    Json(manifests): Json<LocalManifests>,
+) -> Result<Json<PlanReport>, (StatusCode, String)> {
+    let plan = daemon.planner.plan_local(manifests).await;
+    plan.map(Json)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, message(error)))
 }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::{DefaultBodyLimit, Query, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -36,12 +36,16 @@ pub(crate) enum AuditError {
     Ended(JoinError),
 }
 
+/// Maximum size of the manifests that are not pushed yet and are sent for a plan, in bytes.
+const MANIFEST_BYTES: usize = 32 << 20;
+
 /// The routes of the facts that are not in the Kubernetes API.
 pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
     Router::new()
         .route("/windlass/v1/status", get(status))
         .route("/windlass/v1/history", get(history))
-        .route("/windlass/v1/plan", get(plan::plan))
+        .route("/windlass/v1/plan", get(plan::plan).post(plan::plan_local))
+        .layer(DefaultBodyLimit::max(MANIFEST_BYTES))
         .route("/windlass/v1/trust", get(trust))
         .route("/windlass/v1/source", get(source))
         .with_state(daemon.clone())

@@ -26,21 +26,10 @@ const READ_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Reads the named files and checks them, with the permissions of a daemon without configuration.
 pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
-    let path = Path::new(&args.what);
     let FilesToCheck {
         files,
         passed_over: not_read,
-    } = if path.exists() {
-        from_disk(path)?
-    } else {
-        from_revision(&args.what, &args.paths)?
-    };
-    if files.is_empty() {
-        bail!(
-            "there is no manifest (*.yaml, *.yml, *.json, in lower case) in {}",
-            args.what
-        );
-    }
+    } = files_of(&args.what, &args.paths)?;
     let borrowed: Vec<(&str, &[u8])> = files
         .iter()
         .map(|(path, content)| (path.as_str(), content.as_slice()))
@@ -63,11 +52,25 @@ pub(crate) fn check(args: &CheckArgs) -> Result<CheckReport> {
     })
 }
 
+/// The manifests of a path, or of a revision of the repository in the current directory.
+pub(super) fn files_of(what: &str, paths: &[String]) -> Result<FilesToCheck> {
+    let path = Path::new(what);
+    let found = if path.exists() {
+        from_disk(path)?
+    } else {
+        from_revision(what, paths)?
+    };
+    if found.files.is_empty() {
+        bail!("there is no manifest (*.yaml, *.yml, *.json, in lower case) in {what}");
+    }
+    Ok(found)
+}
+
 /// The files to check.
 #[derive(Default)]
-struct FilesToCheck {
+pub(super) struct FilesToCheck {
     /// Paths with their content.
-    files: Vec<(String, Vec<u8>)>,
+    pub(super) files: Vec<(String, Vec<u8>)>,
     /// Paths that are no manifests only because of the case of their ending.
     passed_over: Vec<String>,
 }

@@ -27,6 +27,22 @@ fn a_plan_shows_differences_pods_and_what_keeps_a_commit_back() {
         ("old.yaml", &old.join("---\n")),
     ]);
 
+    // Not pushed yet.
+    let local = site.repo.path().with_extension("local");
+    std::fs::create_dir(&local).unwrap();
+    std::fs::write(local.join("web.yaml"), deployment("web", 3, APP_2)).unwrap();
+    let plan = site.windlass(&["plan", "--local", local.to_str().unwrap()]);
+    assert_eq!(plan.code, 3, "{plan:?}");
+    assert_parts(
+        &plan,
+        &[
+            "Held: it would delete 3 of 4 workloads",
+            "- Deployment/default/a: deleted",
+            "+ spec.template.spec.containers[app].image: windlass-test/app:2",
+            "pods, if it is rolled out",
+        ],
+    );
+
     // Preparing: two replicas instead of three, and a new image that cannot be pulled yet.
     registry.stop();
     let container = format!(

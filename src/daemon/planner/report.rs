@@ -32,10 +32,14 @@ pub(super) struct RefusedContent {
 }
 
 /// The plan for a commit that may run.
-pub(super) fn of_good(view: &View, commit: &Arc<Commit>, settings: &ClusterSettings) -> PlanReport {
+pub(super) fn of_good(
+    view: &View,
+    commit: &Arc<Commit>,
+    settings: &ClusterSettings,
+    is_head: bool,
+) -> PlanReport {
     let rollout = &view.state.rollout;
     let driving = rollout.driving.as_ref().and_then(|id| view.commits.get(id));
-    let is_head = view.source.head.as_ref() == Some(&commit.id);
     let mut standings = standings(
         &settings.rollout,
         rollout,
@@ -88,6 +92,25 @@ pub(super) fn of_refused(view: &View, refused: RefusedContent) -> PlanReport {
         objects,
         pods: None,
         lanes: Vec::new(),
+    }
+}
+
+/// Replaces the values of Secrets by those that run, so that nobody who may read learns by trying
+/// whether a value is the one that runs.
+pub(super) fn take_running_secrets(view: &View, objects: &mut Objects) {
+    let Some(running) = content(view, view.state.rollout.driving.as_ref()) else {
+        objects.secrets.clear();
+        return;
+    };
+    for (key, secret) in &mut objects.secrets {
+        let Some(running) = running.secrets.get(key) else {
+            continue;
+        };
+        for (name, value) in &mut secret.data {
+            if let Some(running) = running.data.get(name) {
+                value.clone_from(running);
+            }
+        }
     }
 }
 
