@@ -209,6 +209,15 @@ pub fn report<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ForeignText,
     String::deserialize(deserializer).map(|text| ForeignText::sentence(&text))
 }
 
+/// As [`report`], for several texts.
+pub fn reports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ForeignText>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    Ok(texts
+        .iter()
+        .map(|text| ForeignText::sentence(text))
+        .collect())
+}
+
 /// As [`report`], for an optional text.
 pub fn optional_report<'de, D: Deserializer<'de>>(
     deserializer: D,

@@ -36,7 +36,7 @@ mod uninstall;
 mod volume;
 
 pub use config::{LogBounds, RegistryAuth, RuntimeConfig};
-pub use observer::Observation;
+pub use observer::{LastOutput, LastOutputs, Observation};
 pub use pods::Pods;
 pub use prober::{Prober, Probes};
 pub use runtime::{

@@ -25,10 +25,13 @@ use crate::{
 };
 
 mod inspect;
+mod output;
 mod round;
 mod tail;
 
 pub(crate) use inspect::from_inspect;
+pub(crate) use output::OutputReader;
+pub use output::{LastOutput, LastOutputs};
 use round::RoundResult;
 
 /// How many containers are inspected concurrently.
@@ -54,6 +57,7 @@ pub(crate) struct Observer {
     pub(crate) engine: Arc<Engine>,
     pub(crate) installation: Installation,
     pods_dir: PathBuf,
+    pub(crate) output_reader: Arc<OutputReader>,
     cache: Mutex<Cache>,
     /// One round of inspections at a time: a second one would find nothing dirty, and return a
     /// cache that the first has not updated yet.
@@ -97,6 +101,7 @@ struct Known {
 impl Observer {
     pub(crate) fn new(engine: Arc<Engine>, installation: Installation, pods_dir: PathBuf) -> Self {
         Self {
+            output_reader: Arc::new(OutputReader::new(Arc::clone(&engine))),
             engine,
             installation,
             pods_dir,
@@ -319,6 +324,12 @@ impl Observer {
         match look {
             RoundResult::Found(observed) => {
                 cache.left_alone.remove(&id);
+                let was_known_to_have_ended = cache.known.get(&id).is_some_and(|before| {
+                    matches!(before.observed.state, ContainerState::Exited { .. })
+                });
+                if !was_known_to_have_ended {
+                    self.output_reader.begin(&id, &observed);
+                }
                 cache.known.insert(id, Known { observed, seen });
             }
             RoundResult::Gone => {

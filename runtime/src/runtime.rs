@@ -32,7 +32,7 @@ use crate::{
     docker::{CallError, Engine},
     events,
     http::HttpClient,
-    observer::{Observation, Observer},
+    observer::{LastOutput, LastOutputs, Observation, Observer},
     pulse,
     translate::Host,
     volume::{self, HostPathRules},
@@ -157,6 +157,23 @@ impl Runtime {
     /// A counter that changes whenever `observe` may return something new.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.inner.observer.subscribe()
+    }
+
+    /// The last lines that containers printed before they failed. They are read from the call on,
+    /// and at first also of containers that had failed before.
+    pub fn last_outputs(&self) -> watch::Receiver<LastOutputs> {
+        self.inner.observer.output_reader.subscribe()
+    }
+
+    /// Adds outputs that were kept before a restart.
+    pub fn restore_outputs(&self, outputs: Vec<LastOutput>) {
+        self.inner.observer.output_reader.add(outputs);
+    }
+
+    /// Waits, for at most a second, until the outputs are read of all containers that were observed
+    /// to have failed.
+    pub async fn outputs_are_read(&self) {
+        self.inner.observer.output_reader.all_are_read().await;
     }
 
     /// Creates a pod's directory, its etc files and its volumes. Idempotent.

@@ -112,6 +112,7 @@ impl Runtime {
     }
 
     async fn remove_one(&self, id: &ContainerId) -> Result<(), Fault> {
+        self.inner.observer.output_reader.is_read(id).await;
         let known = self.inner.observer.known(id);
         let what = format!("cannot remove container {}", self.name_of(id));
         // With its anonymous volumes: an image's VOLUME creates one for every container.

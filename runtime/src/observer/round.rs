@@ -16,7 +16,7 @@ use reconciler::{
     observed::{ContainerState, ObservedContainer},
 };
 
-use super::tail::tail;
+use super::tail::{as_message, tail};
 use super::{Observer, inspect};
 use crate::{
     docker::CallError,
@@ -100,7 +100,8 @@ impl Observer {
                 .unwrap_or_default();
         // `FallbackToLogsOnError` of Kubernetes.
         if message.is_empty() && *code != 0 && labels.message_from_logs {
-            *message = tail(&self.engine, id).await;
+            let end = tail(&self.engine, id).await;
+            *message = as_message(&end.unwrap_or_default());
         }
         observed
     }

@@ -7,12 +7,15 @@ use std::{
 
 use reconciler::{
     fault::FaultKind,
+    foreign::ForeignText,
     object::Handler,
-    observed::ContainerState,
+    observed::{ContainerState, ObservedContainer},
     plan::{ContainerSpec, StopSpec, VolumeFiles},
 };
 
-use crate::bed::{Bed, docker, stop, volume_mount};
+use runtime::{LastOutputs, Runtime};
+
+use crate::bed::{Bed, docker, stop, volume_mount, within};
 
 fn exec(script: &str) -> Handler {
     Handler::Exec {
@@ -282,4 +285,63 @@ async fn a_container_that_exceeds_its_memory_limit_is_observed_as_oom_killed() {
         ),
         "{state:?}"
     );
+}
+
+/// Waits until the outputs of these pods are known, newest first.
+async fn outputs_of(runtime: &Runtime, pods: &[&str]) -> LastOutputs {
+    let mut outputs = runtime.last_outputs();
+    let are_all = |outputs: &LastOutputs| outputs.iter().map(|one| &one.pod.name).eq(pods);
+    within("outputs", outputs.wait_for(are_all))
+        .await
+        .unwrap()
+        .clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_of_a_failed_container_are_kept_also_if_it_is_removed_at_once() {
+    let bed = Bed::new().await;
+    let _subscribed = bed.runtime.last_outputs();
+    let ended = |container: Option<&ObservedContainer>| {
+        container.is_some_and(|found| matches!(found.state, ContainerState::Exited { .. }))
+    };
+    for (pod, script) in [
+        ("good", "echo all is well"),
+        ("stopped", "echo stopped; exit 143"),
+        ("bad", "echo reading; echo fatal: no key >&2; echo; exit 3"),
+        ("worse", "exit 4"),
+    ] {
+        let id = bed.pod(pod, script).await;
+        bed.until(&id, ended).await;
+        bed.runtime.remove(&[id]).await.unwrap();
+    }
+    let outputs = outputs_of(&bed.runtime, &["worse", "bad"]).await;
+    assert_eq!((outputs[0].code, outputs[1].code), (4, 3));
+    assert!(outputs[0].lines.is_empty(), "{outputs:?}");
+    let lines = outputs[1].lines.iter().map(ForeignText::as_str);
+    assert_eq!(lines.collect::<Vec<_>>(), ["reading", "fatal: no key"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_containers_printed_is_read_again_by_the_next_daemon() {
+    let bed = Bed::new().await;
+    let id = bed.pod("bad", "echo fatal: no key; exit 3").await;
+    let ended = |container: Option<&ObservedContainer>| {
+        container.is_some_and(|found| matches!(found.state, ContainerState::Exited { .. }))
+    };
+    bed.until(&id, ended).await;
+
+    let reopened = bed.reopened().await;
+    let _subscribed = reopened.last_outputs();
+    reopened.observe().await.unwrap();
+    reopened.outputs_are_read().await;
+    let outputs = outputs_of(&reopened, &["bad"]).await;
+    assert_eq!(outputs[0].lines[0].as_str(), "fatal: no key");
+
+    // A removed container leaves nothing to read, and what was kept is restored.
+    bed.runtime.remove(&[id]).await.unwrap();
+    let restored = bed.reopened().await;
+    let _subscribed = restored.last_outputs();
+    restored.restore_outputs(outputs.to_vec());
+    restored.observe().await.unwrap();
+    assert_eq!(outputs_of(&restored, &["bad"]).await, outputs);
 }
