@@ -16,6 +16,7 @@ mod logs;
 pub(crate) mod output;
 mod paint;
 mod plan;
+mod printed;
 mod status;
 mod sync;
 mod table;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use reconciler::plan::Next;
+use runtime::LastOutputs;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
@@ -32,7 +33,8 @@ enum Event {
     Source(SourceUpdate),
     /// A lane has finished a step, or has ended.
     Lane(LaneEvent),
-    /// The engine or a probe has reported a change, or the deadline of the next cycle has come.
+    /// The engine or a probe has reported a change, the output of a failed container was read, or
+    /// the deadline of the next cycle has come.
     Cycle,
     /// A link or route of this host may have been removed.
     Network,
@@ -60,6 +62,8 @@ pub(crate) struct Inputs {
     pub(crate) asked: mpsc::Receiver<Request>,
     /// Changes when the engine has reported an event.
     pub(crate) engine: watch::Receiver<u64>,
+    /// Changes when the output of a failed container was read.
+    pub(crate) outputs: watch::Receiver<LastOutputs>,
     /// Changes when the kernel has reported a changed link or route.
     pub(crate) network: watch::Receiver<u64>,
     /// Changes when a probe has a new result.
@@ -168,6 +172,7 @@ impl ControlLoop {
             Some(update) = inputs.source.recv() => Event::Source(update),
             Some(event) = inputs.lanes.recv() => Event::Lane(event),
             Ok(()) = inputs.engine.changed() => Event::Cycle,
+            Ok(()) = inputs.outputs.changed() => Event::Cycle,
             Ok(()) = inputs.network.changed() => Event::Network,
             Ok(()) = inputs.probes.changed() => Event::Cycle,
             Ok(()) = inputs.inquiry.changed() => Event::Cycle,

@@ -33,7 +33,8 @@ use reconciler::{
     settings::ClusterSettings,
     state::{Change, NodeFacts, Record, RecordFormat, RecordKey},
 };
-use runtime::{Pods, Probes};
+use runtime::{LastOutputs, Pods, Probes};
+use tokio::sync::watch;
 
 use crate::{
     commit_cache::Reader,
@@ -104,6 +105,8 @@ pub(crate) struct Fixed {
 /// The parts of the daemon that act on the engine, the network and the repository.
 pub(crate) struct Parts {
     pub(crate) runtime: Arc<dyn Pods>,
+    /// What containers printed before they failed, for the view.
+    pub(crate) outputs: watch::Receiver<LastOutputs>,
     pub(crate) network: Arc<dyn HostNet>,
     pub(crate) prober: Arc<dyn Probes>,
     pub(crate) dns: Dns,

@@ -4,6 +4,7 @@ mod auditor;
 mod engine;
 mod logs;
 mod network;
+mod outputs;
 mod planner;
 mod settings;
 mod source;
@@ -130,12 +131,14 @@ impl Daemon {
         let presence = store.replicated().map(ReplicatedStore::presence);
         let watchdog = Watchdog::start(presence).context("start the watchdog")?;
         let (requests, asked) = mpsc::channel(REQUESTS);
+        let outputs = engine.runtime.last_outputs();
         let inputs = Inputs {
             source: source.updates,
             lanes: engine.lane_events,
             store: state.store_events,
             asked,
             engine: engine.runtime.changed(),
+            outputs: outputs.clone(),
             network: network.kernel.changed(),
             probes: engine.prober.changed(),
             inquiry: inquiry.changed(),
@@ -143,6 +146,7 @@ impl Daemon {
         };
         let parts = Parts {
             runtime: engine.pods,
+            outputs: outputs.clone(),
             network: network.kernel,
             prober: Arc::new(engine.prober),
             dns: network.dns,
@@ -164,7 +168,7 @@ impl Daemon {
         );
         let (view, views) = watch::channel(Arc::new(host.view()));
 
-        let remote_logs = network.peers.as_ref().map(|peers| logs::RemoteLogs {
+        let remote = network.peers.as_ref().map(|peers| logs::RemoteHosts {
             client: peers.client(),
             address_of: address_of.clone(),
         });
@@ -174,7 +178,11 @@ impl Daemon {
         let http = HttpContext {
             views: Views::new(views),
             metrics: Arc::clone(&metrics),
-            logs: Arc::new(logs::EngineLogs::new(engine.runtime, remote_logs)),
+            logs: Arc::new(logs::EngineLogs::new(
+                engine.runtime.clone(),
+                remote.clone(),
+            )),
+            outputs: Arc::new(outputs::KeptOutputs::new(engine.runtime, outputs, remote)),
             auditor: Arc::new(auditor),
             planner: Arc::new(planner),
             requests,

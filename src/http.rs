@@ -14,6 +14,7 @@ pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod auth;
 mod health;
+mod outputs;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod serve;
@@ -37,6 +38,7 @@ use tokio::sync::mpsc;
 
 use self::{api::LogSource, views::Views};
 pub(crate) use self::{
+    outputs::OutputSource,
     plan::{PlanError, Planner},
     windlass::{AuditError, Auditor},
 };
@@ -50,6 +52,8 @@ pub(crate) struct HttpContext {
     pub metrics: Arc<Metrics>,
     /// Opens pod logs.
     pub logs: Arc<dyn LogSource>,
+    /// Looks up what failed containers printed.
+    pub outputs: Arc<dyn OutputSource>,
     /// Computes what a commit changes.
     pub planner: Arc<dyn Planner>,
     /// Reports the grounds on which the pods run.

@@ -24,6 +24,7 @@ mod http;
 #[path = "../tests/support/ids.rs"]
 mod ids;
 mod lanes;
+mod last_outputs;
 mod local;
 mod log;
 mod metrics;

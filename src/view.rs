@@ -16,6 +16,7 @@ use reconciler::{
     state::{ClusterState, KnownNode},
     status::PodStatus,
 };
+use runtime::LastOutputs;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
@@ -66,6 +67,8 @@ pub(crate) struct View {
     pub(crate) failed_pulls: Vec<FailedPull>,
     /// Recent events, oldest first; the control loop limits their number.
     pub(crate) events: Vec<EventView>,
+    /// What containers of this host printed before they failed, newest first.
+    pub(crate) last_outputs: LastOutputs,
 }
 
 /// When each object of the driving commit first appeared.

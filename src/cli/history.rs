@@ -9,7 +9,7 @@ use super::{
     args::Format,
     client::Client,
     exit::{CliError, Exit},
-    paint,
+    paint, printed,
     table::Widths,
     wrap,
 };
@@ -65,6 +65,9 @@ fn print(history: &HistoryReport, out: &mut dyn Write) -> std::io::Result<()> {
                 wrap::indented(out, INDENT, &text, paint::faint)?;
             }
         }
+        let outputs = history.last_outputs.iter();
+        let of_commit = outputs.filter(|output| output.commit == entry.commit);
+        printed::outputs(out, INDENT, of_commit, now)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::{
     args::{Format, StatusArgs},
     client::Client,
     exit::{CliError, Exit},
-    paint,
+    paint, printed,
     wrap::{self, Colour, plain},
 };
 use crate::http::{
@@ -126,6 +126,7 @@ fn beginning(
         Standing::Rejected | Standing::Troubled => "why",
     };
     section(out, title, why, colour)?;
+    printed(out, report, now)?;
     section(out, "do", advice, paint::strong)?;
 
     if *word != report.phase
@@ -134,6 +135,20 @@ fn beginning(
         let age = headline::lasting(report, now);
         let text = format!("{} is {}{age}", target.id.short(), report.phase);
         line(out, "meanwhile", &text, plain)?;
+    }
+    Ok(())
+}
+
+/// The most containers whose output is printed.
+const OUTPUTS: usize = 3;
+
+/// Prints what containers printed before they failed.
+fn printed(out: &mut dyn Write, report: &StatusReport, now: Timestamp) -> io::Result<()> {
+    let shown = report.last_outputs.iter().take(OUTPUTS);
+    for (index, output) in shown.enumerate() {
+        let title = if index == 0 { "printed" } else { "" };
+        line(out, title, &printed::title(output, now), plain)?;
+        printed::lines(out, wrap::TEXT_COLUMN, output)?;
     }
     Ok(())
 }

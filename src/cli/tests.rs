@@ -5,6 +5,7 @@
 mod escaped;
 mod get;
 mod plan;
+mod printed;
 mod status;
 mod sync;
 

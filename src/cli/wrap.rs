@@ -13,6 +13,9 @@ const INDENT: usize = 2;
 /// The width of the title of a line.
 const TITLE: usize = 9;
 
+/// The column of the text of a line with a title.
+pub(super) const TEXT_COLUMN: usize = INDENT + TITLE + 1;
+
 /// A colour of [`paint`]; it is put on each line of a text by itself.
 pub(super) type Colour = fn(&str) -> String;
 
@@ -64,7 +67,7 @@ pub(super) fn titled(
     colour: Colour,
 ) -> io::Result<()> {
     let mut title = title;
-    for line in split(text, INDENT + TITLE + 1) {
+    for line in split(text, TEXT_COLUMN) {
         let text = format!("{:INDENT$}{title:<TITLE$} {}", "", colour(&line));
         writeln!(out, "{}", text.trim_end())?;
         title = "";

@@ -122,6 +122,7 @@ impl Host {
             notes: self.all_notes(),
             failed_pulls: self.failed_pulls(),
             events: self.reporter.events.list(),
+            last_outputs: Arc::clone(&self.parts.outputs.borrow()),
             troubles: self
                 .troubles
                 .list()

@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     cycle::HostMemory,
     lanes::{LaneEvent, Lanes},
+    last_outputs::OutputsFile,
 };
 
 /// The engine's side of the daemon.
@@ -36,6 +37,9 @@ impl OpenedEngine {
         network: &Arc<Network>,
     ) -> Result<Self> {
         let runtime = Runtime::open(runtime_config(config, installation, data)?).await?;
+        let outputs = OutputsFile::in_dir(data);
+        runtime.restore_outputs(outputs.read());
+        tokio::spawn(outputs.follow(runtime.last_outputs()));
         // The first pod needs the image; the engine may not answer yet.
         tokio::spawn({
             let runtime = runtime.clone();

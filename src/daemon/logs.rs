@@ -13,17 +13,18 @@ use crate::{
 /// Reads the logs of this host's containers, and requests other containers' logs from their hosts.
 pub(super) struct EngineLogs {
     runtime: Runtime,
-    remote: Option<RemoteLogs>,
+    remote: Option<RemoteHosts>,
 }
 
 /// How the daemons of other hosts are reached.
-pub(super) struct RemoteLogs {
+#[derive(Clone)]
+pub(super) struct RemoteHosts {
     /// Uses this host's certificate.
     pub(super) client: PeerClient,
     pub(super) address_of: AddressOf,
 }
 
-impl RemoteLogs {
+impl RemoteHosts {
     async fn open(&self, pod: RemotePod, options: LogOptions) -> Result<LogStream, LogError> {
         let RemotePod {
             node,
@@ -59,7 +60,7 @@ impl RemoteLogs {
 }
 
 impl EngineLogs {
-    pub(super) fn new(runtime: Runtime, remote: Option<RemoteLogs>) -> Self {
+    pub(super) fn new(runtime: Runtime, remote: Option<RemoteHosts>) -> Self {
         Self { runtime, remote }
     }
 
@@ -158,7 +159,7 @@ mod tests {
         Authority::init(&directory, &NodeName::new("n1"), Timestamp::now()).unwrap();
         let client = PeerClient::new(directory.path()).unwrap().unwrap();
         let ask = async |address: Option<SocketAddr>| {
-            let remote = RemoteLogs {
+            let remote = RemoteHosts {
                 client: client.clone(),
                 address_of: Arc::new(move |_| address),
             };

@@ -14,7 +14,11 @@ use axum::body::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use reconciler::name::{ObjectKey, WorkloadKey, WorkloadKind};
+use reconciler::{
+    foreign::ForeignText,
+    name::{NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
+};
+use runtime::{LastOutput, LastOutputs};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::{
@@ -22,14 +26,15 @@ pub(crate) use self::{
     view::{unescaped, view},
 };
 use super::{
-    AuditError, Auditor, HttpContext, PlanError, Planner,
+    AuditError, Auditor, HttpContext, OutputSource, PlanError, Planner,
     api::{LogError, LogOptions, LogSource, LogStream, LogTarget, RemotePod},
     plan::{LocalManifests, PlanReport},
     report::{PodTrust, TrustReport},
     views::Views,
 };
 use crate::{
-    command::Request, ids::commit_id, metrics::Metrics, source::allowed_signers::Signer, view::View,
+    command::Request, ids::commit_id, last_outputs::OutputQuery, metrics::Metrics,
+    source::allowed_signers::Signer, view::View,
 };
 
 /// The commit that runs.
@@ -60,9 +65,10 @@ pub(crate) fn fixture() -> Fixture {
     let (sender, requests) = mpsc::channel(4);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let daemon = HttpContext {
-        views: Views::new(receiver),
+        views: Views::new(receiver.clone()),
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
+        outputs: Arc::new(FakeOutputs(receiver.clone())),
         planner: Arc::new(FakePlanner),
         auditor: Arc::new(FakeAuditor),
         requests: sender,
@@ -99,6 +105,27 @@ impl LogSource for FakeLogs {
     ) -> BoxFuture<'_, Result<LogStream, LogError>> {
         let line = format!("hello from {} on {}\n", pod.key.name, pod.node);
         async { Ok(stream::iter([Ok(Bytes::from(line))]).boxed()) }.boxed()
+    }
+}
+
+/// The outputs of the view; each other host has one that is newer.
+struct FakeOutputs(watch::Receiver<Arc<View>>);
+
+impl OutputSource for FakeOutputs {
+    fn here(&self) -> BoxFuture<'_, LastOutputs> {
+        let outputs = self.0.borrow().last_outputs.clone();
+        async { outputs }.boxed()
+    }
+
+    fn there(&self, node: NodeName, query: OutputQuery) -> BoxFuture<'_, Vec<LastOutput>> {
+        let commits = query.commits.into_iter();
+        let outputs = commits.map(move |commit| LastOutput {
+            commit,
+            lines: vec![ForeignText::new(&format!("fatal on {node}"))],
+            ..output()
+        });
+        let outputs = outputs.collect();
+        async { outputs }.boxed()
     }
 }
 
@@ -166,6 +193,25 @@ impl Auditor for FakeAuditor {
             pods: vec![kept, signed],
         };
         async { Ok(report) }.boxed()
+    }
+}
+
+/// What the container of the failing pod has printed before it failed.
+pub(crate) fn output() -> LastOutput {
+    LastOutput {
+        pod: ObjectKey::new("default", "web-bbbbbbbbbb-c3333"),
+        uid: PodUid::new("00000000-0000-4000-8000-000000000003"),
+        owner: key(WorkloadKind::Deployment, "web"),
+        commit: commit_id(NEW),
+        container: "httpd".into(),
+        attempt: 2,
+        finished: ago(50),
+        code: 1,
+        oom: false,
+        lines: vec![
+            ForeignText::new("reading the configuration"),
+            ForeignText::new("fatal: no \u{1b}[1mkey"),
+        ],
     }
 }
 

@@ -1,6 +1,7 @@
 //! The answers of `/windlass/v1`: facts about commits and the daemon that have no place in
 //! Kubernetes' API.
 
+pub(in crate::http) mod printed;
 mod unwell;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use reconciler::{
     name::CommitId,
     state::{CommitState, HistoryEntry, Rollback},
 };
+use runtime::LastOutput;
 use serde::{Deserialize, Serialize};
 
 use super::api;
@@ -65,6 +67,10 @@ pub(crate) struct StatusReport {
     pub ready_pods: usize,
     /// The first pods that are not as the commit wants them, one sentence each.
     pub unwell: Vec<String>,
+    /// What containers printed before they failed, newest first: those of the newest commit, if it
+    /// has failed, and of pods that fail now.
+    #[serde(default)]
+    pub last_outputs: Vec<LastOutput>,
     /// The troubles of the daemon itself.
     pub troubles: Vec<String>,
     /// The warnings about the manifests of the driving commit.
@@ -113,6 +119,9 @@ pub(crate) struct CommitReport {
 pub(crate) struct HistoryReport {
     /// The entries, newest first.
     pub entries: Vec<HistoryEntry>,
+    /// What containers of the latest failed commits printed before they failed, newest first.
+    #[serde(default)]
+    pub last_outputs: Vec<LastOutput>,
 }
 
 /// `/windlass/v1/trust`
@@ -182,6 +191,7 @@ impl StatusReport {
                 .filter(|status| status.ready.is_some())
                 .count(),
             unwell: unwell::sentences(view),
+            last_outputs: printed::of_status(view).select(view.last_outputs.iter().cloned()),
             troubles: sentences(&view.troubles),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
@@ -211,6 +221,7 @@ impl HistoryReport {
     pub(crate) fn new(view: &View) -> Self {
         Self {
             entries: view.state.rollout.history.iter().rev().cloned().collect(),
+            last_outputs: Vec::new(),
         }
     }
 }

@@ -16,8 +16,10 @@ use thiserror::Error;
 use tokio::task::JoinError;
 
 use super::{
-    HttpContext, plan,
-    report::{HistoryReport, StatusReport, TrustReport},
+    HttpContext,
+    outputs::look_up,
+    plan,
+    report::{HistoryReport, StatusReport, TrustReport, printed},
 };
 use crate::view::{SourceStatus, View};
 
@@ -64,7 +66,14 @@ async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Response {
     if !query.watch {
-        return Json(StatusReport::new(&daemon.views.current().view)).into_response();
+        let view = daemon.views.current().view;
+        let last_outputs = look_up(&daemon, &view, &printed::of_status(&view)).await;
+        let report = StatusReport::new(&view);
+        return Json(StatusReport {
+            last_outputs,
+            ..report
+        })
+        .into_response();
     }
     let mut receiver = daemon.views.subscribe();
     receiver.mark_changed();
@@ -88,7 +97,12 @@ fn line(view: &View) -> Bytes {
 }
 
 async fn history(State(daemon): State<Arc<HttpContext>>) -> Json<HistoryReport> {
-    Json(HistoryReport::new(&daemon.views.current().view))
+    let view = daemon.views.current().view;
+    let last_outputs = look_up(&daemon, &view, &printed::of_history(&view)).await;
+    Json(HistoryReport {
+        last_outputs,
+        ..HistoryReport::new(&view)
+    })
 }
 
 async fn trust(

@@ -10,12 +10,14 @@ use reconciler::{
     name::{NodeName, ObjectKey},
 };
 use reqwest::{Method, Response, StatusCode};
+use runtime::LastOutput;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{Identity, PeerDirectory, server_name};
+use crate::last_outputs::OutputQuery;
 
 /// The time limit of a ping, from connecting to the whole answer.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_millis(400);
@@ -181,6 +183,23 @@ impl PeerClient {
             .bytes_stream()
             .map(move |part| part.map_err(&ended))
             .boxed())
+    }
+
+    /// What failed containers of that node printed, as far as the query looks for it.
+    pub(crate) async fn outputs(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+        query: &OutputQuery,
+    ) -> Result<Vec<LastOutput>, PeerError> {
+        let target = PeerTarget {
+            node: node.clone(),
+            address,
+        };
+        let http = self.connect(&target, Keep::No)?;
+        let url = reqwest::Url::parse_with_params(&target.url("outputs"), query.parameters());
+        let url = url.map_err(|error| target.broken(error.to_string()))?;
+        target.read(target.send(http.get(url)).await?).await
     }
 
     /// Requests a new certificate from the host that has the authority.

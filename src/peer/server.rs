@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Request, State, rejection::JsonRejection},
+    extract::{
+        ConnectInfo, DefaultBodyLimit, Query, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -27,7 +30,10 @@ use super::{
     listener::Remote,
     token::TokenRefusal,
 };
-use crate::http::{HttpContext, api};
+use crate::{
+    http::{HttpContext, api},
+    last_outputs::{OutputParameters, OutputQuery},
+};
 
 /// The size limit of a body: a secret, a name and a certificate request fit many times.
 const BODY_BYTES: usize = 16 * 1024;
@@ -66,6 +72,7 @@ pub(super) fn router(served: Arc<Served>) -> Router {
     let nodes = Router::new()
         .route("/peer/v1/ping", get(ping))
         .route("/peer/v1/logs", get(logs))
+        .route("/peer/v1/outputs", get(outputs))
         .route("/peer/v1/renew", post(renew))
         .fallback(|| async {
             refuse(
@@ -138,6 +145,24 @@ async fn ping(State(served): State<Arc<Served>>) -> Json<Ping> {
 
 async fn logs(State(served): State<Arc<Served>>, uri: Uri) -> Response {
     api::log_for_peer(&served.daemon, &uri).await
+}
+
+/// What failed containers of this host printed.
+async fn outputs(
+    State(served): State<Arc<Served>>,
+    parameters: Result<Query<OutputParameters>, QueryRejection>,
+) -> Response {
+    let query = match parameters {
+        Ok(Query(parameters)) => OutputQuery::try_from(parameters),
+        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
+    };
+    match query {
+        Ok(query) => {
+            let outputs = served.daemon.outputs.here().await;
+            Json(query.select(outputs.iter().cloned())).into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, error.to_string()),
+    }
 }
 
 async fn renew(

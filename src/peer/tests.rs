@@ -32,7 +32,11 @@ use super::{
     Authority, Identity, JoinToken, LogRequest, PeerClient, PeerDirectory, PeerHost, TokenOffer,
     client::{PING_TIMEOUT, PeerError},
 };
-use crate::http::fixture::{Fixture, crypto, fixture, view};
+use crate::{
+    http::fixture::{Fixture, NEW, OLD, crypto, fixture, output, view},
+    ids::commit_id,
+    last_outputs::OutputQuery,
+};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -278,6 +282,25 @@ async fn a_log_comes_from_the_host_that_has_the_pod() {
     let (_, options) = pair.n2.fixture.asked.lock().pop().unwrap();
     assert_eq!((options.tail, options.follow), (Some(5), true));
     assert!(pair.n1.fixture.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_failed_container_printed_comes_from_its_host() {
+    let pair = pair().await;
+    let mut shown = view();
+    shown.last_outputs = Arc::new(vec![output()]);
+    pair.n2.fixture.publish.send_replace(Arc::new(shown));
+    let ask = async |commit: &str| {
+        let query = OutputQuery {
+            commits: [commit_id(commit)].into(),
+            ..OutputQuery::default()
+        };
+        let client = client(&pair.one);
+        let answered = client.outputs(&name("n2"), pair.n2.address, &query).await;
+        answered.unwrap()
+    };
+    assert_eq!(ask(NEW).await[0].lines, output().lines);
+    assert!(ask(OLD).await.is_empty());
 }
 
 #[tokio::test]

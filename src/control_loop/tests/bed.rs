@@ -29,7 +29,7 @@ use reconciler::{
     state::{NodeFacts, NodeSystem, Phase, RecordFormat, RecordKey},
 };
 use runtime::{
-    Pods,
+    LastOutputs, Pods,
     fake::{FakeProber, FakeRuntime},
 };
 use tempfile::TempDir;
@@ -265,6 +265,7 @@ impl LoopBed {
         let (asked, requests) = mpsc::channel(4);
         let (links, network) = watch::channel(0);
         let (probes, probe_events) = watch::channel(0);
+        let (_, outputs) = watch::channel(LastOutputs::default());
         let end = Arc::new(Notify::new());
         let inquiry = Inquiry::new(None, None, AddressBook::default());
         let inputs = Inputs {
@@ -273,6 +274,7 @@ impl LoopBed {
             store: store_events,
             asked: requests,
             engine: self.engine.changed(),
+            outputs: outputs.clone(),
             network,
             probes: probe_events,
             inquiry: inquiry.changed(),
@@ -280,6 +282,7 @@ impl LoopBed {
         };
         let parts = Parts {
             runtime: pods,
+            outputs,
             network: self.network.clone(),
             prober: self.prober.clone(),
             dns,

@@ -29,10 +29,11 @@ use crate::{
 
 /// The place of a valid token's secret in the corpus.
 const SECRET: &str = "SECRET";
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "/peer/v1/join\n",
     "/peer/v1/renew\n",
     "/peer/v1/logs?",
+    "/peer/v1/outputs?commits=",
     "namespace=default&name=",
     "\"secret\":",
     "\"node\":",

@@ -1,0 +1,56 @@
+//! Which outputs of failed containers explain what a report shows.
+
+use reconciler::{
+    state::{CommitState, HistoryEntry, Phase},
+    status::{ContainerPhase, ContainerStatus, PodStatus},
+};
+
+use crate::{last_outputs::OutputQuery, view::View};
+
+/// The most failed commits whose outputs a history shows.
+const COMMITS: usize = 3;
+
+/// The outputs of the newest commit, if it has failed, and of pods that fail now.
+pub(in crate::http) fn of_status(view: &View) -> OutputQuery {
+    let rollout = &view.state.rollout;
+    let head = view.source.head.iter();
+    let failed_head = head.filter(|head| rollout.bad.contains_key(*head));
+    let degraded = match rollout.phase {
+        Phase::Degraded { .. } => rollout.target.as_ref(),
+        _ => None,
+    };
+    let records = view.state.pods.values();
+    let staying = records.filter(|record| record.stop.is_none());
+    let failing = staying.filter(|record| view.pods.get(&record.uid).is_some_and(is_failing));
+    OutputQuery {
+        commits: failed_head.chain(degraded).cloned().collect(),
+        pods: failing.map(|record| record.uid.clone()).collect(),
+    }
+}
+
+/// The outputs of the latest commits that have failed.
+pub(in crate::http) fn of_history(view: &View) -> OutputQuery {
+    let has_failed = |entry: &&HistoryEntry| {
+        matches!(entry.state, CommitState::RolledBack | CommitState::Degraded)
+    };
+    let newest_first = view.state.rollout.history.iter().rev();
+    let failed = newest_first.filter(has_failed).take(COMMITS);
+    OutputQuery {
+        commits: failed.map(|entry| entry.commit.clone()).collect(),
+        ..OutputQuery::default()
+    }
+}
+
+/// Whether a pod is not ready and one of its containers has ended with an error.
+fn is_failing(status: &PodStatus) -> bool {
+    let has_failed = |container: &ContainerStatus| {
+        let now = match &container.state {
+            ContainerPhase::Waiting { .. } | ContainerPhase::Running { .. } => None,
+            ContainerPhase::Terminated(end) => Some(end),
+        };
+        now.or(container.last.as_ref())
+            .is_some_and(|end| end.code != 0)
+    };
+    let mut containers = status.init_containers.iter().chain(&status.containers);
+    status.ready.is_none() && containers.any(has_failed)
+}
