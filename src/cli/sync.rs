@@ -8,6 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use reconciler::{name::CommitId, state::CommitState};
+use runtime::LastOutput;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +17,7 @@ use super::{
     args::{Format, SyncArgs},
     client::Client,
     exit::{CliError, Exit},
-    paint,
+    paint, printed,
     status::headline::Headline,
 };
 use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
@@ -43,6 +44,8 @@ pub(super) enum SyncVerdict {
         reason: String,
         /// All problems of the commit.
         problems: Vec<String>,
+        /// What containers of the commit printed before they failed, newest first.
+        last_outputs: Vec<LastOutput>,
         /// What to do, one command or sentence each.
         advice: Vec<String>,
     },
@@ -113,6 +116,9 @@ async fn watch(
                     *last = message;
                 }
                 SyncVerdict::Wait { .. } => {}
+                end @ SyncVerdict::Refused { .. } => {
+                    return Ok(with_outputs(&client, asked, end).await);
+                }
                 end => return Ok(end),
             }
         }
@@ -120,6 +126,31 @@ async fn watch(
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     }
+}
+
+/// A refusal with what containers printed on all hosts: the reports that are streamed have only the
+/// outputs of this host that were known at that moment.
+async fn with_outputs(client: &Client, asked: Uptime, refused: SyncVerdict) -> SyncVerdict {
+    let Ok(report) = client.get::<StatusReport>("/windlass/v1/status").await else {
+        return refused;
+    };
+    let later = verdict(&report, asked);
+    match (&refused, &later) {
+        (SyncVerdict::Refused { commit, .. }, SyncVerdict::Refused { commit: newest, .. })
+            if commit == newest =>
+        {
+            later
+        }
+        // A newer commit has come meanwhile.
+        _ => refused,
+    }
+}
+
+/// What containers of a commit printed before they failed.
+fn of_commit(report: &StatusReport, commit: &CommitId) -> Vec<LastOutput> {
+    let outputs = report.last_outputs.iter();
+    let of_commit = outputs.filter(|output| output.commit == *commit);
+    of_commit.cloned().collect()
 }
 
 /// The outcome that one report shows, for a command that was sent at `asked`.
@@ -148,6 +179,7 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
         commit: head.clone(),
         reason,
         problems,
+        last_outputs: of_commit(report, head),
         advice: Headline::of(report, Timestamp::now()).advice,
     };
 
@@ -218,12 +250,17 @@ fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Resul
             commit,
             reason,
             problems,
+            last_outputs,
             advice,
         } => {
             let mut text = format!("{}  {}", commit.short(), paint::bad(reason));
             // The reason of few problems has their texts.
             let problems = problems.iter().filter(|problem| !reason.contains(*problem));
-            for line in problems.chain(advice) {
+            for line in problems {
+                text.push_str(&format!("\n  {line}"));
+            }
+            text.push_str(&printed_below(last_outputs)?);
+            for line in advice {
                 text.push_str(&format!("\n  {line}"));
             }
             conclude_with(Exit::Refused, verdict, &text, format, out)
@@ -232,6 +269,13 @@ fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Resul
             conclude_with(Exit::Failed, verdict, message, format, out)
         }
     }
+}
+
+/// What containers printed before they failed, as further lines of a text.
+fn printed_below(outputs: &[LastOutput]) -> io::Result<String> {
+    let mut text = b"\n".to_vec();
+    printed::outputs(&mut text, 2, outputs, Timestamp::now())?;
+    Ok(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
 }
 
 fn conclude_with(

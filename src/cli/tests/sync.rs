@@ -65,11 +65,13 @@ async fn sync_waits_for_the_outcome() {
         rollout.target = Some(commit_id(OLD));
         let reason = Stored::Read(ForeignText::new("default/web: crash loop"));
         rollout.bad.insert(commit_id(NEW), reason);
+        view.last_outputs = Arc::new(vec![fixture::output()]);
     };
     let (exit, text) = synced(back).await;
     assert!(
         exit == Exit::Refused
-            && text.contains("2222222222  default/web: crash loop\n")
+            && text.contains("2222222222  default/web: crash loop\n  default/web-bbbbbbbbbb-c3333, container httpd")
+            && text.contains("\n  | fatal: no ")
             && text.ends_with("  windlass retry 2222222222\n"),
         "{text}"
     );
