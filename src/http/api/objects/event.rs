@@ -3,22 +3,54 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use reconciler::name::ObjectKey;
+use runtime::LastOutput;
 
 use super::{ApiKind, ApiObject, ObjectSource, Scope, count, escaped, meta};
-use crate::view::{EventKind, EventView};
+use crate::view::{EventKind, EventView, View};
+
+/// How long the failure of a container is an event: as long as Kubernetes keeps events.
+const LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, ApiObject> {
     let mut shown = BTreeMap::new();
-    for event in &source.view.events {
-        let key = name(event);
+    let exits = source.view.last_outputs.iter();
+    let exits = exits.filter_map(|output| exit(source.view, output));
+    for event in source.view.events.iter().cloned().chain(exits) {
+        let key = name(&event);
         if scope.has(&key) {
-            let object = render(source, &key, event);
+            let object = render(source, &key, &event);
             shown.insert(key, ApiObject::Event(Box::new(object)));
         }
     }
     shown
+}
+
+/// The failure of a container with what it printed, as an event; `None` if it is long ago.
+fn exit(view: &View, output: &LastOutput) -> Option<EventView> {
+    if view.at.duration_since(output.finished) > LIFE {
+        return None;
+    }
+    let printed = match output.lines.is_empty() {
+        true => "; it printed nothing".to_owned(),
+        false => format!(": {}", output.one_line()),
+    };
+    Some(EventView {
+        kind: EventKind::Pod,
+        key: output.pod.clone(),
+        uid: Some(output.uid.clone()),
+        warning: true,
+        reason: "Exited".to_owned(),
+        message: format!(
+            "container {} ended with exit code {}{printed}",
+            output.container, output.code
+        ),
+        first: output.finished,
+        last: output.finished,
+        count: 1,
+    })
 }
 
 /// The name of an event. A repeated event keeps its name, since it has the same first time and

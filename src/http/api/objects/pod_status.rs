@@ -9,6 +9,8 @@ use reconciler::{
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
 };
 
+use runtime::LastOutput;
+
 use super::{ObjectSource, count, escaped, meta::time, pod::qos_class};
 
 pub(super) fn render(
@@ -27,6 +29,12 @@ pub(super) fn render(
     let pod_ip = status.address.map(|address| address.to_string());
     let host_ip = node.map(|node| node.facts.address.to_string());
     let init_containers = &status.init_containers;
+    let outputs = &source.view.last_outputs;
+    let printed = |name: &str| {
+        let is_its = |one: &&LastOutput| one.uid == record.uid && one.container == name;
+        outputs.iter().find(is_its)
+    };
+    let shown = |status: &ContainerStatus| container(status, printed(&status.name));
     core::PodStatus {
         phase: Some(status.phase.as_str().to_owned()),
         reason: status.reason.as_deref().map(escaped),
@@ -34,9 +42,9 @@ pub(super) fn render(
         conditions: Some(conditions(record, status)),
         init_container_statuses: match init_containers.is_empty() {
             true => None,
-            false => Some(init_containers.iter().map(container).collect()),
+            false => Some(init_containers.iter().map(shown).collect()),
         },
-        container_statuses: Some(status.containers.iter().map(container).collect()),
+        container_statuses: Some(status.containers.iter().map(shown).collect()),
         qos_class: owner.map(|owner| qos_class(&owner.template.spec).to_owned()),
         pod_ips: pod_ip.clone().map(|ip| vec![core::PodIP { ip }]),
         pod_ip,
@@ -113,7 +121,7 @@ fn unready_message(containers: &[ContainerStatus]) -> String {
     format!("containers with unready status: [{}]", names.join(" "))
 }
 
-fn container(status: &ContainerStatus) -> core::ContainerStatus {
+fn container(status: &ContainerStatus, printed: Option<&LastOutput>) -> core::ContainerStatus {
     let image_id = status.image_id.as_ref().map(|id| escaped(id.as_str()));
     let container_id = status.container_id.as_ref();
     let container_id = container_id.map(|id| escaped(&format!("docker://{id}")));
@@ -126,13 +134,13 @@ fn container(status: &ContainerStatus) -> core::ContainerStatus {
         ready: status.ready,
         started: Some(status.started),
         restart_count: count(status.restarts),
-        state: Some(state(&status.state)),
-        last_state: Some(last.map(terminated).unwrap_or_default()),
+        state: Some(state(&status.state, printed)),
+        last_state: Some(last.map(|end| terminated(end, printed)).unwrap_or_default()),
         ..core::ContainerStatus::default()
     }
 }
 
-fn state(phase: &ContainerPhase) -> core::ContainerState {
+fn state(phase: &ContainerPhase, printed: Option<&LastOutput>) -> core::ContainerState {
     match phase {
         ContainerPhase::Waiting { reason, message } => core::ContainerState {
             waiting: Some(core::ContainerStateWaiting {
@@ -147,16 +155,23 @@ fn state(phase: &ContainerPhase) -> core::ContainerState {
             }),
             ..core::ContainerState::default()
         },
-        ContainerPhase::Terminated(end) => terminated(end),
+        ContainerPhase::Terminated(end) => terminated(end, printed),
     }
 }
 
-fn terminated(end: &Termination) -> core::ContainerState {
+/// An end without a message is shown with what the container printed last, where this host knows
+/// that.
+fn terminated(end: &Termination, printed: Option<&LastOutput>) -> core::ContainerState {
+    let printed = printed.filter(|one| one.finished == end.finished);
+    let message = match (end.message.as_str(), printed) {
+        ("", Some(printed)) => printed.one_line(),
+        (message, _) => message.to_owned(),
+    };
     core::ContainerState {
         terminated: Some(core::ContainerStateTerminated {
             exit_code: i32::try_from(end.code).unwrap_or(i32::MAX),
             reason: Some(escaped(&end.reason)),
-            message: unless_empty(&end.message),
+            message: unless_empty(&message),
             started_at: Some(time(end.started)),
             finished_at: Some(time(end.finished)),
             ..core::ContainerStateTerminated::default()

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use reconciler::{foreign, name::PodUid};
+use runtime::LastOutput;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -163,6 +164,37 @@ async fn objects_are_read_and_described() {
             "kubectl {arguments}: {line}\n{text}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_and_events_show_what_a_failed_container_printed() {
+    let fixture = fixture();
+    let mut view = fixture::view();
+    let uid = PodUid::new("00000000-0000-4000-8000-000000000003");
+    let last = view.pods[&uid].containers[0].last.clone().unwrap();
+    let output = LastOutput {
+        finished: last.finished,
+        ..fixture::output()
+    };
+    let long_ago = LastOutput {
+        finished: view.at - Duration::from_secs(2 * 3600),
+        container: "older".into(),
+        ..fixture::output()
+    };
+    view.last_outputs = Arc::new(vec![output, long_ago]);
+    fixture.publish.send(Arc::new(view)).unwrap();
+    let kubectl = kubectl_at(serve(&fixture).await);
+
+    let (ok, text) = kubectl.run("describe pod web-bbbbbbbbbb-c3333").await;
+    let printed = r"reading the configuration\nfatal: no \u{1b}[1mkey";
+    let text = squeezed(&text);
+    assert!(
+        ok && text.contains(&format!("Message: {printed}")),
+        "{text}"
+    );
+    let event = format!("container httpd ended with exit code 1: {printed}");
+    assert!(text.contains(&event), "{text}");
+    assert!(!text.contains("container older"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
