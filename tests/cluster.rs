@@ -27,6 +27,8 @@ mod leader;
 mod main_path;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/outputs.rs"]
+mod outputs;
 #[path = "cluster/rollout.rs"]
 mod rollout;
 #[path = "cluster/scene.rs"]

@@ -1,6 +1,6 @@
 //! A commit that does not become healthy is rolled back, and stays recorded as bad.
 
-use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell_with};
+use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell, shell_with};
 use crate::support::{Site, is, unwrapped};
 
 /// Deployments that cannot become healthy, each with a part of the published reason and with the
@@ -105,6 +105,47 @@ fn a_broken_commit_is_rolled_back_and_recorded_and_the_next_good_commit_runs() {
     ] {
         assert!(history.contains(word), "{word} is not in\n{history}");
     }
+}
+
+#[test]
+fn what_a_failed_container_printed_is_shown_after_its_pod_is_removed() {
+    let mut site = Site::started("");
+    let good = site.deploy(&[("web.yaml", &pod("web", APP))]);
+    let lines = "echo reading the configuration; echo opening the key; echo fatal: no key >&2";
+    let container = shell(&format!("{lines}; exit 1"));
+    let manifest = pod("web", &container).replace("spec:", "spec:\n  restartPolicy: Never");
+    let bad = site.push(&[("web.yaml", &manifest)], "no key");
+    let synced = site.windlass(&["sync", "--wait", "--timeout", "60s"]);
+    site.wait_rolled_back(&bad, &good);
+
+    let printed = [
+        "| reading the configuration\n",
+        "| opening the key\n",
+        "| fatal: no key\n",
+    ];
+    let is_shown = |text: &str| printed.iter().all(|line| text.contains(line));
+    assert!(is_shown(&synced.stdout), "{synced:#?}");
+    let check = |site: &Site| {
+        for command in ["status", "history"] {
+            let text = site.windlass(&[command]).ok();
+            assert!(is_shown(&text), "{command}: {text}");
+            assert!(
+                unwrapped(&text).contains("default/web, container app: exit code 1, "),
+                "{command}: {text}"
+            );
+        }
+        let events = site.windlass(&["get", "events"]).ok();
+        assert!(events.contains("fatal: no key"), "{events}");
+    };
+    check(&site);
+    assert!(
+        !site.log().contains("opening the key"),
+        "what a container printed is in the log of the daemon"
+    );
+
+    site.stop();
+    site.start();
+    check(&site);
 }
 
 #[test]

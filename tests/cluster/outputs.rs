@@ -1,0 +1,52 @@
+//! What a failed container printed is shown on every host, and kept only on the host that ran it.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    manifest::{APP, pod, shell},
+    support::{Cluster, ClusterHost, SOON},
+};
+
+const SECRET: &str = "fatal: no key";
+
+fn shows_output(host: &ClusterHost, command: &str) -> bool {
+    let text = host.windlass(&[command]).ok();
+    text.contains(&format!("| {SECRET}\n"))
+}
+
+#[test]
+fn what_a_failed_container_printed_is_fetched_from_its_host() {
+    let cluster = Cluster::start(2);
+    let good = cluster.deploy(&[("web.yaml", &pod("web", APP))]);
+    let container = shell(&format!("echo {SECRET}; exit 1"));
+    let manifest = pod("web", &container).replace("spec:", "spec:\n  restartPolicy: Never");
+    cluster.push(&[("web.yaml", &manifest)]);
+    for host in &cluster.hosts {
+        host.wait_status("the commit is rolled back", |status| {
+            status["target"]["id"] == good.as_str() && status["phase"] == "Healthy"
+        });
+        for command in ["status", "history"] {
+            assert!(shows_output(host, command), "{command} on {}", host.name);
+        }
+        assert!(!host.log().contains(SECRET), "the log of {}", host.name);
+    }
+
+    let everything = cluster.etcd.etcdctl(&["get", "--prefix", ""]).ok();
+    assert!(everything.contains(&good) && !everything.contains(SECRET));
+    let file = "/var/lib/windlass/outputs.json";
+    let has_run = |host: &&ClusterHost| host.host.exec(&["cat", file]).success();
+    let ran: Vec<&ClusterHost> = cluster.hosts.iter().filter(has_run).collect();
+    assert_eq!(ran.len(), 1, "hosts that keep the output");
+
+    // A host that does not answer delays nothing for long.
+    ran[0].terminate();
+    let other = cluster.hosts.iter().find(|host| host.name != ran[0].name);
+    let other = other.unwrap();
+    let start = Instant::now();
+    assert!(!shows_output(other, "status"));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    ran[0].start();
+    cluster.wait_for(SOON, "the output is shown again", || {
+        shows_output(other, "status").then_some(())
+    });
+}
