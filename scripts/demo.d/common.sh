@@ -10,22 +10,24 @@ NODE_PORT=30080
 
 # --- showing -----------------------------------------------------------------------------------
 
-# print_command PROMPT COMMAND...: prints a command as a person would type it.
+# print_command COMMAND...: prints a command so that it can be pasted into a shell in the root of the work tree.
 print_command() {
-    local word line=$1
-    shift
+    local word line=
     for word in "$@"; do
         case $word in
-        *[\ \&\;\*\(\)\?]*) line+=" '$word'" ;;
+        *[!A-Za-z0-9_./:=@%+,-]* | '') line+=" ${word@Q}" ;;
         *) line+=" $word" ;;
         esac
     done
     styled 2 "$line"
 }
 
+# print_command_on HOST COMMAND...: the same of a command on one of the hosts.
+print_command_on() { print_command scripts/demo --on "$@"; }
+
 # show COMMAND...: shows a command, and runs it here.
 show() {
-    print_command '$' "$@"
+    print_command "$@"
     "$@"
 }
 
@@ -33,7 +35,7 @@ show() {
 at() {
     local host=$1
     shift
-    print_command "$host#" "$@"
+    print_command_on "$host" "$@"
     on "$host" env PATH="$DIR/bin:$PATH" "$@"
 }
 
@@ -96,7 +98,7 @@ connect_machine() {
 
 # start_daemon HOST: shows the daemon's command line, and starts the daemon as a service manager would.
 start_daemon() {
-    print_command "$1#" windlass run --config /etc/windlass/windlass.toml
+    print_command_on "$1" windlass run --config /etc/windlass/windlass.toml
     start_daemon_on "$1" "$BINARY"
 }
 

@@ -75,7 +75,7 @@ page_of() {
 
 expect_page() {
     local page
-    print_command '$' curl "http://$(host_address n1):$NODE_PORT/"
+    print_command curl "http://$(host_address n1):$NODE_PORT/"
     page=$(page_of n1) || die "no answer on port $NODE_PORT: see 'windlass status' and $DIR/n1/windlass.log"
     say "$page"
     case $page in

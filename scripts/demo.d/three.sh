@@ -18,7 +18,7 @@ page_of() {
 
 expect_page() { # HOST
     local page
-    print_command '$' curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
+    print_command curl -H "Host: $SITE" "http://$(host_address "$1"):$NODE_PORT/index.php/feed/"
     page=$(page_of "$1") || die "no answer from $1: see $DIR/$1/windlass.log"
     grep -m1 -o '<title>.*</title>' <<<"$page" | sed 's/^/    /'
     [[ $page == *'Hauled by git push'* ]] || die "the feed does not contain the blog's title: see $DIR/$1/windlass.log"
@@ -68,7 +68,7 @@ form_cluster() {
     wait_daemon n1
     for host in n2 n3; do
         token=$(at n1 windlass cluster token --node "$host" | grep -o 'wlj1\.[^ ]*' | tail -1)
-        print_command "$host#" windlass cluster join -
+        print_command_on "$host" windlass cluster join -
         on "$host" "$BINARY" cluster join - <<<"$token"
         start_daemon "$host"
     done
