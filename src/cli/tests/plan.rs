@@ -12,7 +12,30 @@ async fn a_held_commit_shows_its_differences_as_a_diff_and_its_pods_in_order() {
     let daemon = daemon().await;
     let (exit, text) = windlass(daemon.directory.path(), "plan held").await;
     assert_eq!(exit, Exit::Refused);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    2222222222 Serve the new page
+    compared with 1111111111
+    Held: it would delete 2 of 4 workloads
+
+    - Deployment/default/old: deleted  old.yaml:1
+
+    Deployment/default/web  web.yaml:1
+      - spec.replicas: 3
+      + spec.replicas: 2
+      data[app.conf], from line 7:
+      - root /a;
+      + root /b;
+      + gzip on;
+
+    + Deployment/default/new: new  new.yaml:1
+      + spec.replicas: 1
+
+    pods, if it is rolled out, every image can be pulled and every new pod becomes ready:
+      Deployment/default/web: at most 1 pod more
+      1. start a pod of Deployment/default/web on host-a
+      2. stop pod default/web-1 on host-a
+      then the commit is healthy
+    ");
 }
 
 #[tokio::test]
@@ -20,7 +43,16 @@ async fn a_commit_that_is_refused_for_its_content_shows_all_problems_and_no_pods
     let daemon = daemon().await;
     let (exit, text) = windlass(daemon.directory.path(), "plan refused").await;
     assert_eq!(exit, Exit::Refused);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    2222222222 Serve the new page
+    compared with 1111111111
+    Refused: it has errors, and is not rolled out
+      web.yaml:3:1: spec: one
+      web.yaml:4:1: spec: two
+
+    Deployment/default/web  web.yaml:1: not found; it is deleted, or in a document with errors
+      and 3 more fields
+    ");
 }
 
 #[tokio::test]
