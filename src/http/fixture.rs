@@ -205,7 +205,7 @@ pub(crate) fn output() -> LastOutput {
         commit: commit_id(NEW),
         container: "httpd".into(),
         attempt: 2,
-        finished: ago(50),
+        finished: ago(3030),
         code: 1,
         oom: false,
         lines: vec![
