@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    manifest::{APP, pod, shell},
+    manifest::{APP, pod, shell_with},
     support::{Cluster, ClusterHost, SOON},
 };
 
@@ -18,7 +18,11 @@ fn shows_output(host: &ClusterHost, command: &str) -> bool {
 fn what_a_failed_container_printed_is_fetched_from_its_host() {
     let cluster = Cluster::start(2);
     let good = cluster.deploy(&[("web.yaml", &pod("web", APP))]);
-    let container = shell(&format!("echo {SECRET}; exit 1"));
+    // Without a readiness probe the pod may be available until it ends.
+    let container = shell_with(
+        &format!("echo {SECRET}; exit 1"),
+        "readinessProbe: {exec: {command: [\"false\"]}}",
+    );
     let manifest = pod("web", &container).replace("spec:", "spec:\n  restartPolicy: Never");
     cluster.push(&[("web.yaml", &manifest)]);
     for host in &cluster.hosts {

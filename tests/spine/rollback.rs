@@ -1,6 +1,6 @@
 //! A commit that does not become healthy is rolled back, and stays recorded as bad.
 
-use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell, shell_with};
+use crate::manifest::{APP, APP_2, deployment, deployment_with, pod, service, shell_with};
 use crate::support::{Site, is, unwrapped};
 
 /// Deployments that cannot become healthy, each with a part of the published reason and with the
@@ -112,7 +112,11 @@ fn what_a_failed_container_printed_is_shown_after_its_pod_is_removed() {
     let mut site = Site::started("");
     let good = site.deploy(&[("web.yaml", &pod("web", APP))]);
     let lines = "echo reading the configuration; echo opening the key; echo fatal: no key >&2";
-    let container = shell(&format!("{lines}; exit 1"));
+    // Without a readiness probe the pod may be available until it ends.
+    let container = shell_with(
+        &format!("{lines}; exit 1"),
+        "readinessProbe: {exec: {command: [\"false\"]}}",
+    );
     let manifest = pod("web", &container).replace("spec:", "spec:\n  restartPolicy: Never");
     let bad = site.push(&[("web.yaml", &manifest)], "no key");
     let synced = site.windlass(&["sync", "--wait", "--timeout", "60s"]);
