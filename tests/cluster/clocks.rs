@@ -112,7 +112,7 @@ fn a_clock_that_is_wrong_by_an_hour_restarts_and_moves_nothing() {
 }
 
 /// Makes a host join the cluster of the first host, and starts the host's daemon.
-fn join(first: &ClusterHost, host: &ClusterHost) {
+pub(crate) fn join(first: &ClusterHost, host: &ClusterHost) {
     let address = format!("{}:9465", first.host.address);
     let token = first
         .windlass(&[

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    clocks::join,
     manifest::{APP, pod, shell_with},
     support::{Cluster, ClusterHost, SOON},
 };
@@ -14,9 +15,24 @@ fn shows_output(host: &ClusterHost, command: &str) -> bool {
     text.contains(&format!("| {SECRET}\n"))
 }
 
+/// Two hosts that have certificates for each other.
+fn certified() -> Cluster {
+    let cluster = Cluster::builder(2).without_daemons().start();
+    let open = "iptables -A INPUT -p tcp --dport 9465 -j ACCEPT";
+    let open: Vec<&str> = open.split(' ').collect();
+    for host in &cluster.hosts {
+        host.host.exec(&open).ok();
+    }
+    let (first, second) = (cluster.host("n1"), cluster.host("n2"));
+    first.windlass(&["cluster", "init", "--node", "n1"]).ok();
+    first.start();
+    join(first, second);
+    cluster
+}
+
 #[test]
 fn what_a_failed_container_printed_is_fetched_from_its_host() {
-    let cluster = Cluster::start(2);
+    let cluster = certified();
     let good = cluster.deploy(&[("web.yaml", &pod("web", APP))]);
     // Without a readiness probe the pod may be available until it ends.
     let container = shell_with(
@@ -24,10 +40,10 @@ fn what_a_failed_container_printed_is_fetched_from_its_host() {
         "readinessProbe: {exec: {command: [\"false\"]}}",
     );
     let manifest = pod("web", &container).replace("spec:", "spec:\n  restartPolicy: Never");
-    cluster.push(&[("web.yaml", &manifest)]);
+    let bad = cluster.push(&[("web.yaml", &manifest)]);
     for host in &cluster.hosts {
         host.wait_status("the commit is rolled back", |status| {
-            status["target"]["id"] == good.as_str() && status["phase"] == "Healthy"
+            status["rollback"]["from"] == bad.as_str() && status["phase"] == "Healthy"
         });
         for command in ["status", "history"] {
             assert!(shows_output(host, command), "{command} on {}", host.name);
