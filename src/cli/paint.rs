@@ -26,13 +26,3 @@ pub(super) fn strong(text: &str) -> String {
 pub(super) fn faint(text: &str) -> String {
     text.dimmed().to_string()
 }
-
-/// A phase of a rollout or a state of a commit, in its colour.
-pub(super) fn state(word: &str) -> String {
-    match word {
-        "Healthy" => good(word),
-        "Degraded" | "Refused" | "RolledBack" => bad(word),
-        "Empty" | "Superseded" => faint(word),
-        _ => soso(word),
-    }
-}

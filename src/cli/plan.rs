@@ -91,7 +91,12 @@ fn print(plan: &PlanReport, is_about_now: bool, out: &mut dyn Write) -> io::Resu
 }
 
 fn print_standing(standing: &PlanStanding, out: &mut dyn Write) -> io::Result<()> {
-    let state = paint::state(&standing.state);
+    let paint = if standing.keeps_back {
+        paint::bad
+    } else {
+        paint::soso
+    };
+    let state = paint(&standing.state);
     match standing.reason.as_str() {
         "" => writeln!(out, "{state}")?,
         reason => writeln!(out, "{state}: {reason}")?,
