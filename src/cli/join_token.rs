@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
 };
 
@@ -81,7 +81,7 @@ fn bounded(source: impl Read) -> io::Result<String> {
 /// Asks for the token on the terminal, which does not show it.
 async fn ask() -> Result<String> {
     let silence = Silence::begin().context("switch off the echo of the terminal")?;
-    write!(io::stderr(), "Join token: ").context("ask for the join token")?;
+    output::prompt("Join token: ").context("ask for the join token")?;
     // Interrupted by the terminal, the command must still switch the echo on again.
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
@@ -93,7 +93,7 @@ async fn ask() -> Result<String> {
     };
     drop(silence);
     // The end of the person's line was not shown either.
-    writeln!(io::stderr()).unwrap_or_default();
+    output::complain("");
     line
 }
 

@@ -94,6 +94,13 @@ pub(super) fn complain(line: &str) {
     writeln!(stderr.lock(), "{}", printable(line, colours)).unwrap_or_default();
 }
 
+/// Prints the beginning of a line that a person completes to standard error.
+pub(super) fn prompt(text: &str) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{text}")?;
+    stderr.flush()
+}
+
 /// The text with unprintable characters escaped, except line breaks, tabs and, if `colours` is set,
 /// colours.
 fn printable(text: &str, colours: bool) -> String {

@@ -20,7 +20,7 @@ use crate::{
 const EVENTS: usize = 256;
 
 /// The object of an event.
-enum Subject<'a> {
+enum EventSubject<'a> {
     Pod(&'a PodUid, &'a PodRecord),
     Node(&'a NodeName),
 }
@@ -61,7 +61,7 @@ impl RecentEvents {
             lane.why,
             Why::Repair { .. } | Why::Unhealthy { .. } | Why::Restart { .. }
         );
-        let subject = Subject::Pod(uid, record);
+        let subject = EventSubject::Pod(uid, record);
         self.add(subject, reason, warning, describe(&lane.why));
     }
 
@@ -76,7 +76,7 @@ impl RecentEvents {
                 && let Some(node) = record.place.node()
             {
                 let message = format!("placed on {node}: {why}");
-                self.add(Subject::Pod(uid, record), "Scheduled", false, message);
+                self.add(EventSubject::Pod(uid, record), "Scheduled", false, message);
             }
         }
     }
@@ -101,7 +101,7 @@ impl RecentEvents {
             {
                 let message = format!("{word} probe failed: {}", fact.message);
                 let message = message.trim_end_matches([':', ' ']).to_owned();
-                self.add(Subject::Pod(uid, record), "Unhealthy", true, message);
+                self.add(EventSubject::Pod(uid, record), "Unhealthy", true, message);
             }
         }
         self.failing = failing;
@@ -115,7 +115,7 @@ impl RecentEvents {
         reason: &str,
         message: String,
     ) {
-        self.add(Subject::Pod(uid, record), reason, true, message);
+        self.add(EventSubject::Pod(uid, record), reason, true, message);
     }
 
     /// Records that this host has refused a commit.
@@ -127,7 +127,7 @@ impl RecentEvents {
     ) {
         let commit = refusal.commit.short();
         let message = format!("commit {commit} \"{subject}\": {}", refusal.summary);
-        self.add(Subject::Node(node), "CommitRefused", true, message);
+        self.add(EventSubject::Node(node), "CommitRefused", true, message);
     }
 
     /// Records that a commit is held or has failed.
@@ -148,14 +148,16 @@ impl RecentEvents {
             entry.subject,
             entry.reason
         );
-        self.add(Subject::Node(node), reason, true, message);
+        self.add(EventSubject::Node(node), reason, true, message);
     }
 
-    fn add(&mut self, subject: Subject<'_>, reason: &str, warning: bool, message: String) {
+    fn add(&mut self, subject: EventSubject<'_>, reason: &str, warning: bool, message: String) {
         let now = Timestamp::now();
         let (kind, key, uid) = match subject {
-            Subject::Pod(uid, record) => (EventKind::Pod, record.key.clone(), Some(uid.clone())),
-            Subject::Node(node) => (EventKind::Node, ObjectKey::new("", node.as_str()), None),
+            EventSubject::Pod(uid, record) => {
+                (EventKind::Pod, record.key.clone(), Some(uid.clone()))
+            }
+            EventSubject::Node(node) => (EventKind::Node, ObjectKey::new("", node.as_str()), None),
         };
         let same = |event: &&mut EventView| {
             event.uid == uid
