@@ -252,7 +252,7 @@ fn a_commit_that_would_delete_too_many_workloads_is_refused_or_held() {
     bench.assert_status_contains(
         "held",
         &[
-            "is held",
+            "Held: the newest commit waits for an approval",
             "delete 3 of 4 workloads",
             "Pod/default/a",
             "Windlass-Allow-Deletions: yes",

@@ -59,7 +59,7 @@ fn a_plan_shows_differences_pods_and_what_keeps_a_commit_back() {
     let plan = site.windlass(&["plan"]);
     assert_eq!(plan.code, 0, "{plan:?}");
     let new_image = format!(
-        "+ spec.template.spec.containers[app].image: {}",
+        "+ spec.template.spec.containers[app].image: \"{}/team/planned:1\"",
         registry.address()
     );
     assert_parts(
