@@ -12,9 +12,9 @@ use std::{
 use ipnet::Ipv4Net;
 
 use crate::{
-    device::{self, IFLA_EXT_MASK, RTM_GETLINK, SKIP_STATS, header},
+    device,
     error::NetworkError,
-    netlink::{Answer, Message, Socket, attribute, number},
+    netlink::{Answer, Socket, attribute, number},
     overlay::OVERLAY_DEVICE,
     route::{self, SERVICE_DEVICE},
 };
@@ -71,15 +71,7 @@ enum Kind {
 }
 
 fn devices(socket: &Socket) -> Result<Vec<Device>, NetworkError> {
-    let answers = socket
-        .dump(|| {
-            Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
-                .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
-        })
-        .map_err(|source| NetworkError::List {
-            what: "links",
-            source,
-        })?;
+    let answers = device::links(socket)?;
     Ok(answers.iter().filter_map(read).collect())
 }
 

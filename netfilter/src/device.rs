@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use crate::error::NetworkError;
 use crate::netlink::{Answer, Message, NEW, Socket, attribute, number};
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
@@ -47,6 +48,19 @@ pub(crate) fn query(socket: &Socket, name: &str) -> io::Result<Option<Answer>> {
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The kernel's link messages of all devices.
+pub(crate) fn links(socket: &Socket) -> Result<Vec<Answer>, NetworkError> {
+    socket
+        .dump(|| {
+            Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
+                .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+        })
+        .map_err(|source| NetworkError::List {
+            what: "links",
+            source,
+        })
 }
 
 /// The attributes of a link message that are specific to this kind; `None` if the device is of

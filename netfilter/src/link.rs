@@ -18,9 +18,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     device::{
-        ENODEV, IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
-        IFLA_LINKINFO, IFLA_MTU, Link, RTM_GETLINK, RTM_NEWLINK, SKIP_STATS, disable_ipv6, find,
-        header, read, remove, set_mtu, set_up,
+        self, ENODEV, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO,
+        IFLA_MTU, Link, RTM_GETLINK, RTM_NEWLINK, disable_ipv6, find, header, read, remove,
+        set_mtu, set_up,
     },
     error::NetworkError,
     neighbour::Entry,
@@ -240,15 +240,7 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeMap<LinkName, Ipv4Addr>,
 
 /// All pod links by name, complete or not.
 pub(crate) fn pod_links(socket: &Socket) -> Result<Vec<(LinkName, Link)>, NetworkError> {
-    let answers = socket
-        .dump(|| {
-            Message::new(RTM_GETLINK, 0, &header(0, 0, 0))
-                .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
-        })
-        .map_err(|source| NetworkError::List {
-            what: "links",
-            source,
-        })?;
+    let answers = device::links(socket)?;
     let devices = answers.iter().filter_map(read);
     Ok(devices
         .filter_map(|device| Some((LinkName::parse(&device.name)?, device)))

@@ -156,15 +156,19 @@ pub(crate) fn reach(socket: &Socket, to: Ipv4Addr) -> io::Result<Reach> {
 
 /// All routes with the protocol number of Windlass.
 pub(crate) fn ours(socket: &Socket) -> Result<BTreeSet<Route>, NetworkError> {
+    Ok(list(socket)?.iter().filter_map(read_route).collect())
+}
+
+/// All IPv4 routes of this host.
+fn list(socket: &Socket) -> Result<Vec<Answer>, NetworkError> {
     let mut header = [0; 12];
     header[0] = AF_INET;
-    let answers = socket
+    socket
         .dump(|| Message::new(RTM_GETROUTE, 0, &header))
         .map_err(|source| NetworkError::List {
             what: "routes",
             source,
-        })?;
-    Ok(answers.iter().filter_map(read_route).collect())
+        })
 }
 
 /// `None` if the route does not have the protocol number of Windlass.
@@ -197,14 +201,7 @@ pub(crate) fn addresses(socket: &Socket) -> Result<BTreeSet<(u32, Ipv4Addr)>, Ne
 
 /// The devices that a default route leads to.
 pub(crate) fn default_devices(socket: &Socket) -> Result<BTreeSet<u32>, NetworkError> {
-    let mut header = [0; 12];
-    header[0] = AF_INET;
-    let answers = socket
-        .dump(|| Message::new(RTM_GETROUTE, 0, &header))
-        .map_err(|source| NetworkError::List {
-            what: "routes",
-            source,
-        })?;
+    let answers = list(socket)?;
     // The second byte of `struct rtmsg` is the length of the destination.
     let defaults = answers
         .iter()

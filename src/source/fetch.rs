@@ -25,7 +25,7 @@ use self::request::Budget;
 pub(crate) use self::request::{
     Brought, Credentials, FetchLimits, FetchRequest, Fetched, RemoteHead, RemoteTask, SecretText,
 };
-pub(crate) use self::url::{LocalRepository, RemoteUrl};
+pub(crate) use self::url::{HTTP, HTTPS, LocalRepository, RemoteUrl, port_in};
 use super::commit::id_of;
 use super::mirror::{self, Check, Mirror, MirrorError};
 use super::pack::PackError;

@@ -11,25 +11,27 @@
 //! <data>/mirror.git.old         what a replacement is about to take the place of
 //! ```
 
+mod check;
+mod refs;
 mod remove;
+mod share;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryInitOptions};
+use git2::{Odb, Oid, Repository, RepositoryInitOptions};
 use reconciler::name::CommitId;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::commit::{self, CommitError, CommitObject, id_of};
+pub(super) use self::refs::{accepted_refs, follow, pin, ref_target, refs, tracking};
+use super::commit::{CommitError, id_of};
 
-/// The refs of this daemon, one for each commit in use: no garbage collection removes its objects.
-const PINS: &str = "refs/windlass/pin/";
 /// Every fetch that downloads objects adds a pack; more packs than this are combined into one.
 const MAX_PACKS: usize = 50;
 
@@ -219,25 +221,7 @@ impl Mirror {
 
     /// Lets a group read the objects, and nothing else: the child process has this group.
     pub(super) fn share_objects(&self, gid: u32) -> Result<(), MirrorError> {
-        share(&self.path, gid, PASS)?;
-        let mut pending = vec![self.objects()];
-        while let Some(path) = pending.pop() {
-            let failed = |source| MirrorError::Io {
-                step: "read",
-                path: path.clone(),
-                source,
-            };
-            share(&path, gid, READ_AND_PASS)?;
-            for entry in fs::read_dir(&path).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                if entry.file_type().map_err(failed)?.is_dir() {
-                    pending.push(entry.path());
-                } else {
-                    share(&entry.path(), gid, READ)?;
-                }
-            }
-        }
-        Ok(())
+        share::share(&self.path, &self.objects(), gid)
     }
 
     /// The replacement that is being built.
@@ -283,7 +267,7 @@ impl Mirror {
     ) -> Result<(), MirrorError> {
         let mut checked = BTreeSet::new();
         for commit in commits {
-            check_commit(repo, commit, check, &mut checked).map_err(|source| {
+            check::check_commit(repo, commit, check, &mut checked).map_err(|source| {
                 MirrorError::Incomplete {
                     path: self.path.clone(),
                     commit: commit.clone(),
@@ -338,90 +322,6 @@ impl Mirror {
     }
 }
 
-/// Sets the pins of a repository to exactly these commits.
-pub(super) fn pin(repo: &Repository, commits: &BTreeSet<CommitId>) -> Result<(), git2::Error> {
-    for commit in commits {
-        let id = Oid::from_str(commit.as_str())?;
-        let name = format!("{PINS}{commit}");
-        if repo
-            .find_reference(&name)
-            .is_ok_and(|pin| pin.target() == Some(id))
-        {
-            continue;
-        }
-        // libgit2 would write a ref to an object that does not exist.
-        repo.find_commit(id)?;
-        repo.reference(&name, id, true, "in use")?;
-    }
-
-    for reference in repo.references_glob(&format!("{PINS}*"))? {
-        let mut reference = reference?;
-        let in_use = reference
-            .name()?
-            .strip_prefix(PINS)
-            .and_then(|id| CommitId::parse(id).ok())
-            .is_some_and(|id| commits.contains(&id));
-        if !in_use {
-            reference.delete()?;
-        }
-    }
-    Ok(())
-}
-
-/// Sets the followed branch to an accepted head. The configuration may name another branch or URL
-/// than before; the former branch is no longer followed.
-pub(super) fn follow(repo: &Repository, branch: &str, head: &CommitId) -> Result<(), git2::Error> {
-    let tracking = tracking(branch);
-    let head = Oid::from_str(head.as_str())?;
-    if ref_target(repo, &tracking)? != Some(head) {
-        // libgit2 would write a ref to an object that does not exist.
-        repo.find_commit(head)?;
-        repo.reference(&tracking, head, true, "fetch")?;
-    }
-
-    for reference in repo.references_glob("refs/remotes/*")? {
-        let mut reference = reference?;
-        if reference.name()? != tracking {
-            reference.delete()?;
-        }
-    }
-    Ok(())
-}
-
-/// The ref of the followed branch.
-pub(super) fn tracking(branch: &str) -> String {
-    format!("refs/remotes/origin/{branch}")
-}
-
-/// The names and targets of all refs.
-pub(super) fn refs(repo: &Repository) -> Result<Vec<(String, Oid)>, git2::Error> {
-    let mut refs = Vec::new();
-    for reference in repo.references()? {
-        let reference = reference?;
-        if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-            refs.push((name.to_owned(), target));
-        }
-    }
-    Ok(refs)
-}
-
-/// The refs that belong to accepted commits: the pins, the branch if its head is kept, and a pin
-/// for each kept commit without one.
-pub(super) fn accepted_refs(
-    repo: &Repository,
-    keep: &BTreeSet<CommitId>,
-) -> Result<Vec<(String, Oid)>, git2::Error> {
-    let mut accepted = refs(repo)?;
-    accepted.retain(|(name, target)| name.starts_with(PINS) || keep.contains(&id_of(*target)));
-    for commit in keep {
-        let id = Oid::from_str(commit.as_str())?;
-        if accepted.iter().all(|(_, target)| *target != id) {
-            accepted.push((format!("{PINS}{commit}"), id));
-        }
-    }
-    Ok(accepted)
-}
-
 /// Objects as a repository without refs and configuration.
 pub(super) fn objects_only(objects: &Path) -> Result<Repository, git2::Error> {
     let path = objects
@@ -430,29 +330,6 @@ pub(super) fn objects_only(objects: &Path) -> Result<Repository, git2::Error> {
     let database = Odb::new()?;
     database.add_disk_alternate(path)?;
     Repository::from_odb(database)
-}
-
-/// What the group of a shared file may do.
-const PASS: u32 = 0o010;
-const READ: u32 = 0o040;
-const READ_AND_PASS: u32 = PASS | READ;
-
-/// Gives a file to a group, which may do this with it, and no other user.
-fn share(path: &Path, gid: u32, group_may: u32) -> Result<(), MirrorError> {
-    let failed = |step| {
-        let path = path.to_owned();
-        move |source| MirrorError::Io { step, path, source }
-    };
-    let metadata = fs::symlink_metadata(path).map_err(failed("read"))?;
-    if metadata.gid() != gid {
-        lchown(path, None, Some(gid)).map_err(failed("change the group of"))?;
-    }
-    let mode = metadata.mode() & 0o7700 | group_may;
-    if !metadata.is_symlink() && metadata.mode() & 0o7777 != mode {
-        let permissions = Permissions::from_mode(mode);
-        fs::set_permissions(path, permissions).map_err(failed("change the mode of"))?;
-    }
-    Ok(())
 }
 
 fn directory_bytes(directory: &Path) -> u64 {
@@ -487,61 +364,6 @@ pub(super) fn create(path: &Path) -> Result<Repository, MirrorError> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn check_commit(
-    repo: &Repository,
-    id: &CommitId,
-    check: Check,
-    checked: &mut BTreeSet<Oid>,
-) -> Result<(), CommitError> {
-    let read = |source| CommitError::Read {
-        id: id.clone(),
-        source,
-    };
-    let object = match CommitObject::read(repo, id) {
-        Ok(object) => object,
-        // The object exists and is complete; whether it is a valid commit is the verifier's
-        // judgement.
-        Err(CommitError::Malformed { .. } | CommitError::NotACommit { .. }) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-
-    let database = repo.odb().map_err(read)?;
-    match check {
-        Check::Quick => database.read(object.tree).map(drop).map_err(read),
-        Check::Thorough => {
-            check_tree(repo, &database, object.tree, checked).map_err(read)?;
-            let mut walk = repo.revwalk().map_err(read)?;
-            walk.push(commit::oid(id)?).map_err(read)?;
-            walk.try_for_each(|step| step.map(drop)).map_err(read)
-        }
-    }
-}
-
-/// Reads every object below a tree; libgit2 compares the hash of each object with its id.
-fn check_tree(
-    repo: &Repository,
-    database: &Odb<'_>,
-    root: Oid,
-    checked: &mut BTreeSet<Oid>,
-) -> Result<(), git2::Error> {
-    let mut pending = vec![root];
-    while let Some(id) = pending.pop() {
-        if !checked.insert(id) {
-            continue;
-        }
-        if database.read(id)?.kind() != ObjectType::Tree {
-            continue;
-        }
-        for entry in &repo.find_tree(id)? {
-            // The commit of a submodule is in another repository.
-            if entry.kind() != Some(ObjectType::Commit) {
-                pending.push(entry.id());
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes lock files, and from the pack directory all files that are not finished packs. A file
@@ -582,13 +404,4 @@ pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The commit that a ref names; `None` if the ref does not exist.
-pub(super) fn ref_target(repo: &Repository, name: &str) -> Result<Option<Oid>, git2::Error> {
-    match repo.find_reference(name) {
-        Ok(reference) => Ok(reference.target()),
-        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

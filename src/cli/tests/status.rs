@@ -198,7 +198,10 @@ fn a_held_commit_and_a_failed_one_are_the_headline() {
 #[test]
 fn a_registry_that_does_not_answer_is_shown_with_its_times() {
     let mut view = fixture::view();
-    Arc::make_mut(&mut view.state).rollout.waiting = true;
+    // The first attempts: the rollout does not count as waiting yet.
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Preparing {
+        message: Stored::Read(ForeignText::new("three images")),
+    };
     Arc::make_mut(&mut view.pods).clear();
     let now = Timestamp::now();
     view.failed_pulls.push(FailedPull {
@@ -223,6 +226,16 @@ fn a_registry_that_does_not_answer_is_shown_with_its_times() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert_eq!(exit(&view), Exit::Failed);
+
+    // An image for a later node holds nothing up.
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy;
+    assert!(beginning(&view).starts_with("host-a: Healthy for 6"));
+    // The rollout waits after it has begun.
+    Arc::make_mut(&mut view.state).rollout.phase = Phase::Progressing {
+        message: Stored::Read(ForeignText::new("three images")),
+    };
+    Arc::make_mut(&mut view.state).rollout.waiting = true;
+    assert!(beginning(&view).starts_with("host-a: Waiting: something outside"));
 }
 
 #[test]

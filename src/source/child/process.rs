@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use super::super::fetch::{FetchError, RemoteTask, RemoteUrl, check, compact, fetch, layout};
+use super::super::fetch::{
+    FetchError, HTTP, HTTPS, RemoteTask, RemoteUrl, check, compact, fetch, layout, port_in,
+};
 use super::super::mirror::Mirror;
 use super::super::sandbox::{NetworkAccess, Sandbox};
 use super::{
@@ -22,8 +24,6 @@ const DESCRIPTORS: u64 = 64;
 const PROGRAM_BYTES: u64 = 256 * 1024 * 1024;
 /// DNS over TCP, for long answers.
 const DNS: u16 = 53;
-const HTTP: u16 = 80;
-const HTTPS: u16 = 443;
 
 /// What a resolver, TLS and git read on a host, beside the work itself. Landlock follows links to
 /// these files only when the rules are made.
@@ -164,17 +164,8 @@ fn network(request: &ChildRequest) -> NetworkAccess {
 /// The port of a proxy: `[http://][user:password@]host[:port][/]`.
 fn proxy_port(proxy: &str) -> Option<u16> {
     let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
-    let authority = rest.split('/').next()?;
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    // The colons of an IPv6 address stand in brackets.
-    let after_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
-    match after_host.rsplit_once(':') {
-        Some((_, port)) => port.parse().ok(),
-        None if scheme == "https" => Some(HTTPS),
-        None => Some(HTTP),
-    }
+    let default = if scheme == "https" { HTTPS } else { HTTP };
+    port_in(rest.split('/').next()?, default)
 }
 
 /// The directories of packs that the task reads, beside those that it writes.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::{FetchError, layout};
 
-const HTTP: u16 = 80;
-const HTTPS: u16 = 443;
+pub(crate) const HTTP: u16 = 80;
+pub(crate) const HTTPS: u16 = 443;
 const SSH: u16 = 22;
 
 /// A parsed repository URL; printed without its password.
@@ -45,17 +45,14 @@ impl NetworkUrl {
             // `user@host:path`
             return Some(SSH);
         };
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
-        // The colons of an IPv6 address stand in brackets.
-        let after_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
-        match (after_host.rsplit_once(':'), scheme) {
-            (Some((_, port)), _) if !port.is_empty() => port.parse().ok(),
-            (_, "https") => Some(HTTPS),
-            (_, "ssh") => Some(SSH),
-            _ => Some(HTTP),
-        }
+        port_in(
+            authority,
+            match scheme {
+                "https" => HTTPS,
+                "ssh" => SSH,
+                _ => HTTP,
+            },
+        )
     }
 
     /// Whether `other`, for which libgit2 requests credentials, is the same server with the same
@@ -185,6 +182,19 @@ impl LocalRepository {
 fn is_scp_like(text: &str) -> bool {
     let head = text.split('/').next().unwrap_or_default();
     head.contains(':') && !head.starts_with('.')
+}
+
+/// The port in `[user@]host[:port]`, or the default; `None` if the port is no number.
+pub(crate) fn port_in(authority: &str, default: u16) -> Option<u16> {
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    // The colons of an IPv6 address stand in brackets.
+    let after_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+    match after_host.rsplit_once(':') {
+        Some((_, port)) if !port.is_empty() => port.parse().ok(),
+        _ => Some(default),
+    }
 }
 
 fn authority(url: &str) -> Option<(&str, &str, &str)> {

@@ -347,8 +347,8 @@ fn no_other_user_chooses_whom_the_child_becomes() {
     owned("alice/own.git", 1001);
     owned("alice/of-bob", 1002);
     owned("root/of-alice", 1001);
-    owned("root/work", 0);
-    owned("root/work/.git", 1001);
+    owned("root/tree", 0);
+    owned("root/tree/.git", 1001);
     owned("open", 0);
     owned("open/root.git", 0);
     fs::set_permissions(path("open"), Permissions::from_mode(0o777)).unwrap();
@@ -369,7 +369,7 @@ fn no_other_user_chooses_whom_the_child_becomes() {
         "alice/of-bob",
         "alice/to-root",
         "alice/to-bob",
-        "root/work",
+        "root/tree",
         "open/root.git",
     ] {
         let error = user(name).unwrap_err().to_string();

@@ -24,7 +24,7 @@ pub(super) fn troubled(report: &StatusReport, now: Timestamp) -> Option<Headline
         .map(|(_, advice)| (*advice).to_owned())
         .collect();
 
-    let (word, sentence) = if report.waiting {
+    let (word, sentence) = if report.waiting || waits_for_registry(report) {
         why.splice(0..0, once(report, waited_for(report, now)));
         advice.extend(advice::waiting(&report.failed_pulls));
         (
@@ -70,6 +70,18 @@ pub(super) fn troubled(report: &StatusReport, now: Timestamp) -> Option<Headline
         why,
         advice,
     })
+}
+
+/// Whether a registry is what the preparation of the target waits for. The rollout itself says so
+/// only after some attempts.
+fn waits_for_registry(report: &StatusReport) -> bool {
+    let of_registry = |pull: &FailedPull| {
+        matches!(
+            pull.fault,
+            FaultKind::RegistryUnreachable | FaultKind::RegistryDenied
+        )
+    };
+    report.phase == "Preparing" && report.failed_pulls.iter().any(of_registry)
 }
 
 /// Why the newest commit is not taken although it could be, and the command that ends that.
