@@ -185,6 +185,12 @@ impl FetchStart {
 }
 
 impl SourceStatus {
+    /// The newest commit that this host knows of, refused or not: before the first fetch since the
+    /// start, the newest verified commit.
+    pub(crate) fn newest(&self) -> Option<&CommitId> {
+        self.head.as_ref().or(self.verified.as_ref())
+    }
+
     /// Records a fetch that the repository has answered.
     pub(crate) fn answered(&mut self, asked: FetchStart) {
         self.fetched = Some(asked.at);

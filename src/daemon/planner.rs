@@ -192,11 +192,9 @@ impl OfflinePlanner {
     }
 }
 
-/// The newest commit of the branch, refused or not; before the first fetch since the start, the
-/// newest verified commit.
+/// The newest commit that this host knows of.
 fn newest(view: &View) -> Option<CommitId> {
-    let source = &view.source;
-    let known = source.head.as_ref().or(source.verified.as_ref());
+    let known = view.source.newest();
     known.or(view.state.rollout.target.as_ref()).cloned()
 }
 

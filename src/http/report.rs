@@ -85,9 +85,10 @@ pub(crate) struct StatusReport {
     pub failed_pulls: Vec<FailedPull>,
     /// Whether the first cycle since the start has converged.
     pub converged: bool,
-    /// The state of the head in the newest entry of the history.
+    /// The state of the head in the newest entry of the history; before the first fetch since the
+    /// start, of the newest verified commit.
     pub head_state: Option<CommitState>,
-    /// Why the head is in that state.
+    /// Why it is in that state.
     pub head_reason: String,
 }
 
@@ -155,11 +156,17 @@ pub(crate) struct PodTrust {
 }
 
 impl StatusReport {
+    /// The newest commit that the host knows of: before the first fetch since the start, the
+    /// newest verified one.
+    pub(crate) fn newest(&self) -> Option<&CommitReport> {
+        self.head.as_ref().or(self.verified.as_ref())
+    }
+
     pub(crate) fn new(view: &View) -> Self {
         let rollout = &view.state.rollout;
         let commit = |id: &Option<CommitId>| id.as_ref().map(|id| CommitReport::new(view, id));
 
-        let head_entry = view.source.head.as_ref().and_then(|head| entry(view, head));
+        let head_entry = view.source.newest().and_then(|newest| entry(view, newest));
         let driving = commit::driving(&view.commits, rollout);
 
         Self {

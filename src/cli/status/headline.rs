@@ -4,10 +4,7 @@ mod advice;
 mod trouble;
 
 use jiff::Timestamp;
-use reconciler::{
-    name::CommitId,
-    state::{CommitState, Rollback},
-};
+use reconciler::state::{CommitState, Rollback};
 
 use super::super::exit::Exit;
 use crate::{
@@ -88,12 +85,12 @@ fn refused(report: &StatusReport) -> Option<Headline> {
         return None;
     }
     Some(Headline {
-        commit: report.head.clone().map(|head| CommitReport {
+        commit: report.newest().cloned().map(|newest| CommitReport {
             signer: match refusal.signer.is_empty() {
-                true => head.signer,
+                true => newest.signer,
                 false => refusal.signer.clone(),
             },
-            ..head
+            ..newest
         }),
         advice: advice::refused(refusal, &report.source),
         ..Headline::rejected(
@@ -117,7 +114,7 @@ fn held(report: &StatusReport) -> Option<Headline> {
         return None;
     }
     Some(Headline {
-        commit: report.head.clone(),
+        commit: report.newest().cloned(),
         ..Headline::rejected(
             "Held",
             "the newest commit waits for an approval".to_owned(),
@@ -127,18 +124,18 @@ fn held(report: &StatusReport) -> Option<Headline> {
 }
 
 fn rolled_back(report: &StatusReport) -> Option<Headline> {
-    let head = report.head.as_ref()?;
+    let newest = report.newest()?;
     let rollback = report
         .rollback
         .as_ref()
-        .filter(|rollback| rollback.from == head.id);
+        .filter(|rollback| rollback.from == newest.id);
     // A rollback by hand is a stop, which the person knows of.
-    if is_target(report) || report.pinned_against.as_ref() == Some(&head.id) {
+    if is_target(report) || report.pinned_against.as_ref() == Some(&newest.id) {
         return None;
     }
     let why = report
         .bad
-        .get(&head.id)
+        .get(&newest.id)
         .cloned()
         .or_else(|| rollback.map(|Rollback { reason, .. }| reason.to_string()))?;
     let sentence = match &report.target {
@@ -149,8 +146,8 @@ fn rolled_back(report: &StatusReport) -> Option<Headline> {
         None => "the newest commit has failed".to_owned(),
     };
     Some(Headline {
-        commit: Some(head.clone()),
-        advice: advice::failed(&head.id),
+        commit: Some(newest.clone()),
+        advice: advice::failed(&newest.id),
         ..Headline::rejected("RolledBack", sentence, vec![why])
     })
 }
@@ -208,14 +205,15 @@ fn regular(report: &StatusReport, now: Timestamp) -> Headline {
             ),
         ),
         "Healthy" => {
-            let standing = match is_target(report) && report.converged {
+            let standing = match report.head.is_some() && is_target(report) && report.converged {
                 true => Standing::Well,
                 false => Standing::Underway,
             };
+            let lasting = lasting(report, now);
             headline(
                 standing,
                 "Healthy",
-                lasting(report, now).trim_start().to_owned(),
+                format!("{}{}", lasting.trim_start(), unread(report)),
             )
         }
         phase => headline(
@@ -243,10 +241,16 @@ pub(super) fn lasting(report: &StatusReport, now: Timestamp) -> String {
         .unwrap_or_default()
 }
 
+/// That a newer commit would not be known: until the first fetch since the start.
+fn unread(report: &StatusReport) -> &'static str {
+    match report.head {
+        Some(_) => "",
+        None => "; the repository has not been read since the daemon started",
+    }
+}
+
 /// Whether the newest commit is the one that must run.
 pub(in crate::cli) fn is_target(report: &StatusReport) -> bool {
-    let id = |commit: &Option<CommitReport>| -> Option<CommitId> {
-        commit.as_ref().map(|commit| commit.id.clone())
-    };
-    id(&report.head) == id(&report.target)
+    let target = report.target.as_ref();
+    report.newest().map(|commit| &commit.id) == target.map(|commit| &commit.id)
 }

@@ -196,6 +196,38 @@ fn a_held_commit_and_a_failed_one_are_the_headline() {
 }
 
 #[test]
+fn a_restart_shows_a_failed_commit_before_the_first_fetch() {
+    let mut view = fixture::view();
+    view.source.head = None;
+    view.source.verified = Some(commit_id(BAD));
+    let rollout = &mut Arc::make_mut(&mut view.state).rollout;
+    rollout.phase = Phase::Healthy;
+    let reason = Stored::Read(ForeignText::new("Deployment/default/web: crash loop"));
+    rollout.bad.insert(commit_id(BAD), reason);
+    let text = beginning(&view);
+    assert!(
+        text.starts_with("host-a: RolledBack: the newest commit has failed"),
+        "{text}"
+    );
+    assert_eq!(exit(&view), Exit::Refused);
+
+    // All that is known runs, but a newer commit may wait in the repository.
+    let rollout = &mut Arc::make_mut(&mut view.state).rollout;
+    view.source.verified = rollout.target.clone();
+    Arc::make_mut(&mut view.pods).clear();
+    let text = beginning(&view)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(text.starts_with("host-a: Healthy for "), "{text}");
+    assert!(
+        text.contains("; the repository has not been read since the daemon started"),
+        "{text}"
+    );
+    assert_ne!(exit(&view), Exit::Done);
+}
+
+#[test]
 fn a_registry_that_does_not_answer_is_shown_with_its_times() {
     let mut view = fixture::view();
     // The first attempts: the rollout does not count as waiting yet.

@@ -13,8 +13,8 @@ const COMMITS: usize = 3;
 /// The outputs of the newest commit, if it has failed, and of pods that fail now.
 pub(in crate::http) fn of_status(view: &View) -> OutputQuery {
     let rollout = &view.state.rollout;
-    let head = view.source.head.iter();
-    let failed_head = head.filter(|head| rollout.bad.contains_key(*head));
+    let newest = view.source.newest().into_iter();
+    let failed_newest = newest.filter(|commit| rollout.bad.contains_key(*commit));
     let degraded = match rollout.phase {
         Phase::Degraded { .. } => rollout.target.as_ref(),
         _ => None,
@@ -23,7 +23,7 @@ pub(in crate::http) fn of_status(view: &View) -> OutputQuery {
     let staying = records.filter(|record| record.stop.is_none());
     let failing = staying.filter(|record| view.pods.get(&record.uid).is_some_and(is_failing));
     OutputQuery {
-        commits: failed_head.chain(degraded).cloned().collect(),
+        commits: failed_newest.chain(degraded).cloned().collect(),
         pods: failing.map(|record| record.uid.clone()).collect(),
     }
 }

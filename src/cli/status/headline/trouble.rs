@@ -61,7 +61,7 @@ pub(super) fn troubled(report: &StatusReport, now: Timestamp) -> Option<Headline
     } else {
         ("Unwell", "a part of the daemon does not work".to_owned())
     };
-    let commit = report.head.clone().filter(|_| !runs);
+    let commit = report.newest().cloned().filter(|_| !runs);
     Some(Headline {
         standing: Standing::Troubled,
         word,
@@ -89,8 +89,8 @@ fn stopped(report: &StatusReport) -> Option<(String, &'static str)> {
     if is_target(report) {
         return None;
     }
-    let head = report.head.as_ref()?;
-    if report.pinned_against.as_ref() == Some(&head.id) {
+    let newest = report.newest()?;
+    if report.pinned_against.as_ref() == Some(&newest.id) {
         let sentence = "the newest commit was rolled back by hand";
         return Some((sentence.to_owned(), "windlass resume"));
     }
