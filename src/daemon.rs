@@ -175,6 +175,7 @@ impl Daemon {
         let (judge, history) = (source.judge, config.rollout.history);
         let auditor = TrustAuditor::new(judge.clone(), state.trust.clone(), views.clone(), history);
         let planner = OfflinePlanner::new(judge, state.trust, views.clone(), config.clone());
+        let pulling = engine.runtime.clone();
         let http = HttpContext {
             views: Views::new(views),
             metrics: Arc::clone(&metrics),
@@ -182,6 +183,7 @@ impl Daemon {
                 engine.runtime.clone(),
                 remote.clone(),
             )),
+            pulls: Arc::new(move || pulling.pulls()),
             outputs: Arc::new(outputs::KeptOutputs::new(engine.runtime, outputs, remote)),
             auditor: Arc::new(auditor),
             planner: Arc::new(planner),

@@ -34,6 +34,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
+use runtime::ImagePull;
 use tokio::sync::mpsc;
 
 use self::{api::LogSource, views::Views};
@@ -54,6 +55,8 @@ pub(crate) struct HttpContext {
     pub logs: Arc<dyn LogSource>,
     /// Looks up what failed containers printed.
     pub outputs: Arc<dyn OutputSource>,
+    /// The pulls under way on this host.
+    pub pulls: Arc<dyn Fn() -> Vec<ImagePull> + Send + Sync>,
     /// Computes what a commit changes.
     pub planner: Arc<dyn Planner>,
     /// Reports the grounds on which the pods run.

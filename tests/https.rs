@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use support::{Behaviour, GitServer, SOON, Site, eventually, unwrapped};
+use support::{Behaviour, DOMAIN, GitServer, SOON, Site, eventually, unwrapped};
 
 const TOKEN: &str = "a-secret-token";
 
@@ -132,6 +132,38 @@ fn a_wrong_token_is_reported_and_the_correct_token_deploys() {
         !everything.contains(TOKEN),
         "the status or the log contains the token"
     );
+}
+
+#[test]
+fn the_servers_name_is_resolved_by_the_hosts_name_services() {
+    let (mut site, server) = site(None);
+    // Once by the file, once by DNS alone.
+    let (by_file, by_dns) = (format!("file.{DOMAIN}"), format!("dns.{DOMAIN}"));
+    let dns = server.serve_name(&by_dns);
+    let script = format!(
+        "echo 'hosts: files dns' >/etc/nsswitch.conf
+        echo 'nameserver {dns}' >/etc/resolv.conf
+        echo '{dns} {by_file}' >/etc/hosts"
+    );
+    site.host.exec(&["sh", "-c", &script]).ok();
+
+    let follow = |site: &mut Site, name: &str| {
+        let url = server.url_by(name, "repo.git");
+        let source = format!("[source]\nurl = '{url}'\npoll = '1s'\n{}", ca_file(&server));
+        site.configure(&source);
+        site.start();
+    };
+    follow(&mut site, &by_file);
+    wait_shop(&site, "first");
+    site.stop();
+    site.repo
+        .replace_signed(&[("shop.yaml", &shop("second"))], "change the shop");
+    follow(&mut site, &by_dns);
+    wait_shop(&site, "second");
+    site.stop();
+
+    follow(&mut site, &format!("nowhere.{DOMAIN}"));
+    wait_error(&mut site, &format!("cannot reach https://nowhere.{DOMAIN}"));
 }
 
 #[test]

@@ -40,5 +40,6 @@ pub use observer::{LastOutput, LastOutputs, Observation};
 pub use pods::Pods;
 pub use prober::{Prober, Probes};
 pub use runtime::{
-    Collected, EngineInfo, ExecOutcome, LogOptions, LogStream, Runtime, RuntimeError,
+    Collected, EngineInfo, ExecOutcome, ImagePull, LogOptions, LogStream, PullStage, Runtime,
+    RuntimeError,
 };

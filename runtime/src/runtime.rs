@@ -41,7 +41,7 @@ use crate::{
 pub use self::{
     engine_info::EngineInfo,
     exec::ExecOutcome,
-    image::collect::Collected,
+    image::{ImagePull, PullStage, collect::Collected},
     logs::{LogOptions, LogStream},
 };
 

@@ -310,8 +310,8 @@ fn cluster(report: &StatusReport, now: Timestamp, out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
-/// Prints the number of pods in each state, as `get pods` shows it, and those that
-/// need attention.
+/// Prints the number of pods in each state, as `get pods` shows it, the pulls under way, and the
+/// pods that need attention.
 fn pods(report: &StatusReport, headline: &Headline, out: &mut dyn Write) -> io::Result<()> {
     let total: usize = report.pods.values().sum();
     let phases: Vec<String> = report
@@ -328,6 +328,9 @@ fn pods(report: &StatusReport, headline: &Headline, out: &mut dyn Write) -> io::
         ),
     };
     line(out, "pods", &text, plain)?;
+    for pull in &report.pulls {
+        line(out, "pulling", &foreign::escape(&pull.to_string()), plain)?;
+    }
     let mut others = report
         .unwell
         .iter()

@@ -4,11 +4,12 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use reconciler::{name::CommitId, state::CommitState};
-use runtime::LastOutput;
+use reconciler::{foreign, name::CommitId, state::CommitState};
+use runtime::{ImagePull, LastOutput};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +22,9 @@ use super::{
     status::headline::Headline,
 };
 use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
+
+/// How often the bytes of the same pulls are printed.
+const PULL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The outcome of the newest commit, as far as a report shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -101,6 +105,7 @@ async fn watch(
     out: &mut dyn Write,
 ) -> Result<SyncVerdict, CliError> {
     let socket = sockets.join("windlass.sock");
+    let mut pulls = ShownPulls::default();
     loop {
         let client = Client::new(socket.clone())?;
         let mut reports = client
@@ -108,14 +113,16 @@ async fn watch(
             .await?;
         while let Ok(Some(report)) = reports.line::<StatusReport>().await {
             match verdict(&report, asked) {
-                SyncVerdict::Wait { message } if message != *last => {
+                SyncVerdict::Wait { message } => {
                     if format == Format::Text {
-                        writeln!(out, "{message}")?;
+                        if message != *last {
+                            writeln!(out, "{message}")?;
+                        }
+                        pulls.show(&report.pulls, Instant::now(), out)?;
                         out.flush()?;
                     }
                     *last = message;
                 }
-                SyncVerdict::Wait { .. } => {}
                 end @ SyncVerdict::Refused { .. } => {
                     return Ok(with_outputs(&client, asked, end).await);
                 }
@@ -123,8 +130,33 @@ async fn watch(
             }
         }
         while !super::client::answers(&socket) {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+/// The pulls that were printed last. Their bytes change all the time, so they are printed again
+/// only from time to time.
+#[derive(Default)]
+struct ShownPulls {
+    pulls: Vec<ImagePull>,
+    at: Option<Instant>,
+}
+
+impl ShownPulls {
+    fn show(&mut self, pulls: &[ImagePull], now: Instant, out: &mut dyn Write) -> io::Result<()> {
+        let images = |pulls: &[ImagePull]| -> Vec<String> {
+            pulls.iter().map(|pull| pull.image.clone()).collect()
+        };
+        let is_due = self.at.is_none_or(|at| now >= at + PULL_INTERVAL);
+        if images(pulls) == images(&self.pulls) && (pulls == self.pulls || !is_due) {
+            return Ok(());
+        }
+        (self.pulls, self.at) = (pulls.to_vec(), Some(now));
+        for pull in pulls {
+            writeln!(out, "  pulling {}", foreign::escape(&pull.to_string()))?;
+        }
+        Ok(())
     }
 }
 

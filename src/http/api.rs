@@ -46,7 +46,11 @@ pub(crate) use self::{
     resource::{ApiKind, RESOURCES, Resource},
     table::{Cell, ColumnDefinition, KubernetesTable, TableRow},
 };
-use super::{HttpContext, views::Numbered};
+use super::{
+    HttpContext,
+    outputs::{self, with_others},
+    views::Numbered,
+};
 use crate::view::View;
 
 /// The handler of every path that no other route has.
@@ -96,12 +100,12 @@ async fn route(
         Target::List {
             resource,
             namespace,
-        } => list(&daemon, resource, namespace, form, &query),
+        } => list(&daemon, resource, namespace, form, &query).await,
         Target::Object {
             resource,
             namespace,
             name,
-        } => object(&daemon, resource, namespace, name, form, &query),
+        } => object(&daemon, resource, namespace, name, form, &query).await,
         Target::Log { namespace, name } => {
             logs::answer(&daemon, (namespace, name), &query, logs::LogReader::Reader).await
         }
@@ -152,7 +156,7 @@ pub(crate) fn pod_counts(view: &View) -> BTreeMap<String, usize> {
     counts
 }
 
-fn list(
+async fn list(
     daemon: &HttpContext,
     resource: &'static Resource,
     namespace: Option<&str>,
@@ -160,7 +164,12 @@ fn list(
     query: &ListQuery,
 ) -> Result<Response, ApiError> {
     let filter = query.filter(resource)?;
-    let current = current_view(daemon, query.for_list()?)?;
+    let mut current = current_view(daemon, query.for_list()?)?;
+    if resource.kind == ApiKind::Event {
+        let since = current.view.at - objects::event::LIFE;
+        let outputs = outputs::query::of_events(&current.view, since);
+        current = with_others(daemon, current, &outputs).await;
+    }
     let scope = Scope {
         namespace,
         name: filter.name(),
@@ -207,7 +216,7 @@ fn json(body: &impl Serialize) -> Result<Response, ApiError> {
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn object(
+async fn object(
     daemon: &HttpContext,
     resource: &'static Resource,
     namespace: Option<&str>,
@@ -215,7 +224,11 @@ fn object(
     form: Form,
     query: &ListQuery,
 ) -> Result<Response, ApiError> {
-    let current = current_view(daemon, query.for_get()?)?;
+    let mut current = current_view(daemon, query.for_get()?)?;
+    if resource.kind == ApiKind::Pod {
+        let outputs = outputs::query::of_pod(&current.view, namespace, name);
+        current = with_others(daemon, current, &outputs).await;
+    }
     let scope = Scope {
         namespace,
         name: Some(name),

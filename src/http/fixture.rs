@@ -18,7 +18,7 @@ use reconciler::{
     foreign::ForeignText,
     name::{NodeName, ObjectKey, PodUid, WorkloadKey, WorkloadKind},
 };
-use runtime::{LastOutput, LastOutputs};
+use runtime::{ImagePull, LastOutput, LastOutputs, PullStage};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::{
@@ -69,6 +69,7 @@ pub(crate) fn fixture() -> Fixture {
         metrics: Arc::new(Metrics::new().unwrap()),
         logs: Arc::new(FakeLogs(asked.clone())),
         outputs: Arc::new(FakeOutputs(receiver.clone())),
+        pulls: Arc::new(|| vec![pull()]),
         planner: Arc::new(FakePlanner),
         auditor: Arc::new(FakeAuditor),
         requests: sender,
@@ -79,6 +80,16 @@ pub(crate) fn fixture() -> Fixture {
         publish,
         requests,
         asked,
+    }
+}
+
+/// A pull under way, which is half done.
+pub(crate) fn pull() -> ImagePull {
+    ImagePull {
+        image: "registry.example.com/web:3".to_owned(),
+        stage: PullStage::Downloading,
+        received_bytes: 20 << 20,
+        total_bytes: Some(40 << 20),
     }
 }
 
@@ -118,13 +129,25 @@ impl OutputSource for FakeOutputs {
     }
 
     fn there(&self, node: NodeName, query: OutputQuery) -> BoxFuture<'_, Vec<LastOutput>> {
-        let commits = query.commits.into_iter();
-        let outputs = commits.map(move |commit| LastOutput {
-            commit,
+        let there = || LastOutput {
             lines: vec![ForeignText::new(&format!("fatal on {node}"))],
             ..output()
+        };
+        let commits = query
+            .commits
+            .into_iter()
+            .map(|commit| LastOutput { commit, ..there() });
+        let view = self.0.borrow().clone();
+        let finished = |uid: &PodUid| {
+            let last = view.pods.get(uid)?.containers.first()?.last.as_ref()?;
+            Some(last.finished)
+        };
+        let pods = query.pods.into_iter().map(|uid| LastOutput {
+            finished: finished(&uid).unwrap_or(output().finished),
+            uid,
+            ..there()
         });
-        let outputs = outputs.collect();
+        let outputs = commits.chain(pods).collect();
         async { outputs }.boxed()
     }
 }

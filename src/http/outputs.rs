@@ -1,12 +1,14 @@
 //! What failed containers printed, from the hosts that ran them: looked up when somebody asks.
 
-use std::{collections::BTreeSet, time::Duration};
+pub(super) mod query;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use reconciler::name::NodeName;
 use runtime::{LastOutput, LastOutputs};
 
-use super::HttpContext;
+use super::{HttpContext, views::Numbered};
 use crate::{last_outputs::OutputQuery, view::View};
 
 /// How long other hosts have to answer; the answer is given without those that do not.
@@ -43,6 +45,28 @@ pub(super) async fn look_up(
     let (here, there) = tokio::join!(daemon.outputs.here(), asked);
     let all = here.iter().cloned().chain(there.into_iter().flatten());
     query.select(all)
+}
+
+/// A view with what a query finds on other hosts too.
+pub(super) async fn with_others(
+    daemon: &HttpContext,
+    numbered: Numbered,
+    query: &OutputQuery,
+) -> Numbered {
+    if others(&numbered.view, query).is_empty() {
+        return numbered;
+    }
+    let found = look_up(daemon, &numbered.view, query).await;
+    let known = &numbered.view.last_outputs;
+    let new = found.into_iter().filter(|output| !known.contains(output));
+    let last_outputs = known.iter().cloned().chain(new).collect();
+    Numbered {
+        view: Arc::new(View {
+            last_outputs: Arc::new(last_outputs),
+            ..View::clone(&numbered.view)
+        }),
+        ..numbered
+    }
 }
 
 /// The other hosts that may have such outputs: any for a commit, and those of the pods.

@@ -1,7 +1,6 @@
 //! The answers of `/windlass/v1`: facts about commits and the daemon that have no place in
 //! Kubernetes' API.
 
-pub(in crate::http) mod printed;
 mod unwell;
 
 use std::collections::BTreeMap;
@@ -13,10 +12,10 @@ use reconciler::{
     name::CommitId,
     state::{CommitState, HistoryEntry, Rollback},
 };
-use runtime::LastOutput;
+use runtime::{ImagePull, LastOutput};
 use serde::{Deserialize, Serialize};
 
-use super::api;
+use super::{api, outputs::query};
 use crate::{
     source::allowed_signers::Signer,
     view::{ClusterView, FailedPull, SourceStatus, View},
@@ -83,6 +82,9 @@ pub(crate) struct StatusReport {
     /// The images of the target that this host cannot pull now.
     #[serde(default)]
     pub failed_pulls: Vec<FailedPull>,
+    /// The pulls under way on this host.
+    #[serde(default)]
+    pub pulls: Vec<ImagePull>,
     /// Whether the first cycle since the start has converged.
     pub converged: bool,
     /// The state of the head in the newest entry of the history; before the first fetch since the
@@ -198,7 +200,7 @@ impl StatusReport {
                 .filter(|status| status.ready.is_some())
                 .count(),
             unwell: unwell::sentences(view),
-            last_outputs: printed::of_status(view).select(view.last_outputs.iter().cloned()),
+            last_outputs: query::of_status(view).select(view.last_outputs.iter().cloned()),
             troubles: sentences(&view.troubles),
             warnings: driving
                 .map(|commit| commit.warnings.clone())
@@ -206,6 +208,7 @@ impl StatusReport {
             notes: sentences(&view.notes),
             crashing: unwell::crashing(view),
             failed_pulls: view.failed_pulls.clone(),
+            pulls: Vec::new(),
             converged: view.converged,
             head_state: head_entry.map(|entry| entry.state),
             head_reason: head_entry

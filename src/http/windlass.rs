@@ -1,6 +1,6 @@
 //! `/windlass/v1`: commits, history, plan, trust and source.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -11,15 +11,16 @@ use axum::{
     routing::get,
 };
 use futures_util::{future::BoxFuture, stream};
+use runtime::ImagePull;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::task::JoinError;
+use tokio::{task::JoinError, time::timeout};
 
 use super::{
     HttpContext,
-    outputs::look_up,
+    outputs::{look_up, query},
     plan,
-    report::{HistoryReport, StatusReport, TrustReport, printed},
+    report::{HistoryReport, StatusReport, TrustReport},
 };
 use crate::view::{SourceStatus, View};
 
@@ -40,6 +41,9 @@ pub(crate) enum AuditError {
 
 /// Maximum size of the manifests that are not pushed yet and are sent for a plan, in bytes.
 const MANIFEST_BYTES: usize = 32 << 20;
+
+/// How often a watch shows the progress of pulls.
+const PULL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The routes of the facts that are not in the Kubernetes API.
 pub(super) fn router(daemon: &Arc<HttpContext>) -> Router {
@@ -67,20 +71,29 @@ async fn status(
 ) -> Response {
     if !query.watch {
         let view = daemon.views.current().view;
-        let last_outputs = look_up(&daemon, &view, &printed::of_status(&view)).await;
+        let last_outputs = look_up(&daemon, &view, &query::of_status(&view)).await;
         let report = StatusReport::new(&view);
         return Json(StatusReport {
             last_outputs,
+            pulls: (daemon.pulls)(),
             ..report
         })
         .into_response();
     }
     let mut receiver = daemon.views.subscribe();
     receiver.mark_changed();
-    let lines = stream::unfold(receiver, |mut receiver| async move {
-        receiver.changed().await.ok()?;
+    let lines = stream::unfold((receiver, daemon), |(mut receiver, daemon)| async move {
+        loop {
+            // A pull makes progress without a new view.
+            match timeout(PULL_INTERVAL, receiver.changed()).await {
+                Ok(changed) => break changed.ok()?,
+                Err(_) if (daemon.pulls)().is_empty() => {}
+                Err(_) => break,
+            }
+        }
         let view = receiver.borrow_and_update().clone();
-        Some((Ok::<_, Infallible>(line(&view)), receiver))
+        let line = line(&view, (daemon.pulls)());
+        Some((Ok::<_, Infallible>(line), (receiver, daemon)))
     });
     (
         [(CONTENT_TYPE, "application/x-ndjson")],
@@ -89,16 +102,20 @@ async fn status(
         .into_response()
 }
 
-fn line(view: &View) -> Bytes {
+fn line(view: &View, pulls: Vec<ImagePull>) -> Bytes {
+    let report = StatusReport {
+        pulls,
+        ..StatusReport::new(view)
+    };
     // A report is plain data with text keys, so serializing it cannot fail.
-    let mut line = serde_json::to_vec(&StatusReport::new(view)).unwrap_or_default();
+    let mut line = serde_json::to_vec(&report).unwrap_or_default();
     line.push(b'\n');
     Bytes::from(line)
 }
 
 async fn history(State(daemon): State<Arc<HttpContext>>) -> Json<HistoryReport> {
     let view = daemon.views.current().view;
-    let last_outputs = look_up(&daemon, &view, &printed::of_history(&view)).await;
+    let last_outputs = look_up(&daemon, &view, &query::of_history(&view)).await;
     Json(HistoryReport {
         last_outputs,
         ..HistoryReport::new(&view)

@@ -48,6 +48,8 @@ fn what_a_failed_container_printed_is_fetched_from_its_host() {
         for command in ["status", "history"] {
             assert!(shows_output(host, command), "{command} on {}", host.name);
         }
+        let events = host.windlass(&["get", "events"]).ok();
+        assert!(events.contains(SECRET), "on {}: {events}", host.name);
         assert!(!host.log().contains(SECRET), "the log of {}", host.name);
     }
 

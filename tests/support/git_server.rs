@@ -2,7 +2,7 @@
 //! of its own authority.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,9 @@ use tempfile::TempDir;
 use super::guard::enter_netns;
 use super::network::GATEWAY as ADDRESS;
 use super::{Network, run};
+
+/// The domain that the server's certificate is valid for.
+pub(crate) const DOMAIN: &str = "git.test";
 
 /// What the server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +102,32 @@ impl GitServer {
 
     /// The URL of a repository.
     pub(crate) fn url(&self, repository: &str) -> String {
-        format!("https://{ADDRESS}:{}/{repository}", self.port)
+        self.url_by(&ADDRESS.to_string(), repository)
+    }
+
+    /// The URL of a repository by a name of the server, which may be any below `DOMAIN`.
+    pub(crate) fn url_by(&self, name: &str, repository: &str) -> String {
+        format!("https://{name}:{}/{repository}", self.port)
+    }
+
+    /// Starts a DNS server beside this one, which knows only this name; returns its address.
+    pub(crate) fn serve_name(&self, name: &str) -> Ipv4Addr {
+        let address = format!("--address=/{name}/{ADDRESS}");
+        let listen = format!("--listen-address={ADDRESS}");
+        self.network
+            .exec(&[
+                "dnsmasq",
+                "--conf-file=/dev/null",
+                "--no-resolv",
+                "--no-hosts",
+                "--bind-interfaces",
+                "--user=root",
+                "--pid-file=",
+                &listen,
+                &address,
+            ])
+            .ok();
+        ADDRESS
     }
 
     /// The certificate of the authority that signed the server's certificate.
@@ -145,7 +173,7 @@ fn make_certificate(dir: &Path) {
         new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
         $new -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
         $new -subj /CN=git -keyout server.key -out server.csr
-        echo subjectAltName=IP:{ADDRESS} >names
+        echo 'subjectAltName=IP:{ADDRESS},DNS:*.{DOMAIN}' >names
         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem"
     );
     run(Command::new("sh").current_dir(dir).args(["-c", &script])).ok();

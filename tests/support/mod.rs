@@ -52,7 +52,7 @@ pub(crate) use container::{Container, is, is_ready, text};
 pub(crate) use daemon::{DATA_DIR, Daemon};
 pub(crate) use etcd::{ClientFiles, Etcd, EtcdOptions};
 pub(crate) use git_repo::{GitRepo, Signer};
-pub(crate) use git_server::{Behaviour, GitServer};
+pub(crate) use git_server::{Behaviour, DOMAIN, GitServer};
 pub(crate) use host::{Answer, Host, HostOptions};
 pub(crate) use machine::Machine;
 pub(crate) use network::{GATEWAY, Network, Port};

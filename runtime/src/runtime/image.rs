@@ -6,7 +6,9 @@ use std::{
 };
 
 use bollard::{
-    auth::DockerCredentials, models::ImageInspect, query_parameters::CreateImageOptionsBuilder,
+    auth::DockerCredentials,
+    models::{CreateImageInfo, ImageInspect},
+    query_parameters::CreateImageOptionsBuilder,
 };
 use futures_util::{FutureExt, StreamExt, future::Shared};
 use parking_lot::Mutex;
@@ -28,9 +30,12 @@ use crate::{
 
 pub(crate) mod collect;
 mod credentials;
+mod progress;
 pub(crate) mod record;
 mod reference;
 
+use progress::Progress;
+pub use progress::{ImagePull, PullStage};
 use record::Record;
 use reference::Reference;
 
@@ -45,13 +50,19 @@ struct Pulled {
     newer: bool,
 }
 
+/// A pull under way.
+struct UnderWay {
+    result: SharedPull,
+    progress: Progress,
+}
+
 /// Settings of pulls, pulls under way, and the record of pulled images.
 pub(crate) struct Images {
     registries: Vec<RegistryAuth>,
     docker_config: Option<PathBuf>,
     slots: Semaphore,
     /// Pulls under way, by reference: a second pull of the same reference waits for the first.
-    under_way: Mutex<BTreeMap<String, SharedPull>>,
+    under_way: Mutex<BTreeMap<String, UnderWay>>,
     record: Mutex<Record>,
 }
 
@@ -138,11 +149,15 @@ impl Runtime {
         let pull = {
             let mut under_way = self.inner.images.under_way.lock();
             match under_way.get(&reference.full()) {
-                Some(pull) => pull.clone(),
+                Some(pull) => pull.result.clone(),
                 None => {
                     let (done, pull) = oneshot::channel();
                     let pull = pull.shared();
-                    under_way.insert(reference.full(), pull.clone());
+                    let new = UnderWay {
+                        result: pull.clone(),
+                        progress: Progress::default(),
+                    };
+                    under_way.insert(reference.full(), new);
                     let (reference, what) = (reference.clone(), what.to_owned());
                     tokio::spawn(self.clone().pull_to_the_end(reference, what, done));
                     pull
@@ -201,6 +216,7 @@ impl Runtime {
         loop {
             match timeout(silence, progress.next()).await {
                 Ok(Some(Ok(info))) => {
+                    self.note_progress(&reference.full(), &info);
                     // The last line of a pull that `docker pull` prints, too; the other one is
                     // `Status: Image is up to date`.
                     let status = info.status.unwrap_or_default();
@@ -218,6 +234,19 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    fn note_progress(&self, image: &str, line: &CreateImageInfo) {
+        if let Some(pull) = self.inner.images.under_way.lock().get_mut(image) {
+            pull.progress.take(line);
+        }
+    }
+
+    /// The pulls under way on this host.
+    pub fn pulls(&self) -> Vec<ImagePull> {
+        let under_way = self.inner.images.under_way.lock();
+        let pulls = under_way.iter();
+        pulls.map(|(image, pull)| pull.progress.of(image)).collect()
     }
 
     async fn credentials(&self, reference: &Reference) -> Option<DockerCredentials> {

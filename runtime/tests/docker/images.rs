@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reconciler::{fault::FaultKind, plan::PullMode};
-use runtime::RegistryAuth;
+use runtime::{PullStage, RegistryAuth};
 
 use crate::{
     bed::{Bed, docker, try_docker},
@@ -68,6 +68,32 @@ async fn an_image_is_pinned_by_its_digest_and_collected_only_when_it_is_not_need
         try_docker(&["image", "inspect", &bed.image]).is_ok(),
         "an image that the runtime did not pull was removed"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_under_way_shows_what_has_been_received() {
+    let bed = Bed::with(|config| config.pull_timeout = Duration::from_secs(5)).await;
+    let registry = Registry::start(&"a long line of a page\n".repeat(100_000)).await;
+    registry.set(Mode::HalfALayer);
+    let image = registry.image();
+    let downloads = async {
+        loop {
+            if let [pull] = bed.runtime.pulls().as_slice()
+                && pull.stage == PullStage::Downloading
+                && pull.received_bytes > 0
+            {
+                return pull.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (pulled, pull) = tokio::join!(bed.pulled(&image, PullMode::IfNotPresent), downloads);
+    assert_eq!(pull.image, image);
+    let total = pull.total_bytes.unwrap();
+    assert!(total > 2_000_000, "{pull:?}");
+    assert!(pull.received_bytes <= total / 2 + 1, "{pull:?}");
+    assert_eq!(pulled.unwrap_err().kind, FaultKind::RegistryUnreachable);
+    assert_eq!(bed.runtime.pulls(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,7 @@ async fn status_shows_the_problem_before_the_rollout() {
         "\n  head      3333333333\n",
         "\n  source    https://git.example.com/site.git, branch main; verification\n",
         "\n            default/web-bbbbbbbbbb-c3333, container httpd: CrashLoopBackOff:\n",
+        "\n  pulling   registry.example.com/web:3 (20.0 of 40.0 MiB)\n",
         "\n  trouble   the engine does not answer\n",
         "\n  note      verification is off: ",
         "\n  warning   deploy/rbac.yaml:1:1: warning: kind: a Role has no effect here\n",

@@ -81,6 +81,9 @@ async fn sync_waits_for_the_outcome() {
             && text.contains("timed out after 2 s; last: 2222222222  Progressing"),
         "{text}"
     );
+    // Once, until some seconds have passed.
+    let pulling = "  pulling registry.example.com/web:3 (20.0 of 40.0 MiB)\n";
+    assert_eq!(text.matches(pulling).count(), 1, "{text}");
 }
 
 #[tokio::test]

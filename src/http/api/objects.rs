@@ -1,7 +1,7 @@
 //! The objects of the API: the manifests of a commit, with the present state.
 
 mod endpoints;
-mod event;
+pub(super) mod event;
 mod meta;
 mod node;
 mod plain;

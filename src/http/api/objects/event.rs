@@ -12,7 +12,7 @@ use super::{ApiKind, ApiObject, ObjectSource, Scope, count, escaped, meta};
 use crate::view::{EventKind, EventView, View};
 
 /// How long the failure of a container is an event: as long as Kubernetes keeps events.
-const LIFE: SignedDuration = SignedDuration::from_hours(1);
+pub(in crate::http::api) const LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 pub(super) fn all(source: &ObjectSource<'_>, scope: Scope<'_>) -> BTreeMap<ObjectKey, ApiObject> {
     let mut shown = BTreeMap::new();

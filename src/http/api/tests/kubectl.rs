@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
-use reconciler::{foreign, name::PodUid};
+use reconciler::{
+    foreign,
+    name::{NodeName, PodUid},
+    state::PodPlace,
+};
 use runtime::LastOutput;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -195,6 +199,25 @@ async fn describe_and_events_show_what_a_failed_container_printed() {
     let event = format!("container httpd ended with exit code 1: {printed}");
     assert!(text.contains(&event), "{text}");
     assert!(!text.contains("container older"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_and_events_fetch_what_a_container_of_another_host_printed() {
+    let fixture = fixture();
+    let mut view = fixture::view();
+    let uid = PodUid::new("00000000-0000-4000-8000-000000000003");
+    let state = Arc::make_mut(&mut view.state);
+    let record = state.pods.get_mut(&uid).unwrap();
+    record.place = PodPlace::Node(NodeName::new("host-b"));
+    view.last_outputs = Arc::default();
+    fixture.publish.send(Arc::new(view)).unwrap();
+    let kubectl = kubectl_at(serve(&fixture).await);
+
+    let (ok, text) = kubectl.run("describe pod web-bbbbbbbbbb-c3333").await;
+    let text = squeezed(&text);
+    assert!(ok && text.contains("Message: fatal on host-b"), "{text}");
+    let event = "container httpd ended with exit code 1: fatal on host-b";
+    assert!(text.contains(event), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
-//! Which outputs of failed containers explain what a report shows.
+//! Which outputs of failed containers explain what is shown.
 
+use jiff::Timestamp;
 use reconciler::{
-    state::{CommitState, HistoryEntry, Phase},
+    state::{CommitState, HistoryEntry, Phase, PodRecord},
     status::{ContainerPhase, ContainerStatus, PodStatus},
 };
 
@@ -30,15 +31,42 @@ pub(in crate::http) fn of_status(view: &View) -> OutputQuery {
 
 /// The outputs of the latest commits that have failed.
 pub(in crate::http) fn of_history(view: &View) -> OutputQuery {
-    let has_failed = |entry: &&HistoryEntry| {
-        matches!(entry.state, CommitState::RolledBack | CommitState::Degraded)
-    };
     let newest_first = view.state.rollout.history.iter().rev();
     let failed = newest_first.filter(has_failed).take(COMMITS);
     OutputQuery {
         commits: failed.map(|entry| entry.commit.clone()).collect(),
         ..OutputQuery::default()
     }
+}
+
+/// The outputs of a pod that fails now.
+pub(in crate::http) fn of_pod(view: &View, namespace: Option<&str>, name: &str) -> OutputQuery {
+    let is_it = |record: &&PodRecord| {
+        record.key.name == name && namespace.is_none_or(|one| record.key.namespace == one)
+    };
+    let records = view.state.pods.values().filter(is_it);
+    let failing = records.filter(|record| view.pods.get(&record.uid).is_some_and(is_failing));
+    OutputQuery {
+        pods: failing.map(|record| record.uid.clone()).collect(),
+        ..OutputQuery::default()
+    }
+}
+
+/// The outputs of the newest commit, of commits that have failed since a time, and of pods that
+/// fail now.
+pub(in crate::http) fn of_events(view: &View, since: Timestamp) -> OutputQuery {
+    let mut query = of_status(view);
+    let newest_first = view.state.rollout.history.iter().rev();
+    let recent = newest_first.filter(|entry| entry.ended.is_none_or(|ended| ended >= since));
+    let failed = recent.filter(has_failed).take(COMMITS);
+    query
+        .commits
+        .extend(failed.map(|entry| entry.commit.clone()));
+    query
+}
+
+fn has_failed(entry: &&HistoryEntry) -> bool {
+    matches!(entry.state, CommitState::RolledBack | CommitState::Degraded)
 }
 
 /// Whether a pod is not ready and one of its containers has ended with an error.
