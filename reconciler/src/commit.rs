@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     manifest::Problem,
-    name::{CommitId, TemplateHash, WorkloadKey},
+    name::{CommitId, TemplateHash, WorkloadKey, WorkloadKind},
     object::{Objects, Workload},
     state::{PodRecord, Rollout},
 };
@@ -51,7 +51,12 @@ pub fn driving<'a>(commits: &'a Commits, rollout: &Rollout) -> Option<&'a Arc<Co
 
 /// The commit and the workload of a pod. The commit in a record only locates the template: if that
 /// commit is not known, any other commit in which the owner has the same template is used.
+///
+/// `None` also for a record whose names its owner's controller cannot have given.
 pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commit, &'a Workload)> {
+    if !is_named(record) {
+        return None;
+    }
     let find = |commit: &'a Arc<Commit>| {
         let workload = commit.resolve(&record.owner, &record.template)?;
         Some((commit.as_ref(), workload))
@@ -59,6 +64,34 @@ pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commi
     let named = commits.get(&record.commit).map(find);
     // If the named commit is known and does not contain the template, no other commit is searched.
     named.unwrap_or_else(|| commits.values().find_map(find))
+}
+
+/// Whether the controller of the owner may have named the pod so.
+///
+/// The namespace decides which Secrets a pod gets, and its name and uid appear in variables and
+/// arguments of its containers. Whoever writes the store must not choose them.
+fn is_named(record: &PodRecord) -> bool {
+    let (key, owner) = (&record.key, &record.owner.object);
+    let generated = |prefix: &str| {
+        let suffix = key.name.strip_prefix(prefix);
+        suffix.is_some_and(|suffix| is_plain(suffix) && !suffix.contains('-'))
+    };
+    let is_named = match record.owner.kind {
+        WorkloadKind::Pod => key.name == owner.name,
+        WorkloadKind::Deployment => {
+            generated(&format!("{}-{}-", owner.name, record.template.short()))
+        }
+        WorkloadKind::ReplicaSet
+        | WorkloadKind::ReplicationController
+        | WorkloadKind::DaemonSet => generated(&format!("{}-", owner.name)),
+    };
+    is_named && key.namespace == owner.namespace && is_plain(record.uid.as_str())
+}
+
+/// Whether a text has only characters that mean nothing to a shell, to a path or to a terminal.
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// The commit and the workload of a running pod, whether the commit is eligible or only kept.

@@ -26,7 +26,7 @@ use crate::{
     network::{DnsRecords, HostNetwork, ServiceTable},
     object::{PodTemplate, Service, Workload},
     observed::{Observed, ObservedContainer},
-    plan::{ImagePin, Lane, LaneKey, Next, ProbeTask},
+    plan::{ImagePin, Lane, LaneKey, Next, PodIdentity, ProbeTask},
     pod::{
         environment::ServiceVariables,
         files::DnsFacts,
@@ -197,11 +197,7 @@ impl<'a> NodeCycle<'a> {
     /// pod whose record in the store names no eligible commit: the pod stays what it was when this
     /// host last acted on it.
     fn kept_up(&self, record: &PodRecord) -> Option<(PodRecord, &'a Commit, &'a Workload)> {
-        let labels = self
-            .containers
-            .get(&record.uid)
-            .and_then(|containers| containers.first());
-        let labels = labels.map(|(_, container)| &container.identity);
+        let labels = self.labels(&record.uid);
         let labelled = || {
             let identity = labels?;
             Some(Origin {
@@ -219,15 +215,23 @@ impl<'a> NodeCycle<'a> {
         let commit = self.input.readable(&origin.commit)?;
 
         let owner = labels.map_or(&record.owner, |identity| &identity.owner);
+        let key = labels.map_or(&record.key, |identity| &identity.pod);
         let workload = commit.resolve(owner, &origin.template)?;
-        let owner = owner.clone();
+        let (owner, key) = (owner.clone(), key.clone());
         let record = PodRecord {
             owner,
+            key,
             commit: origin.commit,
             template: origin.template,
             ..record.clone()
         };
         Some((record, commit, workload))
+    }
+
+    /// The identity of a pod in the labels of its containers on this host.
+    fn labels(&self, uid: &PodUid) -> Option<&'a PodIdentity> {
+        let (_, container) = self.containers.get(uid)?.first()?;
+        Some(&container.identity)
     }
 
     fn pods(&mut self) {
@@ -263,15 +267,18 @@ impl<'a> NodeCycle<'a> {
                 ..decided.clone()
             });
             let record = kept.as_ref().unwrap_or(decided);
-            // A pod keeps the origin with which this host started it, even if its record has
-            // changed since.
+            // A pod keeps the origin and the names with which this host started it, even if its
+            // record has changed since.
             let remembered = self
                 .input
                 .memory
                 .pods
                 .get(&record.uid)
                 .and_then(|memory| memory.origin.as_ref());
-            let rewritten = remembered.is_some_and(|origin| origin.template != record.template);
+            let rewritten = remembered.is_some_and(|origin| origin.template != record.template)
+                || self
+                    .labels(&record.uid)
+                    .is_some_and(|labels| labels.pod != record.key);
             let located = if rewritten {
                 None
             } else {
@@ -294,9 +301,12 @@ impl<'a> NodeCycle<'a> {
 
             // The Services that are driven now, whichever commit the pod belongs to: otherwise the
             // first pod of a namespace would choose the commit for all others.
+            let namespace = workload.map_or(&decided.key.namespace, |workload| {
+                &workload.key.object.namespace
+            });
             let services = variables
-                .entry(&decided.key.namespace)
-                .or_insert_with(|| ServiceVariables::new(&decided.key.namespace, services, &given));
+                .entry(namespace)
+                .or_insert_with(|| ServiceVariables::new(namespace, services, &given));
 
             let known = self.input.memory.pods.get(&record.uid).cloned();
             let own_network = workload.is_none_or(|workload| !workload.template.spec.host_network);

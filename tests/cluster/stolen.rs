@@ -163,10 +163,11 @@ fn an_attacker_with_the_store_starts_only_pods_that_a_commit_explains() {
 
     // A host cannot distinguish one forged pod more than the replicas from the surge of a rollout,
     // and starts it. Any further pod is refused.
-    thief.assign(&web, "forged-surge", "n2", |pod| {
-        let text = pod["key"].to_string().replace("web-", "web-forged-");
-        pod["key"] = serde_json::from_str(&text).unwrap();
-    });
+    let renamed = |pod: &Value| -> Value {
+        let (prefix, _) = pod["key"].as_str().unwrap().rsplit_once('-').unwrap();
+        format!("{prefix}-forged").into()
+    };
+    thief.assign(&web, "forged-surge", "n2", |pod| pod["key"] = renamed(pod));
     cluster.wait_for(SOON, "one pod more than the replicas runs", || {
         (n2.running("web").len() == 2).then_some(())
     });
@@ -190,8 +191,18 @@ fn an_attacker_with_the_store_starts_only_pods_that_a_commit_explains() {
         pod["template"] = "1-0123456789".into()
     });
     wait_refused("forged-hash", unresolved);
+    // The namespace decides which Secrets a pod gets; name and uid appear in its variables.
+    for (uid, key) in [
+        ("forged-space", "kube-system/web-0123456789-forged"),
+        ("forged-name", "default/any-name-at-all"),
+    ] {
+        thief.assign(&web, uid, "n2", |pod| pod["key"] = key.into());
+        wait_refused(uid, unresolved);
+    }
+    thief.assign(&web, "forged-$(id)", "n2", |_| {});
+    wait_refused("forged-$(id)", unresolved);
     thief.assign(&agent, "forged-twice", "n2", |pod| {
-        pod["key"] = web["pod"]["key"].clone()
+        pod["key"] = renamed(pod)
     });
     wait_refused(
         "forged-twice",

@@ -10,7 +10,8 @@ use crate::name::{CommitId, NodeName, ObjectKey};
 /// Why this host refuses an assignment or a stop record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refused {
-    /// The host has the commit, and the commit has no such owner with that template.
+    /// The host has the commit, and the commit has no such owner with that template, or the owner
+    /// has no pod of that name and uid.
     Unresolved,
     /// No commit in use allows the pod on this host.
     Unfit(Stored<UnfitReason>),
@@ -101,7 +102,9 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved => {
-                f.write_str("not started: its commit does not have its owner with this template")
+                f.write_str(
+                "not started: its commit does not have its owner with this template and a pod of this name",
+            )
             }
             Self::Unfit(why) => {
                 write!(

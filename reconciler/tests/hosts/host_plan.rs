@@ -139,7 +139,9 @@ pub(crate) fn forge(world: &mut World, uid: &PodUid, host: &str) -> PodUid {
     world.state.serial += 1;
     record.serial = world.state.serial;
     record.uid = PodUid::new(format!("forged-{}", record.serial));
-    record.key.name = format!("{}-forged-{}", record.key.name, record.serial);
+    if let Some((prefix, _)) = record.key.name.rsplit_once('-') {
+        record.key.name = format!("{prefix}-forged{}", record.serial);
+    }
     record.place = PodPlace::Node(name(host));
     let uid = record.uid.clone();
     world.state.pods.insert(uid.clone(), record);

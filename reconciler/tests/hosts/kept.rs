@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use reconciler::{
-    name::{PodUid, TemplateHash},
+    name::{ObjectKey, PodUid, TemplateHash},
     node::NodePlan,
     observed::Observed,
     plan::LaneKey,
@@ -239,6 +239,34 @@ fn an_assignment_of_a_commit_that_is_not_eligible_on_a_host_is_refused_for_this_
         why.is_for_this_node() && why.to_string().contains("may not run on this node"),
         "{why}"
     );
+}
+
+#[test]
+fn a_rewritten_record_does_not_change_the_names_of_a_pod() {
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("set", 1, pod("set:1")))
+            .build(),
+    );
+    let record = world.pods("set")[0].clone();
+    let host = record.place.node().unwrap().as_str().to_owned();
+    let running = World::identity(&record);
+    world.state.pods.get_mut(&record.uid).unwrap().key = ObjectKey::new("prod", "set-forged");
+    let plan = plan_with(
+        &world,
+        &host,
+        Vec::new(),
+        vec![running],
+        Observed::default(),
+        &world.memory,
+    );
+    // Its sandbox runs, and its container is made next.
+    let lanes = format!("{:#?}", plan.lanes);
+    assert!(
+        lanes.contains(&record.key.name) && !lanes.contains("prod"),
+        "{lanes}"
+    );
+    assert!(plan.report.refused.is_empty(), "{:?}", plan.report.refused);
 }
 
 #[test]

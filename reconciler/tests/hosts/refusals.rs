@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reconciler::{
-    name::{PodUid, TemplateHash},
+    name::{ObjectKey, PodUid, TemplateHash},
     object::{Taint, TaintEffect},
     observed::Observed,
     plan::LaneKey,
     pod::memory::{NodeMemory, PodMemory},
-    state::{PodPlace, Refused, StopReason, Unfit, UnfitReason},
+    state::{PodPlace, PodRecord, Refused, StopReason, Unfit, UnfitReason},
 };
 
 use crate::{
@@ -181,6 +181,49 @@ fn pods_on_a_lost_node_are_not_counted_as_surplus() {
             .is_empty(),
         "{more:?}"
     );
+}
+
+#[test]
+fn names_that_no_controller_gives_are_refused() {
+    let mut world = settled(
+        commit("c1")
+            .with(replica_set("set", 1, pod("set:1")))
+            .with(bare("one", pod("one:1")))
+            .build(),
+    );
+    let set = world.pods("set")[0].clone();
+    let one = world.pods("one")[0].clone();
+    let host = set.place.node().unwrap().as_str().to_owned();
+    let forged = |record: &PodRecord, namespace: &str, name: &str, uid: &str| {
+        let mut forged = record.clone();
+        forged.key = ObjectKey::new(namespace, name);
+        forged.uid = PodUid::new(uid);
+        forged.place = set.place.clone();
+        forged
+    };
+    for (record, is_refused) in [
+        (forged(&set, "default", "set-forged", "forged"), false),
+        (forged(&set, "prod", "set-forged", "forged"), true),
+        (forged(&set, "default", "other-forged", "forged"), true),
+        (forged(&set, "default", "set-other-forged", "forged"), true),
+        (forged(&set, "default", "set-$(id)", "forged"), true),
+        (forged(&set, "default", "set-", "forged"), true),
+        (forged(&set, "default", "set", "forged"), true),
+        (forged(&set, "default", "set-forged", "a`id`"), true),
+        (forged(&set, "default", "set-forged", "a\u{1b}[31m"), true),
+        (forged(&set, "default", "set-forged", ""), true),
+        (forged(&one, "default", "one-forged", "forged"), true),
+    ] {
+        world.state.pods.insert(record.uid.clone(), record.clone());
+        let plan = plan_of(&world, &host, Vec::new(), &[]);
+        let refused = plan.report.refused.get(&record.uid);
+        assert_eq!(
+            refused == Some(&Refused::Unresolved),
+            is_refused,
+            "{record:?}: {refused:?}"
+        );
+        world.state.pods.remove(&record.uid);
+    }
 }
 
 #[test]
