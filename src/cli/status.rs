@@ -55,6 +55,9 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     let headline = Headline::of(report, now);
     beginning(report, &headline, now, out)?;
     holds(report, out)?;
+    for warning in &report.warnings {
+        line(out, "warning", &warning.to_string(), paint::soso)?;
+    }
 
     writeln!(out)?;
     commits(report, now, out)?;
@@ -72,9 +75,6 @@ pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()
     }
     for note in &report.notes {
         line(out, "note", note, plain)?;
-    }
-    for warning in &report.warnings {
-        line(out, "warning", &warning.to_string(), paint::soso)?;
     }
     line(
         out,

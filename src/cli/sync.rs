@@ -8,7 +8,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use reconciler::{foreign, name::CommitId, state::CommitState};
+use reconciler::{
+    fault::FaultKind, foreign, manifest::Problem, name::CommitId, state::CommitState,
+};
 use runtime::{ImagePull, LastOutput};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -19,9 +21,10 @@ use super::{
     client::Client,
     exit::{CliError, Exit},
     paint, printed,
-    status::headline::Headline,
+    status::headline::{Headline, Standing},
+    wrap,
 };
-use crate::{command::Command, http::report::StatusReport, uptime::Uptime};
+use crate::{command::Command, http::report::StatusReport, uptime::Uptime, view::FailedPull};
 
 /// How often the bytes of the same pulls are printed.
 const PULL_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,6 +42,8 @@ pub(super) enum SyncVerdict {
     Healthy {
         /// The newest commit.
         commit: CommitId,
+        /// What its manifests may not mean, such as a Service that leads to no pod.
+        warnings: Vec<Problem>,
     },
     /// The commit was refused, held or rolled back.
     Refused {
@@ -105,7 +110,7 @@ async fn watch(
     out: &mut dyn Write,
 ) -> Result<SyncVerdict, CliError> {
     let socket = sockets.join("windlass.sock");
-    let mut pulls = ShownPulls::default();
+    let (mut pulls, mut advice) = (ShownPulls::default(), ShownAdvice::default());
     loop {
         let client = Client::new(socket.clone())?;
         let mut reports = client
@@ -116,7 +121,8 @@ async fn watch(
                 SyncVerdict::Wait { message } => {
                     if format == Format::Text {
                         if message != *last {
-                            writeln!(out, "{message}")?;
+                            wrap::hanging(out, &message)?;
+                            advice.show(&report, out)?;
                         }
                         pulls.show(&report.pulls, Instant::now(), out)?;
                         out.flush()?;
@@ -132,6 +138,22 @@ async fn watch(
         while !super::client::answers(&socket) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+/// What to do while something outside of the commit is in the way, as it was printed last.
+#[derive(Default)]
+struct ShownAdvice(Vec<String>);
+
+impl ShownAdvice {
+    fn show(&mut self, report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+        let headline = Headline::of(report, Timestamp::now());
+        if headline.standing != Standing::Troubled || headline.advice == self.0 {
+            return Ok(());
+        }
+        self.0 = headline.advice;
+        let mut lines = self.0.iter();
+        lines.try_for_each(|line| wrap::hanging(out, &format!("  {line}")))
     }
 }
 
@@ -154,7 +176,8 @@ impl ShownPulls {
         }
         (self.pulls, self.at) = (pulls.to_vec(), Some(now));
         for pull in pulls {
-            writeln!(out, "  pulling {}", foreign::escape(&pull.to_string()))?;
+            let text = format!("  pulling {}", foreign::escape(&pull.to_string()));
+            wrap::hanging(out, &text)?;
         }
         Ok(())
     }
@@ -176,6 +199,16 @@ async fn with_outputs(client: &Client, asked: Uptime, refused: SyncVerdict) -> S
         // A newer commit has come meanwhile.
         _ => refused,
     }
+}
+
+/// Why an image is not here yet, without what differs between two attempts.
+fn missing(pull: &FailedPull) -> String {
+    let why = match pull.fault {
+        FaultKind::RegistryUnreachable => "its registry does not answer",
+        FaultKind::RegistryDenied => "its registry denies access",
+        _ => pull.error.as_str(),
+    };
+    format!("image {}: {why}", pull.image)
 }
 
 /// What containers of a commit printed before they failed.
@@ -243,8 +276,17 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
         return match report.phase.as_str() {
             "Healthy" => SyncVerdict::Healthy {
                 commit: head.clone(),
+                warnings: report.warnings.clone(),
             },
             "Degraded" => refused(report.message.clone(), Vec::new()),
+            "Preparing" if !report.failed_pulls.is_empty() => {
+                let images: Vec<String> = report.failed_pulls.iter().map(missing).collect();
+                wait(format!(
+                    "{}  Preparing: {}",
+                    head.short(),
+                    images.join("; ")
+                ))
+            }
             phase => {
                 let message = if report.message.is_empty() {
                     String::new()
@@ -274,8 +316,16 @@ pub(super) fn verdict(report: &StatusReport, asked: Uptime) -> SyncVerdict {
 
 fn conclude(verdict: &SyncVerdict, format: Format, out: &mut dyn Write) -> Result<Exit, CliError> {
     match verdict {
-        SyncVerdict::Healthy { commit } => {
-            let text = format!("{}  {}", commit.short(), paint::good("Healthy"));
+        SyncVerdict::Healthy { commit, warnings } => {
+            let count = match warnings.len() {
+                0 => String::new(),
+                1 => ", with a warning:".to_owned(),
+                more => format!(", with {more} warnings:"),
+            };
+            let mut text = format!("{}  {}{count}", commit.short(), paint::good("Healthy"));
+            for warning in warnings {
+                text.push_str(&format!("\n  {warning}"));
+            }
             conclude_with(Exit::Done, verdict, &text, format, out)
         }
         SyncVerdict::Refused {
@@ -319,7 +369,14 @@ fn conclude_with(
 ) -> Result<Exit, CliError> {
     let printed: io::Result<()> = match format {
         Format::Json => super::status::json(verdict, out),
-        Format::Text => writeln!(out, "{text}"),
+        // What a container printed stays as it is.
+        Format::Text => {
+            text.lines()
+                .try_for_each(|line| match line.trim_start().starts_with('|') {
+                    true => writeln!(out, "{line}"),
+                    false => wrap::hanging(out, line),
+                })
+        }
     };
     printed?;
     Ok(exit)

@@ -59,6 +59,17 @@ pub(super) fn indented(
         .try_for_each(|line| writeln!(out, "{:indent$}{}", "", colour(line)))
 }
 
+/// Prints a text whose further lines are indented by two columns more than its first.
+pub(super) fn hanging(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    let begin = text.len() - text.trim_start().len();
+    let mut indent = begin;
+    for line in split(&text[begin..], begin + INDENT) {
+        writeln!(out, "{:indent$}{line}", "")?;
+        indent = begin + INDENT;
+    }
+    Ok(())
+}
+
 /// Prints a text with its title at the left of the first line.
 pub(super) fn titled(
     out: &mut dyn Write,

@@ -15,6 +15,7 @@ use crate::{
     commit_cache::{Reader, Reading},
     source::{
         allowed_signers::AllowedSigners,
+        commit::CommitObject,
         download::Download,
         eligible::{Ineligible, eligible},
         verify::{
@@ -141,17 +142,17 @@ impl Judge {
         let signers = read_signers(self.allowed_signers.as_deref())?;
         let before = trust.lock().pointers().verified.clone();
         let policy = self.policy(&signers);
-        let (verdict, signer) = {
+        let (verdict, (subject, signer)) = {
             let repo = download.repository()?;
             let verdict = verify(&repo, &policy, before.as_ref(), head)
                 .map_err(|error: CouldNotCheck| error)?;
-            (verdict, signer(&repo, &policy, head))
+            (verdict, subject_and_signer(&repo, &policy, head))
         };
         let accepted = match verdict {
             HeadVerdict::Trusted(accepted) => accepted,
             HeadVerdict::Untrusted(refusals) => {
                 download.refuse()?;
-                return Ok(untrusted(head, &refusals, signer));
+                return Ok(untrusted(head, subject, &refusals, signer));
             }
         };
 
@@ -179,17 +180,23 @@ impl Judge {
     }
 }
 
-/// The signer of a commit, also of one that is refused for another reason; empty unless its own
-/// signature is good.
-fn signer(repo: &git2::Repository, policy: &Policy<'_>, id: &CommitId) -> String {
-    match judge(repo, policy, id) {
+/// The subject and the signer of a commit, also of one that is refused for another reason; the
+/// signer is empty unless the commit's own signature is good.
+fn subject_and_signer(
+    repo: &git2::Repository,
+    policy: &Policy<'_>,
+    id: &CommitId,
+) -> (String, String) {
+    let subject = CommitObject::read(repo, id).map(|commit| commit.subject());
+    let signer = match judge(repo, policy, id) {
         Ok(Ok(signer)) => ForeignText::sentence(&signer.principal).into(),
         Ok(Err(_)) | Err(_) => String::new(),
-    }
+    };
+    (subject.unwrap_or_default().into(), signer)
 }
 
 /// The judgement of a head whose signatures or history are not trusted.
-fn untrusted(head: &CommitId, refusals: &Refusals, signer: String) -> JudgedHead {
+fn untrusted(head: &CommitId, subject: String, refusals: &Refusals, signer: String) -> JudgedHead {
     let first = refusals.listed.first();
     let class = first.map_or("untrusted", |refusal| refusal.why.label());
     JudgedHead::Refused {
@@ -200,10 +207,7 @@ fn untrusted(head: &CommitId, refusals: &Refusals, signer: String) -> JudgedHead
             class: class.to_owned(),
             signer,
         },
-        subject: first
-            .map(|refusal| refusal.subject.clone())
-            .unwrap_or_default()
-            .into(),
+        subject,
         untrusted: Some(class),
     }
 }

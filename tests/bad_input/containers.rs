@@ -104,7 +104,8 @@ fn an_exec_probe_that_hangs_is_killed_and_delays_no_other_probe() {
         .unwrap()
         .to_owned();
     assert!(
-        reason.contains("is not ready: the command did not end within 1 s and was killed"),
+        reason.contains("is not ready: readiness probe exec ")
+            && reason.contains(": the command did not end within 1 s and was killed"),
         "{reason}"
     );
     // A probe that is being killed may still exist when the next probe starts.

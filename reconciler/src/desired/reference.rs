@@ -1,6 +1,6 @@
 //! References to ConfigMaps and Secrets, and from Services to pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -8,7 +8,10 @@ use super::{ObjectProblems, ProblemObject, containers};
 use crate::{
     manifest::similar::did_you_mean,
     name::ObjectKey,
-    object::{ConfigSource, EnvValue, Service, ServiceKind, TargetPort, VolumeSource, Workload},
+    object::{
+        ConfigSource, Container, EnvValue, Handler, Protocol, Service, ServiceKind, TargetPort,
+        VolumeSource, Workload,
+    },
 };
 
 /// A reference that leads to nothing in the commit, with the name that was probably meant.
@@ -253,14 +256,23 @@ fn endpoints(
     }
 
     for (index, port) in service.ports.iter().enumerate() {
-        let TargetPort::Name(name) = &port.target else {
-            continue;
+        let containers = || {
+            let templates = selected.iter().map(|workload| &workload.template);
+            templates.flat_map(|template| &template.spec.containers)
         };
-        let ports = || {
-            selected
-                .iter()
-                .flat_map(|workload| &workload.template.spec.containers)
-                .flat_map(|one| &one.ports)
+        let ports = || containers().flat_map(|one| &one.ports);
+        let name = match &port.target {
+            TargetPort::Name(name) => name,
+            TargetPort::Number(number) => {
+                if let Some(message) = undeclared(*number, port.protocol, containers) {
+                    findings.warning(
+                        &ProblemObject::service(key),
+                        format!("spec.ports[{index}].targetPort"),
+                        message,
+                    );
+                }
+                continue;
+            }
         };
         let named = |one: &crate::object::ContainerPort| {
             one.name.as_ref() == Some(name) && one.protocol == port.protocol
@@ -278,4 +290,40 @@ fn endpoints(
             );
         }
     }
+}
+
+/// That no container declares the port of a Service, although some declare ports: none may listen
+/// there. A port that a probe uses is one on which a container listens.
+fn undeclared<'a, C>(number: u16, protocol: Protocol, containers: impl Fn() -> C) -> Option<String>
+where
+    C: Iterator<Item = &'a Container>,
+{
+    let declared: BTreeSet<u16> = containers()
+        .flat_map(|one| &one.ports)
+        .filter(|port| port.protocol == protocol)
+        .map(|port| port.port)
+        .collect();
+    let probed = |container: &Container| {
+        let probes = [
+            &container.readiness,
+            &container.liveness,
+            &container.startup,
+        ];
+        probes.into_iter().flatten().any(|probe| {
+            matches!(
+                probe.handler,
+                Handler::HttpGet { port, .. } | Handler::TcpSocket { port, .. } if port == number
+            )
+        })
+    };
+    if declared.is_empty() || declared.contains(&number) || containers().any(probed) {
+        return None;
+    }
+    let declared: Vec<String> = declared.iter().map(u16::to_string).collect();
+    Some(format!(
+        "no container of the pods it selects declares the {} port {number}, they declare {}: its calls are refused \
+         unless one listens there",
+        protocol.as_str(),
+        declared.join(", ")
+    ))
 }

@@ -96,7 +96,15 @@ fn services_without_pods_or_ports_are_warned_of() {
     let text = r#"apiVersion: v1
 kind: Pod
 metadata: {name: a, labels: {app: a}}
-spec: {containers: [{name: a, image: "a:1", ports: [{name: http, containerPort: 80}]}]}
+spec:
+  containers:
+  - {name: a, image: "a:1", ports: [{name: http, containerPort: 80}]}
+  - {name: b, image: "b:1", readinessProbe: {httpGet: {port: 9090}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: numbers}
+spec: {selector: {app: a}, ports: [{name: a, port: 80}, {name: b, port: 90, targetPort: 9090}, {name: c, port: 81}]}
 ---
 apiVersion: v1
 kind: Service
@@ -125,10 +133,11 @@ spec: {ports: [{port: 80}]}
 "#;
     let settings = CheckSettings::default();
     insta::assert_snapshot!(problems_of(text, &settings), @r#"
-    a.yaml:14:47: warning: spec.ports[0].targetPort: no pod it selects has a TCP port named "htpp" (did you mean "http"?): name one so, or write its number
-    a.yaml:19:8: warning: spec.selector: no pod of the namespace default in this commit has these labels: correct them, or add the pods
-    a.yaml:24:8: warning: spec.selector: no pod of the namespace other in this commit has these labels: correct them, or add the pods
-    a.yaml:29:1: warning: spec.selector: required to lead anywhere: write labels of the pods it is for
+    a.yaml:12:97: warning: spec.ports[2].targetPort: no container of the pods it selects declares the TCP port 81, they declare 80: its calls are refused unless one listens there
+    a.yaml:22:47: warning: spec.ports[0].targetPort: no pod it selects has a TCP port named "htpp" (did you mean "http"?): name one so, or write its number
+    a.yaml:27:8: warning: spec.selector: no pod of the namespace default in this commit has these labels: correct them, or add the pods
+    a.yaml:32:8: warning: spec.selector: no pod of the namespace other in this commit has these labels: correct them, or add the pods
+    a.yaml:37:1: warning: spec.selector: required to lead anywhere: write labels of the pods it is for
     "#);
 }
 
@@ -204,7 +213,9 @@ spec: {type: NodePort, selector: {app: a}, ports: [{name: a, port: 80, nodePort:
     a.yaml:43:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a rollout cannot go on: set spec.strategy.type to Recreate
     a.yaml:51:116: warning: spec.template.spec.containers[0].ports[0].hostPort: a new pod cannot start beside the old one with it, so a rollout cannot go on: set spec.updateStrategy.rollingUpdate.maxUnavailable to 1 and maxSurge to 0
     a.yaml:61:72: spec.ports[0].nodePort: 30080/TCP is taken by the Service default/one (a.yaml:53): choose another port
+    a.yaml:61:91: warning: spec.ports[1].targetPort: no container of the pods it selects declares the TCP port 81, they declare 80: its calls are refused unless one listens there
     a.yaml:61:110: spec.ports[1].nodePort: 30081/TCP of the host is taken by Pod/default/b (a.yaml:9), spec.containers[0].ports[1].containerPort: choose another port
+    a.yaml:61:129: warning: spec.ports[2].targetPort: no container of the pods it selects declares the TCP port 82, they declare 80: its calls are refused unless one listens there
     a.yaml:61:148: spec.ports[2].nodePort: 80 is out of range: choose one from 30000 to 32767
     ");
 }

@@ -1,6 +1,6 @@
 //! A pod's specification: every field that Windlass honours, and no others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -440,6 +440,31 @@ pub enum Handler {
         /// How long the hook sleeps.
         duration: Duration,
     },
+}
+
+/// What is asked, for messages. Arguments and queries may hold secrets.
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |host: &Option<String>| host.clone().unwrap_or_default();
+        match self {
+            Self::Exec { command } => {
+                write!(f, "exec {}", command.first().map_or("", String::as_str))
+            }
+            Self::HttpGet {
+                host: at,
+                port,
+                path,
+                https,
+                ..
+            } => {
+                let scheme = if *https { "https://" } else { "" };
+                let path = path.split('?').next().unwrap_or_default();
+                write!(f, "GET {scheme}{}:{port}{path}", host(at))
+            }
+            Self::TcpSocket { host: at, port } => write!(f, "TCP {}:{port}", host(at)),
+            Self::Sleep { duration } => write!(f, "sleep {}", duration.as_secs()),
+        }
+    }
 }
 
 /// A probe with its defaults applied.

@@ -82,4 +82,16 @@ pub struct ContainerMemory {
     pub completed: Option<i64>,
     /// Back-off of the container's restarts.
     pub backoff: Backoff,
+    /// The container that this host stopped last because of a probe.
+    #[serde(default)]
+    pub unhealthy: Option<UnhealthyContainer>,
+}
+
+/// A container that was stopped because a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnhealthyContainer {
+    /// The container.
+    pub id: ContainerId,
+    /// Which probe failed and how, for example "liveness probe GET :80/: HTTP status 404".
+    pub why: String,
 }

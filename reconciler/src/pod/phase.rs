@@ -4,10 +4,15 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{lifecycle::PodInput, memory::PodMemory, observation::ObservedPod};
+use super::{
+    lifecycle::PodInput,
+    memory::{ContainerMemory, PodMemory},
+    observation::ObservedPod,
+};
 use crate::{
     fault::{Fault, FaultKind},
-    object::{Container, PodSpec},
+    name::ContainerId,
+    object::{Container, PodSpec, Probe},
     observed::{ContainerState, Observed, ObservedContainer},
     plan::{LaneKey, ProbeKind, ProbeTask},
     status::{ContainerPhase, ContainerStatus, PodPhase, PodStatus, Termination},
@@ -68,9 +73,11 @@ pub(super) fn status(input: &PhaseInput<'_>, memory: &PodMemory) -> PodStatus {
         if fact.ok {
             return None;
         }
+        let probe = container.readiness.as_ref()?;
         Some(format!(
             "container {} is not ready: {}",
-            container.name, fact.message
+            container.name,
+            probe_failure(ProbeKind::Readiness, probe, &fact.message)
         ))
     });
 
@@ -132,14 +139,20 @@ fn container_status(
     let completed = remembered.is_some_and(|memory| memory.completed == Some(0));
 
     let state = state(input, memory, container);
+    let causes = Causes {
+        memory: remembered,
+        spec: Some(container),
+    };
     let previous = input
         .found
         .previous
         .get(container.name.as_str())
-        .and_then(|(_, one)| termination(one));
+        .and_then(|(id, one)| termination(id, one, causes));
     // While the next start is delayed by back-off, the last exit is that of the exited container.
     let last = match &state {
-        ContainerPhase::Waiting { .. } => found.and_then(|(_, one)| termination(one)).or(previous),
+        ContainerPhase::Waiting { .. } => found
+            .and_then(|(id, one)| termination(id, one, causes))
+            .or(previous),
         ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => previous,
     };
     ContainerStatus {
@@ -163,7 +176,7 @@ fn state(input: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -> C
         reason: reason.to_owned(),
         message: message.to_owned(),
     };
-    let Some((_, found)) = input.found.latest.get(container.name.as_str()) else {
+    let Some((id, found)) = input.found.latest.get(container.name.as_str()) else {
         return match input.fault {
             Some(fault) => waiting(fault.kind.waiting_reason(), &fault.message),
             None if !input.spec.init_containers.is_empty() && !memory.initialized => {
@@ -182,7 +195,11 @@ fn state(input: &PhaseInput<'_>, memory: &PodMemory, container: &Container) -> C
         }
         ContainerState::Exited { .. } => {
             let remembered = memory.containers.get(&container.name);
-            let ended = termination(found);
+            let causes = Causes {
+                memory: remembered,
+                spec: Some(container),
+            };
+            let ended = termination(id, found, causes);
             let completed = remembered.is_some_and(|memory| memory.completed.is_some())
                 || memory.ended.is_some();
             match ended {
@@ -214,7 +231,46 @@ fn waiting_for_restart(ended: &Termination, delay_seconds: Option<u64>) -> Conta
     }
 }
 
-fn termination(container: &ObservedContainer) -> Option<Termination> {
+/// What may explain the end of a container, beside what the engine reports.
+#[derive(Clone, Copy)]
+struct Causes<'a> {
+    memory: Option<&'a ContainerMemory>,
+    spec: Option<&'a Container>,
+}
+
+impl Causes<'_> {
+    /// The cause of an end; empty if the container ended by itself.
+    fn of(&self, id: &ContainerId, oom: bool) -> String {
+        if oom {
+            let limit = self.spec.and_then(|spec| spec.resources.memory_limit_bytes);
+            return match limit {
+                Some(bytes) => format!("out of memory, the limit is {} MiB", bytes >> 20),
+                None => "out of memory".to_owned(),
+            };
+        }
+        let unhealthy = self.memory.and_then(|memory| memory.unhealthy.as_ref());
+        match unhealthy.filter(|unhealthy| unhealthy.id == *id) {
+            Some(unhealthy) => format!("stopped: {}", unhealthy.why),
+            None => String::new(),
+        }
+    }
+}
+
+/// Which probe failed, and how.
+pub(super) fn probe_failure(kind: ProbeKind, probe: &Probe, message: &str) -> String {
+    let kind = match kind {
+        ProbeKind::Startup => "startup",
+        ProbeKind::Readiness => "readiness",
+        ProbeKind::Liveness => "liveness",
+    };
+    format!("{kind} probe {}: {message}", probe.handler)
+}
+
+fn termination(
+    id: &ContainerId,
+    container: &ObservedContainer,
+    causes: Causes<'_>,
+) -> Option<Termination> {
     let ContainerState::Exited {
         started,
         finished,
@@ -233,7 +289,11 @@ fn termination(container: &ObservedContainer) -> Option<Termination> {
     Some(Termination {
         code: *code,
         reason: reason.to_owned(),
-        message: message.clone(),
+        message: match (causes.of(id, *oom), message.as_str()) {
+            (cause, "") => cause,
+            (cause, message) if cause.is_empty() => message.to_owned(),
+            (cause, message) => format!("{cause}: {message}"),
+        },
         started: *started,
         finished: *finished,
     })
@@ -306,13 +366,18 @@ pub(super) fn terminating(input: &PodInput<'_>, found: &ObservedPod<'_>) -> PodS
         }
     }
 
+    let spec = input.workload.map(|workload| &workload.template.spec);
+    let causes = |name: &str| Causes {
+        memory: input.memory.containers.get(name),
+        spec: spec.and_then(|spec| spec.containers.iter().find(|one| one.name == name)),
+    };
     for (name, (id, one)) in &found.latest {
         let state = match &one.state {
             ContainerState::Running { started } | ContainerState::Paused { started } => {
                 status.phase = PodPhase::Running;
                 ContainerPhase::Running { started: *started }
             }
-            ContainerState::Exited { .. } => termination(one).map_or_else(
+            ContainerState::Exited { .. } => termination(id, one, causes(name)).map_or_else(
                 || ContainerPhase::Waiting {
                     reason: "Unknown".into(),
                     message: String::new(),

@@ -86,7 +86,7 @@ impl fmt::Display for Standing {
             Self::Target(phase) => f.write_str(&phase.message()),
             Self::Held(reason) => reason.fmt(f),
             Self::Failed(reason) => {
-                write!(f, "{reason}; `windlass retry` tries the commit again")
+                write!(f, "{reason}; `windlass retry` tries the push a new commit")
             }
             Self::Suspended => {
                 f.write_str("no new commit is rolled out: `windlass resume` ends that")
@@ -143,13 +143,13 @@ mod tests {
             .bad
             .insert(head.id.clone(), FailureReason::Asked.into());
         insta::assert_snapshot!(printed(&rollout, Some(&before), &head), @r"
-        Failed: asked for by `windlass rollback`; `windlass retry` tries the commit again
-        Held: it would delete 3 of 4 workloads (Pod/default/b, Pod/default/c, Pod/default/d), the budget is 1: if that is meant, commit again with the trailer `Windlass-Allow-Deletions: yes`
+        Failed: asked for by `windlass rollback`; `windlass retry` tries the push a new commit
+        Held: it would delete 3 of 4 workloads (Pod/default/b, Pod/default/c, Pod/default/d), the budget is 1: if that is meant, push a new commit with the trailer `Windlass-Allow-Deletions: yes`
         Suspended: no new commit is rolled out: `windlass resume` ends that
         RolledBack: a manual rollback has left this commit: `windlass resume` or a newer commit ends that
         ");
         insta::assert_snapshot!(printed(&rollout, None, &head), @r"
-        Failed: asked for by `windlass rollback`; `windlass retry` tries the commit again
+        Failed: asked for by `windlass rollback`; `windlass retry` tries the push a new commit
         Waiting: commit c1c1c1c1c1 runs and cannot be read, so what a new commit deletes is not known: see `windlass status`
         Suspended: no new commit is rolled out: `windlass resume` ends that
         RolledBack: a manual rollback has left this commit: `windlass resume` or a newer commit ends that

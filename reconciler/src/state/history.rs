@@ -105,7 +105,7 @@ impl fmt::Display for CommitReason {
                 allowed,
             } => write!(
                 f,
-                "it would delete {} of {of} workloads ({}), the budget is {allowed}: if that is meant, commit again \
+                "it would delete {} of {of} workloads ({}), the budget is {allowed}: if that is meant, push a new commit \
                  with the trailer `Windlass-Allow-Deletions: yes`",
                 deleted.len(),
                 first_few(deleted)
@@ -157,7 +157,7 @@ mod tests {
                     allowed: 1,
                 },
                 "it would delete 2 of 4 workloads (Deployment/default/a, Deployment/default/b), the budget is 1: if that is \
-                 meant, commit again with the trailer `Windlass-Allow-Deletions: yes`",
+                 meant, push a new commit with the trailer `Windlass-Allow-Deletions: yes`",
             ),
             (
                 CommitReason::Waiting(Obstacle::NotReported(NodeName::new("a"))),

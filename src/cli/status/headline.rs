@@ -96,16 +96,26 @@ fn refused(report: &StatusReport) -> Option<Headline> {
         ..Headline::rejected(
             "Refused",
             "the newest commit does not run".to_owned(),
-            reasons(refusal),
+            reasons(report, refusal),
         )
     })
 }
 
 /// The problems of a refused commit, or its summary if that has the texts of all.
-fn reasons(refusal: &RefusedCommit) -> Vec<String> {
+fn reasons(report: &StatusReport, refusal: &RefusedCommit) -> Vec<String> {
+    // The headline shows id and subject of the head already.
+    let subject = report.head.as_ref().map(|head| head.subject.as_str());
+    let subject = match subject.unwrap_or_default() {
+        "" => String::new(),
+        subject => format!(" \"{subject}\""),
+    };
+    let head = format!("commit {}{subject}: ", refusal.commit.short());
     match refusal.problems.as_slice() {
         [] => vec![refusal.summary.clone()],
-        problems => problems.to_vec(),
+        problems => problems
+            .iter()
+            .map(|problem| problem.strip_prefix(&head).unwrap_or(problem).to_owned())
+            .collect(),
     }
 }
 
@@ -115,6 +125,7 @@ fn held(report: &StatusReport) -> Option<Headline> {
     }
     Some(Headline {
         commit: report.newest().cloned(),
+        advice: advice::held(),
         ..Headline::rejected(
             "Held",
             "the newest commit waits for an approval".to_owned(),

@@ -119,12 +119,16 @@ async fn status_shows_the_problem_before_the_rollout() {
 fn an_unsigned_commit_comes_with_the_two_commands_that_sign_it() {
     let mut view = fixture::view();
     view.source.head = Some(commit_id(BAD));
+    let history = &mut Arc::make_mut(&mut view.state).rollout.history;
+    let mut entry = history[1].clone();
+    (entry.commit, entry.subject) = (commit_id(BAD), "Add a page".into());
+    history.push(entry);
     let only = "commit 3333333333 \"Add a page\": it is not signed";
     view.source.refusal = Some(refusal("unsigned", &[only]));
     let expected = [
         "host-a: Refused: the newest commit does not run",
-        "  commit    3333333333",
-        "  why       commit 3333333333 \"Add a page\": it is not signed",
+        "  commit    3333333333  Add a page  (deployer@example.com)",
+        "  why       it is not signed",
         "  do        a signed commit on top of it does not help",
         "            sign it in place; it was never accepted, so it may be replaced:",
         "            git commit --amend --no-edit -S",
@@ -142,6 +146,15 @@ fn an_unsigned_commit_comes_with_the_two_commands_that_sign_it() {
         text.contains("git rebase --exec 'git commit --amend --no-edit -S' 2222222222\n"),
         "{text}"
     );
+
+    // A head that is not on top of the verified commit.
+    let below = "it does not descend from 2222222222, the last verified commit";
+    view.source.refusal = Some(refusal("rewritten", &[below]));
+    view.source.verified = Some(commit_id(fixture::NEW));
+    let text = beginning(&view);
+    let command = "\n            git reset --soft 2222222222 && git commit -S\n";
+    assert!(text.contains(command), "{text}");
+    view.source.refusal = Some(refusal("unsigned", &[below]));
 
     // Of the first commit of all, and in the mode `head`, only the newest is judged.
     view.source.verified = None;
@@ -172,6 +185,12 @@ fn a_held_commit_and_a_failed_one_are_the_headline() {
         text.contains("  why       it would delete 2 of 4 workloads\n"),
         "{text}"
     );
+    for command in [
+        "\n            git revert -S --no-edit HEAD && git push\n",
+        "\n            git commit -S --allow-empty -m OK -m 'Windlass-Allow-Deletions: yes'\n",
+    ] {
+        assert!(text.contains(command), "{text}");
+    }
     assert_eq!(exit(&view), Exit::Refused);
 
     let rollout = &mut Arc::make_mut(&mut view.state).rollout;

@@ -57,7 +57,10 @@ async fn sync_waits_for_the_outcome() {
     let (exit, text) =
         synced(|view| Arc::make_mut(&mut view.state).rollout.phase = Phase::Healthy).await;
     assert!(
-        exit == Exit::Done && text.ends_with("2222222222  Healthy\n"),
+        exit == Exit::Done
+            && text.ends_with(
+                "2222222222  Healthy, with a warning:\n  deploy/rbac.yaml:1:1: warning: kind: a Role has no effect here\n"
+            ),
         "{text}"
     );
     let back = |view: &mut View| {

@@ -9,6 +9,8 @@ use crate::{
     pod::{
         files::{config_volumes, has_config_volumes, volumes_digest},
         link::link_name,
+        memory::UnhealthyContainer,
+        phase::probe_failure,
     },
     status::PodPhase,
     time::still_to_come,
@@ -101,8 +103,8 @@ impl PodLifecycle<'_> {
     }
 
     /// Restarts a container whose liveness or startup probe has failed.
-    fn stop_unhealthy(&self) -> Option<PodDecision> {
-        for container in &self.spec().containers {
+    fn stop_unhealthy(&mut self) -> Option<PodDecision> {
+        for container in &self.workload.template.spec.containers {
             let Some((id, found)) = self.found.latest.get(container.name.as_str()) else {
                 continue;
             };
@@ -124,11 +126,17 @@ impl PodLifecycle<'_> {
                     .termination_grace
                     .unwrap_or(self.spec().termination_grace);
                 let specs = self.stop_specs(grace, |one| one == container.name);
+                let message = probe_failure(kind, probe, &fact.message);
                 let why = Why::Unhealthy {
                     pod: self.input.record.key.clone(),
                     container: container.name.clone(),
-                    message: fact.message.clone(),
+                    message: message.clone(),
                 };
+                let memory = self.memory.containers.entry(container.name.clone());
+                memory.or_default().unhealthy = Some(UnhealthyContainer {
+                    id: (*id).clone(),
+                    why: message,
+                });
                 return Some(PodDecision::Do(why, vec![Step::Stop(specs)]));
             }
         }

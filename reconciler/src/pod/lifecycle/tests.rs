@@ -6,7 +6,11 @@ mod fixture;
 use self::fixture::*;
 use super::*;
 use crate::{
-    observed::ProbeFact, plan::ProbeKind, pod::memory::ContainerMemory, status::ContainerPhase,
+    object::{Handler, Probe},
+    observed::ProbeFact,
+    plan::ProbeKind,
+    pod::memory::ContainerMemory,
+    status::ContainerPhase,
 };
 
 #[test]
@@ -280,6 +284,51 @@ fn the_state_of_a_container_says_why_it_waits() {
     assert_eq!(pod.status("main").state, waiting("PodInitializing", ""));
     assert!(!pod.decide().status.initialized);
     assert!(Fixture::new(&["main"]).decide().status.initialized);
+}
+
+#[test]
+fn the_end_of_a_container_has_its_cause() {
+    let ended = |state: ContainerState| {
+        let mut pod = healthy();
+        pod.spec.containers[0].liveness = Some(Probe {
+            handler: Handler::HttpGet {
+                host: None,
+                port: 80,
+                path: "/alive?token=secret".to_owned(),
+                https: false,
+                headers: Vec::new(),
+            },
+            ..probe()
+        });
+        pod.spec.containers[0].resources.memory_limit_bytes = Some(8 << 20);
+        let fact = ProbeFact {
+            ok: false,
+            since: at(NOW),
+            message: "HTTP status 404".to_owned(),
+        };
+        let probe = (ContainerId::new("main-0"), ProbeKind::Liveness);
+        pod.observed.probes.insert(probe, fact);
+        assert_eq!(pod.steps(), ["stop main-0 30s"]);
+
+        pod.memory = pod.decide().memory.unwrap();
+        pod.with(Role::Main, "main", 0, state).status("main").last
+    };
+    let cause = "stopped: liveness probe GET :80/alive: HTTP status 404";
+    assert_eq!(ended(exited(0, "")).unwrap().message, cause);
+    let with_message = format!("{cause}: bye");
+    assert_eq!(ended(exited(0, "bye")).unwrap().message, with_message);
+    let oom = ContainerState::Exited {
+        started: at(NOW - 20),
+        finished: at(NOW - 10),
+        code: 137,
+        oom: true,
+        message: String::new(),
+    };
+    let message = "out of memory, the limit is 8 MiB";
+    assert_eq!(ended(oom).unwrap().message, message);
+    // Another container of the name has ended by itself.
+    let other = healthy().with(Role::Main, "main", 1, exited(0, ""));
+    assert_eq!(other.status("main").last.unwrap().message, "");
 }
 
 #[test]

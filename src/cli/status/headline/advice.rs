@@ -10,11 +10,12 @@ pub(super) fn refused(refusal: &RefusedCommit, source: &SourceStatus) -> Vec<Str
     let first = match refusal.class.as_str() {
         "unsigned" => "sign it in place; it was never accepted, so it may be replaced:",
         "unknown-key" | "key-not-allowed" => {
-            "add the key to the allowed signers of the hosts, or sign with a listed key:"
+            "sign with a listed key, or add the key to the allowed signers of the hosts:"
         }
         "unsupported-format" | "bad-signature" | "several-signatures" => {
             "sign it again with an SSH key (git config gpg.format ssh):"
         }
+        "rewritten" => return rewritten(source),
         INVALID_MANIFESTS => {
             return vec![
                 "correct the manifests, `windlass check` them, push a new commit".to_owned(),
@@ -33,6 +34,32 @@ pub(super) fn refused(refusal: &RefusedCommit, source: &SourceStatus) -> Vec<Str
     advice.push(sign(refusal, source));
     advice.push("git push --force-with-lease".to_owned());
     advice
+}
+
+/// What corrects a head that does not descend from the verified commit.
+fn rewritten(source: &SourceStatus) -> Vec<String> {
+    let Some(verified) = &source.verified else {
+        return Vec::new();
+    };
+    vec![
+        "put its content into a new commit on top of the last verified one:".to_owned(),
+        format!("git reset --soft {} && git commit -S", verified.short()),
+        "git push --force-with-lease".to_owned(),
+        "`allow-rewrite` of [trust] in the configuration accepts a rewritten branch".to_owned(),
+    ]
+}
+
+/// What takes a commit back that deletes too much, and what approves it.
+pub(super) fn held() -> Vec<String> {
+    [
+        "take it back:",
+        "git revert -S --no-edit HEAD && git push",
+        "or approve it by a new commit; it is accepted already, so do not amend it:",
+        "git commit -S --allow-empty -m OK -m 'Windlass-Allow-Deletions: yes'",
+        "git push",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// The command that signs all commits that the refusal names.

@@ -44,8 +44,10 @@ fn exit(view: &View, output: &LastOutput) -> Option<EventView> {
         warning: true,
         reason: "Exited".to_owned(),
         message: format!(
-            "container {} ended with exit code {}{printed}",
-            output.container, output.code
+            "container {} ended with exit code {}{}{printed}",
+            output.container,
+            output.code,
+            if output.oom { ", out of memory" } else { "" }
         ),
         first: output.finished,
         last: output.finished,
