@@ -3,7 +3,10 @@
 
 mod judge;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -83,6 +86,9 @@ pub(crate) enum SourceUpdate {
     },
 }
 
+/// How long a mirror that was found whole after an error is not doubted again.
+const DOUBT: Duration = Duration::from_secs(3600);
+
 /// The task that follows one branch of one repository.
 pub(crate) struct Follower {
     /// How to fetch; `download`, `keep`, `refused`, `check` and `credentials` are filled in for each
@@ -106,6 +112,8 @@ pub(crate) struct Follower {
     pub(crate) nudge: Arc<Notify>,
     /// The channel for the result of each fetch.
     pub(crate) updates: mpsc::Sender<SourceUpdate>,
+    /// When the mirror was last checked after an error that it may have caused.
+    pub(crate) doubted: Option<Instant>,
 }
 
 /// A head that needs no further judgement.
@@ -191,11 +199,12 @@ impl Follower {
         settled: Option<&CommitId>,
         judged_by: Option<&str>,
     ) -> SourceUpdate {
-        let (asked, began) = (FetchStart::now(), std::time::Instant::now());
+        let (asked, began) = (FetchStart::now(), Instant::now());
         let request = match self.next_request(judged_by) {
             Ok(request) => request,
             Err(error) => return trouble("credentials", &format!("{error:#}")),
         };
+        let doubts = request.check_after_error;
         let download = match Download::fetch(&self.child, request, self.mirror_bytes).await {
             Ok(download) => Arc::new(download),
             Err(FetchError::PackRefused {
@@ -217,7 +226,12 @@ impl Follower {
             Err(error) if error.has_no_commit() && self.verified().is_none() => {
                 return SourceUpdate::Empty { asked };
             }
-            Err(error) => return trouble(error.label(), &error.to_string()),
+            Err(error) => {
+                if doubts && error.may_be_the_mirrors() {
+                    self.doubted = Some(Instant::now());
+                }
+                return trouble(error.label(), &error.to_string());
+            }
         };
         self.request.check = Check::Quick;
         if let Some(damage) = download.damage() {
@@ -270,6 +284,7 @@ impl Follower {
             keep: self.trust.lock().pointers().commits(),
             refused,
             credentials: (self.credentials)()?,
+            check_after_error: self.doubted.is_none_or(|at| at.elapsed() >= DOUBT),
             ..self.request.clone()
         })
     }

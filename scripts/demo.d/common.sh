@@ -23,7 +23,7 @@ print_command() {
 }
 
 # print_command_on HOST COMMAND...: the same of a command on one of the hosts.
-print_command_on() { print_command scripts/demo --on "$@"; }
+print_command_on() { print_command "${DEMO[@]}" --on "$@"; }
 
 # show COMMAND...: shows a command, and runs it here.
 show() {
@@ -176,7 +176,7 @@ stop_calls() {
 ended() {
     local code=$?
     stop_calls
-    [ $code = 0 ] || say "The demo ended before its last step. To remove everything that it made: scripts/demo --clean"
+    [ $code = 0 ] || say "The demo ended before its last step. To remove everything that it made: ${DEMO[*]} --clean"
 }
 
 # --- afterwards --------------------------------------------------------------------------------

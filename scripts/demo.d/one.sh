@@ -145,7 +145,7 @@ $PAGE"
 
 The demo keeps running. To try next:
 
-  scripts/demo --on n1        opens a shell on the host, for example for:
+  ${DEMO[*]} --on n1        opens a shell on the host, for example for:
     windlass status             what runs, from which commit, and why
     windlass get pods           also services, deployments, events, in kubectl's words and columns
     windlass logs POD           the log of a pod from the list above
@@ -161,6 +161,6 @@ The demo keeps running. To try next:
   git commit --no-gpg-sign    such a commit is refused after its push: 'windlass status' names the reason. To correct it:
                               git commit --amend --no-edit -S && git push --force
 
-The daemon's log is $DIR/n1/windlass.log. To end the demo and remove everything: scripts/demo --clean
+The daemon's log is $DIR/n1/windlass.log. To end the demo and remove everything: ${DEMO[*]} --clean
 END
 }

@@ -73,7 +73,7 @@ form_cluster() {
         start_daemon "$host"
     done
     for host in n2 n3; do wait_daemon "$host"; done
-    wait_for 30 "three ready nodes" ready_nodes 3 || die "see 'scripts/demo --on n1 windlass get nodes'"
+    wait_for 30 "three ready nodes" ready_nodes 3 || die "see '${DEMO[*]} --on n1 windlass get nodes'"
     at n1 windlass get nodes
 }
 
@@ -130,7 +130,7 @@ demo() {
     push "Run a blog"
     settle n2
     at n3 windlass get pods -o wide
-    [ "$(blog_pods n1 | cut -d' ' -f1 | sort -u | wc -l)" = 2 ] || die "the two replicas are not on two hosts: see 'scripts/demo --on n1 windlass get pods -o wide'"
+    [ "$(blog_pods n1 | cut -d' ' -f1 | sort -u | wc -l)" = 2 ] || die "the two replicas are not on two hosts: see '${DEMO[*]} --on n1 windlass get pods -o wide'"
     install_blog
     say "every host answers, whether it runs a pod of the blog or not:"
     for host in "${HOSTS[@]}"; do expect_page "$host"; done
@@ -155,7 +155,7 @@ demo() {
 
     # The host to cut off is not n1, whose disk has the only copy of the database's data.
     lost=$(blog_pods n1 | awk '$1 != "n1" {print $1}' | tail -1)
-    [ -n "$lost" ] || die "no replica runs on n2 or n3: see 'scripts/demo --on n1 windlass get pods -o wide'"
+    [ -n "$lost" ] || die "no replica runs on n2 or n3: see '${DEMO[*]} --on n1 windlass get pods -o wide'"
 
     step "Cutting $lost off from the network, while a client requests the blog on the other hosts"
     local others=()
@@ -175,9 +175,9 @@ demo() {
 
     step "Connecting $lost again: it stops the replica that was replaced meanwhile"
     heal
-    wait_for 60 "$lost to be ready" ready_nodes 3 || die "see 'scripts/demo --on n1 windlass get nodes'"
-    wait_for 60 "the third replica to stop" two_pods_in_total || die "see 'scripts/demo --on n1 windlass get pods'"
-    wait_for 60 "the commit to be healthy" is_healthy n1 || die "see 'scripts/demo --on n1 windlass status'"
+    wait_for 60 "$lost to be ready" ready_nodes 3 || die "see '${DEMO[*]} --on n1 windlass get nodes'"
+    wait_for 60 "the third replica to stop" two_pods_in_total || die "see '${DEMO[*]} --on n1 windlass get pods'"
+    wait_for 60 "the commit to be healthy" is_healthy n1 || die "see '${DEMO[*]} --on n1 windlass status'"
     at "$lost" windlass get nodes
     at "$lost" windlass get pods -o wide
 
@@ -205,7 +205,7 @@ The demo took $((SECONDS - began)) s and keeps running. To try next:
   http://$(host_address n1):$NODE_PORT/wp-login.php, with the header 'Host: $SITE', is the blog's login page (user
   deployer, password change-me-too)
 
-  scripts/demo --on n1        opens a shell on a host, for example for:
+  ${DEMO[*]} --on n1        opens a shell on a host, for example for:
     windlass status             what runs, from which commit, and why; on any host
     windlass get pods -o wide   also nodes, services, deployments, events
     windlass logs POD           also of a pod on another host
@@ -217,7 +217,7 @@ The demo took $((SECONDS - began)) s and keeps running. To try next:
   git commit -am 'Change it'  commits are signed here
   git push                    deploys the commit
 
-The daemons' logs are $DIR/n*/windlass.log. To end the demo and remove everything: scripts/demo --clean
+The daemons' logs are $DIR/n*/windlass.log. To end the demo and remove everything: ${DEMO[*]} --clean
 END
 }
 

@@ -119,6 +119,7 @@ fn follower(
         keep: BTreeSet::new(),
         refused: BTreeSet::new(),
         check: Check::Thorough,
+        check_after_error: true,
     };
 
     let program = std::env::current_exe().context("find our own binary")?;
@@ -145,6 +146,7 @@ fn follower(
         poll,
         nudge,
         updates,
+        doubted: None,
     })
 }
 

@@ -122,6 +122,7 @@ impl Bed {
             poll: Duration::from_secs(3600),
             nudge: Arc::clone(&nudge),
             updates: sender,
+            doubted: None,
         };
         Following {
             nudge,

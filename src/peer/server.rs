@@ -31,6 +31,7 @@ use super::{
     token::TokenRefusal,
 };
 use crate::{
+    connections::Source,
     http::{HttpContext, api},
     last_outputs::{OutputParameters, OutputQuery},
 };
@@ -190,7 +191,7 @@ async fn join(
     body: Result<Json<JoinRequest>, JsonRejection>,
 ) -> Response {
     let address = remote.address;
-    let answer = if served.attempts.may(address.ip(), Instant::now()) {
+    let answer = if served.attempts.may(Source::from(address), Instant::now()) {
         answer_join(&served, &remote, body).await
     } else {
         refuse(

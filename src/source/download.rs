@@ -155,7 +155,7 @@ async fn fetch(
         Some(damage) => damage,
         None => match fetch_addition(quarantine, child, request).await {
             // An unclear error is the mirror's if the mirror cannot be read any more.
-            Err(error) if error.may_be_the_mirrors() => {
+            Err(error) if request.check_after_error && error.may_be_the_mirrors() => {
                 match find_damage(quarantine, child, request, Check::Thorough).await? {
                     Some(damage) => damage,
                     None => return Err(error),

@@ -181,6 +181,7 @@ pub(crate) fn request(url: impl Into<String>, mirror: &Path) -> FetchRequest {
         keep: BTreeSet::new(),
         refused: BTreeSet::new(),
         check: Check::Quick,
+        check_after_error: true,
     }
 }
 

@@ -3,15 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
-/// The most attempts to join in one minute, from one address.
-const ATTEMPTS_OF_ADDRESS: u32 = 10;
-/// The most attempts to join in one minute, from all addresses.
+use crate::connections::Source;
+
+/// The most attempts to join in one minute, from one source.
+const ATTEMPTS_OF_SOURCE: u32 = 10;
+/// The most attempts to join in one minute, from all sources.
 const ATTEMPTS_IN_ALL: u32 = 100;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -26,7 +27,7 @@ pub(in crate::peer) struct Attempts {
 struct AttemptWindow {
     since: Instant,
     all: u32,
-    by_address: BTreeMap<IpAddr, u32>,
+    by_source: BTreeMap<Source, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -41,29 +42,29 @@ impl Attempts {
             window: Mutex::new(AttemptWindow {
                 since: now,
                 all: 0,
-                by_address: BTreeMap::new(),
+                by_source: BTreeMap::new(),
             }),
             refused: Mutex::default(),
         }
     }
 
-    /// Counts an attempt, and returns whether it may continue. No more addresses are stored than
+    /// Counts an attempt, and returns whether it may continue. No more sources are stored than
     /// attempts are allowed.
-    pub(super) fn may(&self, address: IpAddr, now: Instant) -> bool {
+    pub(super) fn may(&self, source: Source, now: Instant) -> bool {
         let mut window = self.window.lock();
         if now.duration_since(window.since) >= MINUTE {
             *window = AttemptWindow {
                 since: now,
                 all: 0,
-                by_address: BTreeMap::new(),
+                by_source: BTreeMap::new(),
             };
         }
 
         if window.all >= ATTEMPTS_IN_ALL {
             return false;
         }
-        let own = window.by_address.entry(address).or_default();
-        if *own >= ATTEMPTS_OF_ADDRESS {
+        let own = window.by_source.entry(source).or_default();
+        if *own >= ATTEMPTS_OF_SOURCE {
             return false;
         }
         *own += 1;
@@ -89,13 +90,15 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv6Addr, SocketAddr};
+
     use super::*;
 
     #[test]
-    fn attempts_are_limited_for_each_address_and_in_all_until_the_minute_ends() {
+    fn attempts_are_limited_for_each_source_and_in_all_until_the_minute_ends() {
         let start = Instant::now();
         let attempts = Attempts::new(start);
-        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let address = |last: u8| Source::from(SocketAddr::from(([192, 0, 2, last], 1)));
         assert_eq!(
             (0..50).filter(|_| attempts.may(address(1), start)).count(),
             10
@@ -109,6 +112,14 @@ mod tests {
             .filter(|last| attempts.may(address(*last), start));
         assert_eq!(others.count(), 89);
         assert!(attempts.may(address(1), start + MINUTE));
+
+        // One host has all addresses of its IPv6 network.
+        let attempts = Attempts::new(start);
+        let of_network = (0..50).filter(|last| {
+            let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *last);
+            attempts.may(Source::from(SocketAddr::from((ip, 1))), start)
+        });
+        assert_eq!(of_network.count(), 10);
     }
 
     #[test]

@@ -159,10 +159,7 @@ impl FetchError {
     /// Whether damage of the mirror can be the cause: libgit2 does not say which of the two
     /// repositories it could not read.
     pub(crate) fn may_be_the_mirrors(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Other { .. } | Self::Child { .. }
-        )
+        matches!(self, Self::Other { .. } | Self::Child { .. })
     }
 
     /// Whether the remote has answered that there is no commit on any branch.
@@ -201,6 +198,9 @@ pub(crate) fn out_of_memory(limits: &FetchLimits) -> String {
         limits.memory_bytes() / (1024 * 1024)
     )
 }
+
+/// What libgit2 says of connections that failed.
+const CONNECTING: &[&str] = &["failed to connect", "failed to resolve", "socket", "timed out"];
 
 fn listed(branches: &[String]) -> String {
     if branches.is_empty() {
@@ -277,14 +277,13 @@ impl FetchFailure {
             (_, ErrorClass::Http) if detail.contains("401") || detail.contains("403") => {
                 FetchError::AuthFailed { url, detail }
             }
-            (
-                _,
-                ErrorClass::Net
-                | ErrorClass::Ssl
-                | ErrorClass::Http
-                | ErrorClass::Ssh
-                | ErrorClass::Os,
-            ) => FetchError::Unreachable { url, detail },
+            (_, ErrorClass::Net | ErrorClass::Ssl | ErrorClass::Http | ErrorClass::Ssh) => {
+                FetchError::Unreachable { url, detail }
+            }
+            // Files have errors of this class too.
+            (_, ErrorClass::Os) if CONNECTING.iter().any(|words| detail.contains(words)) => {
+                FetchError::Unreachable { url, detail }
+            }
             _ => FetchError::Other { url, detail },
         }
     }

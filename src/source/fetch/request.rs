@@ -108,6 +108,9 @@ pub(crate) struct FetchRequest {
     pub(crate) refused: BTreeSet<CommitId>,
     /// How thoroughly the mirror is checked first.
     pub(crate) check: Check,
+    /// Whether the mirror is checked thoroughly after an error that it may have caused. That reads
+    /// the whole mirror, and a server can cause such errors as often as it likes.
+    pub(crate) check_after_error: bool,
 }
 
 /// A fetch as the child process does it, with all that the child cannot read by itself.

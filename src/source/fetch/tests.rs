@@ -168,6 +168,7 @@ fn a_fetch_error_names_the_problem_of_the_remote_and_the_next_step() {
     ] {
         let error = ask(url, branch);
         assert_eq!(error.label(), label, "{error}");
+        assert!(!error.may_be_the_mirrors(), "{error}");
     }
     let request = FetchRequest {
         url: "http://git.example.com/x".to_owned(),
