@@ -6,6 +6,7 @@
 //! answer are one JSON document each, on standard input and as the last line of standard output;
 //! secrets never appear in arguments, in files or in the environment.
 
+mod disk;
 mod process;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use self::disk::DiskBound;
 pub(crate) use self::process::child_main;
 #[cfg(test)]
 pub(crate) use self::process::enter;
@@ -152,6 +154,7 @@ impl ChildProgram {
         let document = serde_json::to_vec(request)
             .map_err(|error| failed(format!("encode the request: {error}")))?;
 
+        let disk = DiskBound::new(&request.quarantine(), &request.limits);
         let mut process = command(self, request)
             .spawn()
             .map_err(|error| failed(format!("start {}: {error}", self.program.display())))?;
@@ -173,10 +176,17 @@ impl ChildProgram {
         };
 
         let limit = request.limits.deadline + GRACE;
-        match tokio::time::timeout(limit, exchange).await {
+        // On each return below, the process is dropped, which kills it.
+        let exchanged = tokio::select! {
+            exchanged = tokio::time::timeout(limit, exchange) => exchanged,
+            detail = disk.exceeded() => {
+                let mirror = request.mirror.display().to_string();
+                return Err(FetchError::Disk { mirror, detail });
+            }
+        };
+        match exchanged {
             Ok(Ok((answer, status))) => read_answer(&answer, status, request),
             Ok(Err(error)) => Err(failed(format!("exchange with it: {error}"))),
-            // The process is dropped here, which kills it.
             Err(_) => Err(FetchError::Timeout {
                 url: request.place(),
                 seconds: request.limits.deadline.as_secs(),

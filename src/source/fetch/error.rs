@@ -200,7 +200,12 @@ pub(crate) fn out_of_memory(limits: &FetchLimits) -> String {
 }
 
 /// What libgit2 says of connections that failed.
-const CONNECTING: &[&str] = &["failed to connect", "failed to resolve", "socket", "timed out"];
+const CONNECTING: &[&str] = &[
+    "failed to connect",
+    "failed to resolve",
+    "socket",
+    "timed out",
+];
 
 fn listed(branches: &[String]) -> String {
     if branches.is_empty() {
