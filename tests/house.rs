@@ -475,6 +475,26 @@ fn only_the_printing_modules_write_to_standard_output_and_error() {
     }
 }
 
+/// A pod or a child process may nest directories until the recursion of `remove_dir_all` ends the
+/// daemon.
+#[test]
+fn trees_are_removed_without_recursion() {
+    for (_, directory) in SOURCES {
+        for file in rust_files(directory).filter(|file| !is_test_module(file)) {
+            let text = read(&file);
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let calls = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .any(|line| line.contains("remove_dir_all"));
+            assert!(
+                !calls,
+                "{file} calls remove_dir_all: call runtime::remove_tree"
+            );
+        }
+    }
+}
+
 /// Whether code contains a word that is not a method call.
 fn prints(code: &str, word: &str) -> bool {
     code.match_indices(word)

@@ -29,7 +29,7 @@ use reconciler::{
 };
 use tokio::sync::watch;
 
-use crate::{Collected, Observation, Pods, observer::from_inspect};
+use crate::{Collected, Observation, Pods, observer::from_inspect, tree::remove_tree};
 
 mod prober;
 #[cfg(test)]
@@ -476,9 +476,7 @@ impl Pods for FakeRuntime {
     async fn remove_files(&self, pod: &PodUid) -> Result<(), Fault> {
         self.call(format!("remove_files {pod}"), |state| {
             let directory = state.pods_dir.join(pod.as_str());
-            if directory.exists() {
-                fs::remove_dir_all(&directory).map_err(|error| disk_fault(&error))?;
-            }
+            remove_tree(&directory, Duration::from_secs(60)).map_err(|error| disk_fault(&error))?;
             state.files.remove(pod);
             Ok(())
         })

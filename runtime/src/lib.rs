@@ -32,6 +32,7 @@ mod runtime;
 mod sandbox;
 mod stop;
 mod translate;
+mod tree;
 mod uninstall;
 mod volume;
 
@@ -43,3 +44,4 @@ pub use runtime::{
     Collected, EngineInfo, ExecOutcome, ImagePull, LogOptions, LogStream, PullStage, Runtime,
     RuntimeError,
 };
+pub use tree::remove_tree;

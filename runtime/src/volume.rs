@@ -15,6 +15,7 @@ use std::{
     fs, io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use reconciler::{
@@ -34,6 +35,12 @@ pub(crate) use source::{container_files, remove_container_files, termination_mes
 /// The size limit of a tmpfs for the files of a ConfigMap or Secret: two generations of at most 1
 /// MiB each, and a reserve.
 const CONFIG_TMPFS_BYTES: u64 = 8 << 20;
+
+/// The limit of one attempt to remove the files of a pod or a container. The step fails then, and
+/// the next attempt continues; meanwhile other pods are not held up.
+const REMOVAL: Duration = Duration::from_secs(60);
+/// The limit of the removal of all pods, for which a person waits.
+const REMOVAL_OF_ALL: Duration = Duration::from_secs(3600);
 
 /// Creates a pod's directory and everything in it that its containers mount.
 pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> Result<(), Fault> {
@@ -61,14 +68,15 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
 }
 
 /// Removes a pod's directory with its content, after everything mounted in it has been unmounted.
+/// What one attempt does not finish, the next one continues.
 pub(crate) fn remove(pods: &Path, pod: &PodUid) -> Result<(), Fault> {
     let path = pod_dir(pods, pod)?;
-    mounted::remove_tree(&path).map_err(|error| io_fault("remove", &path, &error))
+    mounted::remove_tree(&path, REMOVAL).map_err(|error| io_fault("remove", &path, &error))
 }
 
 /// Removes the directories of all pods.
 pub(crate) fn remove_all(pods: &Path) -> Result<(), Fault> {
-    mounted::remove_tree(pods).map_err(|error| io_fault("remove", pods, &error))
+    mounted::remove_tree(pods, REMOVAL_OF_ALL).map_err(|error| io_fault("remove", pods, &error))
 }
 
 /// The pods that have a directory.

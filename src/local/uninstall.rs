@@ -1,6 +1,6 @@
 //! `windlass uninstall`: removes everything that Windlass made on this host, and nothing else.
 
-use std::{io::Write, os::unix::net::UnixStream, path::PathBuf};
+use std::{io::Write, os::unix::net::UnixStream, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use runtime::{Runtime, RuntimeConfig};
@@ -11,6 +11,9 @@ use crate::{
     data_dir::DataDir,
     store::LocalStore,
 };
+
+/// The limit of the removal of the data directory, for which a person waits.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Removes everything, or lists what would be removed.
 pub(crate) async fn uninstall(
@@ -80,7 +83,8 @@ pub(crate) async fn uninstall(
 
     // Last, and only if nothing failed: the files name what is still to be removed.
     if !args.keep_data {
-        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        runtime::remove_tree(&data, PATIENCE)
+            .with_context(|| format!("remove {}", data.display()))?;
         writeln!(out, "removed {}", data.display())?;
     }
     Ok(Exit::Done)

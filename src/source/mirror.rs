@@ -13,7 +13,6 @@
 
 mod check;
 mod refs;
-mod remove;
 mod share;
 
 use std::collections::BTreeSet;
@@ -22,6 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use git2::{Odb, Oid, Repository, RepositoryInitOptions};
 use reconciler::name::CommitId;
@@ -34,6 +34,9 @@ use super::commit::{CommitError, id_of};
 
 /// Every fetch that downloads objects adds a pack; more packs than this are combined into one.
 const MAX_PACKS: usize = 50;
+/// Deleting millions of files takes less. A process that makes files meanwhile cannot make the
+/// removal last longer.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// Why the local repository could not be used.
 #[derive(Debug, Error)]
@@ -399,7 +402,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), MirrorError> {
 
 /// Removes a directory with all below. A child may have chosen what is there.
 pub(super) fn remove_all(path: &Path) -> Result<(), MirrorError> {
-    remove::remove_tree(path).map_err(|source| MirrorError::Io {
+    runtime::remove_tree(path, REMOVAL).map_err(|source| MirrorError::Io {
         step: "remove",
         path: path.to_owned(),
         source,

@@ -16,7 +16,8 @@ use reconciler::{
     plan::VolumeFile,
 };
 
-use super::io_fault;
+use super::{REMOVAL, io_fault};
+use crate::tree::remove_tree;
 
 const CURRENT: &str = "..data";
 const NEXT: &str = "..data_next";
@@ -130,11 +131,7 @@ fn tidy(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
         if name == CURRENT || name == *current.as_os_str() || names.contains(&name) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
+        remove_tree(&entry.path(), REMOVAL)?;
     }
     Ok(())
 }

@@ -6,11 +6,14 @@ use std::{
     fs, io,
     os::unix::{ffi::OsStringExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
+
+use crate::tree;
 
 /// Mounts a tmpfs at a path, unless one is mounted there already.
 pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
@@ -34,11 +37,12 @@ pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Resu
     Ok(())
 }
 
-/// Unmounts everything at or below a path, then removes the path.
+/// Unmounts everything at or below a path, then removes the path, for at most this long: see
+/// [`tree::remove_tree`].
 ///
 /// Nothing is removed while anything is still mounted there: a volume may be the bind mount of a
 /// directory that does not belong to the pod.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path, patience: Duration) -> io::Result<()> {
     let path = match path.canonicalize() {
         Ok(path) => path,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -61,16 +65,7 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
         )));
     }
 
-    // A subPath may be a file, whose mount point is a file too.
-    let removed = if path.is_dir() {
-        fs::remove_dir_all(&path)
-    } else {
-        fs::remove_file(&path)
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    tree::remove_tree(&path, patience)
 }
 
 /// Whether another file system than that of the parent is mounted at a path. A bind mount of the

@@ -19,7 +19,9 @@ use rustix::{
     mount::mount_bind_recursive,
 };
 
-use super::{HostPathRules, child, disks_fault, host_path, io_fault, make_dir, mounted, pod_dir};
+use super::{
+    HostPathRules, REMOVAL, child, disks_fault, host_path, io_fault, make_dir, mounted, pod_dir,
+};
 use crate::{labels::Labels, translate::BoundMount};
 
 /// The limit, in bytes, of a termination message, as in Kubernetes.
@@ -93,7 +95,7 @@ pub(crate) fn remove_container_files(
     attempt: u32,
 ) -> Result<(), Fault> {
     let own = own_dir(&pod_dir(pods, uid)?, name, attempt)?;
-    mounted::remove_tree(&own).map_err(|error| io_fault("remove", &own, &error))
+    mounted::remove_tree(&own, REMOVAL).map_err(|error| io_fault("remove", &own, &error))
 }
 
 fn own_dir(pod: &Path, name: &str, attempt: u32) -> Result<PathBuf, Fault> {
@@ -165,7 +167,7 @@ fn refused_sub_path(sub_path: &str, volume: &Path, error: &io::Error) -> Fault {
 fn hold(found: &OwnedFd, own: &Path, name: &str) -> Result<PathBuf, Fault> {
     let held = own.join(name);
     make_dir(own, 0o755)?;
-    mounted::remove_tree(&held).map_err(|error| io_fault("remove", &held, &error))?;
+    mounted::remove_tree(&held, REMOVAL).map_err(|error| io_fault("remove", &held, &error))?;
 
     // A directory is bound to a directory, and anything else to a file.
     let source = host_path::path_of(found);

@@ -128,6 +128,44 @@ fn preparing_and_removing_a_pods_directory_twice_is_harmless() {
     assert_eq!(super::pods(pods.path()).unwrap(), []);
 }
 
+/// A daemon whose stack a pod's directories overflow ends again after each start.
+#[test]
+fn a_pod_that_nested_directories_without_end_is_removed() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+    let pods = tempfile::tempdir().unwrap();
+    let empty = VolumeFiles::EmptyDir {
+        name: "cache".to_owned(),
+        memory: false,
+        size_limit: None,
+    };
+    prepare(pods.path(), &files(vec![empty]), &ANY).unwrap();
+    let cache = pods.path().join(UID).join("volumes/cache");
+    let outside = pods.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "x").unwrap();
+
+    let mut at = openat(CWD, &cache, OFlags::PATH, Mode::empty()).unwrap();
+    for level in 0..30_000 {
+        mkdirat(&at, "d", Mode::RWXU).unwrap();
+        at = openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
+        if level % 10_000 == 0 {
+            rustix::fs::symlinkat(&outside, &at, "link").unwrap();
+        }
+    }
+    for one in 0..1_000 {
+        fs::create_dir_all(cache.join(format!("{one}/below"))).unwrap();
+    }
+
+    // The stack of the threads that block.
+    let worker = std::thread::Builder::new().stack_size(2 << 20);
+    let path = pods.path().to_owned();
+    let removal = worker.spawn(move || remove(&path, &PodUid::new(UID)));
+    removal.unwrap().join().unwrap().unwrap();
+    assert!(!pods.path().join(UID).exists());
+    assert!(outside.join("file").exists(), "a link was followed");
+}
+
 #[test]
 fn etc_files_keep_their_inode_when_they_change() {
     let pods = tempfile::tempdir().unwrap();

@@ -252,6 +252,8 @@ impl Drop for Bed {
         {
             let _ = Command::new("umount").args(["-l", mount]).status();
         }
+        // A pod may have left what the recursion of `TempDir` is not for.
+        let _ = runtime::remove_tree(self.data.path(), Duration::from_secs(60));
     }
 }
 

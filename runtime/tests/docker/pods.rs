@@ -12,7 +12,7 @@ use reconciler::{
 };
 use runtime::{ExecOutcome, LogOptions};
 
-use crate::bed::{Bed, docker, volume_mount};
+use crate::bed::{Bed, docker, volume_mount, within};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -206,6 +206,63 @@ async fn volumes_and_etc_files_are_mounted_in_containers() {
         "a file of a hostPath volume was removed"
     );
     assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_nested_directories_without_end_is_removed() {
+    let bed = Bed::new().await;
+    let cache = VolumeFiles::EmptyDir {
+        name: "cache".to_owned(),
+        memory: false,
+        size_limit: None,
+    };
+    bed.runtime
+        .prepare_files(&bed.files("web", vec![cache]))
+        .await
+        .unwrap();
+    bed.runtime
+        .start_sandbox(&bed.sandbox("web"))
+        .await
+        .unwrap();
+    let nest = "cd /cache; part=$(printf 'd/%.0s' $(seq 1000)); ln -s / link; \
+                for _ in $(seq 25); do mkdir -p $part; cd -P $part 2>/dev/null; done; \
+                echo nested >/cache/nested; exec sleep 1000";
+    let container = ContainerSpec {
+        mounts: vec![volume_mount("cache", "/cache")],
+        ..bed.container("web", "app", nest)
+    };
+    bed.runtime.start_container(&container).await.unwrap();
+    let id = bed.id_of("web", "app").await;
+    let pod = bed.config.pods_dir.join(bed.identity("web").uid.as_str());
+    let cache = pod.join("volumes/cache");
+    within("the pod to nest directories", async {
+        while !cache.join("nested").exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert!(levels(&cache) > 20_000);
+
+    bed.runtime.remove(&[id]).await.unwrap();
+    bed.runtime
+        .remove_files(&bed.identity("web").uid)
+        .await
+        .unwrap();
+    assert_eq!(bed.runtime.pods_on_disk().await.unwrap(), []);
+    assert!(!pod.exists());
+}
+
+/// How many directories named `d` are in each other.
+fn levels(path: &std::path::Path) -> usize {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    let mut at = openat(CWD, path, OFlags::PATH, Mode::empty()).unwrap();
+    let mut levels = 0;
+    while let Ok(below) = openat(&at, "d", OFlags::PATH, Mode::empty()) {
+        at = below;
+        levels += 1;
+    }
+    levels
 }
 
 /// The type of the file system at a path of the host.
