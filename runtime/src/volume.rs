@@ -13,7 +13,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +27,7 @@ use reconciler::{
 mod config_files;
 mod host_path;
 mod mounted;
+mod shared_file;
 mod source;
 
 pub(crate) use host_path::HostPathRules;
@@ -55,7 +56,7 @@ pub(crate) fn prepare(pods: &Path, files: &PodFiles, rules: &HostPathRules) -> R
         ("hostname", &files.hostname),
     ] {
         let path = etc.join(name);
-        write_in_place(&path, content.as_bytes())
+        shared_file::write_in_place(&path, content.as_bytes())
             .map_err(|error| io_fault("write", &path, &error))?;
     }
 
@@ -180,20 +181,6 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
         fs::rename(&unfinished, path)
     };
     made().map_err(|error| io_fault("make", path, &error))
-}
-
-/// Containers have bind-mounted the file itself, so it is rewritten in place.
-fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
-    if fs::read(path).is_ok_and(|old| old == content) {
-        return Ok(());
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(path)?;
-    io::Write::write_all(&mut file, content)
 }
 
 fn io_fault(doing: &str, path: &Path, error: &io::Error) -> Fault {

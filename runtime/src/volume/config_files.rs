@@ -16,7 +16,7 @@ use reconciler::{
     plan::VolumeFile,
 };
 
-use super::{REMOVAL, io_fault};
+use super::{REMOVAL, io_fault, shared_file};
 use crate::tree::remove_tree;
 
 const CURRENT: &str = "..data";
@@ -53,10 +53,15 @@ fn holds(volume: &Path, files: &[VolumeFile]) -> bool {
         return false;
     }
     let is_written = |file: &VolumeFile| {
-        let path = current.join(&file.path);
-        let has_mode = fs::metadata(&path)
+        let Ok(found) =
+            shared_file::open(&current.join(&file.path), fs::OpenOptions::new().read(true))
+        else {
+            return false;
+        };
+        let has_mode = found
+            .metadata()
             .is_ok_and(|meta| meta.permissions().mode() & 0o7777 == file.mode & 0o7777);
-        has_mode && fs::read(&path).is_ok_and(|content| content == *file.content.expose())
+        has_mode && shared_file::holds(&found, file.content.expose()).unwrap_or(false)
     };
     files.iter().all(is_written) && count(&current).is_ok_and(|found| found == files.len())
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    io::Read,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -21,6 +20,7 @@ use rustix::{
 
 use super::{
     HostPathRules, REMOVAL, child, disks_fault, host_path, io_fault, make_dir, mounted, pod_dir,
+    shared_file,
 };
 use crate::{labels::Labels, translate::BoundMount};
 
@@ -51,11 +51,9 @@ pub(crate) fn container_files(
     if !spec.termination_message_path.is_empty() {
         make_dir(&own, 0o755)?;
         let message = own.join("termination");
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&message)
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        shared_file::open(&message, &mut options)
             // Any user that the container runs as must be able to write it.
             .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o666)))
             .map_err(|error| io_fault("make", &message, &error))?;
@@ -78,11 +76,8 @@ pub(crate) fn termination_message(pods: &Path, labels: &Labels) -> String {
         return String::new();
     };
 
-    let mut content = Vec::new();
-    let read = fs::File::open(own.join("termination"))
-        .and_then(|file| file.take(MESSAGE_BYTES as u64).read_to_end(&mut content));
-    match read {
-        Ok(_) => ForeignText::from_bytes(content.trim_ascii_end(), MESSAGE_BYTES).into(),
+    match shared_file::beginning(&own.join("termination"), MESSAGE_BYTES) {
+        Ok(content) => ForeignText::from_bytes(content.trim_ascii_end(), MESSAGE_BYTES).into(),
         Err(_) => String::new(),
     }
 }

@@ -184,6 +184,68 @@ fn etc_files_keep_their_inode_when_they_change() {
     assert_eq!(io::read_to_string(held).unwrap(), "127.0.0.1 other\n");
 }
 
+/// A container may write its files on the host; reading a file of any size would take the daemon's
+/// memory.
+#[test]
+fn a_file_that_a_container_made_huge_is_not_read() {
+    let pods = tempfile::tempdir().unwrap();
+    let wanted = files(vec![config(&[("a", "1", 0o644)], false)]);
+    prepare(pods.path(), &wanted, &ANY).unwrap();
+    let pod = pods.path().join(UID);
+    let make_huge = |path: &Path| {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(1 << 40).unwrap();
+    };
+    for name in ["resolv.conf", "hosts", "hostname"] {
+        make_huge(&pod.join("etc").join(name));
+    }
+    make_huge(&pod.join("volumes/config/a"));
+    prepare(pods.path(), &wanted, &ANY).unwrap();
+    let read = |path: &str| fs::read_to_string(pod.join(path)).unwrap();
+    assert_eq!(read("etc/resolv.conf"), wanted.resolv_conf);
+    assert_eq!(read("etc/hosts"), wanted.hosts);
+    assert_eq!(read("etc/hostname"), wanted.hostname);
+    assert_eq!(read("volumes/config/a"), "1");
+
+    let spec = spec(vec![]);
+    let bound = container_files(pods.path(), &spec, &ANY).unwrap();
+    fs::write(&bound[0].source, "ended").unwrap();
+    make_huge(Path::new(&bound[0].source));
+    let message = termination_message(pods.path(), &crate::translate::labels_of(&spec));
+    assert!(message.starts_with("ended") && message.len() < 64 * 1024);
+}
+
+#[test]
+fn a_file_that_became_another_kind_is_neither_followed_nor_waited_for() {
+    let pods = tempfile::tempdir().unwrap();
+    let wanted = files(vec![]);
+    prepare(pods.path(), &wanted, &ANY).unwrap();
+    let spec = spec(vec![]);
+    let labels = crate::translate::labels_of(&spec);
+    let bound = container_files(pods.path(), &spec, &ANY).unwrap();
+    let outside = pods.path().join("outside");
+    fs::write(&outside, "x").unwrap();
+
+    let hosts = pods.path().join(UID).join("etc/hosts");
+    for path in [&hosts, Path::new(&bound[0].source)] {
+        fs::remove_file(path).unwrap();
+        symlink(&outside, path).unwrap();
+    }
+    prepare(pods.path(), &wanted, &ANY).unwrap_err();
+    container_files(pods.path(), &spec, &ANY).unwrap_err();
+    assert_eq!(termination_message(pods.path(), &labels), "");
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "x");
+
+    for path in [&hosts, Path::new(&bound[0].source)] {
+        fs::remove_file(path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    }
+    prepare(pods.path(), &wanted, &ANY).unwrap_err();
+    container_files(pods.path(), &spec, &ANY).unwrap_err();
+    assert_eq!(termination_message(pods.path(), &labels), "");
+}
+
 #[test]
 fn config_files_are_exchanged_atomically_through_one_link() {
     let pods = tempfile::tempdir().unwrap();
