@@ -136,7 +136,7 @@ fn prepare_volume(
         VolumeFiles::HostPath { path, kind } => {
             let path = Path::new(path);
             host_path::refuse(path, rules)?;
-            host_path::prepare(path, *kind)
+            host_path::prepare(path, *kind, rules)
         }
     }
 }

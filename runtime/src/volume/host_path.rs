@@ -2,10 +2,11 @@
 //! host.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
+        unix::fs::FileTypeExt,
     },
     path::{Path, PathBuf},
 };
@@ -15,7 +16,7 @@ use reconciler::{
     object::HostPathKind,
 };
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2},
+    fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2},
     io::Errno,
 };
 
@@ -41,15 +42,19 @@ pub(super) fn refuse(path: &Path, rules: &HostPathRules) -> Result<(), Fault> {
 /// rules, whatever the path leads to by now: a container that can write a directory above it may
 /// exchange a part of the path for a symbolic link at any time.
 pub(super) fn open_allowed(path: &Path, rules: &HostPathRules) -> Result<OwnedFd, Fault> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
-        Err(Errno::NOSYS | Errno::PERM) => open(path, flags, Mode::empty()),
-        opened => opened,
-    };
-    let opened = opened.map_err(|error| unknown(path, &error.into()))?;
+    let opened = open_path(path).map_err(|error| unknown(path, &error.into()))?;
     let meant = fs::read_link(path_of(&opened)).map_err(|error| unknown(path, &error))?;
     compare(path, &meant, rules)?;
     Ok(opened)
+}
+
+/// Opens a path where its links lead, but for the magic links in /proc.
+fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Err(Errno::NOSYS | Errno::PERM) => open(path, flags, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// The path by which this process reaches an open file, whatever its name leads to by now.
@@ -146,13 +151,28 @@ fn follows_magic_link(path: &Path) -> io::Result<bool> {
 }
 
 /// Checks a path against its type, or creates it where the type requests that.
-pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
-    let found = match fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return make(path, kind),
-        Err(error) => return Err(failed(path, kind, "looked at", &error)),
+///
+/// What exists of the path is opened once, as links that root made lead, and compared with the
+/// rules; what is missing is created below the open directory, and no link is followed there. A
+/// container that can write a directory above the path may exchange a part of it at any time.
+pub(super) fn prepare(path: &Path, kind: HostPathKind, rules: &HostPathRules) -> Result<(), Fault> {
+    let Existing { opened, rest } =
+        existing(path).map_err(|error| failed(path, kind, "looked at", &error))?;
+    let above = fs::read_link(path_of(&opened)).map_err(|error| unknown(path, &error))?;
+    let meant = rest.iter().fold(above, |above, part| above.join(part));
+    compare(path, &meant, rules)?;
+
+    let found = if let Some((name, missing)) = rest.split_last() {
+        make(opened, missing, name, kind)
+            .map_err(|error| failed(path, kind, "made", &error))?
+            .ok_or_else(|| wrong(path, kind, "does not exist"))?
+    } else {
+        opened
     };
-    let file_type = found.file_type();
+    let file_type = fs::File::from(found)
+        .metadata()
+        .map_err(|error| failed(path, kind, "looked at", &error))?
+        .file_type();
     let is_right = match kind {
         HostPathKind::Any => true,
         HostPathKind::DirectoryOrCreate | HostPathKind::Directory => file_type.is_dir(),
@@ -168,27 +188,76 @@ pub(super) fn prepare(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
     }
 }
 
-fn make(path: &Path, kind: HostPathKind) -> Result<(), Fault> {
-    let made = match kind {
+/// What exists of a path, and what is missing of it.
+struct Existing<'a> {
+    opened: OwnedFd,
+    rest: Vec<&'a OsStr>,
+}
+
+/// Opens what exists of a path.
+fn existing(path: &Path) -> io::Result<Existing<'_>> {
+    let mut rest = Vec::new();
+    for above in path.ancestors() {
+        match open_path(above) {
+            Ok(opened) => {
+                rest.reverse();
+                return Ok(Existing { opened, rest });
+            }
+            Err(Errno::NOENT) => rest.extend(above.file_name()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// Creates a file or directory, and the directories above it that are missing; nothing if its type
+/// does not request that. Somebody else may create some of them meanwhile.
+fn make(
+    above: OwnedFd,
+    missing: &[&OsStr],
+    name: &OsStr,
+    kind: HostPathKind,
+) -> io::Result<Option<OwnedFd>> {
+    let is_directory = match kind {
         // Docker's `-v` creates a missing directory too.
-        HostPathKind::Any | HostPathKind::DirectoryOrCreate => fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(path),
-        HostPathKind::FileOrCreate => fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(path)
-            .map(drop),
+        HostPathKind::Any | HostPathKind::DirectoryOrCreate => true,
+        HostPathKind::FileOrCreate => false,
         HostPathKind::Directory
         | HostPathKind::File
         | HostPathKind::Socket
         | HostPathKind::CharDevice
-        | HostPathKind::BlockDevice => return Err(wrong(path, kind, "does not exist")),
+        | HostPathKind::BlockDevice => return Ok(None),
     };
-    made.map_err(|error| failed(path, kind, "made", &error))
+    let mut at = above;
+    // The directories above a file are not created for it.
+    for part in missing.iter().filter(|_| is_directory) {
+        at = make_directory(&at, part)?;
+    }
+    if is_directory {
+        return make_directory(&at, name).map(Some);
+    }
+    if !missing.is_empty() {
+        return Err(Errno::NOENT.into());
+    }
+
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    match openat(&at, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(made) => Ok(Some(made)),
+        Err(Errno::EXIST) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            Ok(Some(openat(&at, name, flags, Mode::empty())?))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_directory(at: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    match mkdirat(at, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(at, name, flags, Mode::empty())?)
 }
 
 /// Classifies an error of the disk: a full or broken disk is no evidence about the manifest.

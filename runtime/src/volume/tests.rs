@@ -184,6 +184,81 @@ fn etc_files_keep_their_inode_when_they_change() {
     assert_eq!(io::read_to_string(held).unwrap(), "127.0.0.1 other\n");
 }
 
+/// A container that can write a directory above a hostPath may exchange a part of the path between
+/// the comparison with the rules and the creation.
+#[test]
+fn a_host_path_is_not_created_where_an_exchanged_link_leads() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let host = tempfile::tempdir().unwrap();
+    let host = host.path().canonicalize().unwrap();
+    let (pods_own, outside) = (host.join("own"), host.join("outside"));
+    fs::create_dir_all(pods_own.join("part")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    let (part, link) = (pods_own.join("part"), pods_own.join("link"));
+    symlink(&outside, &link).unwrap();
+
+    let ends = AtomicBool::new(false);
+    let made = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                renameat_with(CWD, &part, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let mut made = 0;
+        for number in 0..3_000 {
+            let kind = if number % 2 == 0 {
+                HostPathKind::DirectoryOrCreate
+            } else {
+                HostPathKind::FileOrCreate
+            };
+            let rules = HostPathRules {
+                forbidden: vec![outside.clone()],
+                allowed: (number % 4 < 2).then(|| vec![pods_own.clone()]),
+            };
+            let wanted = files(vec![VolumeFiles::HostPath {
+                path: part.join(format!("{number}")).to_str().unwrap().to_owned(),
+                kind,
+            }]);
+            made += usize::from(prepare(&host.join("pods"), &wanted, &rules).is_ok());
+        }
+        ends.store(true, Ordering::Relaxed);
+        made
+    });
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert!(made > 0, "the path is created where no link is in it");
+}
+
+#[test]
+fn a_host_path_is_created_where_a_link_of_roots_leads_and_not_through_a_broken_one() {
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    symlink(at("real"), at("link")).unwrap();
+    symlink(at("missing"), at("broken")).unwrap();
+    let prepare = |name: &str, kind| host_path::prepare(&at(name), kind, &ANY);
+    prepare("link/a/b", HostPathKind::DirectoryOrCreate).unwrap();
+    prepare("link/file", HostPathKind::FileOrCreate).unwrap();
+    assert!(at("real/a/b").is_dir() && at("real/file").is_file());
+
+    for path in ["broken", "broken/a"] {
+        for kind in [HostPathKind::DirectoryOrCreate, HostPathKind::FileOrCreate] {
+            prepare(path, kind).unwrap_err();
+        }
+    }
+    assert!(!at("missing").exists());
+    prepare("none/file", HostPathKind::FileOrCreate).unwrap_err();
+    assert!(!at("none").exists());
+
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(at("pipe"))
+        .status();
+    assert!(pipe.unwrap().success());
+    prepare("pipe", HostPathKind::FileOrCreate).unwrap_err();
+}
+
 /// A container may write its files on the host; reading a file of any size would take the daemon's
 /// memory.
 #[test]
@@ -351,13 +426,13 @@ fn a_host_path_has_the_type_of_the_manifest_or_is_a_fault() {
     let host = tempfile::tempdir().unwrap();
     let at = |name: &str| host.path().join(name);
     fs::write(at("file"), "x").unwrap();
-    let prepare = |name: &str, kind| host_path::prepare(&at(name), kind);
+    let prepare = |name: &str, kind| host_path::prepare(&at(name), kind, &ANY);
     prepare("any/deep", HostPathKind::Any).unwrap();
     prepare("made", HostPathKind::DirectoryOrCreate).unwrap();
     prepare("new", HostPathKind::FileOrCreate).unwrap();
     prepare("file", HostPathKind::File).unwrap();
     assert_eq!((mode(&at("made")), mode(&at("new"))), (0o755, 0o644));
-    host_path::prepare(Path::new("/dev/null"), HostPathKind::CharDevice).unwrap();
+    host_path::prepare(Path::new("/dev/null"), HostPathKind::CharDevice, &ANY).unwrap();
     for (name, kind) in [
         ("file", HostPathKind::Directory),
         ("nosuch", HostPathKind::Directory),
@@ -399,9 +474,13 @@ fn a_full_or_broken_disk_is_not_a_fault_of_the_manifest() {
         Some(options.as_c_str()),
     )
     .unwrap();
-    host_path::prepare(&dir.path().join("one"), HostPathKind::FileOrCreate).unwrap();
-    let full =
-        host_path::prepare(&dir.path().join("two"), HostPathKind::DirectoryOrCreate).unwrap_err();
+    host_path::prepare(&dir.path().join("one"), HostPathKind::FileOrCreate, &ANY).unwrap();
+    let full = host_path::prepare(
+        &dir.path().join("two"),
+        HostPathKind::DirectoryOrCreate,
+        &ANY,
+    )
+    .unwrap_err();
     rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(full.kind, FaultKind::DiskFull, "{full}");
 }
