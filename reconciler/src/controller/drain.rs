@@ -30,8 +30,8 @@ pub(super) fn drained<'a>(view: &OwnerView<'_>, active: &[OwnedPod<'a>]) -> Vec<
 }
 
 /// Moves pods away from drained nodes. At a time, `surge` more pods than wanted may exist. If
-/// `surge` is zero, a pod stops before its successor starts, provided that `unavailable` allows it
-/// and another node accepts the successor.
+/// `surge` is zero, a pod stops before its successor starts, provided that another node accepts the
+/// successor, and that `unavailable` allows it or the pod is down already.
 pub(super) fn drain(
     view: &OwnerView<'_>,
     (wanted, surge, unavailable): (usize, usize, usize),
@@ -45,7 +45,7 @@ pub(super) fn drain(
         .filter(|pod| !gone.contains(&&pod.record.uid))
         .copied()
         .collect();
-    let (up, down): (Vec<_>, Vec<_>) = scale_down(&leaving)
+    let (up, mut down): (Vec<_>, Vec<_>) = scale_down(&leaving)
         .into_iter()
         .partition(|pod| view.is_available(pod));
     let available = active.iter().filter(|pod| view.is_available(pod)).count();
@@ -62,24 +62,36 @@ pub(super) fn drain(
         StopReason::ScaledDown,
     ));
 
-    let spare = if surge == 0 && surplus == 0 && has_another_node(view) {
+    let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
+    let stops_first = surge == 0 && surplus == 0 && has_another_node(view);
+    let spare = if stops_first {
         (available + unavailable).saturating_sub(wanted).min(1)
     } else {
         available.saturating_sub(wanted)
     };
-    let down_goes = down.len().min(surplus);
-    let up_goes = spare.min(if surge == 0 {
-        surplus.max(1)
+    if stops_first {
+        // A pod that was not reported yet may be up.
+        down.retain(|pod| pod.status.is_some());
+    }
+    let (down_goes, up_goes) = if stops_first && !down.is_empty() {
+        // A pod that is down is not missed, but its successor must have a node before the next pod
+        // stops.
+        (usize::from(!unplaced && active.len() >= wanted), 0)
     } else {
-        surplus - down_goes
-    });
+        let down_goes = down.len().min(surplus);
+        let most = if surge == 0 {
+            surplus.max(1)
+        } else {
+            surplus - down_goes
+        };
+        (down_goes, spare.min(most))
+    };
     let going = down
         .into_iter()
         .take(down_goes)
         .chain(up.into_iter().take(up_goes));
     actions.extend(stop(going, StopReason::Drained));
 
-    let unplaced = active.iter().any(|pod| pod.record.place.node().is_none());
     if !unplaced {
         let missing = wanted.saturating_sub(staying.len());
         let room = (wanted + surge).saturating_sub(active.len());
@@ -94,7 +106,9 @@ pub(super) fn drain(
 }
 
 fn has_another_node(view: &OwnerView<'_>) -> bool {
+    // A pod with `nodeName` would return to its node, whose cordon does not count for it.
     view.nodes
         .iter()
+        .filter(|node| !view.conditions.draining.contains(&node.name))
         .any(|node| unfit_by_itself(&view.workload.template.spec, node).is_none())
 }

@@ -159,6 +159,40 @@ fn recreate_moves_one_pod_at_a_time() {
 }
 
 #[test]
+fn pods_that_are_down_leave_a_drained_node_without_surge() {
+    let workloads = || {
+        let (surge, unavailable) = (IntOrPercent::Int(0), IntOrPercent::Int(1));
+        vec![
+            rolling("web", 3, pod("web:1"), surge, unavailable),
+            recreate("one", 1, pod("one:1")),
+        ]
+    };
+
+    let mut world = settled(workloads());
+    let node = world.nodes_of("one")[0].to_owned();
+    assert!(world.on("web", &node).is_some());
+    for owner in ["web", "one"] {
+        world.unready.insert(owner.to_owned());
+    }
+    world.push(draining("c2", Some(&node), workloads()));
+    world.run(60);
+    for (owner, pods) in [("web", 3), ("one", 1)] {
+        let nodes = world.nodes_of(owner);
+        assert!(!nodes.contains(&node.as_str()), "{owner}: {nodes:?}");
+        assert_eq!(nodes.len(), pods, "{owner}: {nodes:?}");
+    }
+    assert_eq!(
+        world.stops.len(),
+        2,
+        "each pod moved once: {:?}",
+        world.stops
+    );
+    world.unready.clear();
+    world.run(30);
+    world.expect_healthy("c2");
+}
+
+#[test]
 fn replica_sets_with_pods_of_an_old_template_are_noted() {
     let mut world = settled(vec![replica_set("set", 2, pod("set:1"))]);
     assert!(world.notes.is_empty());

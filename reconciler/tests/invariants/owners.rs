@@ -169,7 +169,11 @@ impl<'a> DecisionCheck<'a> {
             })
         };
         let changed = down_by_choice(&[StopReason::Replaced]);
-        let replaced = down_by_choice(&[StopReason::Replaced, StopReason::Restarted]);
+        let replaced = down_by_choice(&[
+            StopReason::Replaced,
+            StopReason::Restarted,
+            StopReason::Drained,
+        ]);
         let scaled = down_by_choice(&[StopReason::ScaledDown]);
         match &workload.control {
             Control::Pod => {
