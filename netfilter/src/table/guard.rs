@@ -5,7 +5,10 @@
 //! opens. The rules are before the host's own filter: there a rule of Windlass accepts packets to
 //! pods whatever their source.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use reconciler::network::{HostNetwork, PeerPath, Peers};
@@ -23,13 +26,13 @@ const COUNTED_FOR: &str = "1d";
 
 const PEERS: &str = "peers";
 const DIRECT_PODS: &str = "direct_pods";
-const CONTAINER_BRIDGES: &str = "container_bridges";
+pub(super) const CONTAINER_BRIDGES: &str = "container_bridges";
 
 /// The senders beside this host's own pods that pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Senders {
-    /// The addresses of the peers that send through VXLAN.
-    pub(crate) vxlan_peers: BTreeSet<Ipv4Addr>,
+    /// The pods of the peers that send through VXLAN, by the peer's address.
+    pub(crate) vxlan_peers: BTreeMap<Ipv4Addr, Ipv4Net>,
     /// The addresses of all peers.
     pub(crate) peers: BTreeSet<Ipv4Addr>,
     /// The pods of the peers whose packets arrive unpacked.
@@ -43,7 +46,9 @@ impl Senders {
     pub(crate) fn of(peers: &Peers, bridges: BTreeSet<String>) -> Self {
         let by_path = |path| peers.values().filter(move |peer| peer.path == path);
         Self {
-            vxlan_peers: by_path(PeerPath::Vxlan).map(|peer| peer.address).collect(),
+            vxlan_peers: by_path(PeerPath::Vxlan)
+                .map(|peer| (peer.address, peer.pod_subnet.trunc()))
+                .collect(),
             peers: peers.values().map(|peer| peer.address).collect(),
             direct_pods: by_path(PeerPath::Direct)
                 .map(|peer| peer.pod_subnet.trunc())

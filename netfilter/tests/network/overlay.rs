@@ -1,5 +1,10 @@
 //! Traffic between pods, hosts and clients of different hosts.
 
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
+
 use netfilter::{Exposed, Exposure, HostNet};
 use reconciler::{
     network::{Backends, HostPort, PeerPath, ServiceTable, VirtualPort, pod_mtu},
@@ -8,7 +13,8 @@ use reconciler::{
 
 use crate::{
     cluster::{Cluster, MEGABYTE, OUTSIDE},
-    world::{Pod, ask_udp, endpoint},
+    peers::{send_from, sender},
+    world::{Namespace, Pod, ask_udp, endpoint},
 };
 
 const VXLAN: fn(usize, usize) -> PeerPath = |_, _| PeerPath::Vxlan;
@@ -278,7 +284,165 @@ fn a_pod_cannot_send_with_another_address_through_the_tunnel() {
     // The packet with the pod's own address is sent last: it is received first only if all others
     // were dropped.
     for source in ["10.244.1.99", "10.244.3.2", "203.0.113.7", "10.244.1.2"] {
-        crate::peers::send_from(&spoofing.namespace, source, "10.244.2.2:9000");
+        send_from(&spoofing.namespace, source, "10.244.2.2:9000");
     }
-    assert_eq!(crate::peers::sender(&received), "10.244.1.2");
+    assert_eq!(sender(&received), "10.244.1.2");
+}
+
+/// A VXLAN packet, without its outer headers, for the device of the second host: in it a UDP packet
+/// with `hello`, from this source to port 9000 of this address.
+fn vxlan_packet(source: &str, to: &str) -> Vec<u8> {
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap().octets();
+    let (source, to) = (address(source), address(to));
+    let mut ip = vec![0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend([source, to].concat());
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+
+    let vxlan = [8, 0, 0, 0, 0, 0, 87, 0];
+    let macs = [[0x02, 0x57, 192, 0, 2, 12], [0x02, 0x57, 192, 0, 2, 11]].concat();
+    let udp = [0x23, 0x28, 0x23, 0x28, 0, 13, 0, 0];
+    [&vxlan, &*macs, &[8, 0], &ip, &udp, b"hello"].concat()
+}
+
+/// Sends a VXLAN packet to the second host from an ordinary process.
+fn send_vxlan(from: &Namespace, outer: &str, packet: Vec<u8>) {
+    let outer = format!("{outer}:0");
+    from.inside(move || {
+        let socket = UdpSocket::bind(outer).unwrap();
+        // A packet that the host's own table drops is an error here.
+        let _ = socket.send_to(&packet, "192.0.2.12:8487");
+    });
+}
+
+/// The UDP port 9000 of the second host and of its pod.
+fn listeners(cluster: &Cluster, pod: &Pod) -> [(String, UdpSocket); 2] {
+    let host = cluster.host(2);
+    let host = (&host.namespace, host.overlay_address().to_string());
+    [(&pod.namespace, pod.link.address.to_string()), host].map(|(namespace, address)| {
+        let at = format!("{address}:9000");
+        let socket = namespace.inside(|| UdpSocket::bind(at).unwrap());
+        socket
+            .set_read_timeout(Some(Duration::from_secs(3)))
+            .unwrap();
+        (address, socket)
+    })
+}
+
+/// A cluster of hosts that masquerade the containers behind a bridge, as Docker does, whose own
+/// firewalls and reverse path filters let everything pass.
+fn open_cluster() -> (Cluster, Vec<Pod>) {
+    let cluster = Cluster::new();
+    for host in &cluster.hosts {
+        for command in [
+            "iptables -P INPUT ACCEPT",
+            "iptables -P FORWARD ACCEPT",
+            "iptables -t nat -A POSTROUTING -s 172.30.0.0/24 -j MASQUERADE",
+            "sysctl -qw net.ipv4.conf.all.rp_filter=0",
+            "sysctl -qw net.ipv4.conf.default.rp_filter=0",
+        ] {
+            host.namespace.run(command);
+        }
+    }
+    cluster.join(VXLAN, &ServiceTable::default());
+    let pods = cluster.hosts.iter().map(|host| host.pod(2, 1450)).collect();
+    (cluster, pods)
+}
+
+/// A container behind a bridge of a host.
+fn container(host: &Namespace) -> Namespace {
+    let container = Namespace::new("container");
+    for command in [
+        "ip link add br-test type bridge".to_owned(),
+        "ip address add 172.30.0.1/24 dev br-test".to_owned(),
+        "ip link set br-test up".to_owned(),
+        format!(
+            "ip link add port type veth peer name eth0 netns {}",
+            container.name
+        ),
+        "ip link set port master br-test up".to_owned(),
+    ] {
+        host.run(&command);
+    }
+    for command in [
+        "ip address add 172.30.0.2/24 dev eth0",
+        "ip link set eth0 up",
+        "ip route add default via 172.30.0.1",
+    ] {
+        container.run(command);
+    }
+    container
+}
+
+#[test]
+fn only_the_device_of_a_host_sends_vxlan_packets_to_peers() {
+    let (cluster, pods) = open_cluster();
+    let host = cluster.host(1);
+    let container = container(&host.namespace);
+    // A peer's address, as a source, is not masqueraded.
+    container.run("ip address add 192.0.2.13/32 dev eth0");
+    host.set(cluster.peers(1, VXLAN), &ServiceTable::default());
+    let received = listeners(&cluster, &pods[1]);
+
+    for (who, from, outer) in [
+        ("a pod", &pods[0].namespace, "0.0.0.0"),
+        ("a container", &container, "172.30.0.2"),
+        (
+            "a container with a peer's address",
+            &container,
+            "192.0.2.13",
+        ),
+        ("a process of the host", &host.namespace, "0.0.0.0"),
+    ] {
+        for (to, socket) in &received {
+            for source in ["10.244.1.99", "10.244.3.99"] {
+                send_vxlan(from, outer, vxlan_packet(source, to));
+            }
+            send_from(&pods[0].namespace, "10.244.1.2", &format!("{to}:9000"));
+            assert_eq!(sender(socket), "10.244.1.2", "{who} to {to}");
+        }
+    }
+    // The second host's own container is no peer either.
+    let inner = self::container(&cluster.host(2).namespace);
+    inner.run("ip address add 192.0.2.11/32 dev eth0");
+    cluster
+        .host(2)
+        .set(cluster.peers(2, VXLAN), &ServiceTable::default());
+    for (to, socket) in &received {
+        send_vxlan(&inner, "192.0.2.11", vxlan_packet("10.244.1.99", to));
+        send_from(&pods[0].namespace, "10.244.1.2", &format!("{to}:9000"));
+        assert_eq!(sender(socket), "10.244.1.2", "a container of its own");
+    }
+
+    let pod = format!("{}:8080", pods[1].link.address);
+    for (who, from) in [
+        ("a pod", &pods[0].namespace),
+        ("a container", &container),
+        ("the host", &host.namespace),
+    ] {
+        assert!(from.ask(&pod).is_ok(), "{who}");
+    }
+}
+
+#[test]
+fn a_peers_vxlan_packets_contain_packets_of_its_own_pods_only() {
+    let (cluster, pods) = open_cluster();
+    // The third host sends what it likes.
+    cluster
+        .host(3)
+        .namespace
+        .run("nft delete table ip windlass");
+    let third = &cluster.host(3).namespace;
+    for (to, socket) in listeners(&cluster, &pods[1]) {
+        for source in ["10.244.1.99", "10.244.2.99", "192.0.2.13", "10.244.3.99"] {
+            send_vxlan(third, "0.0.0.0", vxlan_packet(source, &to));
+        }
+        assert_eq!(sender(&socket), "10.244.3.99", "{to}");
+        send_from(&pods[0].namespace, "10.244.1.2", &format!("{to}:9000"));
+        assert_eq!(sender(&socket), "10.244.1.2", "{to}");
+    }
 }
