@@ -142,8 +142,12 @@ fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
         format!("ip daddr {service_range} ip daddr != {dns} goto refuse"),
     ];
     // An outside sender is not told which ports are unserved.
-    let guard_jump = || vec![guard::jump(host), "jump unserved".to_owned()];
-    let mut input = guard_jump();
+    let guard_jumps = || {
+        let mut rules = guard::jumps(host).to_vec();
+        rules.push("jump unserved".to_owned());
+        rules
+    };
+    let mut input = guard_jumps();
     input.push(format!(
         "ip daddr != 127.0.0.0/8 ip daddr != {service_range} fib daddr type local \
          meta l4proto . th dport @{REFUSED_NODE_PORTS} goto refuse"
@@ -166,7 +170,7 @@ fn refusal(host: &HostNetwork) -> Vec<NamedChain> {
         (
             "filter_forward",
             Some("filter hook forward priority -10"),
-            guard_jump(),
+            guard_jumps(),
         ),
         (
             "filter_output",

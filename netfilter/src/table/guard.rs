@@ -123,9 +123,15 @@ fn source_rules(host: &HostNetwork) -> Vec<String> {
     ]
 }
 
-/// The rule that sends packets for pods and Services to the chain `guard`.
-pub(super) fn jump(host: &HostNetwork) -> String {
-    format!("ip daddr {} jump guard", cluster_ranges(host))
+/// The rules that send packets for pods and Services to the chain `guard`. The endpoint of a Service
+/// may be outside of both ranges, the address of a host: then only the address before the
+/// translation is in one. No packet jumps twice, since the chain counts packets.
+pub(super) fn jumps(host: &HostNetwork) -> [String; 2] {
+    let ranges = cluster_ranges(host);
+    [
+        format!("ip daddr {ranges} jump guard"),
+        format!("ip daddr != {ranges} ct original ip daddr {ranges} jump guard"),
+    ]
 }
 
 fn guard_rules(host: &HostNetwork, exposure: &Exposure, senders: &Senders) -> Vec<String> {

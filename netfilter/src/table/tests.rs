@@ -245,9 +245,13 @@ fn other_machines_pass_by_the_original_destination_only() {
     "#);
     let ruleset = closed(&Senders::default(), &ServiceTable::default());
     for chain in ["filter_input", "filter_forward"] {
+        let ranges = "{ 10.244.0.0/16, 10.96.0.0/16 }";
         assert_eq!(
-            ruleset.chains[chain].rules[0],
-            "ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard"
+            ruleset.chains[chain].rules[..2],
+            [
+                format!("ip daddr {ranges} jump guard"),
+                format!("ip daddr != {ranges} ct original ip daddr {ranges} jump guard"),
+            ]
         );
     }
     insta::assert_snapshot!(ruleset.chains["sources"].rules.join("\n"), @r#"

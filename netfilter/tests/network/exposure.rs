@@ -253,6 +253,40 @@ fn a_neighbour_of_a_cluster_reaches_no_pod_through_any_host() {
     }
 }
 
+#[test]
+fn a_service_is_closed_also_where_its_endpoint_is_a_host() {
+    // The endpoint is the host that the neighbour sends to, or a peer.
+    for endpoint in ["192.0.2.11:5353", "192.0.2.12:5353"] {
+        let (mut cluster, pods) = neighbour(PeerPath::Vxlan);
+        for host in &cluster.hosts {
+            host.namespace.serve_udp(5353, "server");
+        }
+        let table = Services::default()
+            .cluster_ip(Protocol::Udp, "10.96.0.2:53", &[endpoint])
+            .node_port(Protocol::Udp, 30053, &[endpoint])
+            .0;
+        cluster.join(|_, _| PeerPath::Vxlan, &table);
+
+        assert!(!answers_udp(&cluster.client, "10.96.0.2:53"), "{endpoint}");
+        let node_port = "192.0.2.11:30053";
+        for (who, from) in [
+            ("a pod", &pods[0].namespace),
+            ("a pod of a peer", &pods[1].namespace),
+            ("the host", &cluster.host(1).namespace),
+            ("a peer", &cluster.host(3).namespace),
+        ] {
+            assert!(answers_udp(from, "10.96.0.2:53"), "{who}, {endpoint}");
+            assert!(answers_udp(from, node_port), "{who}, {endpoint}");
+        }
+        assert!(answers_udp(&cluster.client, node_port), "{endpoint}");
+
+        cluster.hosts[0].exposure = Exposure::Only([Exposed::Services].into());
+        let peers = cluster.peers(1, |_, _| PeerPath::Vxlan);
+        cluster.host(1).set(peers, &table);
+        assert!(answers_udp(&cluster.client, "10.96.0.2:53"), "{endpoint}");
+    }
+}
+
 /// What a neighbour can forge on the link of the direct path is described in docs/security.md.
 #[test]
 fn an_address_of_a_pod_is_believed_only_on_the_way_to_its_host() {
