@@ -77,7 +77,7 @@ impl Taker {
     }
 
     /// The largest number of connections at the same time in this process.
-    pub(crate) fn most(self) -> usize {
+    fn most(self) -> usize {
         self.total(limit())
     }
 

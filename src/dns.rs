@@ -32,7 +32,7 @@ use self::{
     zone::{Zone, ZoneAnswer},
 };
 use crate::{
-    connections::{Bounded, Connections},
+    connections::{Bounded, Connections, Source},
     descriptors::Taker,
 };
 
@@ -192,7 +192,7 @@ async fn serve(
 ) -> Result<()> {
     let handler = Handler {
         service,
-        upstream: Arc::new(Upstream::new(&upstreams)?),
+        upstream: Arc::new(Upstream::new(&upstreams, Taker::DnsUpstream.bounds())?),
     };
     let mut server = Server::new(handler.clone());
     server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
@@ -245,8 +245,8 @@ impl Handler {
         self.service.callers.read().admit(caller)
     }
 
-    /// Resolves a name and follows aliases, inside and outside of the zone.
-    async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Reply {
+    /// Resolves a name for a source and follows aliases, inside and outside of the zone.
+    async fn resolve(&self, name: &Name, kind: RecordType, turn: u16, source: Source) -> Reply {
         let zone = Arc::clone(&self.service.zone.read());
         let mut reply = Reply {
             authoritative: true,
@@ -257,7 +257,7 @@ impl Handler {
         for _ in 0..ALIASES {
             match zone.find(&name, kind) {
                 ZoneAnswer::Outside => {
-                    let answered = self.upstream.ask(&name, kind).await;
+                    let answered = self.upstream.ask(&name, kind, source).await;
                     reply.authoritative &= !reply.answers.is_empty();
                     reply.code = answered.code;
                     reply.answers.extend(answered.answers);
@@ -317,8 +317,9 @@ impl Handler {
         }
 
         let question = info.query.original();
-        self.resolve(question.name(), question.query_type(), request.metadata.id)
-            .await
+        let (name, kind) = (question.name(), question.query_type());
+        let source = Source::from(request.src());
+        self.resolve(name, kind, request.metadata.id, source).await
     }
 }
 

@@ -1,24 +1,27 @@
 //! Names outside the cluster's zone: they are queried from the host's own name servers, and the
 //! answers are cached.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use hickory_server::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
-        op::ResponseCode,
+        op::{Message, Query, ResponseCode},
         rr::{Name, RData, Record, RecordType},
     },
     resolver::{
-        Resolver, TokioResolver,
+        Resolver, ResponseCache, TokioResolver, TtlConfig,
         config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
     },
 };
-use tokio::{sync::Semaphore, time};
+use tokio::time;
 
 use super::Reply;
-use crate::descriptors::Taker;
+use crate::connections::{Bounds, Connections, Source};
 
 /// The time limit of a query to one name server.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,48 +34,84 @@ const CACHE: u64 = 2048;
 pub(super) struct Upstream {
     /// `None` if the host has no name servers.
     resolver: Option<TokioResolver>,
-    questions: Semaphore,
+    /// The resolver has no cache of its own: an answer from this one needs no place among the
+    /// queries.
+    cache: ResponseCache,
+    /// The queries under way, which are limited as connections are: each has sockets as long as the
+    /// name servers are silent.
+    queries: Connections,
 }
 
+type Answer = Result<Message, NetError>;
+
 impl Upstream {
-    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self> {
+    /// `bounds` limits the queries under way, all and of one source.
+    pub(super) fn new(servers: &[SocketAddr], bounds: Bounds) -> Result<Self> {
         let resolver = if servers.is_empty() {
             None
         } else {
             Some(resolver(servers)?)
         };
-        // A query beyond the limit is answered with "server failure" at once.
         Ok(Self {
             resolver,
-            questions: Semaphore::new(Taker::DnsUpstream.most()),
+            cache: ResponseCache::new(CACHE, TtlConfig::default()),
+            queries: Connections::new("DNS, names outside of the cluster", bounds),
         })
     }
 
-    /// Queries a name. Any failure is answered with "server failure", never with "no such name".
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
-        let (Some(resolver), Ok(_question)) = (&self.resolver, self.questions.try_acquire()) else {
+    /// Queries a name for a source. Any failure is answered with "server failure", never with "no
+    /// such name", and so is a query beyond the limits, at once.
+    pub(super) async fn ask(&self, name: &Name, kind: RecordType, source: Source) -> Reply {
+        let Some(resolver) = &self.resolver else {
             return Reply::code(ResponseCode::ServFail);
         };
-
         // A name that is not absolute would be tried with the host's search domains.
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
-        match time::timeout(DEADLINE, resolver.lookup(absolute, kind)).await {
-            Ok(Ok(found)) => Reply {
-                answers: found.answers().to_vec(),
-                ..Reply::code(ResponseCode::NoError)
-            },
-            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Reply {
-                soa: none.soa.map(|soa| {
-                    Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))
-                }),
-                ..Reply::code(none.response_code)
-            },
-            Ok(Err(error)) => {
-                tracing::debug!(%name, %error, "no name server answers");
-                Reply::code(ResponseCode::ServFail)
-            }
-            Err(_) => Reply::code(ResponseCode::ServFail),
+        let query = Query::query(absolute, kind);
+        if let Some(answer) = self.cache.get(&query, Instant::now()) {
+            return reply(name, answer);
+        }
+
+        let Some(admission) = self.queries.admit(source) else {
+            return Reply::code(ResponseCode::ServFail);
+        };
+        let life = admission.life();
+        // A query under way is not closed for the next one of its own source.
+        life.prove();
+        let _under_way = life.start_request();
+
+        let lookup = resolver.lookup(query.name().clone(), kind);
+        let answer = tokio::select! {
+            answer = time::timeout(DEADLINE, lookup) => answer,
+            // All places are taken, most of them by this source.
+            () = life.closed() => return Reply::code(ResponseCode::ServFail),
+        };
+        let Ok(answer) = answer else {
+            return Reply::code(ResponseCode::ServFail);
+        };
+
+        let answer = answer.map(|found| found.message().clone());
+        self.cache.insert(query, answer.clone(), Instant::now());
+        reply(name, answer)
+    }
+}
+
+fn reply(name: &Name, answer: Answer) -> Reply {
+    match answer {
+        Ok(message) => Reply {
+            answers: message.answers,
+            ..Reply::code(ResponseCode::NoError)
+        },
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Reply {
+            soa: none.soa.map(|soa| {
+                Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))
+            }),
+            ..Reply::code(none.response_code)
+        },
+        Err(error) => {
+            tracing::debug!(%name, %error, "no name server answers");
+            Reply::code(ResponseCode::ServFail)
         }
     }
 }
@@ -94,10 +133,13 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver> {
     options.attempts = 1;
     // The number of sockets for a query, on which the share of descriptors depends.
     options.num_concurrent_reqs = 2;
-    options.cache_size = CACHE;
+    options.cache_size = 0;
     // As with Kubernetes' CoreDNS, the host's own /etc/hosts is not visible to pods.
     options.use_hosts_file = ResolveHosts::Never;
     // A client needs the whole chain of aliases, not its last records alone.
     options.preserve_intermediates = true;
     Ok(builder.build()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::{
     super::{Callers, DnsService, upstream::Upstream, zone::Zone},
     *,
 };
-use crate::fuzz::Fuzz;
+use crate::{descriptors::Taker, fuzz::Fuzz};
 
 const WORDS: [&str; 14] = [
     "\x07cluster\x05local\0",
@@ -59,7 +59,7 @@ fn handler() -> Handler {
             zone: Arc::new(RwLock::new(Arc::new(Zone::new(records)))),
             callers: Arc::new(RwLock::new(Callers::Anyone)),
         },
-        upstream: Arc::new(Upstream::new(&[]).unwrap()),
+        upstream: Arc::new(Upstream::new(&[], Taker::DnsUpstream.bounds()).unwrap()),
     }
 }
 
