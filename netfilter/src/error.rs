@@ -134,8 +134,8 @@ pub enum NetworkError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// Links and routes cannot be watched.
-    #[error("cannot watch the host's links and routes")]
+    /// Links, routes and nftables cannot be watched.
+    #[error("cannot watch the host's links, routes and nftables")]
     Watch(#[source] io::Error),
     /// A required program is not installed or could not be started.
     #[error("cannot run {program}; check that it is installed")]

@@ -90,7 +90,7 @@ struct KnownPeers {
 pub struct Network {
     host: Arc<HostNetwork>,
     record: RecordFile,
-    nft: Mutex<Nft>,
+    nft: Arc<Mutex<Nft>>,
     locals: Mutex<Locals>,
     peers: Mutex<Option<KnownPeers>>,
     watch: Watch,
@@ -98,7 +98,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Starts to watch the host's links and routes. Changes nothing yet.
+    /// Starts to watch the host's links, routes and nftables. Changes nothing yet.
     ///
     /// `record` is a file in the data directory that holds the host's settings from before, for
     /// [`uninstall()`].
@@ -111,18 +111,20 @@ impl Network {
         // A record that cannot be read, perhaps one of a newer version, is reported now and not
         // when it is needed.
         record.read()?;
+        let nft = Arc::new(Mutex::new(Nft::new(exposure)));
         Ok(Self {
             host: Arc::new(host),
             record,
-            nft: Mutex::new(Nft::new(exposure)),
+            nft: Arc::clone(&nft),
             locals: Mutex::default(),
             peers: Mutex::default(),
-            watch: events::start()?,
+            watch: events::start(nft)?,
             legacy_iptables: accept::is_legacy().await,
         })
     }
 
-    /// A counter that increases whenever a link or route of Windlass may have been removed.
+    /// A counter that increases whenever a link or route of Windlass may have been removed, or
+    /// another program has changed nftables.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.watch.changes.clone()
     }

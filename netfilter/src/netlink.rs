@@ -181,7 +181,16 @@ impl Socket {
 
     /// A non-blocking socket that receives the notifications of these route groups (a bit set).
     pub(crate) fn route_events(groups: u32) -> io::Result<OwnedFd> {
-        let socket = Self::open(ROUTE, groups)?;
+        Self::events(ROUTE, groups)
+    }
+
+    /// A non-blocking socket that receives the notifications of these netfilter groups (a bit set).
+    pub(crate) fn netfilter_events(groups: u32) -> io::Result<OwnedFd> {
+        Self::events(Some(netlink::NETFILTER), groups)
+    }
+
+    fn events(family: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
+        let socket = Self::open(family, groups)?;
         rustix::io::ioctl_fionbio(&socket.fd, true)?;
         Ok(socket.fd)
     }

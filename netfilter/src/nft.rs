@@ -16,6 +16,8 @@ use crate::{
 const NFT: &str = "nft";
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`.
 const GET_GENERATION: u16 = 10 << 8 | 16;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN`.
+pub(crate) const NEW_GENERATION: u16 = 10 << 8 | 15;
 const GENERATION_ID: u16 = 1;
 
 /// What a sync did to the table.

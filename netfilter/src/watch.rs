@@ -1,54 +1,100 @@
-//! Reports that a link or route of Windlass may have been removed. The report triggers a check and
-//! carries no data.
+//! Reports that a link or route of Windlass may have been removed, or that another program has
+//! changed nftables. The report triggers a check and carries no data.
 
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
 };
 
 use reconciler::name::LinkName;
-use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time,
+};
 
 use crate::{
     bridge,
     device::{self, IFF_UP, Link, RTM_DELLINK, RTM_NEWLINK},
     error::NetworkError,
     netlink::{self, Answer, Socket, attribute},
+    nft::{NEW_GENERATION, Nft},
     overlay::OVERLAY_DEVICE,
     route::{IFA_LABEL, ROUTE_PROTOCOL, RTM_DELROUTE, RTM_NEWADDR, SERVICE_DEVICE},
 };
 
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40;
+/// `NFNLGRP_NFTABLES`, which is group 7.
+const NFTABLES: u32 = 1 << 6;
+/// From a change of nftables until it is looked at: a program such as Docker makes a dozen in a
+/// row, and Windlass notes its own after `nft` has ended.
+const SETTLE: Duration = Duration::from_secs(1);
 const ENOBUFS: i32 = 105;
 
-/// Counts the events; the task ends when this is dropped.
+/// Counts the events; the tasks end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) changes: watch::Receiver<u64>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
-/// Starts the task that reads the notifications.
-pub(crate) fn start() -> Result<Watch, NetworkError> {
-    let events = Socket::route_events(GROUPS)
+/// Starts the tasks that read the notifications.
+pub(crate) fn start(nft: Arc<Mutex<Nft>>) -> Result<Watch, NetworkError> {
+    let links = Socket::route_events(GROUPS)
         .and_then(register)
         .map_err(NetworkError::Watch)?;
+    let rulesets = Socket::netfilter_events(NFTABLES)
+        .and_then(register)
+        .map_err(NetworkError::Watch)?;
+
     let (sender, changes) = watch::channel(0);
-    let task = tokio::spawn(async move {
-        while let Some(may_concern_windlass) = next(&events).await {
-            if may_concern_windlass {
-                sender.send_modify(|count| *count += 1);
-            }
+    let tasks = [
+        tokio::spawn(watch_links(links, sender.clone())),
+        tokio::spawn(watch_rulesets(rulesets, nft, sender)),
+    ];
+    Ok(Watch { changes, tasks })
+}
+
+async fn watch_links(events: AsyncFd<OwnedFd>, sender: watch::Sender<u64>) {
+    while let Some(may_concern_windlass) = next(&events, may_concern_windlass).await {
+        if may_concern_windlass {
+            sender.send_modify(|count| *count += 1);
         }
-    });
-    Ok(Watch { changes, task })
+    }
+}
+
+/// A change is reported if nftables has another generation afterwards than at the last verification.
+/// A verification that repairs nothing makes no new generation, and so causes no further one.
+async fn watch_rulesets(
+    events: AsyncFd<OwnedFd>,
+    nft: Arc<Mutex<Nft>>,
+    sender: watch::Sender<u64>,
+) {
+    while let Some(is_changed) = next(&events, is_new_generation).await {
+        if !is_changed {
+            continue;
+        }
+        time::sleep(SETTLE).await;
+        if drain(&events).is_err() {
+            return;
+        }
+        // If the generation cannot be read, the check that follows names the error.
+        if !nft.lock().await.is_undisturbed().unwrap_or(false) {
+            sender.send_modify(|count| *count += 1);
+        }
+    }
 }
 
 #[expect(
@@ -59,22 +105,38 @@ fn register(events: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(events)
 }
 
-/// Waits for a datagram and returns whether it concerns links or routes of Windlass; `None` when
-/// the socket is broken.
-async fn next(events: &AsyncFd<OwnedFd>) -> Option<bool> {
+/// Waits for a datagram and returns whether it is relevant; `None` when the socket is broken.
+async fn next(events: &AsyncFd<OwnedFd>, is_relevant: fn(&[u8]) -> bool) -> Option<bool> {
     loop {
         let mut ready = events.readable().await.ok()?;
         match ready.try_io(|fd| netlink::receive(fd.as_fd())) {
             Err(_would_block) => {}
-            Ok(Ok(bytes)) => return Some(may_concern_windlass(&bytes)),
+            Ok(Ok(bytes)) => return Some(is_relevant(&bytes)),
             // The kernel dropped notifications (`ENOBUFS`): anything may have changed.
             Ok(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Some(true),
             Ok(Err(error)) => {
-                tracing::error!(%error, "links and routes are no longer watched");
+                tracing::error!(%error, "the host's network is no longer watched");
                 return None;
             }
         }
     }
+}
+
+/// Drops the datagrams that have arrived.
+fn drain(events: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        match netlink::receive(events.get_ref().as_fd()) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a transaction of nftables has ended: its last message has the new generation.
+fn is_new_generation(bytes: &[u8]) -> bool {
+    netlink::datagram(bytes).any(|(kind, _, _)| kind == NEW_GENERATION)
 }
 
 /// Whether a link of Windlass was removed or went down, a route of Windlass was removed, or a link

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct NetworkCheck {
     checked: Instant,
-    /// Whether a link or route has changed since the last check.
+    /// Whether a link or route, or nftables, has changed since the last check.
     is_stale: bool,
     /// The senders from outside, where everything is open to them.
     outside_sources: Vec<OutsideSource>,
@@ -53,7 +53,7 @@ impl NetworkCheck {
 }
 
 impl Host {
-    /// Notes that a link or route of this host may have been removed.
+    /// Notes that a link, a route or a rule of this host may have been removed.
     pub(crate) fn network_changed(&mut self) {
         self.network_check.is_stale = true;
     }

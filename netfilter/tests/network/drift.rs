@@ -78,6 +78,36 @@ fn each_drift_is_repaired_once_and_reported() {
 }
 
 #[test]
+fn changes_of_nftables_by_other_programs_are_observed_and_the_repair_is_not() {
+    let world = World::new();
+    world.with_network(|network| async move {
+        network.sync(&table(2, true)).await.unwrap();
+        network.resync().await.unwrap();
+        let mut changed = network.changed();
+        for (damage, drift) in [
+            ("nft flush ruleset", Drift::Table),
+            ("nft delete table ip windlass", Drift::Table),
+            ("nft insert rule ip windlass guard accept", Drift::Table),
+            (
+                "nft add table ip elsewhere; nft delete table ip windlass",
+                Drift::Table,
+            ),
+            ("iptables -P FORWARD DROP", Drift::AcceptRules),
+        ] {
+            changed.mark_unchanged();
+            sh(damage);
+            let event = tokio::time::timeout(Duration::from_secs(30), changed.changed()).await;
+            assert!(event.is_ok(), "no event after {damage}");
+            let repaired = network.resync().await.unwrap();
+            assert!(repaired.contains(&drift), "{damage}: {repaired:?}");
+        }
+        // The repair was a change too.
+        let event = tokio::time::timeout(Duration::from_secs(3), changed.changed()).await;
+        assert!(event.is_err(), "a repair caused an event");
+    });
+}
+
+#[test]
 fn after_a_sync_from_any_table_to_any_other_a_resync_finds_no_drift() {
     let world = World::new();
     world.with_network(|network| async move {
