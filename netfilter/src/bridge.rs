@@ -1,8 +1,9 @@
 //! The bridges of this host's other containers, such as `docker0`: what comes from them counts as
 //! from the host.
 //!
-//! Such a bridge is recognised by its ports: all of them are veth pairs, and the host's own network
-//! is not on it. A bridge with a network card or a virtual machine connects other machines.
+//! Such a bridge is recognised by its ports: all of them are veth pairs, none to another bridge of
+//! this host, and the host's own network is not on it. A bridge with a network card or a virtual
+//! machine connects other machines, and so may the other bridge.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use std::{
 use ipnet::Ipv4Net;
 
 use crate::{
-    device,
+    device::{self, IFLA_LINK},
     error::NetworkError,
     netlink::{Answer, Socket, attribute, number},
     overlay::OVERLAY_DEVICE,
@@ -20,6 +21,7 @@ use crate::{
 };
 
 const IFLA_MASTER: u16 = 10;
+const IFLA_LINK_NETNSID: u16 = 37;
 
 /// The addresses of this host and of its other containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,8 @@ struct Device {
     kind: Kind,
     /// The device that this one is a port of.
     master: Option<u32>,
+    /// The other side of a veth pair, where it is in the host's own network namespace.
+    peer: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,7 @@ fn read(answer: &Answer) -> Option<Device> {
         name: link.name,
         kind,
         master: master(&answer.body),
+        peer: own_peer(&answer.body),
     })
 }
 
@@ -97,16 +102,37 @@ fn master(body: &[u8]) -> Option<u32> {
     attribute(body.get(16..)?, IFLA_MASTER).and_then(number)
 }
 
-/// Whether a link message is of a port that makes its bridge one to other machines.
-pub(crate) fn is_outside_port(answer: &Answer) -> bool {
-    master(&answer.body).is_some() && device::kind_data(answer, "veth").is_none()
+/// The other side of a veth pair, if it is in the same network namespace: only of another one does
+/// the kernel report the namespace.
+fn own_peer(body: &[u8]) -> Option<u32> {
+    let attributes = body.get(16..)?;
+    if attribute(attributes, IFLA_LINK_NETNSID).is_some() {
+        return None;
+    }
+    attribute(attributes, IFLA_LINK).and_then(number)
+}
+
+/// Whether a link message is of a port that may make its bridge one to other machines.
+pub(crate) fn may_be_outside_port(answer: &Answer) -> bool {
+    let is_veth = device::kind_data(answer, "veth").is_some();
+    master(&answer.body).is_some() && (!is_veth || own_peer(&answer.body).is_some())
 }
 
 /// The names of the bridges of containers, by index.
 fn container_bridges<'a>(devices: &'a [Device], uplinks: &BTreeSet<u32>) -> BTreeMap<u32, &'a str> {
+    let ports: BTreeSet<u32> = devices
+        .iter()
+        .filter(|device| device.master.is_some())
+        .map(|device| device.index)
+        .collect();
+    // Docker makes both sides of a pair in the host's namespace, and moves one of them after the
+    // other is a port: a side that is no port itself leads nowhere else.
+    let leads_outside = |device: &&Device| {
+        device.kind != Kind::Veth || device.peer.is_some_and(|peer| ports.contains(&peer))
+    };
     let outside: BTreeSet<u32> = devices
         .iter()
-        .filter(|device| device.kind != Kind::Veth)
+        .filter(leads_outside)
         .filter_map(|device| device.master)
         .collect();
     let is_ours = |name: &str| [SERVICE_DEVICE, OVERLAY_DEVICE].contains(&name);
@@ -128,6 +154,14 @@ mod tests {
             name: name.to_owned(),
             kind,
             master,
+            peer: None,
+        }
+    }
+
+    fn pair(index: u32, peer: u32, master: Option<u32>) -> Device {
+        Device {
+            peer: Some(peer),
+            ..device(index, &format!("veth{index}"), Kind::Veth, master)
         }
     }
 
@@ -144,6 +178,12 @@ mod tests {
             device(8, SERVICE_DEVICE, Kind::Bridge, None),
             device(9, "virbr0", Kind::Bridge, None),
             device(10, "tap0", Kind::Other, Some(9)),
+            device(11, "br-joined", Kind::Bridge, None),
+            pair(12, 13, Some(11)),
+            pair(13, 12, Some(2)),
+            // A container that is being started.
+            pair(14, 15, Some(3)),
+            pair(15, 14, None),
         ];
         let bridges = container_bridges(&devices, &BTreeSet::from([6]));
         assert_eq!(

@@ -147,7 +147,7 @@ fn may_concern_windlass(bytes: &[u8]) -> bool {
     netlink::datagram(bytes).any(|(kind, _, body)| match kind {
         RTM_DELROUTE => body.get(5) == Some(&ROUTE_PROTOCOL),
         // A bridge of containers that gets another port connects other machines from then on.
-        RTM_NEWLINK if is_outside_port(kind, body) => true,
+        RTM_NEWLINK if may_be_outside_port(kind, body) => true,
         RTM_NEWLINK => {
             // `ifi_change` of `struct ifinfomsg`: the flags that have changed.
             let change = body.get(12..).and_then(netlink::number).unwrap_or(0);
@@ -172,8 +172,8 @@ fn read(kind: u16, body: &[u8]) -> Option<Link> {
     device::read(&answer(kind, body))
 }
 
-fn is_outside_port(kind: u16, body: &[u8]) -> bool {
-    bridge::is_outside_port(&answer(kind, body))
+fn may_be_outside_port(kind: u16, body: &[u8]) -> bool {
+    bridge::may_be_outside_port(&answer(kind, body))
 }
 
 fn answer(kind: u16, body: &[u8]) -> Answer {

@@ -11,6 +11,7 @@ use reconciler::{
 
 use crate::{
     cluster::Cluster,
+    overlay::container,
     peers::{send_from, sender},
     services::{Services, tcp_pod},
     world::{CLIENT, NODE, Namespace, Pod, World, ask_udp},
@@ -146,49 +147,42 @@ fn connections_that_exist_are_kept_when_the_network_is_closed() {
 }
 
 #[test]
-fn containers_on_a_bridge_of_the_host_count_as_the_host_until_the_bridge_gets_a_network_card() {
-    let site = Site::new(World::new());
-    let container = Namespace::new("container");
-    for command in [
-        "ip link add br-test type bridge".to_owned(),
-        "ip address add 172.30.0.1/24 dev br-test".to_owned(),
-        "ip link set br-test up".to_owned(),
-        format!(
-            "ip link add port type veth peer name eth0 netns {}",
-            container.name
-        ),
-        "ip link set port master br-test up".to_owned(),
-    ] {
-        site.world.host.run(&command);
-    }
-    for command in [
-        "ip address add 172.30.0.2/24 dev eth0",
-        "ip link set eth0 up",
-        "ip route add default via 172.30.0.1",
-    ] {
-        container.run(command);
-    }
-    let Site { world, pod: _pod } = site;
-    let host = world.host.name.clone();
-    let drift = world.with_network(move |network| async move {
-        network.sync(&services().0).await.unwrap();
-        assert_eq!(reached(&container), ALL);
-        let callers = network.dns_callers().await.unwrap();
-        let own = "172.30.0.0/24".parse().unwrap();
-        assert!(callers.contains(&own), "{callers:?}");
+fn containers_on_a_bridge_count_as_the_host_until_the_bridge_leads_to_other_machines() {
+    const NETWORK_CARD: [&str; 2] = [
+        "link add card type vxlan id 5 dstport 4790 local 192.0.2.1",
+        "link set card master br-test",
+    ];
+    const OTHER_BRIDGE: [&str; 4] = [
+        "link add br-other type bridge",
+        "link add one type veth peer name two",
+        "link set one master br-test",
+        "link set two master br-other",
+    ];
+    for commands in [&NETWORK_CARD[..], &OTHER_BRIDGE] {
+        let Site { world, pod: _pod } = Site::new(World::new());
+        let container = container(&world.host);
+        let host = world.host.name.clone();
+        let drift = world.with_network(move |network| async move {
+            network.sync(&services().0).await.unwrap();
+            assert_eq!(reached(&container), ALL);
+            let callers = network.dns_callers().await.unwrap();
+            let own = "172.30.0.0/24".parse().unwrap();
+            assert!(callers.contains(&own), "{callers:?}");
 
-        for command in [
-            "link add card type vxlan id 5 dstport 4790 local 192.0.2.1",
-            "link set card master br-test",
-        ] {
-            let words = format!("ip -n {host} {command}");
-            crate::world::run(&words.split(' ').collect::<Vec<_>>());
-        }
-        let drift = network.resync().await.unwrap();
-        assert_eq!(reached(&container), []);
-        drift
-    });
-    assert!(!drift.contains(&Drift::Table), "{drift:?}");
+            let mut changed = network.changed();
+            changed.mark_unchanged();
+            for command in commands {
+                let words = format!("ip -n {host} {command}");
+                crate::world::run(&words.split(' ').collect::<Vec<_>>());
+            }
+            let event = tokio::time::timeout(Duration::from_secs(30), changed.changed()).await;
+            assert!(event.is_ok(), "no event after {commands:?}");
+            let drift = network.resync().await.unwrap();
+            assert_eq!(reached(&container), [], "{commands:?}");
+            drift
+        });
+        assert!(!drift.contains(&Drift::Table), "{drift:?}");
+    }
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn open_cluster() -> (Cluster, Vec<Pod>) {
 }
 
 /// A container behind a bridge of a host.
-fn container(host: &Namespace) -> Namespace {
+pub(crate) fn container(host: &Namespace) -> Namespace {
     let container = Namespace::new("container");
     for command in [
         "ip link add br-test type bridge".to_owned(),
