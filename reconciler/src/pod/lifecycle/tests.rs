@@ -310,13 +310,21 @@ fn the_end_of_a_container_has_its_cause() {
         pod.observed.probes.insert(probe, fact);
         assert_eq!(pod.steps(), ["stop main-0 30s"]);
 
-        pod.memory = pod.decide().memory.unwrap();
+        pod.memory = pod.decide().memory.expect("a pod that has ended");
         pod.with(Role::Main, "main", 0, state).status("main").last
     };
     let cause = "stopped: liveness probe GET :80/alive: HTTP status 404";
-    assert_eq!(ended(exited(0, "")).unwrap().message, cause);
+    assert_eq!(
+        ended(exited(0, "")).expect("a pod that has ended").message,
+        cause
+    );
     let with_message = format!("{cause}: bye");
-    assert_eq!(ended(exited(0, "bye")).unwrap().message, with_message);
+    assert_eq!(
+        ended(exited(0, "bye"))
+            .expect("a pod that has ended")
+            .message,
+        with_message
+    );
     let oom = ContainerState::Exited {
         started: at(NOW - 20),
         finished: at(NOW - 10),
