@@ -333,10 +333,20 @@ fn the_end_of_a_container_has_its_cause() {
         message: String::new(),
     };
     let message = "out of memory, the limit is 8 MiB";
-    assert_eq!(ended(oom).unwrap().message, message);
+    assert_eq!(
+        ended(oom).expect("a container that has ended").message,
+        message
+    );
     // Another container of the name has ended by itself.
     let other = healthy().with(Role::Main, "main", 1, exited(0, ""));
-    assert_eq!(other.status("main").last.unwrap().message, "");
+    assert_eq!(
+        other
+            .status("main")
+            .last
+            .expect("a container that has ended")
+            .message,
+        ""
+    );
 }
 
 #[test]
