@@ -27,8 +27,8 @@ const THROUGH_DEVICE: u32 = 0x5800_0000;
 ///   address of everything that the host masquerades: so only the device sends to peers' VXLAN
 ///   port. No pod, container or other machine does through this host. Of the host's processes only
 ///   those that may set a mark can, and they may also write to the network card.
-/// - VXLAN packets are not tracked. Each flow in them would use an entry of the host's connection
-///   tracking, and they keep the mark of the inner packet, by which they would be masqueraded.
+/// - VXLAN packets are not tracked: each flow in them would use an entry of the host's connection
+///   tracking.
 pub(super) fn add(ruleset: &mut Ruleset, host: &HostNetwork, peers: &BTreeMap<Ipv4Addr, Ipv4Net>) {
     if peers.is_empty() {
         return;

@@ -97,8 +97,10 @@ fn the_table_of_a_host_without_services() {
     add chain ip windlass sources { type filter hook prerouting priority -300; policy accept; }
     add chain ip windlass unserved
     add rule ip windlass filter_forward ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
+    add rule ip windlass filter_forward ip daddr != { 10.244.0.0/16, 10.96.0.0/16 } ct original ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
     add rule ip windlass filter_forward jump unserved
     add rule ip windlass filter_input ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
+    add rule ip windlass filter_input ip daddr != { 10.244.0.0/16, 10.96.0.0/16 } ct original ip daddr { 10.244.0.0/16, 10.96.0.0/16 } jump guard
     add rule ip windlass filter_input jump unserved
     add rule ip windlass filter_input ip daddr != 127.0.0.0/8 ip daddr != 10.96.0.0/16 fib daddr type local meta l4proto . th dport @refused_node_ports goto refuse
     add rule ip windlass filter_output jump unserved
