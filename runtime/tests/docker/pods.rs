@@ -224,8 +224,8 @@ async fn a_pod_that_nested_directories_without_end_is_removed() {
         .start_sandbox(&bed.sandbox("web"))
         .await
         .unwrap();
-    let nest = "cd /cache; part=$(printf 'd/%.0s' $(seq 1000)); ln -s / link; \
-                for _ in $(seq 25); do mkdir -p $part; cd -P $part 2>/dev/null; done; \
+    let nest = "cd /cache; part=$(printf 'd/%.0s' $(seq 100)); ln -s / link; \
+                for _ in $(seq 250); do mkdir -p $part; cd -P $part 2>/dev/null; done; \
                 echo nested >/cache/nested; exec sleep 1000";
     let container = ContainerSpec {
         mounts: vec![volume_mount("cache", "/cache")],
