@@ -66,24 +66,31 @@ pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commi
     named.unwrap_or_else(|| commits.values().find_map(find))
 }
 
+/// The digits of a template's hash in the name of a Deployment's pod.
+const SHORT_HASH: usize = 10;
+
 /// Whether the controller of the owner may have named the pod so.
 ///
 /// The namespace decides which Secrets a pod gets, and its name and uid appear in variables and
 /// arguments of its containers. Whoever writes the store must not choose them.
 fn is_named(record: &PodRecord) -> bool {
     let (key, owner) = (&record.key, &record.owner.object);
-    let generated = |prefix: &str| {
-        let suffix = key.name.strip_prefix(prefix);
-        suffix.is_some_and(|suffix| is_plain(suffix) && !suffix.contains('-'))
+    let rest = key.name.strip_prefix(&owner.name);
+    let generated = rest.and_then(|rest| rest.strip_prefix('-'));
+    let is_suffix = |text: &str| is_plain(text) && !text.contains('-');
+    // A pod keeps its name when the host goes back to another template of its owner by itself.
+    let is_hash = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        text == record.template.short() || digits && text.len() == SHORT_HASH
     };
     let is_named = match record.owner.kind {
         WorkloadKind::Pod => key.name == owner.name,
-        WorkloadKind::Deployment => {
-            generated(&format!("{}-{}-", owner.name, record.template.short()))
-        }
+        WorkloadKind::Deployment => generated
+            .and_then(|rest| rest.rsplit_once('-'))
+            .is_some_and(|(hash, suffix)| is_hash(hash) && is_suffix(suffix)),
         WorkloadKind::ReplicaSet
         | WorkloadKind::ReplicationController
-        | WorkloadKind::DaemonSet => generated(&format!("{}-", owner.name)),
+        | WorkloadKind::DaemonSet => generated.is_some_and(is_suffix),
     };
     is_named && key.namespace == owner.namespace && is_plain(record.uid.as_str())
 }

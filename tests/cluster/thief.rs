@@ -176,10 +176,16 @@ pub(crate) fn assert_only_eligible_commits_run(
     node: &str,
 ) {
     let host = thief.cluster.host(node);
-    let named = |text: &str| format!("old-forged-{text}");
+    // A name that the owner's controller could give.
+    let named = |like: &Value, text: &str| {
+        let key = like["pod"]["key"].as_str().unwrap();
+        let (prefix, _) = key.rsplit_once('-').unwrap();
+        let (_, name) = prefix.split_once('/').unwrap();
+        format!("{name}-{text}")
+    };
     let forge = |like: &Value, text: &str| {
         thief.assign(like, &format!("forged-{text}"), node, |pod| {
-            pod["key"] = format!("default/{}", named(text)).into();
+            pod["key"] = format!("default/{}", named(like, text)).into();
         });
     };
     forge(ancient, "ancient");
@@ -187,7 +193,7 @@ pub(crate) fn assert_only_eligible_commits_run(
     let running = thief
         .cluster
         .wait_for(SOON, "a pod of an earlier commit runs", || {
-            host.running(&named("older")).into_iter().next()
+            host.running(&named(older, "older")).into_iter().next()
         });
     let image = host
         .host
@@ -204,7 +210,7 @@ pub(crate) fn assert_only_eligible_commits_run(
     assert!(
         host.containers()
             .iter()
-            .all(|container| container.pod != named("ancient")),
+            .all(|container| container.pod != named(ancient, "ancient")),
         "{:?}",
         host.containers()
     );
