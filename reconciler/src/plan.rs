@@ -1,6 +1,6 @@
 //! What a host does next, with nothing left to decide: applying a plan is one `match`.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -240,6 +240,8 @@ pub struct SandboxSpec {
     pub host_network: bool,
     /// Whether the pod uses the host's IPC namespace.
     pub host_ipc: bool,
+    /// Settings of the kernel in the pod's namespaces.
+    pub sysctls: BTreeMap<String, String>,
 }
 
 /// A container of a pod, ready to be created.
@@ -277,6 +279,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The merged security context.
     pub security: crate::object::ContainerSecurity,
+    /// The signal of a stop; `None` is the image's signal, or SIGTERM.
+    pub stop_signal: Option<String>,
     /// `terminationMessagePath`; empty mounts none.
     pub termination_message_path: String,
     /// `terminationMessagePolicy: FallbackToLogsOnError`.
@@ -345,6 +349,8 @@ pub enum VolumeFiles {
         memory: bool,
         /// Size of the tmpfs in bytes; `None` is the kernel's default.
         size_limit: Option<u64>,
+        /// The group that owns the directory and what is made in it; `None` is root's.
+        group: Option<u32>,
     },
     /// Files of a ConfigMap or Secret, replaced atomically through a symbolic link `..data`.
     Files {
@@ -354,6 +360,8 @@ pub enum VolumeFiles {
         memory: bool,
         /// The complete set of files.
         files: Vec<VolumeFile>,
+        /// The group that owns the files; `None` is root's.
+        group: Option<u32>,
     },
     /// A path of the host to check or create.
     HostPath {

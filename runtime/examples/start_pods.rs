@@ -96,6 +96,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         hostname: identity.pod.name.clone(),
         host_network: false,
         host_ipc: false,
+        sysctls: Default::default(),
     };
     runtime.start_sandbox(&sandbox).await?;
     let container = ContainerSpec {
@@ -115,6 +116,7 @@ async fn start(runtime: &Runtime, image: &str, number: u32) -> Result<(), Fault>
         stdin: false,
         tty: false,
         security: ContainerSecurity::default(),
+        stop_signal: None,
         termination_message_path: "/dev/termination-log".to_owned(),
         message_from_logs: false,
     };

@@ -162,12 +162,14 @@ impl Runtime {
         }
     }
 
-    /// `runAsGroup` without `runAsUser`: the engine accepts a group only together with a user, so
-    /// the user is read from the image.
+    /// The user by the image, where the manifest does not name one: `runAsNonRoot` refuses root,
+    /// and the engine accepts the group of `runAsGroup` only together with a user.
     async fn user_for(&self, spec: &ContainerSpec, what: &str) -> Result<Option<String>, Fault> {
-        let (None, Some(group)) = (spec.security.run_as_user, spec.security.run_as_group) else {
+        let security = &spec.security;
+        let group = security.run_as_group;
+        if security.run_as_user.is_some() || group.is_none() && !security.run_as_non_root {
             return Ok(None);
-        };
+        }
 
         let image = spec.image.as_str();
         let found = self
@@ -183,7 +185,26 @@ impl Runtime {
             Some(user) if !user.is_empty() => user,
             _ => "0",
         };
-        Ok(Some(format!("{user}:{group}")))
+        if security.run_as_non_root {
+            refuse_root(user).map_err(|why| {
+                let message = format!("{what}: runAsNonRoot is true, and {why}");
+                Fault::new(FaultKind::Rejected, message)
+            })?;
+        }
+        Ok(group.map(|group| format!("{user}:{group}")))
+    }
+}
+
+/// Refuses an image's user that is root, or may be: only the image's own files say which number a
+/// name has.
+fn refuse_root(user: &str) -> Result<(), String> {
+    const INSTEAD: &str = "write runAsUser, or the number of another user in the image (USER)";
+    match user.parse::<u32>() {
+        Ok(0) => Err(format!("the image runs as root: {INSTEAD}")),
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "the image's user is the name {user:?}, which may be root's: {INSTEAD}"
+        )),
     }
 }
 

@@ -69,6 +69,10 @@ pub(crate) fn sandbox(
             config: None,
         }),
         ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
+        sysctls: match spec.sysctls.is_empty() {
+            true => None,
+            false => Some(spec.sysctls.clone().into_iter().collect()),
+        },
         memory: Some(SANDBOX_MEMORY_BYTES),
         memory_swap: Some(SANDBOX_MEMORY_BYTES),
         cpu_shares: Some(i64::try_from(MIN_CPU_SHARES).unwrap_or_default()),
@@ -128,6 +132,8 @@ pub(crate) fn container(
         privileged,
         run_as_user,
         run_as_group,
+        run_as_non_root: _,
+        groups,
         read_only_root,
         no_new_privileges,
         add_capabilities,
@@ -156,6 +162,7 @@ pub(crate) fn container(
         } else {
             None
         },
+        group_add: unless_empty(&groups.iter().map(u32::to_string).collect::<Vec<_>>()),
         cap_add: unless_empty(add_capabilities),
         cap_drop: unless_empty(drop_capabilities),
         oom_score_adj: Some(
@@ -178,6 +185,7 @@ pub(crate) fn container(
                 .collect(),
         ),
         user: user.or_else(|| user_text(*run_as_user, *run_as_group)),
+        stop_signal: spec.stop_signal.clone(),
         tty: only_if(spec.tty),
         open_stdin: only_if(spec.stdin),
         healthcheck: Some(no_healthcheck()),

@@ -111,11 +111,14 @@ fn prepare_volume(
             name,
             memory,
             size_limit,
+            group,
         } => {
             let path = child(volumes, name)?;
-            make_dir(&path, 0o777)?;
+            // What is made in a directory with this bit belongs to its group too.
+            let mode = if group.is_some() { 0o2777 } else { 0o777 };
+            make_dir_of(&path, mode, *group)?;
             if *memory {
-                mounted::tmpfs(&path, *size_limit, 0o777)
+                mounted::tmpfs(&path, *size_limit, mode, *group)
                     .map_err(|error| io_fault("mount a tmpfs on", &path, &error))?;
             }
             Ok(())
@@ -124,14 +127,15 @@ fn prepare_volume(
             name,
             memory,
             files,
+            group,
         } => {
             let path = child(volumes, name)?;
             make_dir(&path, 0o755)?;
             if *memory {
-                mounted::tmpfs(&path, Some(CONFIG_TMPFS_BYTES), 0o755)
+                mounted::tmpfs(&path, Some(CONFIG_TMPFS_BYTES), 0o755, None)
                     .map_err(|error| io_fault("mount a tmpfs on", &path, &error))?;
             }
-            config_files::swap(&path, files)
+            config_files::swap(&path, files, *group)
         }
         VolumeFiles::HostPath { path, kind } => {
             let path = Path::new(path);
@@ -160,6 +164,11 @@ fn child(parent: &Path, name: &str) -> Result<PathBuf, Fault> {
 /// Creates a directory with this mode, or leaves an existing one unchanged: a container may have
 /// changed its mode.
 fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
+    make_dir_of(path, mode, None)
+}
+
+/// As [`make_dir`], with a group that owns the directory.
+fn make_dir_of(path: &Path, mode: u32, group: Option<u32>) -> Result<(), Fault> {
     if path.is_dir() {
         return Ok(());
     }
@@ -177,6 +186,8 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Fault> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // Before the mode: a change of the owner takes bits away.
+        std::os::unix::fs::chown(&unfinished, None, group)?;
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))?;
         fs::rename(&unfinished, path)
     };

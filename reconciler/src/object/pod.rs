@@ -50,6 +50,12 @@ pub struct PodSpec {
     pub containers: Vec<Container>,
     /// `volumes` by name.
     pub volumes: BTreeMap<String, VolumeSource>,
+    /// `securityContext.sysctls`: settings of the kernel in the pod's own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// `setHostnameAsFQDN`.
+    pub hostname_as_fqdn: bool,
+    /// `securityContext.fsGroup`: the group that may write to the pod's own volumes.
+    pub fs_group: Option<u32>,
 }
 
 impl PodSpec {
@@ -145,6 +151,8 @@ pub struct Container {
     pub post_start: Option<Handler>,
     /// `lifecycle.preStop`.
     pub pre_stop: Option<Handler>,
+    /// `lifecycle.stopSignal`; `None` is the image's signal, or SIGTERM.
+    pub stop_signal: Option<String>,
     /// `startupProbe`.
     pub startup: Option<Probe>,
     /// `readinessProbe`.
@@ -172,6 +180,11 @@ pub struct ContainerSecurity {
     pub run_as_user: Option<i64>,
     /// `runAsGroup`.
     pub run_as_group: Option<i64>,
+    /// `runAsNonRoot: true`, where `runAsUser` does not say it already: the image's own user must be
+    /// the number of another user than root.
+    pub run_as_non_root: bool,
+    /// `supplementalGroups` and `fsGroup`.
+    pub groups: Vec<u32>,
     /// `readOnlyRootFilesystem`.
     pub read_only_root: bool,
     /// `allowPrivilegeEscalation: false`.

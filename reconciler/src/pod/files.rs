@@ -38,17 +38,20 @@ pub fn pod_files(
     objects: &Objects,
     dns: &DnsFacts,
 ) -> Result<PodFiles, MissingContent> {
-    let hostname = hostname(spec, pod);
+    let short = short_hostname(spec, pod);
+    let hostname = hostname(spec, pod, &dns.zone);
     let volumes: Vec<VolumeFiles> = spec
         .volumes
         .iter()
-        .map(|(name, source)| volume_files(name, source, &pod.key.namespace, objects))
+        .map(|(name, source)| {
+            volume_files(name, source, spec.fs_group, &pod.key.namespace, objects)
+        })
         .collect::<Result<_, _>>()?;
 
     Ok(PodFiles {
         pod: pod.uid.clone(),
         resolv_conf: resolv_conf(spec, &pod.key.namespace, dns),
-        hosts: hosts(spec, pod, &hostname, &dns.zone),
+        hosts: hosts(spec, pod, &short, &dns.zone),
         hostname: format!("{hostname}\n"),
         volumes,
     })
@@ -64,7 +67,7 @@ pub fn config_volumes(
     spec.volumes
         .iter()
         .filter(|(_, source)| matches!(source, VolumeSource::Config { .. }))
-        .map(|(name, source)| volume_files(name, source, namespace, objects))
+        .map(|(name, source)| volume_files(name, source, spec.fs_group, namespace, objects))
         .collect()
 }
 
@@ -103,8 +106,23 @@ pub fn has_config_volumes(spec: &PodSpec) -> bool {
         .any(|volume| matches!(volume, VolumeSource::Config { .. }))
 }
 
-/// The host name inside a pod.
-pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
+/// The host name inside a pod: with `setHostnameAsFQDN` and a `subdomain`, the whole name.
+pub fn hostname(spec: &PodSpec, pod: &PodFacts<'_>, zone: &str) -> String {
+    let short = short_hostname(spec, pod);
+    match full_name(spec, pod, &short, zone) {
+        Some(full) if spec.hostname_as_fqdn && !spec.host_network => full,
+        _ => short,
+    }
+}
+
+/// The whole name of a pod with a `subdomain`.
+fn full_name(spec: &PodSpec, pod: &PodFacts<'_>, short: &str, zone: &str) -> Option<String> {
+    let subdomain = spec.subdomain.as_ref()?;
+    let namespace = &pod.key.namespace;
+    Some(format!("{short}.{subdomain}.{namespace}.svc.{zone}"))
+}
+
+fn short_hostname(spec: &PodSpec, pod: &PodFacts<'_>) -> String {
     if spec.host_network {
         return pod.node.to_string();
     }
@@ -170,11 +188,8 @@ fn hosts(spec: &PodSpec, pod: &PodFacts<'_>, hostname: &str, zone: &str) -> Stri
     let mut text = String::from(
         "# Written by Windlass.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
     );
-    let full = spec
-        .subdomain
-        .as_ref()
-        .map(|subdomain| format!("{hostname}.{subdomain}.{}.svc.{zone}\t", pod.key.namespace))
-        .unwrap_or_default();
+    let full = full_name(spec, pod, hostname, zone);
+    let full = full.map_or(String::new(), |full| format!("{full}\t"));
     let _ = writeln!(text, "{}\t{full}{hostname}", pod.address);
     for (address, names) in &spec.host_aliases {
         let _ = writeln!(text, "{address}\t{}", names.join("\t"));
@@ -185,6 +200,7 @@ fn hosts(spec: &PodSpec, pod: &PodFacts<'_>, hostname: &str, zone: &str) -> Stri
 fn volume_files(
     name: &str,
     source: &VolumeSource,
+    group: Option<u32>,
     namespace: &str,
     objects: &Objects,
 ) -> Result<VolumeFiles, MissingContent> {
@@ -197,6 +213,7 @@ fn volume_files(
             name: name.to_owned(),
             memory: *memory,
             size_limit: *size_limit,
+            group,
         },
         VolumeSource::Config {
             source,
@@ -206,7 +223,15 @@ fn volume_files(
         } => VolumeFiles::Files {
             name: name.to_owned(),
             memory: matches!(source, ConfigSource::Secret(_)),
-            files: config_files(name, source, items, *mode, *optional, namespace, objects)?,
+            files: config_files(name, source, items, *mode, *optional, namespace, objects)?
+                .into_iter()
+                .map(|file| VolumeFile {
+                    // The kubelet adds these bits, so that the group can read the file.
+                    mode: file.mode | if group.is_some() { 0o440 } else { 0 },
+                    ..file
+                })
+                .collect(),
+            group,
         },
     })
 }

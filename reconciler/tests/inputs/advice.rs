@@ -18,16 +18,12 @@ const OF_POD: &[&str] = &[
     "overhead: {cpu: 1}",
     "hostUsers: false",
     "hostnameOverride: a",
-    "setHostnameAsFQDN: true",
     "shareProcessNamespace: true",
     "imagePullSecrets: [{name: a}]",
     "os: {name: windows}",
-    "securityContext: {fsGroup: 1}",
-    "securityContext: {runAsNonRoot: true}",
     "securityContext: {seLinuxOptions: {level: a}}",
-    "securityContext: {supplementalGroups: [1]}",
     "securityContext: {supplementalGroupsPolicy: Strict}",
-    "securityContext: {sysctls: [{name: a, value: b}]}",
+    "securityContext: {sysctls: [{name: kernel.msgmax, value: '1'}]}",
     "securityContext: {windowsOptions: {}}",
     "securityContext: {seccompProfile: {type: Unconfined}}",
     "securityContext: {appArmorProfile: {type: Unconfined}}",
@@ -51,7 +47,6 @@ const OF_CONTAINER: &[&str] = &[
     "resources: {claims: [{name: a}]}",
     "resources: {limits: {example.com/gpu: 1}}",
     "securityContext: {procMount: Unmasked}",
-    "securityContext: {runAsNonRoot: true}",
     "securityContext: {seLinuxOptions: {level: a}}",
     "securityContext: {windowsOptions: {}}",
     "volumeMounts: [{name: e, mountPath: /a, subPathExpr: a}]",
@@ -168,16 +163,12 @@ fn every_refusal_advises_an_alternative_and_not_what_it_warns_of() {
     spec.overhead: not supported yet: ignoring it would place the pod where you did not ask for it; add the amounts to the requests of a container in its place
     spec.hostUsers: not supported yet: ignoring it would run the pod as users of the host; give the pod a user of its own with securityContext.runAsUser in its place
     spec.hostnameOverride: not supported yet: ignoring it would give the pod another name; write the first part of the name as hostname in its place
-    spec.setHostnameAsFQDN: not supported yet: ignoring it would give the pod another name; write the first part of the name as hostname in its place
     spec.shareProcessNamespace: not supported yet: ignoring it would hide the containers' processes from each other; put programs that must see each other into one container
     spec.imagePullSecrets: not supported yet: put the registry's credentials into the file that docker.config-file names on the hosts, and then leave this field out
     spec.os: only linux runs here: keep this pod out of the configured paths
-    spec.securityContext.fsGroup: not supported yet: ignoring it would leave volumes that the pod cannot write to; let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place
-    spec.securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; write the number of a user other than 0 as runAsUser in its place
     spec.securityContext.seLinuxOptions: not supported yet: ignoring it would leave the pod with more rights than you asked for; keep the pod out of the configured paths where the labels that Docker gives by itself (selinux-enabled) are not enough
-    spec.securityContext.supplementalGroups: not supported yet: ignoring it would change what the pod may read; write the one group that it needs as runAsGroup in its place
     spec.securityContext.supplementalGroupsPolicy: not supported yet: ignoring it would leave the pod with more rights than you asked for; use an image whose user is in no further groups in its place
-    spec.securityContext.sysctls: not supported yet: ignoring it would run the pod with other kernel settings; set them on the hosts (sysctl.d), and give the pod hostNetwork where they are settings of the network
+    spec.securityContext.sysctls[0]: kernel.msgmax may change the whole host: set it on the hosts (sysctl.d), and give the pod hostNetwork where it is a setting of the network
     spec.securityContext.windowsOptions: only Windows reads this, and all nodes are Linux: remove it
     spec.securityContext.seccompProfile: not supported yet: ignoring it would run the container with Docker's default profile; make the profile Docker's default on the hosts (seccomp-profile in daemon.json), and write RuntimeDefault
     spec.securityContext.appArmorProfile: not supported yet: ignoring it would run the container with Docker's default profile; write RuntimeDefault where that profile will do, and else keep the pod out of the configured paths
@@ -197,7 +188,6 @@ fn every_refusal_advises_an_alternative_and_not_what_it_warns_of() {
     spec.containers[0].resources.claims: not supported yet: ignoring it would start the container without its device; mount the device with a hostPath volume in its place
     spec.containers[0].resources.limits[example.com/gpu]: not supported yet: ignoring it would place the pod where this resource may not be; label the nodes that have it, and choose them by nodeSelector in its place
     spec.containers[0].securityContext.procMount: not supported yet: ignoring it would mask parts of /proc; run the container privileged in its place if it may have all rights of the host
-    spec.containers[0].securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; write the number of a user other than 0 as runAsUser in its place
     spec.containers[0].securityContext.seLinuxOptions: not supported yet: ignoring it would leave the pod with more rights than you asked for; keep the pod out of the configured paths where the labels that Docker gives by itself (selinux-enabled) are not enough
     spec.containers[0].securityContext.windowsOptions: only Windows reads this, and all nodes are Linux: remove it
     spec.containers[0].volumeMounts[0].subPathExpr: not supported yet: ignoring it would mount the whole volume; write the path with its values as subPath in its place
@@ -205,7 +195,7 @@ fn every_refusal_advises_an_alternative_and_not_what_it_warns_of() {
     spec.containers[0].env[0].valueFrom.fileKeyRef: not supported yet: ignoring it would leave the variable empty; use configMapKeyRef or secretKeyRef, or let the program read the file, in its place
     spec.containers[0].env[0].valueFrom.resourceFieldRef: not supported yet: ignoring it would leave the variable empty; write the number as value in its place
     spec.containers[0].livenessProbe.grpc: not supported yet: ignoring it would never ask the container; ask the port with tcpSocket, or the program with exec, in its place
-    spec.containers[0].lifecycle.stopSignal: not supported yet: ignoring it would stop the container by another signal; set STOPSIGNAL in the image, or send the signal with an exec as preStop, in its place
+    spec.containers[0].lifecycle.stopSignal: needs spec.os.name: write os: {name: linux} in the pod, as Kubernetes wants it
     spec.externalIPs: not supported yet: ignoring it would leave the service unreachable at that address; make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place
     spec.loadBalancerIP: not supported yet: ignoring it would leave the service unreachable at that address; make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place
     spec.loadBalancerClass: not supported yet: ignoring it would leave the service unreachable at that address; make the type NodePort or LoadBalancer, and call the hosts' own addresses, in its place

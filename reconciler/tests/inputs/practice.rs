@@ -125,9 +125,7 @@ fn unsupported_fields_name_an_alternative() {
     a.yaml:2:1: kind: PersistentVolumeClaim is not supported yet: use a hostPath volume, and a nodeSelector that keeps the pod where its data is, in place of the claim; move this document out of the configured paths
     a.yaml:15:27: spec.template.spec.volumes[0].persistentVolumeClaim: not supported yet: use a hostPath, and a nodeSelector that keeps the pod where its data is; or an emptyDir for what may be lost with the pod
     top-02-runAsNonRoot-with-runAsUser
-    a.yaml:5:21: spec.securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; write the number of a user other than 0 as runAsUser in its place
     top-03-fsGroup-without-persistent-volume
-    a.yaml:5:21: spec.securityContext.fsGroup: not supported yet: ignoring it would leave volumes that the pod cannot write to; let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place
     top-04-networkpolicy
     a.yaml:2:1: kind: NetworkPolicy is not supported yet: nothing here keeps pods from each other, so run what it protects where others run no pods; move this document out of the configured paths
     top-05-ingress

@@ -37,6 +37,7 @@ fn container(attempt: u32, image: &ImageId) -> ContainerSpec {
         stdin: false,
         tty: false,
         security: ContainerSecurity::default(),
+        stop_signal: None,
         termination_message_path: String::new(),
         message_from_logs: false,
     }
@@ -59,6 +60,7 @@ async fn the_fake_keeps_the_rules_of_the_real_runtime() {
         hostname: "web".to_owned(),
         host_network: false,
         host_ipc: false,
+        sysctls: Default::default(),
     };
     host.start_sandbox(&sandbox).await.unwrap();
     host.start_sandbox(&sandbox).await.unwrap();

@@ -47,6 +47,7 @@ fn spec() -> ContainerSpec {
         stdin: false,
         tty: false,
         security: ContainerSecurity::default(),
+        stop_signal: None,
         termination_message_path: String::new(),
         message_from_logs: false,
     }
@@ -72,6 +73,11 @@ fn a_sandbox_has_an_empty_network_and_is_stopped_by_sigkill() {
         hostname: "web".to_owned(),
         host_network: false,
         host_ipc: false,
+        sysctls: [(
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            "0".to_owned(),
+        )]
+        .into(),
     };
     insta::assert_snapshot!(printed(sandbox(&spec, "windlass-pause:1", &host())), @r#"
     {
@@ -105,7 +111,10 @@ fn a_sandbox_has_an_empty_network_and_is_stopped_by_sigkill() {
         "SecurityOpt": [
           "no-new-privileges",
           "seccomp=unconfined"
-        ]
+        ],
+        "Sysctls": {
+          "net.ipv4.ip_unprivileged_port_start": "0"
+        }
       },
       "Hostname": "web",
       "Image": "windlass-pause:1",
@@ -125,6 +134,7 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
         host_pid: true,
         stdin: true,
         tty: true,
+        stop_signal: Some("SIGINT".to_owned()),
         ..spec()
     };
     spec.resources = Resources {
@@ -137,6 +147,8 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
         privileged: false,
         run_as_user: Some(1000),
         run_as_group: Some(2000),
+        run_as_non_root: false,
+        groups: vec![3000, 4000],
         read_only_root: true,
         no_new_privileges: true,
         add_capabilities: vec!["NET_ADMIN".to_owned()],
@@ -182,6 +194,10 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
           "ALL"
         ],
         "CpuShares": 256,
+        "GroupAdd": [
+          "3000",
+          "4000"
+        ],
         "IpcMode": "container:sandbox",
         "LogConfig": {
           "Config": {
@@ -227,6 +243,7 @@ fn a_container_joins_the_sandbox_and_has_all_requested_settings() {
       },
       "Image": "sha256:1234",
       "OpenStdin": true,
+      "StopSignal": "SIGINT",
       "Tty": true,
       "User": "1000:2000",
       "WorkingDir": "/srv"

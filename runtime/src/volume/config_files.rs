@@ -23,7 +23,7 @@ const CURRENT: &str = "..data";
 const NEXT: &str = "..data_next";
 
 /// Changes the volume to exactly these files.
-pub(super) fn swap(volume: &Path, files: &[VolumeFile]) -> Result<(), Fault> {
+pub(super) fn swap(volume: &Path, files: &[VolumeFile], group: Option<u32>) -> Result<(), Fault> {
     if let Some(file) = files.iter().find(|file| !is_inside(&file.path)) {
         let message = format!("{:?} is not a path inside a volume", file.path);
         return Err(Fault::new(FaultKind::Rejected, message));
@@ -31,7 +31,7 @@ pub(super) fn swap(volume: &Path, files: &[VolumeFile]) -> Result<(), Fault> {
 
     let write = || {
         if !holds(volume, files) {
-            write_generation(volume, files)?;
+            write_generation(volume, files, group)?;
         }
         tidy(volume, files)
     };
@@ -81,7 +81,7 @@ fn count(directory: &Path) -> io::Result<usize> {
 }
 
 /// Writes the files into a directory of their own, and then lets `..data` lead to it.
-fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
+fn write_generation(volume: &Path, files: &[VolumeFile], group: Option<u32>) -> io::Result<()> {
     let stamp = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -97,6 +97,8 @@ fn write_generation(volume: &Path, files: &[VolumeFile]) -> io::Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, file.content.expose())?;
+        // Before the mode: a change of the owner takes bits away.
+        std::os::unix::fs::chown(&path, None, group)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode & 0o7777))?;
     }
 

@@ -16,7 +16,12 @@ use rustix::mount::{
 use crate::tree;
 
 /// Mounts a tmpfs at a path, unless one is mounted there already.
-pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Result<()> {
+pub(super) fn tmpfs(
+    path: &Path,
+    size_bytes: Option<u64>,
+    mode: u32,
+    group: Option<u32>,
+) -> io::Result<()> {
     if is_mount_point(path)? {
         return Ok(());
     }
@@ -26,7 +31,8 @@ pub(super) fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> io::Resu
         Some(bytes) => format!(",size={bytes}"),
         None => String::new(),
     };
-    let options = CString::new(format!("mode={mode:o}{size}"))?;
+    let group = group.map_or(String::new(), |group| format!(",gid={group}"));
+    let options = CString::new(format!("mode={mode:o}{group}{size}"))?;
     mount(
         "tmpfs",
         path,

@@ -14,7 +14,7 @@ use reconciler::{
     plan::{ContainerSpec, Mount, MountSource},
 };
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2},
+    fs::{Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2},
     mount::mount_bind_recursive,
 };
 
@@ -178,7 +178,8 @@ fn hold(found: &OwnedFd, own: &Path, name: &str) -> Result<PathBuf, Fault> {
     Ok(held)
 }
 
-/// Opens a path inside an open directory, creating directories that are missing.
+/// Opens a path inside an open directory, creating directories that are missing. As the kubelet
+/// does, these get the mode of the volume: who may write to it may write to them.
 fn open_inside(root: &OwnedFd, sub_path: &str) -> io::Result<OwnedFd> {
     // openat2(2): a link out of the directory is an error, and so is one of those in /proc.
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -188,10 +189,17 @@ fn open_inside(root: &OwnedFd, sub_path: &str) -> io::Result<OwnedFd> {
         found => return Ok(found?),
     }
 
+    let mode = Mode::from_raw_mode(fstat(root)?.st_mode);
     let mut at = root.try_clone()?;
     for part in Path::new(sub_path) {
-        match mkdirat(&at, part, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        match mkdirat(&at, part, Mode::RWXU) {
+            Ok(()) => {
+                // The umask of the daemon does not count here.
+                let directory =
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                fchmod(openat2(&at, part, directory, Mode::empty(), inside)?, mode)?;
+            }
+            Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         at = openat2(&at, part, flags | OFlags::NOFOLLOW, Mode::empty(), inside)?;

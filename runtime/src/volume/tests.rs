@@ -41,6 +41,7 @@ fn config(files: &[(&str, &str, u32)], memory: bool) -> VolumeFiles {
         name: "config".to_owned(),
         memory,
         files,
+        group: None,
     }
 }
 
@@ -68,6 +69,7 @@ fn spec(mounts: Vec<Mount>) -> ContainerSpec {
         stdin: false,
         tty: false,
         security: ContainerSecurity::default(),
+        stop_signal: None,
         termination_message_path: "/dev/termination-log".to_owned(),
         message_from_logs: false,
     }
@@ -108,6 +110,7 @@ fn preparing_and_removing_a_pods_directory_twice_is_harmless() {
         name: "cache".to_owned(),
         memory: false,
         size_limit: None,
+        group: None,
     };
     let wanted = files(vec![empty]);
     prepare(pods.path(), &wanted, &ANY).unwrap();
@@ -138,6 +141,7 @@ fn a_pod_that_nested_directories_without_end_is_removed() {
         name: "cache".to_owned(),
         memory: false,
         size_limit: None,
+        group: None,
     };
     prepare(pods.path(), &files(vec![empty]), &ANY).unwrap();
     let cache = pods.path().join(UID).join("volumes/cache");
@@ -392,6 +396,7 @@ fn memory_volumes_are_mounted_once_and_unmounted() {
         name: "fast".to_owned(),
         memory: true,
         size_limit: Some(1 << 20),
+        group: None,
     };
     let wanted = files(vec![memory, config(&[("token", "s3cret", 0o600)], true)]);
     prepare(pods.path(), &wanted, &ANY).unwrap();
@@ -492,6 +497,7 @@ fn a_sub_path_cannot_leave_its_volume() {
         name: "shared".to_owned(),
         memory: false,
         size_limit: None,
+        group: None,
     };
     prepare(pods.path(), &files(vec![empty]), &ANY).unwrap();
     let pod = pods.path().join(UID);

@@ -33,7 +33,7 @@ use tempfile::TempDir;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 const APPLETS: &[&str] = &[
-    "sh", "sleep", "cat", "echo", "touch", "httpd", "wget", "id", "true", "ls", "hostname",
+    "sh", "sleep", "cat", "echo", "touch", "httpd", "wget", "id", "true", "ls", "hostname", "stat",
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -107,6 +107,7 @@ impl Bed {
             hostname: pod.to_owned(),
             host_network: false,
             host_ipc: false,
+            sysctls: Default::default(),
         }
     }
 
@@ -128,9 +129,20 @@ impl Bed {
             stdin: false,
             tty: false,
             security: ContainerSecurity::default(),
+            stop_signal: None,
             termination_message_path: "/dev/termination-log".to_owned(),
             message_from_logs: false,
         }
+    }
+
+    /// The bed's image with another user.
+    pub(crate) fn image_with_user(&self, name: &str, user: &str) -> ImageId {
+        let base = docker(&["create", &self.image, "true"]);
+        let change = format!("USER {user}");
+        let image = format!("{}-{name}", self.image);
+        let id = docker(&["commit", "-c", &change, &base, &image]);
+        docker(&["rm", &base]);
+        ImageId::new(id)
     }
 
     pub(crate) fn files(&self, pod: &str, volumes: Vec<VolumeFiles>) -> PodFiles {
@@ -233,7 +245,11 @@ impl Drop for Bed {
         for id in self.containers() {
             let _ = try_docker(&["rm", "-f", "-v", &id]);
         }
-        let _ = try_docker(&["rmi", "-f", &self.image]);
+        let reference = format!("reference={}*", self.image);
+        let images = try_docker(&["images", "-q", "--filter", &reference]).unwrap_or_default();
+        for image in images.lines() {
+            let _ = try_docker(&["rmi", "-f", image]);
+        }
         let mut beds = BEDS
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);

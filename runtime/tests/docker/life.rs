@@ -87,6 +87,7 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_inside_the_grace_period() {
         name: "notes".to_owned(),
         memory: false,
         size_limit: None,
+        group: None,
     };
     bed.runtime
         .prepare_files(&bed.files("web", vec![volume]))

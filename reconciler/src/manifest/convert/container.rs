@@ -6,7 +6,7 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::api::resource::Quant
 
 use super::{
     env::{env, env_from},
-    probe::{Asks, lifecycle, probe},
+    probe::{Asks, LifeHooks, lifecycle, probe},
     quantity,
     security::{PodSecurity, container_security},
     volume::{below_root, mounts},
@@ -25,6 +25,8 @@ pub(super) struct OfPod<'a> {
     pub(super) security: PodSecurity,
     pub(super) service_account: &'a str,
     pub(super) host_network: bool,
+    /// Whether `os` is written.
+    pub(super) names_os: bool,
 }
 
 /// One of `containers` or `initContainers`.
@@ -75,9 +77,17 @@ pub(super) fn container(
         PULL_POLICIES,
         default_pull(&image),
     );
-    let security = container_security(security_context, pod.security, &at.field("securityContext"));
+    let security = container_security(
+        security_context,
+        &pod.security,
+        &at.field("securityContext"),
+    );
     let ports = container_ports(ports, pod.host_network, &at.field("ports"));
-    let (post_start, pre_stop) = lifecycle(hooks, &ports, &at.field("lifecycle"));
+    let LifeHooks {
+        post_start,
+        pre_stop,
+        stop_signal,
+    } = lifecycle(hooks, &ports, pod.names_os, &at.field("lifecycle"));
     Container {
         name: at.field("name").checked(name, syntax::label),
         pull,
@@ -98,6 +108,7 @@ pub(super) fn container(
         ),
         post_start,
         pre_stop,
+        stop_signal,
         startup: probe(startup_probe, Asks::Life, &ports, &at.field("startupProbe")),
         readiness: probe(
             readiness_probe,

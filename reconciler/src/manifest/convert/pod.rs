@@ -16,7 +16,7 @@ use super::{
 use crate::{
     manifest::at::At,
     name::NodeName,
-    object::{Container, DnsConfig, DnsPolicy, PodSpec, RestartPolicy},
+    object::{Container, DnsConfig, DnsPolicy, PodSpec, RestartPolicy, VolumeSource},
     syntax,
 };
 
@@ -63,7 +63,7 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         init_containers,
         node_name,
         node_selector,
-        os: _,
+        os,
         overhead: _,
         preemption_policy: _,
         priority: _,
@@ -78,7 +78,7 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         security_context,
         service_account,
         service_account_name,
-        set_hostname_as_fqdn: _,
+        set_hostname_as_fqdn,
         share_process_namespace: _,
         subdomain,
         termination_grace_period_seconds,
@@ -98,7 +98,26 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
             .filter(|name| !name.is_empty())
             .unwrap_or("default"),
         host_network,
+        names_os: os.is_some(),
     };
+    let fs_group = of_pod.security.fs_group;
+    let sysctls = of_pod.security.sysctls.clone();
+    for (name, given, namespace) in [
+        ("hostNetwork", host_network, "net."),
+        ("hostIPC", host_ipc == Some(true), "kernel."),
+    ] {
+        if given && sysctls.keys().any(|sysctl| sysctl.starts_with(namespace)) {
+            at.field(name).error(format_args!(
+                "sets {namespace}* of the whole host by securityContext.sysctls: take one of the two away"
+            ));
+        }
+    }
+    let has_host_path = |volume: &VolumeSource| matches!(volume, VolumeSource::HostPath { .. });
+    if fs_group.is_some() && volumes.values().any(has_host_path) {
+        at.field("securityContext").field("fsGroup").warning(
+            "has no effect on hostPath volumes, as in Kubernetes: their files keep their owners and modes",
+        );
+    }
     let (init_containers, containers) = all_containers(init_containers, containers, &of_pod, at);
 
     let node_selector = node_selector.unwrap_or_default();
@@ -140,6 +159,9 @@ pub(super) fn pod_spec(spec: core::PodSpec, at: &At<'_>) -> PodSpec {
         init_containers,
         containers,
         volumes,
+        sysctls,
+        hostname_as_fqdn: set_hostname_as_fqdn == Some(true),
+        fs_group,
     }
 }
 
@@ -224,11 +246,6 @@ fn refuse_other_lives(spec: &core::PodSpec, at: &At<'_>) {
         (
             "hostnameOverride",
             spec.hostname_override.is_some(),
-            another_name,
-        ),
-        (
-            "setHostnameAsFQDN",
-            spec.set_hostname_as_fqdn == Some(true),
             another_name,
         ),
         (

@@ -1,5 +1,7 @@
 //! `securityContext` of pods and containers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1 as core;
 
 use crate::{manifest::at::At, object::ContainerSecurity};
@@ -7,14 +9,33 @@ use crate::{manifest::at::At, object::ContainerSecurity};
 const NO_WINDOWS: &str = "only Windows reads this, and all nodes are Linux: remove it";
 const SE_LINUX: &str = "keep the pod out of the configured paths where the labels that Docker gives by itself \
                         (selinux-enabled) are not enough";
-const RUN_AS_USER: &str = "write the number of a user other than 0 as runAsUser in its place";
+const FS_GROUP_CHANGE: &[(&str, ())] = &[("Always", ()), ("OnRootMismatch", ())];
+/// The sysctls that the kubelet allows by itself (as of Kubernetes 1.34).
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
 const WEAKER: &str = "leave the pod with more rights than you asked for";
 
 /// The parts of a pod's `securityContext` that apply to all its containers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct PodSecurity {
     run_as_user: Option<i64>,
     run_as_group: Option<i64>,
+    run_as_non_root: Option<bool>,
+    supplemental_groups: Vec<u32>,
+    pub(super) sysctls: BTreeMap<String, String>,
+    pub(super) fs_group: Option<u32>,
 }
 
 /// A pod's `securityContext`.
@@ -40,52 +61,62 @@ pub(super) fn pod_security(context: Option<core::PodSecurityContext>, at: &At<'_
 
     app_armor(app_armor_profile, at);
     seccomp(seccomp_profile, at);
-    at.field("fsGroup").refuse(
-        fs_group.is_some(),
-        "leave volumes that the pod cannot write to",
-        "let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place",
-    );
-    at.field("fsGroupChangePolicy").ignore(
-        fs_group_change_policy.is_some(),
-        "fsGroup is not supported yet",
-    );
-    at.field("runAsNonRoot")
-        .refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
+    // The group is set when a volume is made, so both policies do the same.
+    at.field("fsGroupChangePolicy")
+        .word(fs_group_change_policy.as_deref(), FS_GROUP_CHANGE, ());
     at.field("seLinuxOptions")
         .refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
     at.field("seLinuxChangePolicy").ignore(
         se_linux_change_policy.is_some(),
         "seLinuxOptions is not supported yet",
     );
-    at.field("supplementalGroups").refuse(
-        supplemental_groups.is_some_and(|groups| !groups.is_empty()),
-        "change what the pod may read",
-        "write the one group that it needs as runAsGroup in its place",
-    );
     at.field("supplementalGroupsPolicy").refuse(
         supplemental_groups_policy.is_some_and(|policy| policy != "Merge"),
         WEAKER,
         "use an image whose user is in no further groups in its place",
     );
-    at.field("sysctls").refuse(
-        sysctls.is_some_and(|sysctls| !sysctls.is_empty()),
-        "run the pod with other kernel settings",
-        "set them on the hosts (sysctl.d), and give the pod hostNetwork where they are settings of the network",
-    );
     if windows_options.is_some() {
         at.field("windowsOptions").error(NO_WINDOWS);
     }
 
+    let groups = at.field("supplementalGroups");
+    let supplemental_groups = supplemental_groups.unwrap_or_default().into_iter();
     PodSecurity {
         run_as_user: id(run_as_user, &at.field("runAsUser")),
         run_as_group: id(run_as_group, &at.field("runAsGroup")),
+        run_as_non_root,
+        supplemental_groups: supplemental_groups
+            .enumerate()
+            .map(|(index, group)| group_id(group, &groups.index(index)))
+            .collect(),
+        sysctls: safe_sysctls(sysctls, &at.field("sysctls")),
+        fs_group: fs_group.map(|group| group_id(group, &at.field("fsGroup"))),
     }
+}
+
+/// `sysctls`: those that act on the pod alone, which Kubernetes calls safe.
+fn safe_sysctls(sysctls: Option<Vec<core::Sysctl>>, at: &At<'_>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (index, core::Sysctl { name, value }) in sysctls.into_iter().flatten().enumerate() {
+        // The kernel accepts both spellings.
+        let name = name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            at.index(index).error(format_args!(
+                "{name} may change the whole host: set it on the hosts (sysctl.d), and give the pod hostNetwork where \
+                 it is a setting of the network"
+            ));
+        } else if found.insert(name.clone(), value).is_some() {
+            at.index(index)
+                .error(format_args!("{name} is there twice: remove one"));
+        }
+    }
+    found
 }
 
 /// A container's `securityContext`, which overrides the pod's.
 pub(super) fn container_security(
     context: Option<core::SecurityContext>,
-    pod: PodSecurity,
+    pod: &PodSecurity,
     at: &At<'_>,
 ) -> ContainerSecurity {
     let core::SecurityContext {
@@ -110,8 +141,6 @@ pub(super) fn container_security(
         "mask parts of /proc",
         "run the container privileged in its place if it may have all rights of the host",
     );
-    at.field("runAsNonRoot")
-        .refuse(run_as_non_root == Some(true), WEAKER, RUN_AS_USER);
     at.field("seLinuxOptions")
         .refuse(se_linux_options.is_some(), WEAKER, SE_LINUX);
     if windows_options.is_some() {
@@ -134,9 +163,24 @@ pub(super) fn container_security(
         );
     }
 
+    let run_as_user = id(run_as_user, &at.field("runAsUser")).or(pod.run_as_user);
+    let non_root = run_as_non_root.or(pod.run_as_non_root) == Some(true);
+    if non_root && run_as_user == Some(0) {
+        at.field("runAsNonRoot")
+            .error("true contradicts runAsUser 0, which is root: write the number of another user");
+    }
+    let groups: BTreeSet<u32> = pod
+        .supplemental_groups
+        .iter()
+        .copied()
+        .chain(pod.fs_group)
+        .collect();
+
     ContainerSecurity {
         privileged,
-        run_as_user: id(run_as_user, &at.field("runAsUser")).or(pod.run_as_user),
+        run_as_user,
+        run_as_non_root: non_root && run_as_user.is_none(),
+        groups: groups.into_iter().collect(),
         run_as_group: id(run_as_group, &at.field("runAsGroup")).or(pod.run_as_group),
         read_only_root: read_only_root_filesystem.unwrap_or(false),
         no_new_privileges,
@@ -175,6 +219,10 @@ fn app_armor(profile: Option<core::AppArmorProfile>, at: &At<'_>) {
             "write RuntimeDefault where that profile will do, and else keep the pod out of the configured paths",
         );
     }
+}
+
+fn group_id(id: i64, at: &At<'_>) -> u32 {
+    u32::try_from(at.within(id, 0, i64::from(i32::MAX))).unwrap_or_default()
 }
 
 fn id(id: Option<i64>, at: &At<'_>) -> Option<i64> {

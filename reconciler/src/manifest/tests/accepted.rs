@@ -35,9 +35,38 @@ fn pod(spec: &str) -> PodSpec {
 const CONTAINERS: &str = "containers: [{name: a, image: 'a:1'}]";
 
 #[test]
+fn who_a_container_runs_as_is_merged_from_the_pod_and_the_container() {
+    let security = |of_pod: &str, of_container: &str| {
+        let spec = pod(&format!(
+            "securityContext: {{{of_pod}}}, containers: [{{name: a, image: 'a:1', securityContext: {{{of_container}}}}}]"
+        ));
+        (spec.fs_group, spec.containers[0].security.clone())
+    };
+    let (fs_group, found) = security("fsGroup: 7, supplementalGroups: [9, 7, 8]", "");
+    assert_eq!((fs_group, found.groups), (Some(7), vec![7, 8, 9]));
+    for (of_pod, of_container, asks_the_image) in [
+        ("", "", false),
+        ("runAsNonRoot: true", "", true),
+        ("", "runAsNonRoot: true", true),
+        ("runAsNonRoot: true", "runAsNonRoot: false", false),
+        ("runAsNonRoot: true", "runAsUser: 1000", false),
+        ("runAsUser: 1000", "runAsNonRoot: true", false),
+    ] {
+        let (_, found) = security(of_pod, of_container);
+        assert_eq!(
+            found.run_as_non_root, asks_the_image,
+            "{of_pod}; {of_container}"
+        );
+    }
+}
+
+#[test]
 fn fields_of_a_pod_are_accepted_up_to_their_limits() {
     for fields in [
-        "securityContext: {supplementalGroupsPolicy: Merge}",
+        "securityContext: {sysctls: [{name: net/ipv4/tcp_syncookies, value: '0'}, {name: kernel.shm_rmid_forced, value: '1'}]}",
+        "setHostnameAsFQDN: true, subdomain: a, hostNetwork: true",
+        "securityContext: {supplementalGroupsPolicy: Merge, supplementalGroups: [0, 2147483647]}",
+        "securityContext: {runAsNonRoot: true, runAsUser: 1, fsGroup: 0, fsGroupChangePolicy: OnRootMismatch}",
         "securityContext: {seccompProfile: {type: RuntimeDefault}, appArmorProfile: {type: RuntimeDefault}}",
         "tolerations: [{operator: Exists}, {key: a, operator: Equal, value: b, effect: NoSchedule}]",
         "dnsConfig: {searches: [., a., _tcp.a]}",

@@ -274,7 +274,7 @@ spec:
   priorityClassName: high
   serviceAccountName: robot
   automountServiceAccountToken: true
-  securityContext: {fsGroup: 1, runAsNonRoot: true, supplementalGroups: [1], sysctls: [{name: a, value: b}], seccompProfile: {type: Unconfined}}
+  securityContext: {sysctls: [{name: a, value: b}], seccompProfile: {type: Unconfined}}
   initContainers:
   - name: side
     image: a:1
@@ -311,11 +311,8 @@ status: {phase: Running}
     a.yaml:15:3: warning: spec.priorityClassName: no effect: pods are not preempted here
     a.yaml:16:3: warning: spec.serviceAccountName: no effect: there is no API server to speak to
     a.yaml:17:3: warning: spec.automountServiceAccountToken: no effect: there is no API server to speak to
-    a.yaml:18:21: spec.securityContext.fsGroup: not supported yet: ignoring it would leave volumes that the pod cannot write to; let an init container that runs as user 0 give the volume's files to the pod's user (chown) in its place
-    a.yaml:18:33: spec.securityContext.runAsNonRoot: not supported yet: ignoring it would leave the pod with more rights than you asked for; write the number of a user other than 0 as runAsUser in its place
-    a.yaml:18:53: spec.securityContext.supplementalGroups: not supported yet: ignoring it would change what the pod may read; write the one group that it needs as runAsGroup in its place
-    a.yaml:18:78: spec.securityContext.sysctls: not supported yet: ignoring it would run the pod with other kernel settings; set them on the hosts (sysctl.d), and give the pod hostNetwork where they are settings of the network
-    a.yaml:18:110: spec.securityContext.seccompProfile: not supported yet: ignoring it would run the container with Docker's default profile; make the profile Docker's default on the hosts (seccomp-profile in daemon.json), and write RuntimeDefault
+    a.yaml:18:32: spec.securityContext.sysctls[0]: a may change the whole host: set it on the hosts (sysctl.d), and give the pod hostNetwork where it is a setting of the network
+    a.yaml:18:53: spec.securityContext.seccompProfile: not supported yet: ignoring it would run the container with Docker's default profile; make the profile Docker's default on the hosts (seccomp-profile in daemon.json), and write RuntimeDefault
     a.yaml:22:5: spec.initContainers[0].restartPolicy: not supported yet: a sidecar would hold up the others; make it one of containers
     a.yaml:26:5: warning: spec.containers[0].stdinOnce: no effect: nothing attaches to a container
     a.yaml:27:16: spec.containers[0].envFrom[0]: must name exactly one source: configMapRef or secretRef
@@ -323,7 +320,7 @@ status: {phase: Running}
     a.yaml:30:21: spec.containers[0].livenessProbe.grpc: not supported yet: ignoring it would never ask the container; ask the port with tcpSocket, or the program with exec, in its place
     a.yaml:31:5: spec.containers[0].volumeDevices: not supported yet: ignoring it would start the container without its device; mount the device with a hostPath volume of type BlockDevice in its place
     a.yaml:32:45: spec.containers[0].volumeMounts[0].subPathExpr: not supported yet: ignoring it would mount the whole volume; write the path with its values as subPath in its place
-    a.yaml:33:17: spec.containers[0].lifecycle.stopSignal: not supported yet: ignoring it would stop the container by another signal; set STOPSIGNAL in the image, or send the signal with an exec as preStop, in its place
+    a.yaml:33:17: spec.containers[0].lifecycle.stopSignal: needs spec.os.name: write os: {name: linux} in the pod, as Kubernetes wants it
     a.yaml:34:23: spec.containers[0].securityContext.seLinuxOptions: not supported yet: ignoring it would leave the pod with more rights than you asked for; keep the pod out of the configured paths where the labels that Docker gives by itself (selinux-enabled) are not enough
     a.yaml:34:51: spec.containers[0].securityContext.procMount: not supported yet: ignoring it would mask parts of /proc; run the container privileged in its place if it may have all rights of the host
     a.yaml:37:5: spec.volumes[0].persistentVolumeClaim: not supported yet: use a hostPath, and a nodeSelector that keeps the pod where its data is; or an emptyDir for what may be lost with the pod

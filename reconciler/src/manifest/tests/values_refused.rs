@@ -11,6 +11,71 @@ fn problems_of_spec(spec: &str) -> String {
 }
 
 #[test]
+fn who_a_pod_runs_as_and_what_it_sets_is_checked() {
+    let container = |of_pod: &str, fields: &str| {
+        format!("{of_pod}containers: [{{name: a, image: a, {fields}}}]")
+    };
+    for (spec, problem) in [
+        (
+            container(
+                "securityContext: {runAsNonRoot: true}, ",
+                "securityContext: {runAsUser: 0}",
+            ),
+            "spec.containers[0].securityContext.runAsNonRoot: true contradicts runAsUser 0, which is root: write the number of another user",
+        ),
+        (
+            container("securityContext: {fsGroup: -1}, ", ""),
+            "spec.securityContext.fsGroup: -1 is out of range: it must be 0 or more",
+        ),
+        (
+            container(
+                "securityContext: {fsGroup: 1, fsGroupChangePolicy: Never}, ",
+                "",
+            ),
+            "spec.securityContext.fsGroupChangePolicy: ",
+        ),
+        (
+            container(
+                "securityContext: {fsGroup: 1}, volumes: [{name: v, hostPath: {path: /v}}], ",
+                "",
+            ),
+            "spec.securityContext.fsGroup: has no effect on hostPath volumes, as in Kubernetes",
+        ),
+        (
+            container(
+                "hostNetwork: true, securityContext: {sysctls: [{name: net.ipv4.tcp_rmem, value: '1 2 3'}]}, ",
+                "",
+            ),
+            "spec.hostNetwork: sets net.* of the whole host by securityContext.sysctls: take one of the two away",
+        ),
+        (
+            container(
+                "securityContext: {sysctls: [{name: net.ipv4.tcp_rmem, value: a}, {name: net/ipv4/tcp_rmem, value: b}]}, ",
+                "",
+            ),
+            "spec.securityContext.sysctls[1]: net.ipv4.tcp_rmem is there twice: remove one",
+        ),
+        (
+            container(
+                "os: {name: linux}, ",
+                "lifecycle: {stopSignal: SIGRTMIN+16}",
+            ),
+            "spec.containers[0].lifecycle.stopSignal: \"SIGRTMIN+16\" is not a signal: write one such as SIGINT, SIGUSR1 or SIGRTMIN+3",
+        ),
+    ] {
+        let found = problems_of_spec(&spec);
+        assert!(found.contains(problem), "{spec}: {found}");
+    }
+    for signal in ["SIGUSR1", "SIGRTMIN", "SIGRTMIN+15", "SIGRTMAX-14"] {
+        let spec = container(
+            "os: {name: linux}, ",
+            &format!("lifecycle: {{stopSignal: {signal}}}"),
+        );
+        assert_eq!(problems_of_spec(&spec), "");
+    }
+}
+
+#[test]
 fn values_that_contradict_each_other_or_their_rule_are_refused() {
     let container = |fields: &str| format!("containers: [{{name: a, image: a, {fields}}}]");
     let pod = |fields: &str| format!("{fields}, containers: [{{name: a, image: a}}]");

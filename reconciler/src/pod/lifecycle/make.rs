@@ -65,9 +65,10 @@ impl PodLifecycle<'_> {
         steps.push(Step::StartSandbox(SandboxSpec {
             identity: self.identity(),
             attempt,
-            hostname: hostname(self.spec(), &self.facts()),
+            hostname: hostname(self.spec(), &self.facts(), &self.input.host.dns.zone),
             host_network: self.spec().host_network,
             host_ipc: self.spec().host_ipc,
+            sysctls: self.spec().sysctls.clone(),
         }));
         if !self.spec().host_network {
             steps.push(self.connect());
@@ -245,6 +246,7 @@ impl PodLifecycle<'_> {
             stdin: container.stdin,
             tty: container.tty,
             security: container.security.clone(),
+            stop_signal: container.stop_signal.clone(),
             termination_message_path: container.termination_message_path.clone(),
             message_from_logs: container.message_from_logs,
         })

@@ -102,12 +102,14 @@ fn lines(volumes: &[VolumeFiles]) -> Vec<String> {
             name,
             memory,
             size_limit,
+            group: _,
         } => format!("{name}: memory {memory}, {size_limit:?}"),
         VolumeFiles::HostPath { path, kind } => format!("{path}: {kind:?}"),
         VolumeFiles::Files {
             name,
             memory,
             files,
+            group: _,
         } => {
             let files = files.iter().map(|file| {
                 let content = String::from_utf8_lossy(file.content.expose()).into_owned();
