@@ -6,10 +6,11 @@
 
 mod node;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use node::{OURS, Source};
 use saphyr_parser::{Event, Parser};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::Limits;
@@ -84,6 +85,7 @@ fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
     let mut documents = Vec::new();
     let mut unreadable: Vec<Unreadable> = unknown_core_tag(source.text).into_iter().collect();
     let mut lines = Lines::default();
+    let sound = OnceCell::new();
     for (index, document) in serde_yaml::Deserializer::from_str(source.text).enumerate() {
         match source.document(document) {
             Ok((value, first_key)) => {
@@ -93,14 +95,26 @@ fn read_yaml(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {
             Err(error) => {
                 let (ours, problem) = yaml_error(&error);
                 unreadable.push(problem);
-                // After an error of its own, serde_yaml's parser is somewhere inside a document.
-                if !ours || source.is_spent() {
+                // After an error of its own, serde_yaml's parser is somewhere inside a document,
+                // and panics at the end of one that it has not begun. An error of ours may come
+                // before one of its own.
+                let is_sound = || index < *sound.get_or_init(|| sound_documents(source.text));
+                if !ours || source.is_spent() || !is_sound() {
                     break;
                 }
             }
         }
     }
     (documents, unreadable)
+}
+
+/// How many documents serde_yaml reads before it meets an error of its own.
+fn sound_documents(text: &str) -> usize {
+    let documents = serde_yaml::Deserializer::from_str(text);
+    documents
+        .map(IgnoredAny::deserialize)
+        .take_while(Result::is_ok)
+        .count()
 }
 
 fn read_json(source: &Source<'_>) -> (Vec<Document>, Vec<Unreadable>) {

@@ -283,3 +283,20 @@ fn files_that_expand_to_too_much_are_refused() {
         assert!(message.ends_with(expected), "{name}: {message}");
     }
 }
+
+#[test]
+fn a_document_with_two_faults_hides_the_rest_of_its_file() {
+    // After an unknown anchor, serde_yaml would continue inside of the document, and panic.
+    for document in ["!x {p: *b}", "!\np: *b", "!\u{85}p<<: *met1", "[!x a, [*b"] {
+        let text = format!("a: 1\n---\n{document}\n---\nb: 1\n");
+        let (documents, unreadable) = super::read("a.yaml", &text, &Limits::default());
+        assert_eq!((documents.len(), unreadable.len()), (1, 1), "{document}");
+        assert!(
+            unreadable[0].message.contains("is not known"),
+            "{unreadable:?}"
+        );
+    }
+    let text = "a: !x 1\n---\nb: !y 2\n---\nc: 3\n";
+    let (documents, unreadable) = super::read("a.yaml", text, &Limits::default());
+    assert_eq!((documents.len(), unreadable.len()), (1, 2));
+}
