@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{OnceLock, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use support::{Outcome, SOON, Site, eventually, run};
@@ -159,6 +159,10 @@ fn assert_prints(cases: &[(&str, &[&str])]) {
     }
 }
 
+/// Held by who replaces the pods of `shop`, and shared by who knows one of them by its name: the
+/// tests run at the same time.
+static PODS_OF_SHOP: RwLock<()> = RwLock::new(());
+
 fn pod_of(owner: &str) -> String {
     kubectl(&format!(
         "get pods -l app={owner} -o jsonpath={{.items[0].metadata.name}}"
@@ -283,6 +287,7 @@ fn objects_are_served_with_all_fields_and_secrets_without_values() {
 
 #[test]
 fn logs_are_printed_and_followed() {
+    let _stays = PODS_OF_SHOP.read().unwrap_or_else(PoisonError::into_inner);
     let pod = pod_of("shop");
     assert_eq!(kubectl(&format!("logs {pod}")).ok(), "listening on 8080");
     assert_eq!(
@@ -318,6 +323,7 @@ fn events_and_conditions_explain_a_pod_that_is_not_ready() {
 
 #[test]
 fn a_watch_prints_changes_of_pods() {
+    let _changes = PODS_OF_SHOP.write().unwrap_or_else(PoisonError::into_inner);
     let mut watch = Follow::start(&["get", "pods", "-l", "app=shop", "--watch"]);
     watch.wait_for("NAME READY STATUS RESTARTS AGE");
     watch.wait_for("1/1 Running");
@@ -329,6 +335,7 @@ fn a_watch_prints_changes_of_pods() {
     drop(watch);
     eventually(SOON, "the pods are replaced", || {
         squeezed(&kubectl("get deploy shop").ok()).contains("shop 2/2 2 2")
+            && kubectl("get pods -l app=shop -o name").ok().lines().count() == 2
     });
 }
 
@@ -368,6 +375,7 @@ fn windlass_prints_the_same_tables() {
 
 #[test]
 fn a_write_is_refused_with_a_message_that_names_the_repository() {
+    let _stays = PODS_OF_SHOP.read().unwrap_or_else(PoisonError::into_inner);
     let pod = pod_of("shop");
     let place = format!(
         "Commit the change to {}, branch main, and push",
