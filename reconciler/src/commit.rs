@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     manifest::Problem,
-    name::{CommitId, TemplateHash, WorkloadKey, WorkloadKind},
+    name::{CommitId, TemplateHash, WorkloadKey},
     object::{Objects, Workload},
     state::{PodRecord, Rollout},
 };
@@ -54,7 +54,7 @@ pub fn driving<'a>(commits: &'a Commits, rollout: &Rollout) -> Option<&'a Arc<Co
 ///
 /// `None` also for a record whose names its owner's controller cannot have given.
 pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commit, &'a Workload)> {
-    if !is_named(record) {
+    if !record.is_named_by_owner() {
         return None;
     }
     let find = |commit: &'a Arc<Commit>| {
@@ -64,41 +64,6 @@ pub fn locate<'a>(commits: &'a Commits, record: &PodRecord) -> Option<(&'a Commi
     let named = commits.get(&record.commit).map(find);
     // If the named commit is known and does not contain the template, no other commit is searched.
     named.unwrap_or_else(|| commits.values().find_map(find))
-}
-
-/// The digits of a template's hash in the name of a Deployment's pod.
-const SHORT_HASH: usize = 10;
-
-/// Whether the controller of the owner may have named the pod so.
-///
-/// The namespace decides which Secrets a pod gets, and its name and uid appear in variables and
-/// arguments of its containers. Whoever writes the store must not choose them.
-fn is_named(record: &PodRecord) -> bool {
-    let (key, owner) = (&record.key, &record.owner.object);
-    let rest = key.name.strip_prefix(&owner.name);
-    let generated = rest.and_then(|rest| rest.strip_prefix('-'));
-    let is_suffix = |text: &str| is_plain(text) && !text.contains('-');
-    // A pod keeps its name when the host goes back to another template of its owner by itself.
-    let is_hash = |text: &str| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        text == record.template.short() || digits && text.len() == SHORT_HASH
-    };
-    let is_named = match record.owner.kind {
-        WorkloadKind::Pod => key.name == owner.name,
-        WorkloadKind::Deployment => generated
-            .and_then(|rest| rest.rsplit_once('-'))
-            .is_some_and(|(hash, suffix)| is_hash(hash) && is_suffix(suffix)),
-        WorkloadKind::ReplicaSet
-        | WorkloadKind::ReplicationController
-        | WorkloadKind::DaemonSet => generated.is_some_and(is_suffix),
-    };
-    is_named && key.namespace == owner.namespace && is_plain(record.uid.as_str())
-}
-
-/// Whether a text has only characters that mean nothing to a shell, to a path or to a terminal.
-fn is_plain(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// The commit and the workload of a running pod, whether the commit is eligible or only kept.

@@ -17,6 +17,7 @@ mod secret_type;
 mod security;
 mod selector;
 mod service;
+mod signal;
 mod spread;
 mod volume;
 mod workload;

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use crate::name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey};
+use crate::name::{CommitId, NodeName, ObjectKey, PodUid, TemplateHash, WorkloadKey, WorkloadKind};
+
+/// The digits of a template's hash in the name of a Deployment's pod.
+const SHORT_HASH: usize = 10;
 
 /// One pod: its name, its owner, its node, and the commit from which a host resolves its
 /// specification.
@@ -28,6 +31,40 @@ pub struct PodRecord {
     pub serial: u64,
     /// Present once the pod must stop.
     pub stop: Option<StopRecord>,
+}
+
+impl PodRecord {
+    /// Whether the controller of the owner may have named the pod so.
+    ///
+    /// The namespace decides which Secrets a pod gets, and its name and uid appear in variables and
+    /// arguments of its containers. Whoever writes the store must not choose them.
+    pub fn is_named_by_owner(&self) -> bool {
+        let (key, owner) = (&self.key, &self.owner.object);
+        let rest = key.name.strip_prefix(&owner.name);
+        let generated = rest.and_then(|rest| rest.strip_prefix('-'));
+        let is_suffix = |text: &str| is_plain(text) && !text.contains('-');
+        // A pod keeps its name when a host goes back to another template of its owner by itself.
+        let is_hash = |text: &str| {
+            let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            text == self.template.short() || digits && text.len() == SHORT_HASH
+        };
+        let is_named = match self.owner.kind {
+            WorkloadKind::Pod => key.name == owner.name,
+            WorkloadKind::Deployment => generated
+                .and_then(|rest| rest.rsplit_once('-'))
+                .is_some_and(|(hash, suffix)| is_hash(hash) && is_suffix(suffix)),
+            WorkloadKind::ReplicaSet
+            | WorkloadKind::ReplicationController
+            | WorkloadKind::DaemonSet => generated.is_some_and(is_suffix),
+        };
+        is_named && key.namespace == owner.namespace && is_plain(self.uid.as_str())
+    }
+}
+
+/// Whether a text has only characters that mean nothing to a shell, to a path or to a terminal.
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// The node of a pod, or why no node accepts it.

@@ -11,3 +11,4 @@ mod pods;
 mod probes;
 mod proxy;
 mod registry;
+mod security;

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
+const HOSTNAME_BYTES: usize = 64;
+
 impl PodLifecycle<'_> {
     /// Makes the whole pod, or makes it again with the same address, if no sandbox runs.
     pub(super) fn begin(&mut self) -> PodDecision {
@@ -61,11 +64,19 @@ impl PodLifecycle<'_> {
             Ok(files) => files,
             Err(missing) => return blocked(missing.to_string()),
         };
+        let hostname = hostname(self.spec(), &self.facts(), &self.input.host.dns.zone);
+        if hostname.len() > HOSTNAME_BYTES {
+            return blocked(format!(
+                "with setHostnameAsFQDN its host name is {hostname}, of {} characters, and {HOSTNAME_BYTES} is the \
+                 most: write a shorter hostname or subdomain, or leave setHostnameAsFQDN out",
+                hostname.len()
+            ));
+        }
         steps.push(Step::PrepareFiles(files));
         steps.push(Step::StartSandbox(SandboxSpec {
             identity: self.identity(),
             attempt,
-            hostname: hostname(self.spec(), &self.facts(), &self.input.host.dns.zone),
+            hostname,
             host_network: self.spec().host_network,
             host_ipc: self.spec().host_ipc,
             sysctls: self.spec().sysctls.clone(),

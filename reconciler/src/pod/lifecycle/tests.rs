@@ -350,6 +350,23 @@ fn the_end_of_a_container_has_its_cause() {
 }
 
 #[test]
+fn a_whole_name_that_the_kernel_does_not_take_fails_the_pod() {
+    let mut pod = Fixture::new(&["main"]).pulled();
+    pod.spec.hostname_as_fqdn = true;
+    for (subdomain, fails) in [("s".repeat(47), false), ("s".repeat(48), true)] {
+        pod.spec.subdomain = Some(subdomain);
+        let output = pod.decide();
+        assert_eq!(output.lane.is_none(), fails, "{:?}", output.lane);
+        let message = output.status.message.unwrap_or_default();
+        assert_eq!(
+            message.contains("of 65 characters, and 64 is the most"),
+            fails,
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn nothing_is_done_to_a_healthy_pod() {
     assert_eq!(healthy().steps(), Vec::<String>::new());
 }
